@@ -1,0 +1,52 @@
+"""cudafilter: 2-D image filters on an NVIDIA GPU, proved right.
+
+    import cudafilter
+    soft = cudafilter.apply(pixels, "blur", sigma=2)
+
+Names load what they need when first used: importing the package starts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cudafilter.api import apply, filters
+    from cudafilter.borders import Border
+    from cudafilter.check import Agreement, compare
+    from cudafilter.engines import Engine, open_engine
+    from cudafilter.errors import CudafilterError
+    from cudafilter.filter import Filter, Kernel, make
+
+__all__ = [
+    "Agreement", "Border", "CudafilterError", "Engine", "Filter", "Kernel",
+    "apply", "compare", "filters", "make", "open_engine",
+]
+
+_HOMES = {
+    "Agreement": "check",
+    "Border": "borders",
+    "CudafilterError": "errors",
+    "Engine": "engines",
+    "Filter": "filter",
+    "Kernel": "filter",
+    "apply": "api",
+    "compare": "check",
+    "filters": "api",
+    "make": "filter",
+    "open_engine": "engines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

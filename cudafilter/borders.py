@@ -1,0 +1,91 @@
+"""Borders: what a tap reads outside the image, under numpy.pad's names."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.catalogue import BORDERS
+from cudafilter.errors import ParameterError
+from cudafilter.pixels import Pixels, full_scale
+
+OUTSIDE = -1
+"""Index of a position that the ``constant`` border fills."""
+
+
+@dataclass(frozen=True)
+class Border:
+    """A border mode, and for ``constant`` its value as a fraction of full scale.
+
+    The value fills every channel, alpha included: 0 is transparent black, 1 opaque white.
+    Raises ParameterError for an unknown mode or a value that is not finite.
+    """
+
+    mode: str = "edge"
+    value: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.mode not in BORDERS:
+            raise ParameterError(
+                "border", f"border must be one of {', '.join(BORDERS)}, not {self.mode!r}"
+            )
+        if not math.isfinite(self.value):
+            raise ParameterError("border_value", f"must be a finite number, not {self.value}")
+        if self.value and self.mode != "constant":
+            raise ParameterError(
+                "border_value", f"has no meaning for border {self.mode!r}, only for 'constant'"
+            )
+
+    def sample(self, dtype: npt.DTypeLike) -> float:
+        """The constant value in native units, rounded and clamped for integer samples."""
+        native = self.value * full_scale(dtype)
+        if np.dtype(dtype).kind == "u":
+            return float(np.clip(np.rint(native), 0, full_scale(dtype)))
+        return float(np.float32(native))
+
+
+def border_index(start: int, stop: int, n: int, mode: str) -> npt.NDArray[np.intp]:
+    """Where positions ``start..stop-1`` of an axis of *n* samples are read from.
+
+    Any distance outside is allowed. Returns indices in 0..n-1, or OUTSIDE under ``constant``.
+    """
+    i = np.arange(start, stop, dtype=np.intp)
+    if mode == "edge":
+        return np.clip(i, 0, n - 1)
+    if mode == "wrap":
+        return np.mod(i, n)
+    if mode == "symmetric":
+        i = np.mod(i, 2 * n)
+        return np.minimum(i, 2 * n - 1 - i)
+    if mode == "reflect":
+        if n == 1:
+            return np.zeros_like(i)
+        i = np.mod(i, 2 * n - 2)
+        return np.minimum(i, 2 * n - 2 - i)
+    return np.where((i < 0) | (i >= n), OUTSIDE, i)
+
+
+def extract(
+    pixels: Pixels, rows: tuple[int, int], columns: tuple[int, int], border: Border
+) -> Pixels:
+    """The block ``rows[0]..rows[1]-1`` by ``columns[0]..columns[1]-1`` of the bordered image.
+
+    Positions may lie outside the image by any distance. A block inside it is a view.
+    """
+    for axis, (start, stop) in enumerate((rows, columns)):
+        n = pixels.shape[axis]
+        if start >= 0 and stop <= n:
+            pixels = pixels[start:stop] if axis == 0 else pixels[:, start:stop]
+            continue
+        index = border_index(start, stop, n, border.mode)
+        pixels = np.take(pixels, index, axis=axis)
+        if border.mode == "constant":
+            outside = index == OUTSIDE
+            if axis == 0:
+                pixels[outside] = border.sample(pixels.dtype)
+            else:
+                pixels[:, outside] = border.sample(pixels.dtype)
+    return pixels

@@ -1,0 +1,199 @@
+"""The catalogue: each filter's name, parameters, limits and example, as plain data.
+
+Imported by ``cudafilter --help``, so it imports nothing heavy. ``filter.py`` turns an entry and
+its parameters into a Filter; the command line makes a subcommand of each entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cudafilter.errors import ParameterError
+
+BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
+ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
+VARIANTS: tuple[str, ...] = ("auto", "vanilla", "constant", "tiled", "separable")
+
+MAX_RADIUS = 4096
+"""Kernel radius in pixels past which a request is taken for a mistake."""
+
+
+class Parameter(NamedTuple):
+    """One parameter of a filter. ``default`` None with ``required`` False means "derived"."""
+
+    name: str
+    kind: type
+    default: Any
+    help: str
+    above: float | None = None
+    """Exclusive lower limit."""
+    least: float | None = None
+    """Inclusive lower limit."""
+    most: float | None = None
+    """Inclusive upper limit."""
+    required: bool = False
+
+    @property
+    def limits(self) -> str:
+        """The allowed range in words, or an empty string."""
+        words = []
+        if self.above is not None:
+            words.append(f"> {self.above:g}")
+        if self.least is not None:
+            words.append(f">= {self.least:g}")
+        if self.most is not None:
+            words.append(f"<= {self.most:g}")
+        return " and ".join(words)
+
+    def validate(self, value: Any) -> Any:
+        """Return *value* as this parameter's kind, or raise ParameterError naming it."""
+        if value is None and not self.required:
+            return self.default
+        if self.kind not in (int, float):
+            return value
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ParameterError(self.name, f"must be a number, not {value!r}") from None
+        if not math.isfinite(number):
+            raise ParameterError(self.name, f"must be a finite number, not {value}")
+        if self.kind is int and number != int(number):
+            raise ParameterError(self.name, f"must be a whole number, not {value}")
+        if (
+            (self.above is not None and number <= self.above)
+            or (self.least is not None and number < self.least)
+            or (self.most is not None and number > self.most)
+        ):
+            raise ParameterError(self.name, f"must be {self.limits}, not {value}")
+        return self.kind(number)
+
+
+class FilterSpec(NamedTuple):
+    """A filter as its users see it."""
+
+    name: str
+    summary: str
+    description: str
+    parameters: tuple[Parameter, ...]
+    example: str
+
+    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All parameters, defaults filled in. Raises ParameterError for unknown or bad ones."""
+        known = {parameter.name for parameter in self.parameters}
+        for name in given:
+            if name not in known:
+                choice = ", ".join(sorted(known)) or "none"
+                raise ParameterError(name, f"{self.name} has no parameter {name!r} (it has {choice})")
+        return {p.name: p.validate(given.get(p.name, p.default)) for p in self.parameters}
+
+
+_SCALE = Parameter("scale", float, 1.0, "Factor on the result.", above=0, most=1e6)
+_AMOUNT = Parameter("amount", float, 1.0, "Strength; 0 leaves the image as it is.", least=0, most=1e3)
+_SIGMA = Parameter(
+    "sigma", float, 2.0, "Standard deviation in pixels.", above=0, most=MAX_RADIUS / 3
+)
+_GRADIENT = (
+    "Magnitude of the horizontal and vertical {0} gradients, with OpenCV's integer weights, times"
+    " --scale, clamped to full scale. Alpha is kept."
+)
+
+CATALOGUE: dict[str, FilterSpec] = {
+    spec.name: spec
+    for spec in (
+        FilterSpec(
+            "blur",
+            "Gaussian blur.",
+            "The kernel reaches ceil(3 sigma) pixels unless --radius says otherwise; its weights"
+            " are sampled and normalised in float64. Alpha is blurred along.",
+            (
+                _SIGMA,
+                Parameter(
+                    "radius", int, None, "Kernel radius in pixels; ceil(3 sigma) unless given.",
+                    least=0, most=MAX_RADIUS,
+                ),
+            ),
+            "cudafilter blur --sigma 3 photo.jpg soft.jpg",
+        ),
+        FilterSpec(
+            "box",
+            "Mean over a square.",
+            "Every pixel becomes the mean of the square of 2 radius + 1 pixels around it. Alpha is"
+            " averaged along.",
+            (Parameter("radius", int, 2, "Radius in pixels; 2 is a 5x5 box.", least=0, most=MAX_RADIUS),),
+            "cudafilter box --radius 4 photo.jpg soft.jpg",
+        ),
+        FilterSpec(
+            "sharpen",
+            "Sharpen with a 3x3 kernel.",
+            "Adds --amount times the difference from the four neighbours: at 1 the kernel is"
+            " 0 -1 0; -1 5 -1; 0 -1 0. Alpha is kept.",
+            (_AMOUNT,),
+            "cudafilter sharpen --amount 0.6 photo.jpg crisp.jpg",
+        ),
+        FilterSpec(
+            "unsharp",
+            "Unsharp mask.",
+            "Adds --amount times the difference from a Gaussian blur. Differences up to"
+            " --threshold (a fraction of full scale) count for nothing and larger ones are"
+            " reduced by it, so flat noise stays and no step appears at the limit. Alpha is kept.",
+            (
+                _SIGMA,
+                _AMOUNT,
+                Parameter(
+                    "threshold", float, 0.0, "Least difference that counts, as a fraction of full scale.",
+                    least=0, most=1,
+                ),
+            ),
+            "cudafilter unsharp --sigma 1.5 --amount 0.8 --threshold 0.01 photo.jpg crisp.jpg",
+        ),
+        FilterSpec(
+            "sobel", "Edges: Sobel gradient magnitude.", _GRADIENT.format("Sobel"), (_SCALE,),
+            "cudafilter sobel --gray photo.jpg edges.png",
+        ),
+        FilterSpec(
+            "scharr", "Edges: Scharr gradient magnitude.", _GRADIENT.format("Scharr"), (_SCALE,),
+            "cudafilter scharr --scale 0.25 photo.jpg edges.png",
+        ),
+        FilterSpec(
+            "prewitt", "Edges: Prewitt gradient magnitude.", _GRADIENT.format("Prewitt"), (_SCALE,),
+            "cudafilter prewitt photo.jpg edges.png",
+        ),
+        FilterSpec(
+            "laplacian",
+            "Edges: Laplacian.",
+            "The kernel 0 1 0; 1 -4 1; 0 1 0 times --scale; negative results clamp to black."
+            " Alpha is kept.",
+            (_SCALE,),
+            "cudafilter laplacian --scale 2 photo.jpg edges.png",
+        ),
+        FilterSpec(
+            "emboss",
+            "Relief lit from the upper left, on mid-gray.",
+            "The kernel -1 -1 0; -1 0 1; 0 1 1 times --scale, plus half of full scale. Alpha is"
+            " kept.",
+            (_SCALE,),
+            "cudafilter emboss --gray photo.jpg relief.png",
+        ),
+        FilterSpec(
+            "kernel",
+            "Your own kernel.",
+            "WEIGHTS is inline (rows end in ';', numbers are set apart by spaces or commas) or the"
+            " name of a .txt, .csv or .npy file. It is correlated with the image, as OpenCV,"
+            " Pillow and SciPy do; --flip makes it a convolution. An even side is anchored right"
+            " of and below its middle. Alpha is filtered along if no weight is negative and their"
+            " sum is not 0, and kept otherwise.",
+            (
+                Parameter("weights", str, None, "The kernel: inline text or a file.", required=True),
+                Parameter("normalize", bool, False, "Divide the weights by their sum."),
+                Parameter(
+                    "bias", float, 0.0, "Added to the result, as a fraction of full scale.",
+                    least=-1e3, most=1e3,
+                ),
+                Parameter("flip", bool, False, "Flip both axes first: convolution, not correlation."),
+            ),
+            'cudafilter kernel --weights "0 -1 0; -1 5 -1; 0 -1 0" in.png out.png',
+        ),
+    )
+}

@@ -1,0 +1,42 @@
+"""What can go wrong, as types. Every message is written for the person at the terminal."""
+
+from __future__ import annotations
+
+
+class CudafilterError(Exception):
+    """Base of all errors this package raises on purpose.
+
+    ``str(error)`` says what happened; ``hint``, where there is one, what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ParameterError(CudafilterError, ValueError):
+    """A filter parameter or an argument makes no sense; ``parameter`` names it."""
+
+    def __init__(self, parameter: str, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.parameter = parameter
+
+
+class ImageError(CudafilterError):
+    """An image cannot be read, or cannot be written without losing something."""
+
+
+class EngineUnavailable(CudafilterError):
+    """An engine cannot run here; the message names what is missing, the hint mends it."""
+
+
+class EngineError(CudafilterError):
+    """An engine that could be opened failed at its work."""
+
+
+class LimitError(EngineError):
+    """A request is past a limit of the device; the message names request and limit."""
+
+
+class DisagreementError(CudafilterError):
+    """A result does not agree with the reference by the contract."""

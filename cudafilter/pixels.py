@@ -1,0 +1,53 @@
+"""What pixels are: shapes, sample types, full scale and rounding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.errors import ParameterError
+
+Pixels = npt.NDArray[Any]
+"""C-contiguous ``(H, W, C)``, C in 1..4, uint8, uint16 or float32."""
+
+Exact = npt.NDArray[np.float64]
+
+DTYPES: tuple[str, ...] = ("uint8", "uint16", "float32")
+
+
+def full_scale(dtype: npt.DTypeLike) -> float:
+    """The sample value that means white: 255, 65535, or 1.0 for float32."""
+    dtype = np.dtype(dtype)
+    return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
+
+
+def require_pixels(pixels: Pixels, alpha: bool = False) -> Pixels:
+    """Return *pixels* C-contiguous, or raise ParameterError where they break the contract.
+
+    *alpha* says that the last channel is alpha, so it needs 2 or 4 channels.
+    """
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3:
+        shape = getattr(pixels, "shape", None)
+        raise ParameterError("pixels", f"pixels must be an array (H, W, C), not of shape {shape}")
+    if pixels.dtype.name not in DTYPES or not pixels.dtype.isnative:
+        raise ParameterError(
+            "pixels", f"pixels must be {', '.join(DTYPES)} in native order, not {pixels.dtype}"
+        )
+    height, width, channels = pixels.shape
+    if height < 1 or width < 1 or not 1 <= channels <= 4:
+        raise ParameterError(
+            "pixels", f"pixels need H >= 1, W >= 1 and 1 to 4 channels, not {pixels.shape}"
+        )
+    if alpha and channels not in (2, 4):
+        raise ParameterError("alpha", f"alpha needs 2 or 4 channels, not {channels}")
+    return np.ascontiguousarray(pixels)
+
+
+def quantise(exact: Exact, dtype: npt.DTypeLike) -> Pixels:
+    """Float64 values in native units to *dtype*: integers round half to even, then clamp."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "u":
+        return np.clip(np.rint(exact), 0, full_scale(dtype)).astype(dtype)
+    return exact.astype(dtype)

@@ -1,0 +1,73 @@
+"""A user's kernel weights: inline text, a text or CSV file, or a .npy file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.errors import ParameterError
+
+_HINT = 'inline: "0 -1 0; -1 5 -1; 0 -1 0"; or the name of a .txt, .csv or .npy file'
+
+
+def parse_weights(text: str) -> npt.NDArray[np.float64]:
+    """The 2-D float64 weights that *text* spells out, or that the file it names holds.
+
+    Inline rows end in ``;``; in a file a line is a row and ``#`` starts a comment. Numbers are
+    set apart by spaces, tabs or commas. Raises ParameterError ("weights") for what is empty,
+    ragged, not a number or not a readable file.
+    """
+    if _is_inline(text):
+        return _parse_rows(text.split(";"), "the inline kernel")
+    path = Path(text)
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
+                raise ParameterError(
+                    "weights", f"{path} holds {array.dtype} of shape {array.shape}, not a 2-D array of numbers"
+                )
+            return np.asarray(array, dtype=np.float64)
+        content = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ParameterError("weights", f"no such file: {text}", hint=_HINT) from None
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, ParameterError):
+            raise
+        raise ParameterError("weights", f"cannot read {path}: {error}", hint=_HINT) from error
+    lines = (line.split("#")[0] for line in re.split(r"[\n;]", content))
+    return _parse_rows([line for line in lines if line.strip()], str(path))
+
+
+def _is_inline(text: str) -> bool:
+    """Whether *text* is weights and not a file's name: it starts as a number or has a ``;``."""
+    return ";" in text or not text.strip() or re.match(r"\s*[-+.\d][-+.\deE,\s]*$", text) is not None
+
+
+def _parse_rows(lines: list[str], source: str) -> npt.NDArray[np.float64]:
+    if lines and not lines[-1].strip():
+        lines = lines[:-1]  # a closing ';' ends the last row, it opens no new one
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        row = []
+        for word in re.split(r"[,\s]+", line.strip().strip(",")):
+            try:
+                row.append(float(word))
+            except ValueError:
+                what = f"{word!r} is not a number" if word else "is empty"
+                raise ParameterError("weights", f"row {number} of {source}: {what}", hint=_HINT) from None
+        rows.append(row)
+        if len(row) != len(rows[0]):
+            raise ParameterError(
+                "weights",
+                f"row {number} of {source} has {len(row)} numbers, row 1 has {len(rows[0])}",
+            )
+    if not rows:
+        raise ParameterError("weights", f"{source} is empty", hint=_HINT)
+    array = np.array(rows, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ParameterError("weights", f"{source} holds NaN or infinity")
+    return array

@@ -75,17 +75,28 @@ def extract(
 
     Positions may lie outside the image by any distance. A block inside it is a view.
     """
-    for axis, (start, stop) in enumerate((rows, columns)):
-        n = pixels.shape[axis]
-        if start >= 0 and stop <= n:
-            pixels = pixels[start:stop] if axis == 0 else pixels[:, start:stop]
-            continue
-        index = border_index(start, stop, n, border.mode)
-        pixels = np.take(pixels, index, axis=axis)
-        if border.mode == "constant":
-            outside = index == OUTSIDE
-            if axis == 0:
-                pixels[outside] = border.sample(pixels.dtype)
-            else:
-                pixels[:, outside] = border.sample(pixels.dtype)
-    return pixels
+    return _extract_axis(_extract_axis(pixels, 0, rows, border), 1, columns, border)
+
+
+def _extract_axis(pixels: Pixels, axis: int, span: tuple[int, int], border: Border) -> Pixels:
+    start, stop = span
+    n = pixels.shape[axis]
+    inner = min(max(start, 0), n), max(min(stop, n), 0)
+    if inner == span:
+        return pixels[_along(axis, *inner)]
+    shape = list(pixels.shape)
+    shape[axis] = stop - start
+    block = np.empty(shape, pixels.dtype)
+    parts = [span] if inner[0] >= inner[1] else [(start, inner[0]), (inner[1], stop)]
+    if inner[0] < inner[1]:  # one plain copy: far faster than gathering what lies inside
+        block[_along(axis, inner[0] - start, inner[1] - start)] = pixels[_along(axis, *inner)]
+    for first, last in parts:
+        index = border_index(first, last, n, border.mode)
+        part = np.take(pixels, index, axis=axis)
+        part[(slice(None),) * axis + (index == OUTSIDE,)] = border.sample(pixels.dtype)
+        block[_along(axis, first - start, last - start)] = part
+    return block
+
+
+def _along(axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    return (slice(None),) * axis + (slice(start, stop),)

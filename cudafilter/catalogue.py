@@ -16,8 +16,9 @@ BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
 VARIANTS: tuple[str, ...] = ("auto", "vanilla", "constant", "tiled", "separable")
 
-MAX_RADIUS = 4096
-"""Kernel radius in pixels past which a request is taken for a mistake."""
+MAX_RADIUS = 4095
+"""Kernel radius in pixels past which a request is taken for a mistake. Both factors of such a
+kernel just fit into the 64 KiB of constant memory."""
 
 
 class Parameter(NamedTuple):

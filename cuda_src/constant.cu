@@ -1,0 +1,35 @@
+// Step 2, constant: as vanilla, with the weights in constant memory.
+//
+// All threads of a warp want the same weight at the same time, which constant memory serves in
+// one broadcast. It holds 64 KiB: KERNELS * kernel_height * kernel_width <= 16384 weights.
+// Launch: 32x8 threads, one block per 32x8 output pixels, blocks in blockIdx.x row by row.
+// Loaded by engines/cuda.py, which fills `weights`, (KERNELS, kernel_height, kernel_width).
+#include "pixel.cuh"
+
+__constant__ float weights[16384];
+
+extern "C" __global__ void __launch_bounds__(256, 4) filter(const Task task)
+{
+    const int x = blockIdx.x % task.blocks_x * 32 + threadIdx.x;
+    const int y = blockIdx.x / task.blocks_x * 8 + threadIdx.y;
+    if (x >= task.width || y >= task.height) return;
+
+    Pixel sum[KERNELS] = {};
+    const int taps = task.kernel_width * task.kernel_height;
+    for (int i = 0; i < task.kernel_height; ++i) {
+        Pixel line[KERNELS] = {};  // a sum a row: rounding errors grow with rows + columns only
+        for (int j = 0; j < task.kernel_width; ++j) {
+            const Pixel pixel = load_pixel(
+                task, x + task.x0 + j - task.anchor_x, y + task.y0 + i - task.anchor_y);
+#pragma unroll
+            for (int k = 0; k < KERNELS; ++k) {
+                const float weight = weights[k * taps + i * task.kernel_width + j];
+#pragma unroll
+                for (int c = 0; c < CHANNELS; ++c)
+                    line[k].v[c] = fmaf(weight, pixel.v[c], line[k].v[c]);
+            }
+        }
+        add(sum, line);
+    }
+    store_pixel(task, x, y, sum);
+}

@@ -1,0 +1,159 @@
+// Load, store, convert, border index: what all variants share, written once.
+//
+// Each .cu is compiled once per specialisation, given by macros (see engines/launch.py):
+//   SAMPLE    0 uint8, 1 uint16, 2 float32
+//   CHANNELS  1..4, interleaved
+//   ALPHA     0 none, 1 filtered along, 2 kept; alpha is then the last channel
+//   KERNELS   1, or 2 for the magnitude sqrt(a^2 + b^2)
+// Kernel size, border and geometry are arguments, so a specialisation serves every filter.
+#pragma once
+
+#if SAMPLE == 0
+typedef unsigned char sample_t;
+#define FULL_SCALE 255.0f
+#elif SAMPLE == 1
+typedef unsigned short sample_t;
+#define FULL_SCALE 65535.0f
+#else
+typedef float sample_t;
+#define FULL_SCALE 1.0f
+#endif
+
+#define COLOURS (ALPHA ? CHANNELS - 1 : CHANNELS)  // channels that are not alpha; alpha's index
+
+enum Border { EDGE, REFLECT, SYMMETRIC, WRAP, CONSTANT };  // catalogue.BORDERS, in its order
+
+// One launch. Laid out as launch.py's Task, which fills it.
+struct Task {
+    const sample_t* source;  // (source_height, source_width, CHANNELS)
+    sample_t* out;           // (height, width, CHANNELS)
+    int width, height;
+    int source_width, source_height;
+    int x0, y0;              // where output pixel (0, 0) lies in the source
+    int kernel_width, kernel_height;
+    int anchor_x, anchor_y;
+    int border;
+    int blocks_x;            // blocks a row of tiles; blockIdx.x counts on through all rows
+    float border_value;      // native units, as are bias and threshold
+    float gain, source_gain, bias, threshold;
+    float weight_sum[2];
+};
+
+struct Pixel {
+    float v[CHANNELS];
+};
+
+// Where position i of an axis of n samples is read from; -1: the border value. n <= 2^30.
+__device__ __forceinline__ int border_index(int i, int n, int border)
+{
+    if (0 <= i && i < n) return i;
+    if (border == EDGE) return i < 0 ? 0 : n - 1;
+    if (border == CONSTANT) return -1;
+    if (border == REFLECT && n == 1) return 0;
+    const int period = border == WRAP ? n : border == SYMMETRIC ? 2 * n : 2 * n - 2;
+    i %= period;
+    if (i < 0) i += period;
+    if (i < n) return i;
+    return border == SYMMETRIC ? 2 * n - 1 - i : 2 * n - 2 - i;
+}
+
+// The source's pixel at (x, y), inside it, in native units.
+__device__ __forceinline__ Pixel read_pixel(const Task& task, int x, int y)
+{
+    const sample_t* at = task.source + ((size_t)y * task.source_width + x) * CHANNELS;
+    Pixel pixel;
+#pragma unroll
+    for (int c = 0; c < CHANNELS; ++c) pixel.v[c] = at[c];
+    return pixel;
+}
+
+// What a tap at (x, y) reads, anywhere: bordered, and premultiplied where there is alpha.
+// Colour times alpha stays in native units, 0..FULL_SCALE^2: exact for uint8.
+__device__ __forceinline__ Pixel load_pixel(const Task& task, int x, int y)
+{
+    x = border_index(x, task.source_width, task.border);
+    y = border_index(y, task.source_height, task.border);
+    Pixel pixel;
+    if (x < 0 || y < 0) {
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) pixel.v[c] = task.border_value;
+    } else {
+        pixel = read_pixel(task, x, y);
+    }
+#if ALPHA
+#pragma unroll
+    for (int c = 0; c < COLOURS; ++c) pixel.v[c] *= pixel.v[COLOURS];
+#endif
+    return pixel;
+}
+
+__device__ __forceinline__ void add(Pixel (&sum)[KERNELS], const Pixel (&line)[KERNELS])
+{
+#pragma unroll
+    for (int k = 0; k < KERNELS; ++k)
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) sum[k].v[c] += line[k].v[c];
+}
+
+// Integers: round half to even, then clamp (clamping first is the same, 0 and FULL_SCALE being
+// whole). Floats pass.
+__device__ __forceinline__ sample_t to_sample(float value)
+{
+#if SAMPLE == 2
+    return value;
+#else
+    return (sample_t)__float2uint_rn(fminf(fmaxf(value, 0.0f), FULL_SCALE));
+#endif
+}
+
+__device__ __forceinline__ float combine(const Pixel (&sum)[KERNELS], int c)
+{
+#if KERNELS == 2
+    return sqrtf(sum[0].v[c] * sum[0].v[c] + sum[1].v[c] * sum[1].v[c]);
+#else
+    return sum[0].v[c];
+#endif
+}
+
+// gain * combined + source_gain * source + bias, its change from the source shrunk by threshold.
+__device__ __forceinline__ float finish(const Task& task, float combined, float source)
+{
+    float out = task.gain * combined;
+    if (task.source_gain != 0.0f) out += task.source_gain * source;
+    out += task.bias;
+    if (task.threshold > 0.0f) {
+        const float change = out - source;
+        out = source + (change - fminf(fmaxf(change, -task.threshold), task.threshold));
+    }
+    return out;
+}
+
+// Turn the kernels' sums into output pixel (x, y): filter.Filter's formula and its alpha.
+__device__ __forceinline__ void store_pixel(const Task& task, int x, int y, Pixel (&sum)[KERNELS])
+{
+    sample_t* at = task.out + ((size_t)y * task.width + x) * CHANNELS;
+    const Pixel source = read_pixel(task, x + task.x0, y + task.y0);
+#if ALPHA == 1
+    const float coverage = task.gain * combine(sum, COLOURS) + task.source_gain * source.v[COLOURS];
+#pragma unroll
+    for (int c = 0; c < COLOURS; ++c) {
+        const float premultiplied = source.v[c] * source.v[COLOURS];
+        const float colour = task.gain * combine(sum, c) + task.source_gain * premultiplied;
+        at[c] = to_sample(coverage > 0.0f ? colour / coverage + task.bias : 0.0f);
+    }
+    at[COLOURS] = to_sample(coverage);
+#else
+#if ALPHA == 2
+#pragma unroll
+    for (int k = 0; k < KERNELS; ++k) {
+        const float transparent = task.weight_sum[k] * FULL_SCALE - sum[k].v[COLOURS];
+#pragma unroll
+        for (int c = 0; c < COLOURS; ++c)
+            sum[k].v[c] = (sum[k].v[c] + source.v[c] * transparent) / FULL_SCALE;
+    }
+    at[COLOURS] = (sample_t)source.v[COLOURS];
+#endif
+#pragma unroll
+    for (int c = 0; c < COLOURS; ++c) at[c] = to_sample(finish(task, combine(sum, c), source.v[c]));
+#endif
+}

@@ -1,0 +1,41 @@
+"""The one comparison: an engine's result against the float64 reference, by the contract."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cudafilter.borders import Border
+from cudafilter.catalogue import BORDERS
+from cudafilter.check import compare
+from cudafilter.engines import Engine
+from cudafilter.filter import Filter
+from cudafilter.pixels import Pixels
+
+ALL_BORDERS = [Border(mode, 0.3 if mode == "constant" else 0.0) for mode in BORDERS]
+
+LAYOUTS = [(1, False), (2, False), (2, True), (3, False), (4, False), (4, True)]
+"""(channels, whether the last is alpha)"""
+
+
+def random_pixels(shape: tuple[int, int, int], dtype: str, seed: int = 0) -> Pixels:
+    """Uniform noise over the full scale of *dtype*, a tenth of the samples at its two ends."""
+    random = np.random.default_rng([seed, *shape])
+    unit = np.clip(random.uniform(-0.05, 1.05, shape), 0, 1)
+    if dtype == "float32":
+        return unit.astype(np.float32)
+    return np.rint(unit * np.iinfo(dtype).max).astype(dtype)
+
+
+def assert_agrees(
+    engine: Engine, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+) -> None:
+    """*engine*'s result keeps the contract with the reference, and the input is untouched."""
+    before = pixels.copy()
+    result = engine.run(pixels, filter, border, alpha)
+    agreement = compare(result, pixels, filter, border, alpha)
+    case = (
+        f"{engine.title}: {filter.name} {[k.shape for k in filter.kernels]} {border} alpha={alpha}"
+        f" {pixels.dtype} {pixels.shape}"
+    )
+    assert agreement.ok, f"{case}: {agreement}"
+    assert np.array_equal(before, pixels), f"{case}: the input was changed"

@@ -1,0 +1,55 @@
+"""Engines under test. A GPU test skips with its reason where no device answers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import pytest
+
+from cudafilter.catalogue import VARIANTS
+from cudafilter.engines import Engine, open_engine
+from cudafilter.errors import EngineUnavailable
+
+CUDA = [pytest.param(f"cuda-{variant}", marks=pytest.mark.gpu) for variant in VARIANTS]
+
+
+@functools.cache
+def no_gpu() -> str | None:
+    """Why no GPU test can run here, or None."""
+    try:
+        open_engine("cuda").close()
+    except EngineUnavailable as reason:
+        return str(reason)
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and (reason := no_gpu()):
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def _engines() -> Iterator[dict[str, Engine]]:
+    opened: dict[str, Engine] = {}
+    yield opened
+    for engine in opened.values():
+        engine.close()
+
+
+def _open(engines: dict[str, Engine], name: str) -> Engine:
+    if name not in engines:
+        kind, _, variant = name.partition("-")
+        engines[name] = open_engine(kind, variant=variant or "auto")
+    return engines[name]
+
+
+@pytest.fixture(params=["cpu", *CUDA])
+def engine(request: pytest.FixtureRequest, _engines: dict[str, Engine]) -> Engine:
+    """Each engine, and the CUDA engine once with each variant."""
+    return _open(_engines, request.param)
+
+
+@pytest.fixture
+def cpu(_engines: dict[str, Engine]) -> Engine:
+    return _open(_engines, "cpu")

@@ -1,0 +1,192 @@
+"""Every engine and variant equals the reference: borders x types x channels x shapes x filters."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
+from cudafilter.borders import Border
+from cudafilter.catalogue import BORDERS
+from cudafilter.engines import Engine
+from cudafilter.errors import LimitError, ParameterError
+from cudafilter.filter import Filter, Kernel, make
+from cudafilter.pixels import DTYPES, Pixels
+
+SHAPES = [(1, 1), (1, 17), (19, 1), (2, 3), (33, 65), (70, 131)]
+
+_RANDOM = np.random.default_rng(1)
+
+FILTERS = {
+    "blur": make("blur", sigma=1.3),
+    "blur wider than the image": make("blur", sigma=9),
+    "blur radius 0": make("blur", radius=0),
+    "box": make("box", radius=3),
+    "sharpen": make("sharpen", amount=0.7),
+    "unsharp": make("unsharp", sigma=1, amount=2, threshold=0.02),
+    "sobel": make("sobel"),
+    "scharr scaled": make("scharr", scale=0.07),
+    "prewitt": make("prewitt"),
+    "laplacian": make("laplacian", scale=1.5),
+    "emboss": make("emboss"),
+    "one weight": make("kernel", weights=[[0.5]], bias=0.1),
+    "even sides": make("kernel", weights=[[1, 2, 3, 4], [5, 6, 7, 9]], normalize=True),
+    "even sides flipped": make("kernel", weights=[[1, 2, 3, 4], [5, 6, 7, 9]], normalize=True, flip=True),
+    "row": make("kernel", weights=[[-1, 2, 5, -1, 0.5]]),
+    "column": make("kernel", weights=[[1], [-2], [3]], bias=0.25),
+    "zero": make("kernel", weights=[[0, 0], [0, 0]]),
+    "dense 7x5": make("kernel", weights=_RANDOM.standard_normal((7, 5))),
+    "dense 19x21": make("kernel", weights=_RANDOM.random((19, 21)), normalize=True),
+    "two sizes": Filter(
+        "two sizes",
+        (Kernel(_RANDOM.random((3, 5)), (0, 4)), Kernel(_RANDOM.random((4, 1)), (3, 0))),
+        combine="magnitude", gain=0.1, source_gain=0.2, bias=-0.01,
+    ),
+}  # fmt: skip
+
+
+def runs(engine: Engine, filter: Filter) -> bool:
+    """Whether *engine*'s variant is meant for *filter*: separable takes rank 1 alone."""
+    return getattr(engine, "variant", "auto") != "separable" or filter.rank1
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_agrees_with_the_reference(
+    engine: Engine, dtype: str, channels: int, alpha: bool, border: Border
+) -> None:
+    for shape in SHAPES:
+        pixels = random_pixels((*shape, channels), dtype)
+        for filter in FILTERS.values():
+            if runs(engine, filter):
+                assert_agrees(engine, pixels, filter, border, alpha)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_large_kernels(engine: Engine, dtype: str) -> None:
+    pixels = random_pixels((90, 150, 1), dtype)
+    assert_agrees(engine, pixels, make("blur", sigma=20))
+    weights = np.random.default_rng(2).random((127, 127))
+    dense = make("kernel", weights=weights, normalize=True)
+    if runs(engine, dense):
+        assert_agrees(engine, pixels, dense, Border("reflect"))
+
+
+@pytest.mark.parametrize(("height", "width"), [(70_001, 3), (3, 70_001)])
+def test_long_sides(engine: Engine, height: int, width: int) -> None:
+    assert_agrees(engine, random_pixels((height, width, 1), "uint8"), make("blur", sigma=1))
+
+
+def test_real_gradients_and_plateaus(engine: Engine) -> None:
+    ramp = np.linspace(0, 255, 300).astype(np.uint8)
+    pixels = np.ascontiguousarray(np.broadcast_to(ramp, (200, 300)))[..., None]
+    for filter in FILTERS.values():
+        if runs(engine, filter):
+            assert_agrees(engine, pixels, filter)
+
+
+def test_same_input_same_bits(engine: Engine) -> None:
+    pixels = random_pixels((211, 307, 3), "float32")
+    first = engine.run(pixels, make("blur", sigma=3))
+    for _ in range(5):
+        assert np.array_equal(first, engine.run(pixels, make("blur", sigma=3)))
+
+
+def test_threads_share_an_engine(engine: Engine) -> None:
+    images = [random_pixels((50 + i, 60, 3), "uint8", seed=i) for i in range(8)]
+    filters = [make("blur", sigma=1 + i / 4) for i in range(8)]
+    results: list[Pixels | None] = [None] * 8
+
+    def work(i: int) -> None:
+        results[i] = engine.run(images[i], filters[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for image, filter, result in zip(images, filters, results, strict=True):
+        assert result is not None
+        assert np.array_equal(result, engine.run(image, filter))
+
+
+def test_transparent_pixels_do_not_bleed(engine: Engine) -> None:
+    pixels = np.zeros((40, 40, 4), np.uint8)
+    pixels[10:30, 10:30] = (200, 120, 40, 255)  # all else is transparent black
+    for name in ("blur", "box"):
+        out = engine.run(pixels, make(name), alpha=True)
+        visible = out[..., 3] > 0
+        assert visible.sum() > 20 * 20
+        assert (np.abs(out[visible][:, :3].astype(int) - (200, 120, 40)) <= 1).all(), name
+    for name in ("sharpen", "unsharp"):
+        if runs(engine, make(name)):
+            out = engine.run(pixels, make(name), alpha=True)
+            assert np.array_equal(out[10:30, 10:30], pixels[10:30, 10:30]), name
+            assert np.array_equal(out[..., 3], pixels[..., 3]), name
+
+
+def test_flat_alpha_equals_no_alpha(engine: Engine) -> None:
+    colour = random_pixels((31, 29, 3), "uint8")
+    opaque = np.dstack([colour, np.full((31, 29), 255, np.uint8)])
+    for filter in FILTERS.values():
+        if runs(engine, filter) and filter.bias == 0:
+            plain = engine.run(colour, filter, Border("reflect")).astype(int)
+            out = engine.run(opaque, filter, Border("reflect"), alpha=True)
+            # `filter` divides by the filtered alpha, which undoes a gain; compare unit gains.
+            if filter.alpha == "keep" or abs(filter.kernels[0].sum * filter.gain - 1) < 1e-9:
+                assert np.abs(out[..., :3] - plain).max() <= 1, filter.name
+
+
+@pytest.mark.parametrize(
+    ("pixels", "alpha"),
+    [
+        (np.zeros((4, 4), np.uint8), False),
+        (np.zeros((4, 4, 5), np.uint8), False),
+        (np.zeros((0, 4, 1), np.uint8), False),
+        (np.zeros((4, 4, 1), np.int32), False),
+        (np.zeros((4, 4, 1), ">u2"), False),
+        (np.zeros((4, 4, 3), np.uint8), True),
+    ],
+)
+def test_pixels_outside_the_contract_are_refused(
+    engine: Engine, pixels: Pixels, alpha: bool
+) -> None:
+    with pytest.raises(ParameterError):
+        engine.run(pixels, make("blur"), alpha=alpha)
+
+
+def test_strided_pixels(engine: Engine) -> None:
+    wide = random_pixels((60, 80, 4), "uint8")
+    assert np.array_equal(
+        engine.run(wide[::2, ::-3, :3], make("sobel")),
+        engine.run(np.ascontiguousarray(wide[::2, ::-3, :3]), make("sobel")),
+    )
+
+
+def test_every_border_is_tested() -> None:
+    assert [border.mode for border in ALL_BORDERS] == list(BORDERS)
+
+
+@pytest.mark.gpu
+def test_a_variant_that_cannot_says_why() -> None:
+    from cudafilter.engines.cuda import CudaEngine
+
+    engine = CudaEngine(variant="separable")
+    with pytest.raises(LimitError, match="rank 1"):
+        engine.run(random_pixels((9, 9, 1), "uint8"), make("laplacian"))
+    engine.close()
+    weights = np.random.default_rng(3).random((129, 129))
+    filter = make("kernel", weights=weights, normalize=True)
+    pixels = random_pixels((40, 40, 1), "uint8")
+    for variant in ("constant", "tiled"):
+        engine = CudaEngine(variant=variant)
+        with pytest.raises(LimitError, match="65,536 bytes"):
+            engine.run(pixels, filter)
+        engine.close()
+    for variant in ("vanilla", "auto"):
+        engine = CudaEngine(variant=variant)
+        assert_agrees(engine, pixels, filter)
+        engine.close()

@@ -1,0 +1,145 @@
+"""The catalogue and its filters: parameters, kernels, weights in every form."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cudafilter
+from cudafilter.catalogue import CATALOGUE, MAX_RADIUS
+from cudafilter.errors import ParameterError
+from cudafilter.filter import Kernel, gaussian, make
+from cudafilter.weights import parse_weights
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "named"),
+    [
+        ("blur", {"sigma": 0}, "sigma"),
+        ("blur", {"sigma": -1}, "sigma"),
+        ("blur", {"sigma": math.nan}, "sigma"),
+        ("blur", {"sigma": math.inf}, "sigma"),
+        ("blur", {"sigma": "wide"}, "sigma"),
+        ("blur", {"sigma": 1e9}, "sigma"),
+        ("blur", {"radius": -1}, "radius"),
+        ("blur", {"radius": 2.5}, "radius"),
+        ("blur", {"radius": MAX_RADIUS + 1}, "radius"),
+        ("blur", {"amount": 1}, "amount"),
+        ("box", {"radius": -3}, "radius"),
+        ("sharpen", {"amount": -0.1}, "amount"),
+        ("unsharp", {"threshold": 2}, "threshold"),
+        ("sobel", {"scale": 0}, "scale"),
+        ("kernel", {}, "weights"),
+        ("kernel", {"weights": "1", "bias": math.nan}, "bias"),
+        ("kernel", {"weights": "1 -1", "normalize": True}, "normalize"),
+        ("kernel", {"weights": "0.1 0.2 -0.3", "normalize": True}, "normalize"),
+        ("kernel", {"weights": [[1, 2], [3]]}, "weights"),
+        ("kernel", {"weights": [[math.nan]]}, "weights"),
+        ("kernel", {"weights": [1, 2]}, "weights"),
+        ("kernel", {"weights": np.zeros((0, 3))}, "weights"),
+        ("kernel", {"weights": np.ones((1, 2 * MAX_RADIUS + 2))}, "weights"),
+        ("blurr", {}, "filter"),
+    ],
+)
+def test_nonsense_names_its_parameter(name: str, parameters: dict[str, Any], named: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        make(name, **parameters)
+    assert caught.value.parameter == named
+
+
+def test_catalogue_and_api_hold_the_same_filters() -> None:
+    for name, spec in cudafilter.filters().items():
+        required = {p.name: "0 1 0; 1 0 1" for p in spec.parameters if p.required}
+        assert make(name, **required).name == name
+        assert spec.summary and spec.description
+        assert spec.example.startswith(f"cudafilter {name} ")
+        for parameter in spec.parameters:
+            assert parameter.help.endswith(".")
+
+
+def test_gaussian() -> None:
+    weights = gaussian(1.0)
+    assert weights.size == 2 * 3 + 1
+    assert math.isclose(math.fsum(weights), 1, rel_tol=1e-15)
+    assert weights[3] / weights[4] == pytest.approx(math.exp(0.5))
+    assert gaussian(2.1).size == 2 * 7 + 1
+    assert gaussian(0.001, radius=5).tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["blur", "box", "unsharp", "sobel", "scharr", "prewitt"])
+def test_rank_1_is_found(name: str) -> None:
+    for kernel in make(name).kernels:
+        assert kernel.factors is not None
+        np.testing.assert_allclose(np.outer(*kernel.factors), kernel.weights, rtol=1e-14)
+
+
+def test_rank_2_is_found() -> None:
+    assert Kernel([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).factors is None
+    nearly = np.outer(gaussian(2), gaussian(2))
+    assert Kernel(nearly).factors is not None
+    nearly[3, 3] *= 1 + 1e-9
+    assert Kernel(nearly).factors is None
+
+
+def test_huge_kernels_cost_no_2d_weights() -> None:
+    kernel = make("blur", radius=MAX_RADIUS, sigma=900).kernels[0]
+    assert "weights" not in vars(kernel)
+    assert kernel.sum == pytest.approx(1)
+    assert kernel.reach == (MAX_RADIUS,) * 4
+
+
+INLINE = [
+    ("0 -1 0; -1 5 -1; 0 -1 0", [[0, -1, 0], [-1, 5, -1], [0, -1, 0]]),
+    ("1,2,3;4,5,6;", [[1, 2, 3], [4, 5, 6]]),
+    ("-1 0 1", [[-1, 0, 1]]),
+    ("1e-3; .5", [[0.001], [0.5]]),
+    ("7", [[7]]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), INLINE)
+def test_inline_weights(text: str, expected: list[list[float]]) -> None:
+    assert parse_weights(text).tolist() == expected
+
+
+def test_weights_from_files(tmp_path: Path) -> None:
+    expected = [[1.0, 2.0], [3.0, 4.5]]
+    (tmp_path / "k.txt").write_text("# a comment\n1 2\n\n3\t4.5  # another\n")
+    (tmp_path / "k.csv").write_text("1,2\r\n3,4.5\r\n")
+    np.save(tmp_path / "k.npy", np.array(expected, np.float32))
+    for name in ("k.txt", "k.csv", "k.npy"):
+        assert parse_weights(str(tmp_path / name)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "empty"),
+        (";", "empty"),
+        ("1 2; 3", "row 2"),
+        ("1 x; 2 3", "'x' is not a number"),
+        ("1; ;2", "row 2"),
+        ("nan 1; 1 1", "NaN"),
+        ("no-such-file.txt", "no such file"),
+    ],
+)
+def test_bad_weights(text: str, says: str) -> None:
+    with pytest.raises(ParameterError, match=says) as caught:
+        parse_weights(text)
+    assert caught.value.parameter == "weights"
+
+
+def test_bad_weight_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "words.npy", np.array([["a"]]))
+    np.save(tmp_path / "line.npy", np.arange(3))
+    np.save(tmp_path / "object.npy", np.array([[None]]), allow_pickle=True)
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "short.npy").write_bytes(b"\x93NUMPY")
+    for path in [*tmp_path.iterdir(), tmp_path]:
+        with pytest.raises(ParameterError):
+            parse_weights(str(path))

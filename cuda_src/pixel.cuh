@@ -25,15 +25,17 @@ enum Border { EDGE, REFLECT, SYMMETRIC, WRAP, CONSTANT };  // catalogue.BORDERS,
 
 // One launch. Laid out as launch.py's Task, which fills it.
 struct Task {
-    const sample_t* source;  // (source_height, source_width, CHANNELS)
-    sample_t* out;           // (height, width, CHANNELS)
+    const sample_t* source;  // (source_height, source_width, CHANNELS), a row every source_pitch
+    sample_t* out;           // (height, width, CHANNELS), a row every out_pitch
+    long long source_pitch, out_pitch;  // samples
     int width, height;
     int source_width, source_height;
     int x0, y0;              // where output pixel (0, 0) lies in the source
     int kernel_width, kernel_height;
     int anchor_x, anchor_y;
     int border;
-    int blocks_x;            // blocks a row of tiles; blockIdx.x counts on through all rows
+    int blocks_x;            // blocks side by side; blockIdx.x counts on through all rows of them
+    int rows;                // output rows a block (stream)
     float border_value;      // native units, as are bias and threshold
     float gain, source_gain, bias, threshold;
     float weight_sum[2];
@@ -60,7 +62,7 @@ __device__ __forceinline__ int border_index(int i, int n, int border)
 // The source's pixel at (x, y), inside it, in native units.
 __device__ __forceinline__ Pixel read_pixel(const Task& task, int x, int y)
 {
-    const sample_t* at = task.source + ((size_t)y * task.source_width + x) * CHANNELS;
+    const sample_t* at = task.source + y * task.source_pitch + (size_t)x * CHANNELS;
     Pixel pixel;
 #pragma unroll
     for (int c = 0; c < CHANNELS; ++c) pixel.v[c] = at[c];
@@ -128,20 +130,20 @@ __device__ __forceinline__ float finish(const Task& task, float combined, float 
     return out;
 }
 
-// Turn the kernels' sums into output pixel (x, y): filter.Filter's formula and its alpha.
-__device__ __forceinline__ void store_pixel(const Task& task, int x, int y, Pixel (&sum)[KERNELS])
+// The kernels' sums of one pixel to its output samples: filter.Filter's formula and its alpha.
+// `source` is the pixel's own, not premultiplied.
+__device__ __forceinline__ void finish_pixel(
+    const Task& task, Pixel (&sum)[KERNELS], const Pixel& source, sample_t* out)
 {
-    sample_t* at = task.out + ((size_t)y * task.width + x) * CHANNELS;
-    const Pixel source = read_pixel(task, x + task.x0, y + task.y0);
 #if ALPHA == 1
     const float coverage = task.gain * combine(sum, COLOURS) + task.source_gain * source.v[COLOURS];
 #pragma unroll
     for (int c = 0; c < COLOURS; ++c) {
         const float premultiplied = source.v[c] * source.v[COLOURS];
         const float colour = task.gain * combine(sum, c) + task.source_gain * premultiplied;
-        at[c] = to_sample(coverage > 0.0f ? colour / coverage + task.bias : 0.0f);
+        out[c] = to_sample(coverage > 0.0f ? colour / coverage + task.bias : 0.0f);
     }
-    at[COLOURS] = to_sample(coverage);
+    out[COLOURS] = to_sample(coverage);
 #else
 #if ALPHA == 2
 #pragma unroll
@@ -151,9 +153,16 @@ __device__ __forceinline__ void store_pixel(const Task& task, int x, int y, Pixe
         for (int c = 0; c < COLOURS; ++c)
             sum[k].v[c] = (sum[k].v[c] + source.v[c] * transparent) / FULL_SCALE;
     }
-    at[COLOURS] = (sample_t)source.v[COLOURS];
+    out[COLOURS] = (sample_t)source.v[COLOURS];
 #endif
 #pragma unroll
-    for (int c = 0; c < COLOURS; ++c) at[c] = to_sample(finish(task, combine(sum, c), source.v[c]));
+    for (int c = 0; c < COLOURS; ++c) out[c] = to_sample(finish(task, combine(sum, c), source.v[c]));
 #endif
+}
+
+// finish_pixel() for output pixel (x, y), stored.
+__device__ __forceinline__ void store_pixel(const Task& task, int x, int y, Pixel (&sum)[KERNELS])
+{
+    const Pixel source = read_pixel(task, x + task.x0, y + task.y0);
+    finish_pixel(task, sum, source, task.out + y * task.out_pitch + (size_t)x * CHANNELS);
 }

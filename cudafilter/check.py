@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,10 +56,15 @@ class Agreement:
         """Share of samples that are the reference's value, 0..1."""
         return 1 - self.differing / self.samples
 
+    @property
+    def exact_percent(self) -> str:
+        """exact_share in percent, to four places, cut and not rounded: 100 means all."""
+        return f"{math.floor(1e6 * self.exact_share) / 1e4:g}"
+
     def __str__(self) -> str:
         figures = (
             f"largest difference {self.largest:.6g}, {self.differing:,} of {self.samples:,} samples"
-            f" differ, {100 * self.exact_share:.5g} % exact, {self.seconds:.2f} s"
+            f" differ, {self.exact_percent} % exact, {self.seconds:.2f} s"
         )
         if self.ok:
             return f"agrees with the reference: {figures}"
@@ -81,50 +89,89 @@ def compare(
     float32 may differ by FLOAT_TOLERANCE. NaN or infinity in either is a violation. Raises
     ParameterError if shape or type differ.
     """
-    if result.shape != source.shape or result.dtype != source.dtype:
-        raise ParameterError(
-            "result", f"{result.dtype} {result.shape} is not of the source's"
-            f" {source.dtype} {source.shape}"
-        )
+    return compare_all([result], source, filter, border, alpha)[0]
+
+
+def compare_all(
+    results: Sequence[Pixels],
+    source: Pixels,
+    filter: Filter,
+    border: Border = Border(),
+    alpha: bool = False,
+) -> list[Agreement]:
+    """compare() for several results of one filter on one image: the reference runs but once."""
+    for result in results:
+        if result.shape != source.shape or result.dtype != source.dtype:
+            raise ParameterError(
+                "result",
+                f"{result.dtype} {result.shape} is not of the source's"
+                f" {source.dtype} {source.shape}",
+            )
     started = time.perf_counter()
     height, width, channels = source.shape
     step = max(1, BAND_SAMPLES // (width * channels), sum(filter.reach[:2]))
-    bands = [(y, min(y + step, height)) for y in range(0, height, step)]
+    limit = _float_bound(source, filter, border, alpha) if source.dtype == np.float32 else 0.0
 
-    bound = _float_bound(source, filter, border, alpha) if source.dtype == np.float32 else 0.0
-
-    def examine(band: tuple[int, int]) -> tuple[int, int, tuple[float, ...]]:
-        with np.errstate(all="ignore"):
-            exact = reference.exact(source, filter, border, alpha, rows=band)
-            got = result[band[0] : band[1]]
-            expected = quantise(exact, got.dtype)
-            difference = np.abs(got.astype(np.float64) - expected)
-            if got.dtype == np.float32:
-                outside = np.abs(got - exact) - bound
-            else:
-                outside = _outside(exact, got, filter, alpha)
-            outside[~np.isfinite(outside)] = np.inf
-            # The worst sample is the one furthest outside, or, within, the most different.
-            rank = np.where(outside > 0, outside + 1e300, difference)
-            y, x, c = np.unravel_index(np.argmax(rank), rank.shape)
-            worst = (
-                float(rank[y, x, c]), float(x), float(y + band[0]), float(c),
-                float(got[y, x, c]), float(expected[y, x, c]), float(difference.max()),
-            )
-            return int((got != expected).sum()), int((outside > 0).sum()), worst
+    def examine(y: int) -> list[_Finding]:
+        last = min(y + step, height)
+        with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
+            exact = reference.exact(source, filter, border, alpha, rows=(y, last))
+            return [_examine(r[y:last], exact, y, filter, alpha, limit) for r in results]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(examine, bands))
-    _, x, y, c, got, expected, _ = max((f[2] for f in found), key=lambda w: w[0])
+        bands = list(pool.map(examine, range(0, height, step)))
+    seconds = time.perf_counter() - started
+    return [_agreement(found, source.size, seconds) for found in zip(*bands, strict=True)]
+
+
+class _Finding(NamedTuple):
+    """What one band of a result showed; ``rank`` orders the bands' worst samples."""
+
+    differing: int
+    violations: int
+    largest: float
+    rank: float
+    worst: tuple[int, int, int]
+    got: float
+    expected: float
+
+
+def _examine(
+    got: Pixels, exact: Exact, first: int, filter: Filter, alpha: bool, limit: float
+) -> _Finding:
+    """Compare the rows *got*, from row *first* on, with their *exact* values."""
+    expected = quantise(exact, got.dtype)
+    difference = np.abs(got.astype(np.float64) - expected)
+    if got.dtype == np.float32:
+        outside = np.abs(got - exact) - limit
+    else:
+        outside = _outside(exact, got, filter, alpha)
+    outside[~np.isfinite(outside)] = np.inf
+    # The worst sample is the one furthest outside, or, if none is, the most different.
+    rank = np.where(outside > 0, outside + 1e300, difference)
+    y, x, c = (int(n) for n in np.unravel_index(np.argmax(rank), rank.shape))
+    return _Finding(
+        differing=int((got != expected).sum()),
+        violations=int((outside > 0).sum()),
+        largest=float(difference.max()),
+        rank=float(rank[y, x, c]),
+        worst=(x, y + first, c),
+        got=float(got[y, x, c]),
+        expected=float(expected[y, x, c]),
+    )
+
+
+def _agreement(bands: Sequence[_Finding], samples: int, seconds: float) -> Agreement:
+    worst = max(bands, key=lambda band: band.rank)
     return Agreement(
-        samples=source.size,
-        differing=sum(f[0] for f in found),
-        violations=sum(f[1] for f in found),
-        largest=float(np.max([f[2][6] for f in found])),
-        worst=(int(x), int(y), int(c)),
-        got=got,
-        expected=expected,
-        seconds=time.perf_counter() - started,
+        samples=samples,
+        differing=sum(band.differing for band in bands),
+        violations=sum(band.violations for band in bands),
+        largest=float(np.max([band.largest for band in bands])),  # NaN wins
+        worst=worst.worst,
+        got=worst.got,
+        expected=worst.expected,
+        seconds=seconds,
     )
 
 

@@ -99,7 +99,7 @@ def _filter_block(
 
 def _correlate(padded: Work, filter: Filter, kernel: Kernel) -> Work:
     """One kernel of *filter* over (h + halo, w + halo, C); returns (h, w, C)."""
-    height, width, channels = padded.shape
+    height, width, _ = padded.shape
     above, below, left, right = filter.reach
     anchor = kernel.anchor[1], kernel.anchor[0]
     if kernel.factors is not None:
@@ -109,7 +109,7 @@ def _correlate(padded: Work, filter: Filter, kernel: Kernel) -> Work:
         done = cv2.filter2D(
             padded, -1, kernel.weights, anchor=anchor, borderType=cv2.BORDER_CONSTANT
         )
-    done = done.reshape(height, width, channels)  # OpenCV drops a last axis of 1
+    done = np.reshape(done, padded.shape)  # OpenCV drops a last axis of 1
     return done[above : height - below, left : width - right]
 
 

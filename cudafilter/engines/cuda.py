@@ -78,6 +78,8 @@ class CudaEngine:
 
     name = "cuda"
     note: str | None = None
+    variant: str
+    """The kernel to run filters with; may be changed between runs."""
 
     def __init__(
         self, gpu: int = 0, variant: str = "auto", memory_limit: int | None = None

@@ -1,0 +1,77 @@
+"""The command line: ``cudafilter FILTER [OPTIONS] SRC... DEST``.
+
+Modules here import nothing heavy at their top, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import click
+
+from cudafilter import __version__
+from cudafilter.catalogue import CATALOGUE
+from cudafilter.cli.bench import bench
+from cudafilter.cli.command import INTERRUPTED, exit_code
+from cudafilter.cli.filter import filter_command
+from cudafilter.cli.filters import filters
+from cudafilter.cli.info import info
+
+_OTHERS: dict[str, click.Command] = {"filters": filters, "info": info, "bench": bench}
+
+
+class App(click.Group):
+    """The filters of the catalogue, each made into a command when asked for, and the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*CATALOGUE, *_OTHERS]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return filter_command(CATALOGUE[name]) if name in CATALOGUE else _OTHERS.get(name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Filters"):
+            formatter.write_dl([(spec.name, spec.summary) for spec in CATALOGUE.values()])
+        with formatter.section("Other commands"):
+            formatter.write_dl([(name, c.get_short_help_str(60)) for name, c in _OTHERS.items()])
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the command line and exit: 0 done, 1 something failed, 2 usage, 130 interrupted."""
+        extra["standalone_mode"] = False
+        sys.exit(exit_code(lambda: super(App, self).main(*args, **extra)))
+
+
+@click.group(
+    cls=App,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 all done, 1 an image failed, 2 usage, 130 interrupted.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def app() -> None:
+    """2-D image filters on an NVIDIA GPU, or a CPU, proved right.
+
+    \b
+      cudafilter FILTER [OPTIONS] SRC... DEST
+      cudafilter blur --sigma 3 photo.jpg soft.jpg
+      cudafilter sobel -r photos/ edges/ --check
+
+    A filter takes SRC... and DEST as cp does: files, folders or '-' for a stream. Each filter has
+    its own options: cudafilter FILTER --help.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app(prog_name="cudafilter")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # Threads may still be computing what nobody wants any more; exit() would wait for them.
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(BrokenPipeError):  # the reader was interrupted as well
+                    stream.flush()
+            os._exit(INTERRUPTED)
+        raise

@@ -1,0 +1,177 @@
+"""``cudafilter bench``: time the engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cudafilter.catalogue import CATALOGUE, ENGINES, VARIANTS
+from cudafilter.cli import options
+from cudafilter.cli.command import Command
+
+if TYPE_CHECKING:
+    from cudafilter.bench import Case
+
+DTYPES = ("uint8", "uint16", "float32")
+
+MAX_SIZE = 65536
+
+
+def _each(*, of: Any) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
+    """A conversion of values set apart by commas, each by the click type *of*."""
+
+    def convert(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Any, ...]:
+        return tuple(of.convert(word.strip(), param, ctx) for word in value.split(","))
+
+    return convert
+
+
+def _run(
+    names: tuple[str, ...],
+    *,
+    sizes: tuple[int, ...],
+    dtypes: tuple[str, ...],
+    channels: tuple[int, ...],
+    engine: str,
+    variant: str,
+    gpu: int | None,
+    repeat: int,
+    as_json: bool,
+    plot: str | None,
+    debug: bool,
+) -> None:
+    from cudafilter import bench
+
+    contestants, note = bench.open_contestants(engine, variant, gpu)
+    for title in dict.fromkeys(contestant.engine.title for contestant in contestants):
+        click.echo(title, err=True)
+    if note:
+        click.echo(f"note: {note}", err=True)
+    cases = []
+    try:
+        for case in bench.measure(
+            names, contestants, sizes=sizes, dtypes=dtypes, channels=channels, repeat=repeat
+        ):
+            cases.append(case)
+            if as_json:
+                click.echo(f"{case}: done", err=True)
+            else:
+                click.echo(_table(case))
+    finally:
+        for engine_used in {id(c.engine): c.engine for c in contestants}.values():
+            engine_used.close()
+    if as_json:
+        click.echo(json.dumps(bench.as_json(cases, contestants), indent=2))
+    if plot:
+        bench.plot(cases, Path(plot))
+        click.echo(f"plot: {plot}", err=True)
+
+
+_COLUMNS = ("kernel ms", "total ms", "GB/s", "copy %", "x cpu", "x vanilla")
+
+
+def _table(case: Case) -> str:
+    """*case* as a table of 80 columns at most."""
+    copy = f"  (copy {case.copy_ms:.4f} ms)" if case.copy_ms is not None else ""
+    lines = [f"\n{case}{copy}", f"{'':21}" + "".join(f"{c:>{len(c) + 2}}" for c in _COLUMNS)]
+    for row in case.rows:
+        name = f"{row.engine} {row.variant or ''}"
+        if row.why_not:
+            lines.append(f"{name:21}  cannot: {row.why_not}")
+            continue
+        share = None if row.copy_share is None else 100 * row.copy_share
+        cells = [
+            _cell(row.kernel_ms, 4), _cell(row.total_ms, 2), _cell(row.gb_per_s, 0),
+            _cell(share, 1), _cell(row.times_cpu, 2), _cell(row.times_vanilla, 2),
+        ]  # fmt: skip
+        lines.append(
+            f"{name:21}"
+            + "".join(f"{v:>{len(c) + 2}}" for v, c in zip(cells, _COLUMNS, strict=True))
+        )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, places: int) -> str:
+    return "-" if value is None else f"{value:.{places}f}"
+
+
+bench = Command(
+    "bench",
+    arguments=[
+        click.Argument(
+            ["names"], nargs=-1, type=click.Choice(tuple(CATALOGUE)), metavar="[FILTER]..."
+        )
+    ],
+    sections={
+        "Options": [
+            click.Option(
+                ["--sizes"],
+                callback=_each(of=click.IntRange(1, MAX_SIZE)),
+                default="512,2048,8192",
+                show_default=True,
+                metavar="N,N",
+                help="Sides of the square images, in pixels.",
+            ),
+            click.Option(
+                ["--dtypes"],
+                callback=_each(of=click.Choice(DTYPES)),
+                default="uint8",
+                show_default=True,
+                metavar="TYPE,TYPE",
+                help="Sample types: uint8, uint16, float32.",
+            ),
+            click.Option(
+                ["--channels"],
+                callback=_each(of=click.IntRange(1, 4)),
+                default="1,3",
+                show_default=True,
+                metavar="N,N",
+                help="Channels, 1 to 4.",
+            ),
+            click.Option(
+                ["--engine"],
+                type=click.Choice(ENGINES),
+                default="auto",
+                show_default=True,
+                help="auto times every engine that runs here.",
+            ),
+            click.Option(
+                ["--variant"],
+                type=click.Choice(VARIANTS),
+                default="auto",
+                show_default=True,
+                help="auto times every step of the CUDA kernel ladder.",
+            ),
+            click.Option(
+                ["--gpu"],
+                type=click.IntRange(min=0),
+                metavar="N",
+                show_default="0",
+                help="Number of the GPU, as cudafilter info lists them.",
+            ),
+            click.Option(
+                ["--repeat"],
+                type=click.IntRange(1, 10000),
+                default=20,
+                show_default=True,
+                metavar="N",
+                help="Timed runs of each case; their median counts.",
+            ),
+            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+            click.Option(
+                ["--plot"],
+                type=click.Path(dir_okay=False),
+                metavar="PATH",
+                help="Draw the timings into an image (needs Matplotlib).",
+            ),
+            options.debug(),
+        ]
+    },
+    example="cudafilter bench blur sobel --sizes 2048 --json",
+    help="Time the engines, each result verified first.",
+    callback=_run,
+)

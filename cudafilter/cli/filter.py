@@ -1,0 +1,156 @@
+"""The filter commands, one of each entry of the catalogue."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cudafilter.catalogue import FilterSpec
+from cudafilter.cli import options
+from cudafilter.cli.command import FAILED, INTERRUPTED, Command
+from cudafilter.cli.options import Shared
+from cudafilter.errors import ParameterError
+
+if TYPE_CHECKING:
+    from cudafilter.borders import Border
+    from cudafilter.filter import Filter
+    from cudafilter.plan import Plan
+
+STREAM = "-"
+
+
+def filter_command(spec: FilterSpec) -> Command:
+    """The command of *spec*: its parameters as options, and the shared ones."""
+
+    def callback(paths: tuple[str, ...], **values: Any) -> None:
+        from cudafilter.borders import Border
+        from cudafilter.filter import make
+
+        parameters = {p.name: values.pop(p.name) for p in spec.parameters}
+        shared = Shared(**values)
+        if shared.quiet and shared.verbose:
+            raise click.UsageError("--quiet and --verbose contradict each other")
+        filter = make(spec.name, **parameters)
+        border = Border(shared.border, shared.border_value)
+        plan = _plan(paths, shared)
+        if shared.dry_run:
+            _print(plan)
+        else:
+            _require_streams(plan, shared)
+            _run(plan, filter, border, shared)
+
+    return Command(
+        spec.name,
+        arguments=[click.Argument(["paths"], nargs=-1, required=True, metavar="SRC... DEST")],
+        sections={"Filter": [options.own(p) for p in spec.parameters], **options.shared()},
+        example=spec.example,
+        help=f"{spec.summary}\n\n{spec.description}",
+        callback=callback,
+    )
+
+
+def _plan(paths: tuple[str, ...], shared: Shared) -> Plan:
+    from cudafilter.plan import make_plan
+
+    if "" in paths:
+        raise ParameterError("src", "a file name is empty")
+    *sources, destination = (*paths, None) if shared.in_place else paths
+    if not sources:
+        raise ParameterError(
+            "dest",
+            f"only {destination} is given: SRC and DEST are needed",
+            hint="add --in-place to replace the image",
+        )
+    return make_plan(
+        [source for source in sources if source is not None],
+        destination,
+        recursive=shared.recursive,
+        format=shared.format,
+        existing=shared.existing,
+    )
+
+
+def _print(plan: Plan) -> None:
+    """Print *plan*: what would be written on stdout, totals on stderr."""
+    from cudafilter.cli.report import tell_refused
+
+    todo = [job for job in plan.jobs if not job.skip]
+    for job in todo:
+        names = (click.format_filename(path or STREAM) for path in (job.source, job.destination))
+        click.echo(" -> ".join(names))
+    tell_refused(plan)
+    click.echo(
+        f"{len(todo)} to do, {len(plan.jobs) - len(todo)} skipped, {plan.left_alone} left alone;"
+        " nothing was written",
+        err=True,
+    )
+    if plan.refused:
+        click.get_current_context().exit(FAILED)
+
+
+def _require_streams(plan: Plan, shared: Shared) -> None:
+    """Raise ParameterError where a stream or the report cannot be used as asked."""
+    reads = any(job.source is None for job in plan.jobs)
+    writes = any(job.destination is None for job in plan.jobs)
+    if reads and sys.stdin.isatty():
+        raise ParameterError(
+            "src",
+            "'-' reads an image from standard input, which is the terminal",
+            hint="send one in: cudafilter ... - out.png < in.png",
+        )
+    if writes and sys.stdout.isatty():
+        raise ParameterError(
+            "dest",
+            "'-' would write the image's bytes to the terminal",
+            hint="send them on: cudafilter ... - > out.png",
+        )
+    if shared.report is None:
+        return
+    if shared.report == STREAM:
+        if writes:
+            raise ParameterError("report", "standard output is taken by the image")
+        return
+    report = os.path.realpath(shared.report)
+    for job in plan.jobs:
+        for path in (job.source, job.destination):
+            if path is not None and os.path.realpath(path) == report:
+                raise ParameterError("report", f"{path} is an image of this job")
+
+
+def _run(plan: Plan, filter: Filter, border: Border, shared: Shared) -> None:
+    from cudafilter import pipeline
+    from cudafilter.cli.report import JsonLines, Reporter
+    from cudafilter.engines import open_engine
+
+    reporter = Reporter(plan, shared)
+    settings = pipeline.Settings(
+        gray=shared.gray,
+        check=shared.check,
+        quality=shared.quality,
+        compress_level=shared.compress_level,
+    )
+    engine = open_engine(shared.engine, gpu=shared.gpu, variant=shared.variant)
+    reporter.start(engine)
+    with JsonLines(shared.report) as report:
+
+        def on_record(record: pipeline.Record) -> None:
+            report.write(record)
+            reporter.record(record)
+
+        try:
+            for path, reason in plan.refused:
+                on_record(pipeline.Record(str(path), "", error=reason))
+            pipeline.run(
+                plan.jobs, engine, filter, border, settings, on_record, threads=shared.jobs
+            )
+        except KeyboardInterrupt:
+            # The engine stays open: it may be at work, and the process ends at once.
+            reporter.finish(interrupted=True)
+            click.get_current_context().exit(INTERRUPTED)
+    engine.close()
+    reporter.finish()
+    if reporter.failed:
+        click.get_current_context().exit(FAILED)

@@ -1,0 +1,71 @@
+"""``cudafilter filters``: the catalogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cudafilter.catalogue import CATALOGUE, FilterSpec, Parameter
+from cudafilter.cli import options
+from cudafilter.cli.command import Command
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.required:
+        return "required"
+    if parameter.kind is bool:
+        return "flag"
+    return f"default {parameter.default:g}" if parameter.default is not None else "optional"
+
+
+def _write(spec: FilterSpec, formatter: click.HelpFormatter) -> None:
+    formatter.write(f"\n{spec.name}: {spec.summary}\n")
+    with formatter.indentation():
+        formatter.write_text(spec.description)
+        formatter.write_dl(
+            [
+                (
+                    "--" + p.name.replace("_", "-"),
+                    f"{p.help}  [{'; '.join(filter(None, (p.limits, _default(p))))}]",
+                )
+                for p in spec.parameters
+            ]
+        )
+    formatter.write(f"{spec.example}\n")
+
+
+def _plain(spec: FilterSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "summary": spec.summary,
+        "description": spec.description,
+        "parameters": [{**p._asdict(), "kind": p.kind.__name__} for p in spec.parameters],
+        "example": spec.example,
+    }
+
+
+def _run(as_json: bool, debug: bool) -> None:
+    if as_json:
+        import json
+
+        click.echo(json.dumps([_plain(spec) for spec in CATALOGUE.values()], indent=2))
+        return
+    formatter = click.HelpFormatter(width=78)
+    for spec in CATALOGUE.values():
+        _write(spec, formatter)
+    click.echo(formatter.getvalue().strip())
+
+
+filters = Command(
+    "filters",
+    sections={
+        "Options": [
+            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+            options.debug(),
+        ]
+    },
+    example="cudafilter filters --json",
+    help="List the filters with their parameters.",
+    callback=_run,
+)

@@ -1,0 +1,142 @@
+"""``cudafilter info``: what runs here, and what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from cudafilter import __version__
+from cudafilter.cli import options
+from cudafilter.cli.command import Command
+from cudafilter.errors import EngineUnavailable
+
+_PACKAGES = {
+    "NumPy": "numpy",
+    "Pillow": "pillow",
+    "OpenCV": "opencv-python-headless",
+    "PyCUDA": "pycuda",
+}
+
+
+def _version(package: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> dict[str, Any]:
+    try:
+        from cudafilter.engines.cpu import CpuEngine
+    except ImportError as error:
+        lack = {"what": str(error), "mend": "install cudafilter again: it brings OpenCV"}
+        return {"available": False, "reason": "OpenCV does not load", "missing": [lack]}
+    engine = CpuEngine()
+    engine.close()
+    return {"available": True, "title": engine.title, "missing": []}
+
+
+def _cuda() -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The engine, and its devices."""
+    from dataclasses import asdict
+
+    from cudafilter.engines.cuda import devices
+    from cudafilter.engines.nvcc import require_toolkit
+    from cudafilter.toolkit import missing
+
+    listed: list[dict[str, Any]] = []
+    lacking = [lack._asdict() for lack in missing()]
+    try:
+        for device in devices():
+            major, minor = device.compute_capability
+            listed.append({**asdict(device), "compute_capability": f"{major}.{minor}"})
+        require_toolkit()
+    except EngineUnavailable as error:
+        if not lacking:
+            lacking = [{"what": str(error), "mend": error.hint or ""}]
+        return {"available": False, "reason": str(error), "missing": lacking}, listed
+    return {"available": True, "title": f"cuda: {listed[0]['name']}", "missing": lacking}, listed
+
+
+def gather() -> dict[str, Any]:
+    """Everything ``info`` tells, as plain data."""
+    import platform
+
+    from cudafilter.engines.nvcc import cache_dir
+    from cudafilter.toolkit import find_toolkit
+
+    cuda, devices = _cuda()
+    toolkit = find_toolkit()
+    return {
+        "versions": {
+            "cudafilter": __version__,
+            "Python": platform.python_version(),
+            **{name: _version(package) for name, package in _PACKAGES.items()},
+        },
+        "engines": {"cuda": cuda, "cpu": _cpu()},
+        "devices": devices,
+        "toolkit": toolkit
+        and {"nvcc": str(toolkit.nvcc), "root": str(toolkit.root), "origin": toolkit.origin},
+        "cache": str(cache_dir()),
+    }
+
+
+def _run(as_json: bool, debug: bool) -> None:
+    import json
+
+    found = gather()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = []
+    for name, engine in found["engines"].items():
+        if engine["available"]:
+            rows.append((name, engine["title"].removeprefix(f"{name}: ")))
+        else:
+            rows.append((name, f"not available: {engine['reason']}"))
+        for lack in engine["missing"]:
+            rows += [("", f"- {lack['what']}"), ("", f"  {lack['mend']}")]
+    _section("Engines", rows)
+    _section("Devices", [_device_row(device) for device in found["devices"]])
+    toolkit = found["toolkit"]
+    toolkit_text = f"{toolkit['nvcc']} ({toolkit['origin']})" if toolkit else "no nvcc found"
+    versions = [(name, v or "not installed") for name, v in found["versions"].items()]
+    _section("Versions", [*versions, ("CUDA toolkit", toolkit_text)])
+    _section("Compiled kernels are kept in", [(found["cache"], "")])
+
+
+def _device_row(device: dict[str, Any]) -> tuple[str, str]:
+    facts = (
+        device["name"],
+        f"compute capability {device['compute_capability']}",
+        f"{device['memory_bytes'] / 2**30:.1f} GiB",
+        f"driver for CUDA {device['driver']}",
+    )
+    return str(device["index"]), ", ".join(facts)
+
+
+def _section(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print *rows* under *title*; unwrapped, so that paths and commands can be copied."""
+    if not rows:
+        return
+    click.echo(f"{title}:")
+    width = max(len(name) for name, text in rows)
+    for name, text in rows:
+        click.echo(f"  {name:{width}}  {text}".rstrip())
+
+
+info = Command(
+    "info",
+    sections={
+        "Options": [
+            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+            options.debug(),
+        ]
+    },
+    example="cudafilter info --json",
+    help="Show the engines, devices and versions here.",
+    callback=_run,
+)

@@ -1,0 +1,183 @@
+"""The options that all filters share, written once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import click
+
+from cudafilter.catalogue import BORDERS, ENGINES, VARIANTS, Parameter
+from cudafilter.cli.command import Sections
+from cudafilter.errors import ParameterError
+
+MAX_JOBS = 1024
+
+EXISTING = ("overwrite", "skip", "error")
+
+_SHORT = {"weights": "-w"}
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+class Shared(NamedTuple):
+    """The values of the shared options."""
+
+    border: str
+    border_value: float
+    gray: bool
+    engine: str
+    gpu: int | None
+    variant: str
+    check: bool
+    recursive: bool
+    jobs: int | None
+    existing: str
+    in_place: bool
+    dry_run: bool
+    report: str | None
+    format: str | None
+    quality: int | None
+    compress_level: int | None
+    quiet: bool
+    verbose: bool
+    debug: bool
+
+
+def shared() -> Sections:
+    """The shared options by section of the help."""
+    return {
+        "Edges and colour": [
+            click.Option(
+                ["--border"],
+                type=click.Choice(BORDERS),
+                default="edge",
+                show_default=True,
+                help="What lies outside the image, as numpy.pad names it.",
+            ),
+            click.Option(
+                ["--border-value"],
+                type=float,
+                default=0.0,
+                metavar="FRACTION",
+                show_default=True,
+                help="Value of the constant border: 0 is black, 1 full scale.",
+            ),
+            click.Option(["--gray"], is_flag=True, help="Turn the image gray first."),
+        ],
+        "Engine": [
+            click.Option(
+                ["--engine"],
+                type=click.Choice(ENGINES),
+                default="auto",
+                show_default=True,
+                help="auto takes CUDA where a GPU answers, else the CPU, and says which.",
+            ),
+            click.Option(
+                ["--gpu"],
+                type=click.IntRange(min=0),
+                metavar="N",
+                show_default="0",
+                help="Number of the GPU, as cudafilter info lists them.",
+            ),
+            click.Option(
+                ["--variant"],
+                type=click.Choice(VARIANTS),
+                default="auto",
+                show_default=True,
+                help="Step of the CUDA kernel ladder.",
+            ),
+            click.Option(
+                ["--check"],
+                is_flag=True,
+                help="Prove each result against the float64 reference; write none that disagrees.",
+            ),
+        ],
+        "Files": [
+            click.Option(["-r", "--recursive"], is_flag=True, help="Take the images in folders."),
+            click.Option(
+                ["--in-place"], is_flag=True, help="Replace the images: all are SRC, no DEST."
+            ),
+            click.Option(
+                ["--existing"],
+                type=click.Choice(EXISTING),
+                default="overwrite",
+                show_default=True,
+                help="What to do about outputs that are there already.",
+            ),
+            click.Option(
+                ["--format"],
+                metavar="NAME",
+                show_default="by extension",
+                help="Output format, such as png or jpeg.",
+            ),
+            click.Option(
+                ["--quality"],
+                type=click.IntRange(1, 100),
+                metavar="N",
+                help="Quality of lossy formats.",
+            ),
+            click.Option(
+                ["--compress-level"],
+                type=click.IntRange(0, 9),
+                metavar="N",
+                help="Effort of lossless compression.",
+            ),
+        ],
+        "Running": [
+            click.Option(
+                ["-j", "--jobs"],
+                type=click.IntRange(1, MAX_JOBS),
+                metavar="N",
+                show_default="one a core",
+                help="Images loaded and saved side by side.",
+            ),
+            click.Option(
+                ["--dry-run"], is_flag=True, help="Print what would be written, and write nothing."
+            ),
+            click.Option(
+                ["--report"],
+                metavar="FILE",
+                help="Write a JSON line an image: sizes, times, error ('-' is stdout).",
+            ),
+            click.Option(["-q", "--quiet"], is_flag=True, help="Tell errors only."),
+            click.Option(["-v", "--verbose"], is_flag=True, help="Tell more of each image."),
+            debug(),
+        ],
+    }
+
+
+def debug() -> click.Option:
+    """``--debug``, which every command has."""
+    return click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+
+
+def _validation(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """The catalogue's validation of *parameter*, as click calls it."""
+
+    def validate(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        try:
+            return parameter.validate(value)
+        except ParameterError as error:
+            raise click.BadParameter(str(error), ctx, param) from error
+
+    return validate
+
+
+def own(parameter: Parameter) -> click.Option:
+    """The option of a filter's *parameter*, with its limits and default in the help."""
+    flag = "--" + parameter.name.replace("_", "-")
+    if parameter.kind is bool:
+        return click.Option([flag], is_flag=True, default=parameter.default, help=parameter.help)
+    names = [_SHORT[parameter.name], flag] if parameter.name in _SHORT else [flag]
+    facts = [parameter.limits] if parameter.limits else []
+    if parameter.default is not None:
+        facts.append(f"default: {parameter.default:g}")
+    # No default for click: validating None gives the catalogue's.
+    return click.Option(
+        names,
+        type=str,
+        callback=_validation(parameter),
+        required=parameter.required,
+        metavar=_METAVARS[parameter.kind],
+        help=parameter.help + (f"  [{'; '.join(facts)}]" if facts else ""),
+    )

@@ -1,0 +1,195 @@
+"""What a run tells: lines and a progress bar on stderr, and a JSON line an image in a report."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from types import TracebackType
+from typing import Self, TextIO
+
+import click
+
+from cudafilter.cli.options import Shared
+from cudafilter.cli.progress import Progress
+from cudafilter.engines import Engine
+from cudafilter.errors import CudafilterError, ParameterError
+from cudafilter.pipeline import DONE, FAILED, SKIPPED, Record
+from cudafilter.plan import STREAM, Plan
+
+_CHANNELS = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
+
+
+class Reporter:
+    """Tells on stderr what happens to the images of a plan."""
+
+    def __init__(self, plan: Plan, shared: Shared) -> None:
+        self._plan = plan
+        self._shared = shared
+        self._each = shared.verbose or not plan.many
+        """Whether every image gets its own lines, or the totals only."""
+        self._counts: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
+        self._worst: Record | None = None
+        self._checked = self._agreed = 0
+        self._check_seconds = 0.0
+        self._started = time.perf_counter()
+        self._progress: Progress | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything went wrong."""
+        return self._counts[FAILED] > 0
+
+    def start(self, engine: Engine) -> None:
+        """Say which engine runs, and begin to count the time."""
+        self._say(engine.title + (f"; {engine.note}" if engine.note else ""))
+        self._started = time.perf_counter()
+        if self._plan.many and sys.stderr.isatty() and not self._shared.quiet:
+            self._progress = Progress(len(self._plan.jobs) + len(self._plan.refused))
+
+    def record(self, record: Record) -> None:
+        """Tell of one image."""
+        self._counts[record.status] += 1
+        if record.status == FAILED:
+            hint = f" ({record.hint})" if record.hint else ""
+            self._tell(f"error: {_name(record.source)}: {record.error}{hint}")
+            if self._shared.debug and record.traceback:
+                self._tell(record.traceback.rstrip())
+        if self._each:
+            self._tell_each(record)
+        else:
+            self._notes.update(record.notes)
+        self._count_check(record)
+        if self._progress:
+            self._progress.advance(worked=record.status != SKIPPED)
+
+    def _tell_each(self, record: Record) -> None:
+        names = f"{_name(record.source)} -> {_name(record.destination)}"
+        if record.status == DONE:
+            channels = _CHANNELS.get(record.channels or 0, "")
+            self._say(
+                f"{names} {record.width}x{record.height} {channels} {record.dtype},"
+                f" {sum(record.seconds.values()):.2f} s"
+            )
+            if self._shared.verbose:
+                stages = ", ".join(f"{stage} {s:.3f}" for stage, s in record.seconds.items())
+                self._say(f"  {stages} s; {record.bytes_in:,} -> {record.bytes_out:,} bytes")
+        elif record.status == SKIPPED:
+            self._say(f"{names} skipped: it exists")
+        for note in record.notes:
+            self._say(f"note: {_name(record.source)}: {note}")
+        if record.agreement and record.agreement.ok:
+            self._say(f"check: {record.agreement}")
+
+    def _count_check(self, record: Record) -> None:
+        if record.agreement is None:
+            return
+        self._checked += 1
+        self._agreed += record.agreement.ok
+        self._check_seconds += record.agreement.seconds
+        if self._worst is None or _badness(record) > _badness(self._worst):
+            self._worst = record
+
+    def finish(self, interrupted: bool = False) -> None:
+        """Tell the totals."""
+        if self._progress:
+            self._progress.clear()
+        for note, count in self._notes.most_common():
+            self._say(f"note: {note} ({_images(count)})")
+        if self._worst is not None and self._plan.many:
+            self._say(
+                f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"
+                f" {self._check_seconds:.2f} s"
+            )
+            figures = str(self._worst.agreement).removeprefix("agrees with the reference: ")
+            self._say(f"  worst {_name(self._worst.source)}: {figures}")
+        done, failed = self._counts[DONE], self._counts[FAILED]
+        if interrupted:
+            total = len(self._plan.jobs)
+            self._tell(f"interrupted: {done} of {_images(total)} done, {failed} failed")
+        elif self._plan.many:
+            seconds = time.perf_counter() - self._started
+            self._say(
+                f"{done} done, {self._counts[SKIPPED]} skipped, {failed} failed,"
+                f" {self._plan.left_alone} left alone; {seconds:.2f} s,"
+                f" {(done + failed) / max(seconds, 1e-9):.3g} images/s"
+            )
+
+    def _say(self, text: str) -> None:
+        if not self._shared.quiet:
+            self._tell(text)
+
+    def _tell(self, text: str) -> None:
+        """Write *text* where the progress bar is; the next image draws that anew."""
+        if self._progress:
+            self._progress.clear()
+        click.echo(text, err=True)
+
+
+def tell_refused(plan: Plan) -> None:
+    """Tell what of *plan* cannot be done."""
+    for path, reason in plan.refused:
+        click.echo(f"error: {click.format_filename(path)}: {reason}", err=True)
+
+
+class JsonLines:
+    """A report of one JSON line an image, written as the images end; *path* '-' is stdout.
+
+    Without a path nothing is written. Raises ParameterError ("report") if it cannot be opened
+    and CudafilterError if it cannot be written to.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+
+    def __enter__(self) -> Self:
+        if self._path == STREAM:
+            self._file = sys.stdout
+        elif self._path is not None:
+            try:
+                self._file = open(self._path, "w", encoding="utf-8")
+            except OSError as error:
+                raise ParameterError(
+                    "report", f"cannot write {self._path}: {error.strerror}"
+                ) from None
+        return self
+
+    def write(self, record: Record) -> None:
+        """Write the line of *record* through to the file."""
+        if self._file is None:
+            return
+        try:
+            # One write a line: an interruption never leaves half of one.
+            self._file.write(json.dumps(record.as_json(), allow_nan=False) + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise CudafilterError(f"cannot write the report {self._path}: {error}") from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None and self._file is not sys.stdout:
+            self._file.close()
+
+
+def _name(path: str) -> str:
+    return click.format_filename(path)
+
+
+def _images(count: int) -> str:
+    return f"{count} image" if count == 1 else f"{count} images"
+
+
+def _badness(record: Record) -> tuple[int, float]:
+    assert record.agreement is not None
+    largest = record.agreement.largest
+    return record.agreement.violations, math.inf if math.isnan(largest) else largest

@@ -1,0 +1,157 @@
+"""What travels with pixels from one file to another, and which format can hold what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import NamedTuple
+
+from cudafilter.formats import ifd
+from cudafilter.pixels import Pixels
+
+_METRES = {"inch": Fraction(254, 10000), "cm": Fraction(1, 100), "metre": Fraction(1)}
+
+JPEG_SEGMENT = 65533
+"""Most bytes in one JPEG segment."""
+EXIF_MARK = b"Exif\0\0"
+XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+
+_CONTAINERS = {"png", "jpeg", "webp", "tiff"}
+"""Formats that hold an ICC profile, EXIF and XMP."""
+_RESOLUTION = {"png", "jpeg", "tiff", "bmp"}
+
+
+class Resolution(NamedTuple):
+    """Pixels per ``unit``: "inch", "cm", "metre", or "" where only the ratio x:y is meant."""
+
+    x: Fraction
+    y: Fraction
+    unit: str
+
+    def per(self, unit: str) -> tuple[Fraction, Fraction]:
+        """Pixels per *unit*; a bare ratio stays as it is."""
+        factor = _METRES[unit] / _METRES[self.unit] if self.unit else 1
+        return self.x * factor, self.y * factor
+
+
+class JpegCoding(NamedTuple):
+    """How a JPEG was compressed, so that writing it again keeps its quality."""
+
+    tables: tuple[tuple[int, ...], ...]
+    """Quantisation tables of 64 values."""
+    subsampling: int
+    """Pillow's code: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0."""
+    progressive: bool
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """All that must survive beside the pixels. Empty for pixels that came from no file."""
+
+    icc: bytes | None = None
+    exif: bytes | None = None
+    """Raw, from its byte-order mark "II" or "MM" on; orientation is left as it was."""
+    xmp: bytes | None = None
+    resolution: Resolution | None = None
+    cmyk: bool = False
+    """The four channels are cyan, magenta, yellow, black; 0 is no ink."""
+    comments: tuple[bytes, ...] = ()
+    """JPEG or GIF comments."""
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """PNG text and colour chunks (type, data) that have no field here."""
+    jpeg_segments: tuple[tuple[int, bytes], ...] = ()
+    """JPEG application segments (marker, data) that have no field here, such as IPTC."""
+    jpeg_coding: JpegCoding | None = None
+    tiff_tags: bytes | None = None
+    """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
+
+
+class Decoded(NamedTuple):
+    """What a reader gives: pixels (H, W, C), whether the last is alpha, and the rest."""
+
+    pixels: Pixels
+    alpha: bool
+    metadata: Metadata
+    notes: tuple[str, ...] = ()
+
+
+def is_rgb_profile(icc: bytes | None) -> bool:
+    """Whether *icc* is a profile for RGB data."""
+    return icc is not None and icc[16:20] == b"RGB "
+
+
+def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tuple[str, ...]]:
+    """What of *metadata* a file of *format* and *channels* holds, and names for all the rest."""
+    lost: list[str] = []
+    drop: dict[str, object] = {}
+
+    def lose(name: str, **fields: object) -> None:
+        lost.append(name)
+        drop.update(fields)
+
+    if metadata.icc and format not in _CONTAINERS:
+        lose("ICC profile", icc=None)
+    elif metadata.icc and format == "webp" and metadata.icc[16:20] == b"GRAY":
+        lose("ICC profile (it is for gray, and WebP stores gray as RGB)", icc=None)
+    if metadata.exif:
+        name, kept = _exif_loss(metadata.exif, format)
+        if name:
+            lose(name, exif=metadata.exif if kept else None)
+    if metadata.xmp and format not in _CONTAINERS:
+        lose("XMP", xmp=None)
+    elif metadata.xmp and format == "jpeg" and len(metadata.xmp) + len(XMP_MARK) > JPEG_SEGMENT:
+        lose("XMP (too long for JPEG)", xmp=None)
+    if metadata.resolution and metadata.resolution.unit and format not in _RESOLUTION:
+        in_exif = format == "webp" and ifd.resolution(metadata.exif) is not None
+        if not in_exif:
+            lose("DPI", resolution=None)
+    if metadata.comments and format != "jpeg":
+        lose("comment", comments=())
+    elif any(len(comment) > JPEG_SEGMENT for comment in metadata.comments):
+        lose("comment (too long for JPEG)", comments=())
+    if metadata.png_chunks and format != "png":
+        drop["png_chunks"] = ()
+        lost.extend(_png_losses(metadata.png_chunks))
+    if metadata.jpeg_segments and format != "jpeg":
+        names = {_segment_name(*segment) for segment in metadata.jpeg_segments}
+        lose(", ".join(sorted(names)), jpeg_segments=())
+    if metadata.tiff_tags and format != "tiff":
+        tags = ", ".join(str(tag) for tag in sorted(ifd.parse(metadata.tiff_tags)[1]))
+        lose(f"TIFF tags {tags}", tiff_tags=None)
+    return replace(metadata, **drop), tuple(lost)  # type: ignore[arg-type]
+
+
+def _exif_loss(exif: bytes, format: str) -> tuple[str, bool]:
+    """A name for what of *exif* a file of *format* cannot hold, or "", and if it holds the rest."""
+    if format not in _CONTAINERS:
+        turned = ifd.orientation(exif) != 1
+        return f"EXIF{' with its orientation (it will show unturned)' * turned}", False
+    if format == "jpeg" and len(exif) + len(EXIF_MARK) > JPEG_SEGMENT:
+        return "EXIF (too long for JPEG)", False
+    if format == "tiff":
+        try:
+            _, _, following = ifd.parse(exif)
+        except ifd.BrokenIfd:
+            return "EXIF (damaged)", False
+        return "EXIF thumbnail" if following else "", True
+    return "", True
+
+
+def _png_losses(chunks: tuple[tuple[bytes, bytes], ...]) -> list[str]:
+    """Names for *chunks*. sRGB and what it implies is what a file without a profile means."""
+    keywords = [
+        data.split(b"\0", 1)[0].decode("latin-1")
+        for kind, data in chunks
+        if kind in (b"tEXt", b"zTXt", b"iTXt")
+    ]
+    kinds = {kind for kind, _ in chunks} - {b"tEXt", b"zTXt", b"iTXt"}
+    if b"sRGB" in kinds:
+        kinds -= {b"sRGB", b"gAMA", b"cHRM"}
+    lost = [f"PNG text ({', '.join(keywords)})"] if keywords else []
+    return lost + [f"PNG {kind.decode('latin-1')}" for kind in sorted(kinds)]
+
+
+def _segment_name(marker: int, data: bytes) -> str:
+    if data.startswith(b"Photoshop 3.0\0"):
+        return "IPTC and Photoshop data"
+    return f"JPEG segment APP{marker - 0xE0}"

@@ -1,0 +1,294 @@
+"""Files to pixels and back, with all that must survive; whatever cannot is named or refused."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from cudafilter.errors import ImageError
+from cudafilter.formats import jpeg, png, simple, tiff
+from cudafilter.formats.metadata import Decoded, Metadata, is_rgb_profile, split
+from cudafilter.pixels import Pixels, require_pixels
+
+FORMATS: dict[str, tuple[str, ...]] = {
+    "png": (".png",),
+    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "webp": (".webp",),
+    "tiff": (".tif", ".tiff"),
+    "bmp": (".bmp", ".dib"),
+    "ppm": (".ppm", ".pgm", ".pnm", ".pbm"),
+    "gif": (".gif",),
+}
+"""Format name -> its file name extensions. GIF is read, not written."""
+
+READ_ONLY = frozenset({"gif"})
+
+_BY_EXTENSION = {extension: name for name, known in FORMATS.items() for extension in known}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image in memory: pixels and what belongs to them."""
+
+    pixels: Pixels
+    """(H, W, C) uint8, uint16 or float32, C-contiguous."""
+    alpha: bool = False
+    """The last channel is (straight) alpha."""
+    metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
+    """What was converted on the way, for the user to be told."""
+
+    def with_pixels(self, pixels: Pixels) -> Image:
+        """This image with other *pixels* of the same meaning (channels, alpha)."""
+        return replace(self, pixels=pixels)
+
+
+def format_of(path: Path) -> str:
+    """The format that *path*'s extension names; ImageError lists the known ones otherwise."""
+    try:
+        return _BY_EXTENSION[Path(path).suffix.lower()]
+    except KeyError:
+        known = ", ".join(_BY_EXTENSION)
+        raise ImageError(
+            f"{path}: the extension names no known image format", hint=f"known are {known}"
+        ) from None
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether *path* has the extension of a format that is read."""
+    return Path(path).suffix.lower() in _BY_EXTENSION
+
+
+@contextmanager
+def _naming(name: str, failed: str) -> Iterator[None]:
+    """Turn every failure inside into an ImageError that begins with *name*."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}", hint=error.hint) from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: {failed}: there is not enough memory") from error
+    except Exception as error:  # decoders raise nearly every type there is
+        reason = str(error) or type(error).__name__
+        if "cannot identify image file" in reason:
+            reason = "it is damaged, or of a kind that is not supported"
+        raise ImageError(f"{name}: {failed}: {reason}") from error
+
+
+def load(source: Path | bytes, name: str | None = None) -> Image:
+    """Read an image file, or the bytes of one, whatever its name says it is.
+
+    Pixels are not turned by an EXIF orientation, 16-bit colour keeps its 16 bits. Raises
+    ImageError, naming the file (or *name*) and the reason, for what cannot be read whole and
+    exactly: damaged or cut files, several frames, colour spaces other than gray, RGB and CMYK,
+    more than 2**31 samples.
+    """
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        name, data = name or "input", bytes(source)
+    else:
+        name = name or str(source)
+        try:
+            data = Path(source).read_bytes()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"{name}: cannot be read: {reason}") from error
+        except MemoryError as error:
+            raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
+    with _naming(name, "cannot be decoded"):
+        decoded = _decode(data)
+        pixels = require_pixels(decoded.pixels, decoded.alpha)
+    return Image(pixels, decoded.alpha, decoded.metadata, decoded.notes)
+
+
+def _decode(data: bytes) -> Decoded:
+    """Decode by the file's first bytes."""
+    if not data:
+        raise ImageError("the file is empty")
+    if data.startswith(png.SIGNATURE):
+        return png.read(data)
+    if data.startswith(jpeg.SIGNATURE):
+        return jpeg.read(data)
+    if data.startswith(tiff.SIGNATURES):
+        return tiff.read(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return simple.read_webp(data)
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return simple.read_gif(data)
+    if data.startswith(b"BM"):
+        return simple.read_bmp(data)
+    if data[:1] == b"P" and data[1:2] in b"123456Ff":
+        return simple.read_pnm(data)
+    raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
+
+
+def to_gray(image: Image) -> Image:
+    """The luma of *image* in its own sample type, alpha kept; a gray image as it is.
+
+    ITU-R 601-2 as Pillow's "L": (19595 R + 38470 G + 7471 B + 32768) >> 16. Raises ImageError
+    for CMYK, whose luma its profile alone could tell.
+    """
+    pixels, metadata = image.pixels, image.metadata
+    if metadata.cmyk:
+        raise ImageError("CMYK cannot be made gray", hint="convert the picture to RGB first")
+    if pixels.shape[2] < 3:
+        return image
+    if pixels.dtype == np.float32:
+        luma = (pixels[..., :3].astype(np.float64) @ [0.299, 0.587, 0.114]).astype(np.float32)
+    else:
+        # 65535 * 2**16 + 2**15 still fits in 32 bits.
+        red, green, blue = (pixels[..., c].astype(np.uint32) for c in range(3))
+        luma = ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).astype(pixels.dtype)
+    parts = [luma[..., None], pixels[..., 3:]] if image.alpha else [luma[..., None]]
+    notes = image.notes
+    if is_rgb_profile(metadata.icc):
+        metadata = replace(metadata, icc=None)
+        notes += ("the RGB colour profile is not kept, for it is not valid for gray",)
+    gray = np.ascontiguousarray(np.concatenate(parts, axis=2))
+    return Image(gray, image.alpha, metadata, notes)
+
+
+def lost_metadata(image: Image, format: str) -> tuple[str, ...]:
+    """Names for the metadata that a file of *format* cannot hold; encode leaves just these out.
+
+    Resolution is rounded to what the format stores: whole pixels an inch or cm in JPEG, whole
+    pixels a metre in PNG and BMP.
+    """
+    return split(image.metadata, format, image.pixels.shape[2])[1]
+
+
+def encode(
+    image: Image,
+    format: str,
+    *,
+    quality: int | None = None,
+    compress_level: int | None = None,
+    name: str = "output",
+) -> bytes:
+    """*image* as the bytes of a file of *format*.
+
+    *quality* 1..100 is for JPEG and WebP. Left out, a JPEG that comes from a JPEG keeps its
+    quantisation tables, another one gets 95 and full colour resolution (4:4:4), and WebP is
+    lossless. *compress_level* 0..9 is for PNG and TIFF, 1 if left out. Raises ImageError, with a
+    hint what to choose, where bits, alpha or colour would be lost; see lost_metadata for the rest.
+    """
+    with _naming(name, "cannot be encoded"):
+        if format not in FORMATS or format in READ_ONLY:
+            known = ", ".join(known for known in FORMATS if known not in READ_ONLY)
+            raise ImageError(f"{format} files are not written", hint=f"choose one of {known}")
+        _require_range("quality", quality, 1, 100)
+        _require_range("compress level", compress_level, 0, 9)
+        pixels = require_pixels(image.pixels, image.alpha)
+        _require_held(image, format)
+        metadata, _ = split(image.metadata, format, pixels.shape[2])
+        if format == "png":
+            return png.write(pixels, metadata, compress_level)
+        if format == "tiff":
+            return tiff.write(pixels, image.alpha, metadata, compress_level)
+        if format == "jpeg":
+            return jpeg.write(pixels, metadata, quality)
+        if format == "webp":
+            return simple.write_webp(pixels, metadata, quality)
+        return simple.write_bmp(pixels, metadata) if format == "bmp" else simple.write_pnm(pixels)
+
+
+def _require_range(what: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise ImageError(f"{what} must be {least} to {most}, not {value}")
+
+
+def _require_held(image: Image, format: str) -> None:
+    """Raise ImageError unless a file of *format* holds the samples and channels of *image*."""
+    dtype, channels, cmyk = image.pixels.dtype.name, image.pixels.shape[2], image.metadata.cmyk
+    title = format.upper()
+    if cmyk and (channels != 4 or image.alpha):
+        raise ImageError(f"CMYK needs 4 channels without alpha, not {channels}")
+    if channels in (2, 4) and not (image.alpha or cmyk):
+        raise ImageError(f"{channels} channels without alpha have no meaning in a file")
+    if cmyk and format not in ("jpeg", "tiff"):
+        raise ImageError(
+            f"{title} holds no CMYK", hint="choose .jpg or .tif, or convert the picture to RGB"
+        )
+    if cmyk and dtype != "uint8":
+        raise ImageError("CMYK is written with 8 bits alone")
+    if dtype == "float32" and format != "tiff":
+        raise ImageError(f"{title} holds no float samples", hint="choose .tif")
+    if dtype == "uint16" and format not in ("png", "tiff", "ppm"):
+        raise ImageError(
+            f"{title} holds 8 bits a sample, and the picture has 16",
+            hint="choose .png or .tif" + ("" if image.alpha else " or .ppm"),
+        )
+    if image.alpha and format not in ("png", "tiff", "webp"):
+        wide = dtype != "uint8"
+        raise ImageError(
+            f"{title} holds no transparency",
+            hint="choose .png or .tif" if wide else "choose .png, .webp or .tif",
+        )
+
+
+def save(
+    image: Image,
+    path: Path,
+    *,
+    format: str | None = None,
+    quality: int | None = None,
+    compress_level: int | None = None,
+) -> None:
+    """encode *image* in the format of *path*'s extension (or *format*) and write_atomically it.
+
+    Raises ImageError as these two do; an existing file is untouched then.
+    """
+    path = Path(path)
+    if format is None:
+        format = format_of(path)
+        suffix, channels = path.suffix.lower(), image.pixels.shape[2]
+        if suffix == ".pbm" or (suffix == ".pgm" and channels > 2):
+            holds = "1-bit" if suffix == ".pbm" else "gray"
+            hint = "choose .pgm" if channels == 1 else "choose .ppm"
+            raise ImageError(f"{path}: {suffix} holds {holds} pictures alone", hint=hint)
+    data = encode(image, format, quality=quality, compress_level=compress_level, name=str(path))
+    write_atomically(path, data)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write *data* to *path* whole or not at all: a temporary file beside it, then a rename.
+
+    A link is followed, an existing file keeps its permissions, a new one gets the umask's. Raises
+    ImageError with the reason; the temporary is removed and an existing file untouched then, and
+    on an interruption too.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        mode = target.stat().st_mode if target.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            if stat.S_ISDIR(mode):
+                raise ImageError(f"{path}: cannot be written: it is a folder")
+            target.write_bytes(data)  # a device or pipe holds nothing that could be lost
+            return
+        if mode is not None and not os.access(target, os.W_OK):
+            raise ImageError(f"{path}: cannot be written: it is write-protected")
+        _replace(target, data, mode)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be written: {reason}") from error
+
+
+def _replace(target: Path, data: bytes, mode: int | None) -> None:
+    temporary = target.with_name(f".cudafilter-{secrets.token_hex(8)}.tmp")
+    try:
+        # The kernel applies the umask to 0666, which mkstemp's 0600 would not let it.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
+            file.write(data)
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
+        os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,296 @@
+"""Which file goes where. Everything that can stop a job is found here, before any work.
+
+What a person asked for wrongly raises ParameterError, which names the argument: ``src``, ``dest``,
+``format``, ``existing`` or ``in_place``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cudafilter.errors import ImageError, ParameterError
+from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
+from cudafilter.sources import Found, Source, find, inode, same_file
+
+STREAM = "-"
+
+EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to do. A path of None is standard input or standard output."""
+
+    source: Path | None
+    destination: Path | None
+    format: str | None
+    """Output format; None from stream to stream, where the input tells it when it is read."""
+    skip: bool = False
+    """The destination exists and existing files are to be left."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, in order."""
+
+    jobs: tuple[Job, ...]
+    many: bool
+    """Whether a folder or several files were asked for, however many images that turned out."""
+    left_alone: int = 0
+    """Files in folders that are hidden or not images by their name."""
+    refused: tuple[tuple[Path, str], ...] = ()
+    """What was met in folders and cannot be done, and why: the rest goes on without it."""
+
+
+def make_plan(
+    sources: Sequence[str],
+    destination: str | None,
+    *,
+    recursive: bool = False,
+    format: str | None = None,
+    existing: str = "overwrite",
+) -> Plan:
+    """Plan *sources* into *destination*, or in place where that is None.
+
+    A source is a file, a folder (with *recursive*), a glob or ``-``. *existing* is one of EXISTING
+    and says what to do about destinations that are there already. Nothing is written. Raises
+    ParameterError for what cannot be done as asked.
+    """
+    if existing not in EXISTING:
+        raise ParameterError("existing", f"must be one of {', '.join(EXISTING)}, not {existing!r}")
+    in_place = destination is None
+    if in_place and format is not None:
+        raise ParameterError("format", "an image changed in place keeps its format")
+    if in_place and existing != "overwrite":
+        raise ParameterError("existing", "has no meaning in place, where every output exists")
+    target = _target(format) if format is not None else None
+    if STREAM in sources:
+        return _plan_stream(sources, destination, target, existing)
+
+    into = None if destination in (None, STREAM) else Path(str(destination))
+    found = find(sources, recursive, into)
+    many = found.many or len(sources) > 1
+    if not in_place:
+        many = many or str(destination).endswith(os.sep) or (into is not None and into.is_dir())
+
+    if in_place:
+        jobs = _each(found, lambda image: Job(image.path, image.path, _writable(image.path)))
+    elif into is None:
+        if many:
+            raise ParameterError("dest", "'-' (standard output) takes one image, not several")
+        source = found.images[0].path
+        jobs = [Job(source, None, target.format if target else _writable(source))]
+    elif many:
+        _require_folder(into, named=str(destination).endswith(os.sep))
+        jobs = _each(found, lambda image: _into_folder(image.path, into / image.below, target))
+    else:
+        jobs = [_to_file(found.images[0].path, into, target)]
+    jobs = _without_repeats(jobs)
+    if not in_place:
+        _require_no_input_lost(jobs)
+    _require_distinct(jobs)
+    return Plan(
+        tuple(_settle_existing(jobs, existing)), many, found.left_alone, tuple(found.refused)
+    )
+
+
+class _Target(NamedTuple):
+    """The format asked for."""
+
+    format: str
+    suffix: str
+
+
+def _target(name: str) -> _Target:
+    """The format called *name* or whose extension that is."""
+    wanted = name.lower().removeprefix(".")
+    for format, extensions in FORMATS.items():
+        if format in READ_ONLY:
+            continue
+        if wanted == format:
+            return _Target(format, extensions[0])
+        if f".{wanted}" in extensions:
+            return _Target(format, f".{wanted}")
+    raise ParameterError("format", f"must be one of {_written()}, not {name!r}")
+
+
+def _written() -> str:
+    return ", ".join(format for format in FORMATS if format not in READ_ONLY)
+
+
+def _writable(path: Path) -> str:
+    """The format that the extension of output *path* names. Raises ParameterError ("dest")."""
+    try:
+        format = format_of(path)
+    except ImageError as error:
+        raise ParameterError("dest", str(error), hint=f"or choose --format {_written()}") from None
+    if format in READ_ONLY:
+        raise ParameterError(
+            "dest", f"{path}: {format} files are not written", hint=f"choose one of {_written()}"
+        )
+    return format
+
+
+def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:
+    """*job* of every image. One met in a folder that has none is refused, the rest goes on."""
+    jobs = []
+    for image in found.images:
+        try:
+            jobs.append(job(image))
+        except ParameterError as error:
+            if image.named:
+                raise
+            reason = str(error).removeprefix(f"{image.path}: ")
+            found.refused.append((image.path, f"{reason} ({error.hint})"))
+    return jobs
+
+
+def _plan_stream(
+    sources: Sequence[str], destination: str | None, target: _Target | None, existing: str
+) -> Plan:
+    """The plan for standard input."""
+    if len(sources) > 1:
+        raise ParameterError("src", "'-' (standard input) goes alone, not with other images")
+    if destination is None:
+        raise ParameterError("in_place", "standard input cannot be changed in place")
+    if destination == STREAM:
+        return Plan((Job(None, None, target.format if target else None),), many=False)
+    path = Path(destination)
+    if path.is_dir() or destination.endswith(os.sep):
+        raise ParameterError(
+            "dest",
+            f"{destination} is a folder, and standard input has no name to use in it",
+            hint=f"name the file: {path / 'out.png'}",
+        )
+    jobs = [_to_file(None, path, target)]
+    return Plan(tuple(_settle_existing(jobs, existing)), many=False)
+
+
+def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
+    format = target.format if target else _writable(path)
+    if is_image_name(path) and format_of(path) != format:
+        raise ParameterError("format", f"{format} does not go with the name {path}")
+    if not path.parent.is_dir():
+        raise ParameterError(
+            "dest",
+            f"{path}: the folder {path.parent} does not exist",
+            hint=f"make it first: mkdir -p {path.parent}",
+        )
+    _require_writable(path.parent)
+    return Job(source, path, format)
+
+
+def _into_folder(source: Path, path: Path, target: _Target | None) -> Job:
+    if target is None:
+        return Job(source, path, _writable(source))
+    if not (is_image_name(path) and format_of(path) == target.format):
+        path = path.with_suffix(target.suffix)
+    return Job(source, path, target.format)
+
+
+def _require_folder(into: Path, named: bool) -> None:
+    """Raise ParameterError unless *into* is a folder that can be written to, or made.
+
+    *named* says that it was written as a folder's name, so it may look like an image's.
+    """
+    for place in (into, *into.parents):
+        if place.is_dir():
+            return _require_writable(place)
+        if os.path.lexists(place):
+            raise ParameterError(
+                "dest", f"{place} is a file, and several images need a folder to go to"
+            )
+        if place is into and not named and is_image_name(into):
+            raise ParameterError(
+                "dest",
+                f"{into} is the name of an image, and several need a folder to go to",
+                hint=f"end it with '{os.sep}' if a folder of that name is what you want",
+            )
+    raise AssertionError("the root or the current folder exists")
+
+
+def _require_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ParameterError("dest", f"{folder}: you may not write there")
+
+
+def _without_repeats(jobs: Sequence[Job]) -> list[Job]:
+    """*jobs* less those that do the same file into the same place again."""
+    seen: dict[tuple[str, ...], Job] = {}
+    for job in jobs:
+        source, destination = (
+            os.path.realpath(path) if path is not None else STREAM
+            for path in (job.source, job.destination)
+        )
+        seen.setdefault((source, destination), job)
+    return list(seen.values())
+
+
+def _require_no_input_lost(jobs: Sequence[Job]) -> None:
+    """Raise ParameterError where an output is an input, by whatever name or link."""
+    inputs = {}
+    for job in jobs:
+        if job.source is not None and (key := inode(job.source)) is not None:
+            inputs[key] = job.source
+    for job in jobs:
+        if job.destination is None or (key := inode(job.destination)) not in inputs:
+            continue
+        assert key is not None
+        what = f"{job.destination} would overwrite the input"
+        if inputs[key] != job.destination:
+            what += f" {inputs[key]}"
+        raise ParameterError("dest", what, hint="add --in-place to replace the inputs")
+
+
+def _require_distinct(jobs: Sequence[Job]) -> None:
+    """Raise ParameterError where two inputs have one output."""
+    owners: dict[str, Job] = {}
+    blind: dict[Path, bool] = {}
+    for job in jobs:
+        if job.destination is None:
+            continue
+        folder = job.destination.parent
+        if folder not in blind:
+            blind[folder] = _ignores_case(folder)
+        key = os.path.realpath(job.destination)
+        other = owners.setdefault(key.casefold() if blind[folder] else key, job)
+        if other is not job:
+            raise ParameterError(
+                "dest",
+                f"{other.source} and {job.source} would both become {job.destination}",
+                hint="give them folders of their own, or other names",
+            )
+
+
+def _settle_existing(jobs: Sequence[Job], existing: str) -> list[Job]:
+    there = [
+        job.destination
+        for job in jobs
+        if job.destination is not None and os.path.lexists(job.destination)
+    ]
+    for path in there:
+        if path.is_dir():
+            raise ParameterError("dest", f"{path} is a folder, and an image would be written there")
+    if there and existing == "error":
+        more = f", and {len(there) - 1} more" if len(there) > 1 else ""
+        raise ParameterError(
+            "existing", f"{there[0]} exists{more}", hint="--existing skip does only what is missing"
+        )
+    if existing != "skip":
+        return list(jobs)
+    done = set(there)
+    return [Job(j.source, j.destination, j.format, skip=j.destination in done) for j in jobs]
+
+
+def _ignores_case(folder: Path) -> bool:
+    """Whether *folder*, or the nearest above it that tells, takes ``A`` and ``a`` for one."""
+    folder = folder.absolute()
+    for place in (folder, *folder.parents):
+        swapped = place.name.swapcase()
+        if swapped != place.name and place.exists():
+            return same_file(place, place.with_name(swapped))
+    return False

@@ -1,0 +1,114 @@
+"""What users get: the wheel, the sdist, and an import that starts nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import cudafilter
+from cudafilter.toolkit import kernel_sources
+
+ROOT = Path(cudafilter.__file__).resolve().parent.parent
+HEAVY = {"numpy", "PIL", "cv2", "pycuda", "scipy", "matplotlib", "platformdirs"}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this checkout, and the wheel made from that sdist."""
+    out = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "--directory", str(out), "--target"]
+    subprocess.run([*build, "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (sdist,) = out.glob("*.tar.gz")
+    shutil.unpack_archive(sdist, out / "unpacked")
+    (source,) = (out / "unpacked").iterdir()
+    subprocess.run([*build, "wheel"], cwd=source, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def wheel(built: Path) -> list[str]:
+    """The names of the wheel's files."""
+    (path,) = built.glob("*.whl")
+    return zipfile.ZipFile(path).namelist()
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.is_file()}
+
+
+def run(code: str, *, path: Path = ROOT) -> str:
+    """What *code* prints, run by a new Python that finds cudafilter in *path*."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(path)!r}); {code}"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=path,
+    )
+    return done.stdout.strip()
+
+
+def test_the_wheel_carries_the_kernels(wheel: list[str]) -> None:
+    kernels = {name.rpartition("/")[2] for name in wheel if name.startswith("cudafilter/cuda_src/")}
+    assert kernels == files(ROOT / "cuda_src")
+    assert {"vanilla.cu", "constant.cu", "tiled.cu", "separable.cu", "pixel.cuh"} <= kernels
+
+
+def test_the_wheel_is_typed_and_holds_every_module(wheel: list[str]) -> None:
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "cudafilter").rglob("*.py")}
+    assert modules <= set(wheel)
+    assert "cudafilter/py.typed" in wheel
+
+
+def test_the_wheel_holds_the_package_alone(wheel: list[str]) -> None:
+    assert {name.partition("/")[0].partition("-")[0] for name in wheel} == {"cudafilter"}
+
+
+def test_the_wheel_brings_the_command_and_the_licence(built: Path) -> None:
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        info = f"cudafilter-{cudafilter.__version__}.dist-info"
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+        assert "cudafilter = cudafilter.cli:main" in scripts
+        assert "MIT" in archive.read(f"{info}/licenses/LICENSE").decode()
+
+
+def test_kernels_are_found_from_an_unpacked_wheel(built: Path, tmp_path: Path) -> None:
+    (path,) = built.glob("*.whl")
+    zipfile.ZipFile(path).extractall(tmp_path)
+    print_it = "from cudafilter.toolkit import kernel_sources; print(kernel_sources())"
+    assert Path(run(print_it, path=tmp_path)) == tmp_path.resolve() / "cudafilter" / "cuda_src"
+
+
+def test_kernels_are_found_from_an_unpacked_sdist(built: Path) -> None:
+    (source,) = (built / "unpacked").iterdir()
+    print_it = "from cudafilter.toolkit import kernel_sources; print(kernel_sources())"
+    assert Path(run(print_it, path=source)) == source.resolve() / "cuda_src"
+
+
+def test_kernels_are_found_from_here() -> None:
+    assert (kernel_sources() / "pixel.cuh").is_file()
+
+
+@pytest.mark.parametrize("module", ["cudafilter", "cudafilter.cli", "cudafilter.toolkit"])
+def test_importing_starts_nothing_heavy(module: str) -> None:
+    loaded = json.loads(run(f"import json, {module}; print(json.dumps(list(sys.modules)))"))
+    assert module in loaded
+    assert not HEAVY & set(loaded)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["blur", "--help"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    told = run(
+        f"import json, cudafilter.cli; sys.argv = ['cudafilter', *{arguments}]\n"
+        "try: cudafilter.cli.main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(); print(json.dumps(list(sys.modules)))"
+    )
+    assert not HEAVY & set(json.loads(told.splitlines()[-1]))

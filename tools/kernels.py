@@ -1,0 +1,89 @@
+"""Compile every kernel for every architecture and print what it takes; fail on a spill.
+
+    make kernels            all specialisations for one architecture, a choice for the others
+    python tools/kernels.py --all   all specialisations for all architectures
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+from cudafilter.engines import launch
+from cudafilter.engines.nvcc import compile_cubin
+from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler
+
+ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+COMPLETE = "sm_90"
+"""The architecture that every specialisation is compiled for; others get every third one."""
+
+
+class Usage(NamedTuple):
+    """What ptxas says of one kernel."""
+
+    variant: str
+    arch: str
+    defines: dict[str, int]
+    registers: int
+    shared_bytes: int
+    spill_bytes: int
+    stack_bytes: int
+
+
+def work(every: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
+    for variant in launch.SHAPES:
+        for arch in ARCHITECTURES:
+            for i, defines in enumerate(launch.specialisations(variant)):
+                if every or arch == COMPLETE or i % 3 == 0:
+                    yield variant, arch, defines
+
+
+def measure(toolkit: Toolkit, variant: str, arch: str, defines: dict[str, int]) -> Usage:
+    log: list[str] = []
+    compile_cubin(variant, defines, arch, toolkit, log)
+
+    def number(pattern: str) -> int:
+        found = re.findall(pattern, log[0])
+        return sum(map(int, found))
+
+    return Usage(
+        variant, arch, defines,
+        registers=number(r"Used (\d+) registers"),
+        shared_bytes=number(r"(\d+) bytes smem"),
+        spill_bytes=number(r"(\d+) bytes spill"),
+        stack_bytes=number(r"(\d+) bytes stack frame"),
+    )  # fmt: skip
+
+
+def main() -> int:
+    toolkit = find_toolkit()
+    if toolkit is None or not has_host_compiler():
+        print("kernels: skipped, no CUDA compiler (nvcc) with a C++ compiler here")
+        return 0
+    print(toolkit)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(measure, toolkit, *item) for item in work("--all" in sys.argv)]
+        usages = [job.result() for job in jobs]
+    print(f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}")
+    for variant in launch.SHAPES:
+        for arch in ARCHITECTURES:
+            group = [u for u in usages if (u.variant, u.arch) == (variant, arch)]
+            registers = [u.registers for u in group]
+            shared = [u.shared_bytes for u in group]
+            spills = sum(u.spill_bytes > 0 for u in group)
+            print(
+                f"{variant:12}{arch:8}{len(group):8}{min(registers):8} ..{max(registers)}"
+                f"{min(shared):10} ..{max(shared)}{spills:8}"
+            )
+    bad = [u for u in usages if u.spill_bytes or u.stack_bytes]
+    for usage in bad:
+        print(f"spills: {usage}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

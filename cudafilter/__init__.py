@@ -21,8 +21,17 @@ if TYPE_CHECKING:
     from cudafilter.filter import Filter, Kernel, make
 
 __all__ = [
-    "Agreement", "Border", "CudafilterError", "Engine", "Filter", "Kernel",
-    "apply", "compare", "filters", "make", "open_engine",
+    "Agreement",
+    "Border",
+    "CudafilterError",
+    "Engine",
+    "Filter",
+    "Kernel",
+    "apply",
+    "compare",
+    "filters",
+    "make",
+    "open_engine",
 ]
 
 _HOMES = {

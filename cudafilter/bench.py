@@ -127,14 +127,10 @@ def measure(
             for count in channels:
                 pixels = random_image(random, size, dtype, count)
                 for name in names or DEFAULT_FILTERS:
-                    yield _measure_case(
-                        Case(name, size, dtype, count), pixels, contestants, repeat
-                    )
+                    yield _measure_case(Case(name, size, dtype, count), pixels, contestants, repeat)
 
 
-def random_image(
-    random: np.random.Generator, size: int, dtype: str, channels: int
-) -> Pixels:
+def random_image(random: np.random.Generator, size: int, dtype: str, channels: int) -> Pixels:
     """Uniform noise over full scale, (size, size, channels)."""
     shape = (size, size, channels)
     if dtype == "float32":
@@ -236,9 +232,7 @@ def plot(cases: Sequence[Case], path: Path) -> None:
     for case in cases:
         panels.setdefault(f"{case.filter} {case.dtype} x{case.channels}", []).append(case)
     columns = min(3, len(panels))
-    figure = Figure(
-        figsize=(5 * columns, 4 * -(-len(panels) // columns)), layout="constrained"
-    )
+    figure = Figure(figsize=(5 * columns, 4 * -(-len(panels) // columns)), layout="constrained")
     for i, (title, members) in enumerate(panels.items()):
         axes = figure.add_subplot(-(-len(panels) // columns), columns, i + 1)
         axes.set(title=title, xlabel="side (pixels)", ylabel="ms", xscale="log", yscale="log")

@@ -86,12 +86,16 @@ class FilterSpec(NamedTuple):
         for name in given:
             if name not in known:
                 choice = ", ".join(sorted(known)) or "none"
-                raise ParameterError(name, f"{self.name} has no parameter {name!r} (it has {choice})")
+                raise ParameterError(
+                    name, f"{self.name} has no parameter {name!r} (it has {choice})"
+                )
         return {p.name: p.validate(given.get(p.name, p.default)) for p in self.parameters}
 
 
 _SCALE = Parameter("scale", float, 1.0, "Factor on the result.", above=0, most=1e6)
-_AMOUNT = Parameter("amount", float, 1.0, "Strength; 0 leaves the image as it is.", least=0, most=1e3)
+_AMOUNT = Parameter(
+    "amount", float, 1.0, "Strength; 0 leaves the image as it is.", least=0, most=1e3
+)
 _SIGMA = Parameter(
     "sigma", float, 2.0, "Standard deviation in pixels.", above=0, most=MAX_RADIUS / 3
 )
@@ -111,8 +115,12 @@ CATALOGUE: dict[str, FilterSpec] = {
             (
                 _SIGMA,
                 Parameter(
-                    "radius", int, None, "Kernel radius in pixels; ceil(3 sigma) unless given.",
-                    least=0, most=MAX_RADIUS,
+                    "radius",
+                    int,
+                    None,
+                    "Kernel radius in pixels; ceil(3 sigma) unless given.",
+                    least=0,
+                    most=MAX_RADIUS,
                 ),
             ),
             "cudafilter blur --sigma 3 photo.jpg soft.jpg",
@@ -122,7 +130,11 @@ CATALOGUE: dict[str, FilterSpec] = {
             "Mean over a square.",
             "Every pixel becomes the mean of the square of 2 radius + 1 pixels around it. Alpha is"
             " averaged along.",
-            (Parameter("radius", int, 2, "Radius in pixels; 2 is a 5x5 box.", least=0, most=MAX_RADIUS),),
+            (
+                Parameter(
+                    "radius", int, 2, "Radius in pixels; 2 is a 5x5 box.", least=0, most=MAX_RADIUS
+                ),
+            ),
             "cudafilter box --radius 4 photo.jpg soft.jpg",
         ),
         FilterSpec(
@@ -143,22 +155,35 @@ CATALOGUE: dict[str, FilterSpec] = {
                 _SIGMA,
                 _AMOUNT,
                 Parameter(
-                    "threshold", float, 0.0, "Least difference that counts, as a fraction of full scale.",
-                    least=0, most=1,
+                    "threshold",
+                    float,
+                    0.0,
+                    "Least difference that counts, as a fraction of full scale.",
+                    least=0,
+                    most=1,
                 ),
             ),
             "cudafilter unsharp --sigma 1.5 --amount 0.8 --threshold 0.01 photo.jpg crisp.jpg",
         ),
         FilterSpec(
-            "sobel", "Edges: Sobel gradient magnitude.", _GRADIENT.format("Sobel"), (_SCALE,),
+            "sobel",
+            "Edges: Sobel gradient magnitude.",
+            _GRADIENT.format("Sobel"),
+            (_SCALE,),
             "cudafilter sobel --gray photo.jpg edges.png",
         ),
         FilterSpec(
-            "scharr", "Edges: Scharr gradient magnitude.", _GRADIENT.format("Scharr"), (_SCALE,),
+            "scharr",
+            "Edges: Scharr gradient magnitude.",
+            _GRADIENT.format("Scharr"),
+            (_SCALE,),
             "cudafilter scharr --scale 0.25 photo.jpg edges.png",
         ),
         FilterSpec(
-            "prewitt", "Edges: Prewitt gradient magnitude.", _GRADIENT.format("Prewitt"), (_SCALE,),
+            "prewitt",
+            "Edges: Prewitt gradient magnitude.",
+            _GRADIENT.format("Prewitt"),
+            (_SCALE,),
             "cudafilter prewitt photo.jpg edges.png",
         ),
         FilterSpec(
@@ -186,13 +211,21 @@ CATALOGUE: dict[str, FilterSpec] = {
             " of and below its middle. Alpha is filtered along if no weight is negative and their"
             " sum is not 0, and kept otherwise.",
             (
-                Parameter("weights", str, None, "The kernel: inline text or a file.", required=True),
+                Parameter(
+                    "weights", str, None, "The kernel: inline text or a file.", required=True
+                ),
                 Parameter("normalize", bool, False, "Divide the weights by their sum."),
                 Parameter(
-                    "bias", float, 0.0, "Added to the result, as a fraction of full scale.",
-                    least=-1e3, most=1e3,
+                    "bias",
+                    float,
+                    0.0,
+                    "Added to the result, as a fraction of full scale.",
+                    least=-1e3,
+                    most=1e3,
                 ),
-                Parameter("flip", bool, False, "Flip both axes first: convolution, not correlation."),
+                Parameter(
+                    "flip", bool, False, "Flip both axes first: convolution, not correlation."
+                ),
             ),
             'cudafilter kernel --weights "0 -1 0; -1 5 -1; 0 -1 0" in.png out.png',
         ),

@@ -26,7 +26,9 @@ float32; a full-scale 16-bit sample times such a weight is 1e-13 of a step."""
 
 
 class Kernel:
-    """A 2-D correlation kernel: ``out(y, x) = sum w[i, j] * in(y + i - anchor_y, x + j - anchor_x)``.
+    """A 2-D correlation kernel.
+
+    ``out(y, x) = sum over i, j of weights[i, j] * in(y + i - anchor[0], x + j - anchor[1])``.
 
     ``anchor`` is (row, column), ``(rows // 2, columns // 2)`` unless given. ``factors`` is
     ``(column, row)`` with ``weights == outer(column, row)`` where the kernel has rank 1, found
@@ -137,7 +139,9 @@ class Filter:
 
     def __post_init__(self) -> None:
         if len(self.kernels) != {"single": 1, "magnitude": 2}[self.combine]:
-            raise ParameterError("kernels", f"{self.combine!r} does not go with {len(self.kernels)}")
+            raise ParameterError(
+                "kernels", f"{self.combine!r} does not go with {len(self.kernels)}"
+            )
 
     @property
     def reach(self) -> tuple[int, int, int, int]:
@@ -192,8 +196,11 @@ def _sharpen(amount: float) -> Filter:
 def _unsharp(sigma: float, amount: float, threshold: float) -> Filter:
     weights = gaussian(sigma)
     return Filter(
-        "unsharp", (Kernel.outer(weights, weights),),
-        gain=-amount, source_gain=1 + amount, threshold=amount * threshold,
+        "unsharp",
+        (Kernel.outer(weights, weights),),
+        gain=-amount,
+        source_gain=1 + amount,
+        threshold=amount * threshold,
     )
 
 
@@ -227,7 +234,9 @@ def _kernel(weights: str | npt.ArrayLike, normalize: bool, bias: float, flip: bo
             raise ParameterError("normalize", "the weights sum to 0: nothing to divide by")
         gain = 1 / kernel.sum
     smoothing = kernel.weights.min() >= 0 and kernel.sum > 0
-    return Filter("kernel", (kernel,), gain=gain, bias=bias, alpha="filter" if smoothing else "keep")
+    return Filter(
+        "kernel", (kernel,), gain=gain, bias=bias, alpha="filter" if smoothing else "keep"
+    )
 
 
 _MAKERS: dict[str, Callable[..., Filter]] = {

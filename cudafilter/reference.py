@@ -14,9 +14,7 @@ from cudafilter.filter import Filter, Kernel
 from cudafilter.pixels import Exact, Pixels, full_scale, quantise
 
 
-def apply(
-    pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
-) -> Pixels:
+def apply(pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False) -> Pixels:
     """The filtered image, rounded and clamped to the type of *pixels*, (H, W, C)."""
     return quantise(exact(pixels, filter, border, alpha), pixels.dtype)
 
@@ -103,8 +101,7 @@ def _with_alpha(padded: Exact, source: Exact, filter: Filter, full: float) -> Ex
     coverage = [_correlate_within(alphas, filter, k) for k in filter.kernels]
     if filter.alpha == "keep":
         sums = [
-            s + colour * (k.sum - a)
-            for k, s, a in zip(filter.kernels, sums, coverage, strict=True)
+            s + colour * (k.sum - a) for k, s, a in zip(filter.kernels, sums, coverage, strict=True)
         ]
         out = finish(filter, combine(filter, sums), colour, full)
         return np.concatenate([out, source[..., -1:]], axis=2)

@@ -28,7 +28,8 @@ def parse_weights(text: str) -> npt.NDArray[np.float64]:
             array = np.load(path, allow_pickle=False)
             if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
                 raise ParameterError(
-                    "weights", f"{path} holds {array.dtype} of shape {array.shape}, not a 2-D array of numbers"
+                    "weights",
+                    f"{path} holds {array.dtype} {array.shape}, not a 2-D array of numbers",
                 )
             return np.asarray(array, dtype=np.float64)
         content = path.read_text(encoding="utf-8-sig")
@@ -44,7 +45,9 @@ def parse_weights(text: str) -> npt.NDArray[np.float64]:
 
 def _is_inline(text: str) -> bool:
     """Whether *text* is weights and not a file's name: it starts as a number or has a ``;``."""
-    return ";" in text or not text.strip() or re.match(r"\s*[-+.\d][-+.\deE,\s]*$", text) is not None
+    return (
+        ";" in text or not text.strip() or re.match(r"\s*[-+.\d][-+.\deE,\s]*$", text) is not None
+    )
 
 
 def _parse_rows(lines: list[str], source: str) -> npt.NDArray[np.float64]:
@@ -58,7 +61,9 @@ def _parse_rows(lines: list[str], source: str) -> npt.NDArray[np.float64]:
                 row.append(float(word))
             except ValueError:
                 what = f"{word!r} is not a number" if word else "is empty"
-                raise ParameterError("weights", f"row {number} of {source}: {what}", hint=_HINT) from None
+                raise ParameterError(
+                    "weights", f"row {number} of {source}: {what}", hint=_HINT
+                ) from None
         rows.append(row)
         if len(row) != len(rows[0]):
             raise ParameterError(

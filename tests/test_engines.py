@@ -33,7 +33,9 @@ FILTERS = {
     "emboss": make("emboss"),
     "one weight": make("kernel", weights=[[0.5]], bias=0.1),
     "even sides": make("kernel", weights=[[1, 2, 3, 4], [5, 6, 7, 9]], normalize=True),
-    "even sides flipped": make("kernel", weights=[[1, 2, 3, 4], [5, 6, 7, 9]], normalize=True, flip=True),
+    "even sides flipped": make(
+        "kernel", weights=[[1, 2, 3, 4], [5, 6, 7, 9]], normalize=True, flip=True
+    ),
     "row": make("kernel", weights=[[-1, 2, 5, -1, 0.5]]),
     "column": make("kernel", weights=[[1], [-2], [3]], bias=0.25),
     "zero": make("kernel", weights=[[0, 0], [0, 0]]),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cudafilter
-from cudafilter.catalogue import CATALOGUE, MAX_RADIUS
+from cudafilter.catalogue import MAX_RADIUS
 from cudafilter.errors import ParameterError
 from cudafilter.filter import Kernel, gaussian, make
 from cudafilter.weights import parse_weights
@@ -55,7 +55,8 @@ def test_catalogue_and_api_hold_the_same_filters() -> None:
     for name, spec in cudafilter.filters().items():
         required = {p.name: "0 1 0; 1 0 1" for p in spec.parameters if p.required}
         assert make(name, **required).name == name
-        assert spec.summary and spec.description
+        assert spec.summary
+        assert spec.description
         assert spec.example.startswith(f"cudafilter {name} ")
         for parameter in spec.parameters:
             assert parameter.help.endswith(".")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,7 @@ from cudafilter.borders import Border, border_index, extract
 from cudafilter.catalogue import BORDERS
 from cudafilter.filter import Filter, Kernel, make
 
-SCIPY_MODES = {
+SCIPY_MODES: dict[str, Any] = {
     "edge": "nearest", "reflect": "mirror", "symmetric": "reflect",
     "wrap": "wrap", "constant": "constant",
 }  # fmt: skip
@@ -92,7 +94,7 @@ def test_alpha_by_hand() -> None:
 
 @pytest.mark.parametrize("mode", BORDERS)
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
-def test_border_index_is_numpy_pad(mode: str, n: int) -> None:
+def test_border_index_is_numpy_pad(mode: Any, n: int) -> None:
     values = np.arange(n)
     if mode == "constant":
         expected = np.pad(values, 25, constant_values=-1)

@@ -1,7 +1,7 @@
 """Compile every kernel for every architecture and print what it takes; fail on a spill.
 
-    make kernels            all specialisations for one architecture, a choice for the others
-    python tools/kernels.py --all   all specialisations for all architectures
+make kernels            all specialisations for one architecture, a choice for the others
+python tools/kernels.py --all   all specialisations for all architectures
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def main() -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(measure, toolkit, *item) for item in work("--all" in sys.argv)]
         usages = [job.result() for job in jobs]
-    print(f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}")
+    print(
+        f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}"
+    )
     for variant in launch.SHAPES:
         for arch in ARCHITECTURES:
             group = [u for u in usages if (u.variant, u.arch) == (variant, arch)]

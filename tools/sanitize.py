@@ -14,7 +14,6 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-
 from cudafilter.catalogue import VARIANTS
 from cudafilter.engines.cuda import CudaEngine
 from cudafilter.filter import make
@@ -23,7 +22,11 @@ from cudafilter.pixels import DTYPES
 
 def main() -> None:
     weights = np.random.default_rng(0).random((18, 5))
-    filters = [make("blur", sigma=1), make("kernel", weights=weights, normalize=True), make("sobel")]
+    filters = [
+        make("blur", sigma=1),
+        make("kernel", weights=weights, normalize=True),
+        make("sobel"),
+    ]
     cases = [
         (dtype, channels, alpha, ALL_BORDERS[i % len(ALL_BORDERS)])
         for i, (channels, alpha) in enumerate(LAYOUTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import cv2
 import numpy as np
@@ -16,6 +17,14 @@ from cudafilter.pixels import Pixels, full_scale, require_pixels
 
 BAND_BYTES = 1 << 20
 """Size of a band in its working type: the passes over it then stay in a core's cache."""
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 
 Work = npt.NDArray[np.floating]
 
@@ -31,7 +40,7 @@ class CpuEngine:
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or _cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="cpu-engine")
         self.title = f"cpu: OpenCV {cv2.__version__}, {self._threads} threads"
 
@@ -104,13 +113,15 @@ def _correlate(padded: Work, filter: Filter, kernel: Kernel) -> Work:
     anchor = kernel.anchor[1], kernel.anchor[0]
     if kernel.factors is not None:
         column, row = kernel.factors
-        done = cv2.sepFilter2D(padded, -1, row, column, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
+        done = cv2.sepFilter2D(
+            padded, -1, row, column, anchor=anchor, borderType=cv2.BORDER_CONSTANT
+        )
     else:
         done = cv2.filter2D(
             padded, -1, kernel.weights, anchor=anchor, borderType=cv2.BORDER_CONSTANT
         )
-    done = np.reshape(done, padded.shape)  # OpenCV drops a last axis of 1
-    return done[above : height - below, left : width - right]
+    whole = cast(Work, done).reshape(padded.shape)  # OpenCV drops a last axis of 1
+    return whole[above : height - below, left : width - right]
 
 
 def _combine(filter: Filter, results: list[Work]) -> Work:

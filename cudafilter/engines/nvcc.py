@@ -97,7 +97,7 @@ def _key(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) 
 
 
 def _read(path: Path) -> bytes | None:
-    """A kept kernel; None where there is none or where it is damaged (the digest leads the file)."""
+    """A kept kernel; None where there is none or it is damaged (the digest leads the file)."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -97,14 +97,19 @@ __device__ __forceinline__ void add(Pixel (&sum)[KERNELS], const Pixel (&line)[K
         for (int c = 0; c < CHANNELS; ++c) sum[k].v[c] += line[k].v[c];
 }
 
-// Integers: round half to even, then clamp (clamping first is the same, 0 and FULL_SCALE being
-// whole). Floats pass.
+// Integers: round half to even and clamp, in one conversion. Floats pass.
 __device__ __forceinline__ sample_t to_sample(float value)
 {
-#if SAMPLE == 2
-    return value;
+#if SAMPLE == 0
+    unsigned sample;
+    asm("cvt.rni.sat.u8.f32 %0, %1;" : "=r"(sample) : "f"(value));
+    return (sample_t)sample;
+#elif SAMPLE == 1
+    unsigned short sample;
+    asm("cvt.rni.sat.u16.f32 %0, %1;" : "=h"(sample) : "f"(value));
+    return sample;
 #else
-    return (sample_t)__float2uint_rn(fminf(fmaxf(value, 0.0f), FULL_SCALE));
+    return value;
 #endif
 }
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE, FilterSpec
 from cudafilter.engines import Engine, open_engine
+from cudafilter.errors import ParameterError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import Pixels
 
@@ -31,17 +34,21 @@ def apply(
     >>> apply(np.zeros((4, 4), np.uint8), "blur", sigma=1.5).shape
     (4, 4)
     """
-    chosen = make(filter, **parameters) if isinstance(filter, str) else filter
+    if isinstance(filter, str):
+        filter = make(filter, **parameters)
+    elif parameters:
+        raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
     edge = Border(border) if isinstance(border, str) else border
-    shaped = pixels[..., None] if pixels.ndim == 2 else pixels
+    flat = isinstance(pixels, np.ndarray) and pixels.ndim == 2
+    shaped = pixels[..., None] if flat else pixels
     if isinstance(engine, str):
         opened = open_engine(engine)
         try:
-            out = opened.run(shaped, chosen, edge, alpha)
+            out = opened.run(shaped, filter, edge, alpha)
         finally:
             opened.close()
     else:
-        out = engine.run(shaped, chosen, edge, alpha)
+        out = engine.run(shaped, filter, edge, alpha)
     return out.reshape(pixels.shape)
 
 

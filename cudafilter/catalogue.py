@@ -14,7 +14,9 @@ from cudafilter.errors import ParameterError
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
-VARIANTS: tuple[str, ...] = ("auto", "vanilla", "constant", "tiled", "separable")
+VARIANTS: tuple[str, ...] = ("auto", "vanilla", "constant", "tiled", "separable", "stream")
+EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
+"""What to do about outputs that are there already."""
 
 MAX_RADIUS = 4095
 """Kernel radius in pixels past which a request is taken for a mistake. Both factors of such a

@@ -6,12 +6,15 @@ from __future__ import annotations
 class CudafilterError(Exception):
     """Base of all errors this package raises on purpose.
 
-    ``str(error)`` says what happened; ``hint``, where there is one, what to do about it.
+    ``str(error)`` says what happened; ``hint``, where there is one, what to do about it. A
+    traceback shows both.
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class ParameterError(CudafilterError, ValueError):
@@ -20,6 +23,7 @@ class ParameterError(CudafilterError, ValueError):
     def __init__(self, parameter: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.parameter = parameter
+        self.add_note(f"parameter: {parameter}")
 
 
 class ImageError(CudafilterError):

@@ -150,6 +150,12 @@ class Filter:
         return max(above), max(below), max(left), max(right)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(rows, columns) that hold all kernels, anchor on anchor."""
+        above, below, left, right = self.reach
+        return above + 1 + below, left + 1 + right
+
+    @property
     def rank1(self) -> bool:
         """Whether every kernel has column and row factors."""
         return all(kernel.factors is not None for kernel in self.kernels)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,14 +22,42 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "webp": (".webp",),
     "tiff": (".tif", ".tiff"),
     "bmp": (".bmp", ".dib"),
-    "ppm": (".ppm", ".pgm", ".pnm", ".pbm"),
+    "ppm": (".ppm", ".pnm"),
+    "pgm": (".pgm",),
+    "pbm": (".pbm",),
     "gif": (".gif",),
 }
-"""Format name -> its file name extensions. GIF is read, not written."""
+"""Format name -> its file name extensions."""
 
-READ_ONLY = frozenset({"gif"})
+READ_ONLY = frozenset({"gif", "pbm"})
+"""Formats of fewer colours than a filter makes."""
+_WITH_QUALITY = frozenset({"jpeg", "webp"})
+_WITH_COMPRESS_LEVEL = frozenset({"png", "tiff"})
 
 _BY_EXTENSION = {extension: name for name, known in FORMATS.items() for extension in known}
+
+_READERS: dict[str, Callable[[bytes], Decoded]] = {
+    "png": png.read,
+    "jpeg": jpeg.read,
+    "webp": simple.read_webp,
+    "tiff": tiff.read,
+    "bmp": simple.read_bmp,
+    "ppm": simple.read_pnm,
+    "pgm": simple.read_pnm,
+    "pbm": simple.read_pnm,
+    "gif": simple.read_gif,
+}
+
+_SIGNATURES: dict[bytes | tuple[bytes, ...], str] = {
+    png.SIGNATURE: "png",
+    jpeg.SIGNATURE: "jpeg",
+    tiff.SIGNATURES: "tiff",
+    b"BM": "bmp",
+    (b"P3", b"P6", b"PF", b"Pf"): "ppm",
+    (b"P2", b"P5"): "pgm",
+    (b"P1", b"P4"): "pbm",
+    (b"GIF87a", b"GIF89a"): "gif",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,14 @@ class Image:
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
     """What was converted on the way, for the user to be told."""
+
+    @property
+    def colour(self) -> str:
+        """What the channels are, in a word for people."""
+        if self.metadata.cmyk:
+            return "CMYK"
+        names = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
+        return names[self.pixels.shape[2]]
 
     def with_pixels(self, pixels: Pixels) -> Image:
         """This image with other *pixels* of the same meaning (channels, alpha)."""
@@ -59,6 +94,18 @@ def format_of(path: Path) -> str:
         raise ImageError(
             f"{path}: the extension names no known image format", hint=f"known are {known}"
         ) from None
+
+
+def format_of_bytes(data: bytes) -> str:
+    """The format that the first bytes of a file show, whatever its name; ImageError if none."""
+    if not data:
+        raise ImageError("the file is empty")
+    for signature, format in _SIGNATURES.items():
+        if data.startswith(signature):
+            return format
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
 def is_image_name(path: Path) -> bool:
@@ -102,30 +149,9 @@ def load(source: Path | bytes, name: str | None = None) -> Image:
         except MemoryError as error:
             raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
     with _naming(name, "cannot be decoded"):
-        decoded = _decode(data)
+        decoded = _READERS[format_of_bytes(data)](data)
         pixels = require_pixels(decoded.pixels, decoded.alpha)
     return Image(pixels, decoded.alpha, decoded.metadata, decoded.notes)
-
-
-def _decode(data: bytes) -> Decoded:
-    """Decode by the file's first bytes."""
-    if not data:
-        raise ImageError("the file is empty")
-    if data.startswith(png.SIGNATURE):
-        return png.read(data)
-    if data.startswith(jpeg.SIGNATURE):
-        return jpeg.read(data)
-    if data.startswith(tiff.SIGNATURES):
-        return tiff.read(data)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return simple.read_webp(data)
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return simple.read_gif(data)
-    if data.startswith(b"BM"):
-        return simple.read_bmp(data)
-    if data[:1] == b"P" and data[1:2] in b"123456Ff":
-        return simple.read_pnm(data)
-    raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
 def to_gray(image: Image) -> Image:
@@ -161,6 +187,18 @@ def lost_metadata(image: Image, format: str) -> tuple[str, ...]:
     pixels a metre in PNG and BMP.
     """
     return split(image.metadata, format, image.pixels.shape[2])[1]
+
+
+def unused_settings(
+    format: str, *, quality: int | None = None, compress_level: int | None = None
+) -> tuple[str, ...]:
+    """What a user who gave settings that say nothing to *format* should know."""
+    told = []
+    if quality is not None and format not in _WITH_QUALITY:
+        told.append(f"the quality is not used: {format.upper()} is lossless")
+    if compress_level is not None and format not in _WITH_COMPRESS_LEVEL:
+        told.append(f"the compress level is not used: {format.upper()} has none")
+    return tuple(told)
 
 
 def encode(
@@ -219,7 +257,9 @@ def _require_held(image: Image, format: str) -> None:
         raise ImageError("CMYK is written with 8 bits alone")
     if dtype == "float32" and format != "tiff":
         raise ImageError(f"{title} holds no float samples", hint="choose .tif")
-    if dtype == "uint16" and format not in ("png", "tiff", "ppm"):
+    if format == "pgm" and channels - image.alpha > 1:
+        raise ImageError("PGM holds no colour", hint="choose .ppm, or make the picture gray")
+    if dtype == "uint16" and format not in ("png", "tiff", "ppm", "pgm"):
         raise ImageError(
             f"{title} holds 8 bits a sample, and the picture has 16",
             hint="choose .png or .tif" + ("" if image.alpha else " or .ppm"),
@@ -230,30 +270,6 @@ def _require_held(image: Image, format: str) -> None:
             f"{title} holds no transparency",
             hint="choose .png or .tif" if wide else "choose .png, .webp or .tif",
         )
-
-
-def save(
-    image: Image,
-    path: Path,
-    *,
-    format: str | None = None,
-    quality: int | None = None,
-    compress_level: int | None = None,
-) -> None:
-    """encode *image* in the format of *path*'s extension (or *format*) and write_atomically it.
-
-    Raises ImageError as these two do; an existing file is untouched then.
-    """
-    path = Path(path)
-    if format is None:
-        format = format_of(path)
-        suffix, channels = path.suffix.lower(), image.pixels.shape[2]
-        if suffix == ".pbm" or (suffix == ".pgm" and channels > 2):
-            holds = "1-bit" if suffix == ".pbm" else "gray"
-            hint = "choose .pgm" if channels == 1 else "choose .ppm"
-            raise ImageError(f"{path}: {suffix} holds {holds} pictures alone", hint=hint)
-    data = encode(image, format, quality=quality, compress_level=compress_level, name=str(path))
-    write_atomically(path, data)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -280,7 +296,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _replace(target: Path, data: bytes, mode: int | None) -> None:
-    temporary = target.with_name(f".cudafilter-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".cudafilter-{os.urandom(8).hex()}.tmp")
     try:
         # The kernel applies the umask to 0666, which mkstemp's 0600 would not let it.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

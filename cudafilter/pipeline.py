@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from io import BytesIO
 from threading import Condition, Lock
 from typing import Any, BinaryIO
-
-from PIL import Image as PillowImage
 
 from cudafilter import images
 from cudafilter.borders import Border
@@ -26,7 +23,7 @@ from cudafilter.plan import STREAM, Job
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
-MOMENT = 0.2
+MOMENT = 0.5
 """Seconds that an interrupted run gives an image just written to become a record."""
 
 
@@ -51,6 +48,8 @@ class Record:
     width: int | None = None
     height: int | None = None
     channels: int | None = None
+    colour: str | None = None
+    """What the channels are: gray, gray+alpha, RGB, RGBA or CMYK."""
     dtype: str | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
@@ -170,9 +169,14 @@ class _Saves:
                 self._changed.notify_all()
 
     def shut(self) -> None:
-        with self._changed:
-            self._open = False
-            self._changed.wait_for(lambda: self._writing == 0)
+        self._open = False
+        while True:
+            try:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._writing == 0)
+                return
+            except KeyboardInterrupt:  # a second Ctrl-C must cut no write short either
+                continue
 
 
 @dataclass
@@ -213,7 +217,7 @@ class _Worker:
             image, format = self._load(job, record)
         pixels = image.pixels
         record.height, record.width, record.channels = pixels.shape
-        record.dtype = pixels.dtype.name
+        record.colour, record.dtype = image.colour, pixels.dtype.name
         record.engine = self.engine.title
         with self._stage("run", record):
             result = self.engine.run(pixels, self.filter, self.border, image.alpha)
@@ -242,8 +246,8 @@ class _Worker:
         if job.source is None:
             data = (self.stdin or sys.stdin.buffer).read()
             record.bytes_in = len(data)
-            image = images.load(data, "standard input")
-            format = job.format or _format_of(data)
+            image = images.load(data, record.source)
+            format = job.format or images.format_of_bytes(data)
         else:
             assert job.format is not None
             image, format = images.load(job.source), job.format
@@ -258,39 +262,36 @@ class _Worker:
             "quality": self.settings.quality,
             "compress_level": self.settings.compress_level,
         }
+        name = "standard output" if job.destination is None else record.destination
+        data = images.encode(image, format, name=name, **effort)
         if job.destination is None:
-            data = images.encode(image, format, name="standard output", **effort)
             _write_all(self.stdout or sys.stdout.buffer, data)
-            record.bytes_out = len(data)
         else:
-            # A name that tells the format is left to tell it: .pgm holds less than .ppm does.
-            given = None if images.is_image_name(job.destination) else format
             with self.saves.one():
                 job.destination.parent.mkdir(parents=True, exist_ok=True)
-                images.save(image, job.destination, format=given, **effort)
-            record.bytes_out = job.destination.stat().st_size
+                images.write_atomically(job.destination, data)
+        record.bytes_out = len(data)
         record.notes += tuple(
             f"{format.upper()} does not hold {what}, which is left out"
             for what in images.lost_metadata(image, format)
         )
-
-
-def _format_of(data: bytes) -> str:
-    """The format of an image's bytes, for an output that is to have its input's."""
-    try:
-        with PillowImage.open(BytesIO(data)) as opened:
-            name = str(opened.format).lower()
-    except (OSError, ValueError) as error:
-        raise ImageError("its format is not clear", hint="say --format") from error
-    return {"mpo": "jpeg", "dib": "bmp"}.get(name, name)
+        record.notes += images.unused_settings(format, **effort)
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:
-    """Write *data* to the end: under PYTHONUNBUFFERED a pipe takes only a part at a time."""
+    """Write *data* to the end: under PYTHONUNBUFFERED a pipe takes only a part at a time.
+
+    Raises ImageError, or BrokenPipeError where the reader has gone.
+    """
     rest = memoryview(data)
-    while rest:
-        rest = rest[stream.write(rest) :]
-    stream.flush()
+    try:
+        while rest:
+            rest = rest[stream.write(rest) :]
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise ImageError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def _reason(error: Exception, source: str) -> str:

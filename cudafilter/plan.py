@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
 from cudafilter.sources import Found, Source, find, inode, same_file
 
 STREAM = "-"
-
-EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
 
 
 @dataclass(frozen=True)

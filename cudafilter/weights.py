@@ -16,15 +16,15 @@ _HINT = 'inline: "0 -1 0; -1 5 -1; 0 -1 0"; or the name of a .txt, .csv or .npy 
 def parse_weights(text: str) -> npt.NDArray[np.float64]:
     """The 2-D float64 weights that *text* spells out, or that the file it names holds.
 
-    Inline rows end in ``;``; in a file a line is a row and ``#`` starts a comment. Numbers are
-    set apart by spaces, tabs or commas. Raises ParameterError ("weights") for what is empty,
-    ragged, not a number or not a readable file.
+    Inline rows end in ``;``; in a file a line is a row, which a ``;`` may end, and ``#`` starts a
+    comment. Numbers are set apart by spaces, tabs or commas. Raises ParameterError ("weights") for
+    what is empty, ragged, not a number or not a readable file.
     """
     if _is_inline(text):
         return _parse_rows(text.split(";"), "the inline kernel")
     path = Path(text)
     try:
-        if path.suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             array = np.load(path, allow_pickle=False)
             if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "biuf":
                 raise ParameterError(
@@ -35,12 +35,17 @@ def parse_weights(text: str) -> npt.NDArray[np.float64]:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise ParameterError("weights", f"no such file: {text}", hint=_HINT) from None
-    except (OSError, ValueError, EOFError) as error:
-        if isinstance(error, ParameterError):
-            raise
-        raise ParameterError("weights", f"cannot read {path}: {error}", hint=_HINT) from error
-    lines = (line.split("#")[0] for line in re.split(r"[\n;]", content))
-    return _parse_rows([line for line in lines if line.strip()], str(path))
+    except ParameterError:
+        raise
+    except UnicodeDecodeError as error:
+        raise ParameterError("weights", f"{path} is no text in UTF-8", hint=_HINT) from error
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ParameterError("weights", f"cannot read {path}: {reason}", hint=_HINT) from error
+    lines = [line for text in content.splitlines() if (line := text.split("#")[0].strip())]
+    if len(lines) == 1:
+        lines = lines[0].split(";")
+    return _parse_rows([line.removesuffix(";") for line in lines], str(path))
 
 
 def _is_inline(text: str) -> bool:
@@ -56,11 +61,11 @@ def _parse_rows(lines: list[str], source: str) -> npt.NDArray[np.float64]:
     rows = []
     for number, line in enumerate(lines, start=1):
         row = []
-        for word in re.split(r"[,\s]+", line.strip().strip(",")):
+        for word in re.split(r"\s*,\s*|\s+", line.strip().removesuffix(",").rstrip()):
             try:
                 row.append(float(word))
             except ValueError:
-                what = f"{word!r} is not a number" if word else "is empty"
+                what = f"{word!r} is not a number" if word else "a number is missing"
                 raise ParameterError(
                     "weights", f"row {number} of {source}: {what}", hint=_HINT
                 ) from None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -30,6 +31,7 @@ from cudafilter.cli.report import JsonLines
 from cudafilter.engines import Engine
 from cudafilter.errors import EngineUnavailable
 from cudafilter.filter import Filter, make
+from cudafilter.formats import ifd
 from cudafilter.pipeline import Record
 from cudafilter.pixels import Pixels
 
@@ -243,6 +245,13 @@ class TestOneImage:
         assert result.exit_code == 1
         assert snapshot() == {"x.png": b"\x89PNG\r\n\x1a\n1234"}
 
+    @pytest.mark.parametrize(
+        ("mode", "told"), [("L", "gray"), ("RGB", "RGB"), ("RGBA", "RGBA"), ("CMYK", "CMYK")]
+    )
+    def test_the_colours_are_told(self, mode: str, told: str) -> None:
+        Image.new(mode, (8, 8)).save("in.tif")
+        assert f"8x8 {told} uint8" in cli("box", "in.tif", "out.tif").stderr
+
     def test_metadata_that_is_lost_is_told(self) -> None:
         exif = Image.Exif()
         exif[0x010E] = "a picture"
@@ -330,6 +339,41 @@ class TestUsage:
 
 
 class TestErrors:
+    def test_a_file_that_the_system_refuses_is_named(self) -> None:
+        picture("in.png")
+        result = cli("blur", "x" * 300 + ".png", "out.png")
+        assert result.exit_code == 1
+        assert result.stderr == f"error: {'x' * 300}.png: File name too long\n"
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+    def test_a_report_on_a_full_disk_is_told(self) -> None:
+        picture("in.png")
+        result = cli("box", "in.png", "out.png", "--report", "/dev/full")
+        assert result.exit_code == 1
+        assert "error: cannot write the report /dev/full: No space left" in result.stderr
+
+    def test_what_pillow_warns_of_is_not_shown(self) -> None:
+        Image.new("L", (8, 8)).save("in.tif")
+        order, tags, _ = ifd.parse(Path("in.tif").read_bytes())
+        tags[284] = ifd.shorts(order, 1, 1)  # one planar configuration too many
+        head = Path("in.tif").read_bytes()
+        where = len(head) + len(head) % 2
+        data = head[:4] + where.to_bytes(4, "little") + head[8:].ljust(where - 8, b"\0")
+        Path("in.tif").write_bytes(data + ifd.write(tags, order, where))
+        done = call("box", "--engine", "cpu", "in.tif", "out.tif")
+        assert done.returncode == 0
+        assert len(done.stderr.decode().splitlines()) == 2, done.stderr
+
+    def test_what_opencv_logs_of_a_damaged_image_is_not_shown(self) -> None:
+        image = np.random.default_rng(0).integers(0, 65536, (99, 99, 3), dtype=np.uint16)
+        data = bytearray(cv2.imencode(".tif", image)[1].tobytes())
+        data[500:9000:37] = bytes(len(data[500:9000:37]))
+        Path("in.tif").write_bytes(data)
+        told = call("box", "--engine", "cpu", "in.tif", "out.tif").stderr.decode().splitlines()
+        assert told[0].startswith("cpu: ")
+        assert told[1].startswith("error: in.tif: it is damaged")
+        assert len(told) == 2
+
     @pytest.fixture
     def fault(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*args: Any, **kwargs: Any) -> Engine:
@@ -477,7 +521,34 @@ class TestStreams:
     def test_rubbish_exits_1_and_writes_nothing(self) -> None:
         done = call("blur", "--engine", "cpu", "-", "-", "--format", "png", stdin=b"rubbish")
         assert (done.returncode, done.stdout) == (1, b"")
-        assert b"error: " in done.stderr
+        assert b"error: standard input: it is no image" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "closed", "told"),
+        [
+            (["-", "out.png"], "<&-", "standard input is closed"),
+            (["in.png", "-"], ">&-", "standard output is closed"),
+        ],
+    )
+    def test_a_closed_stream_is_told(self, arguments: list[str], closed: str, told: str) -> None:
+        picture("in.png")
+        done = subprocess.run(
+            ["bash", "-c", f"{shlex.join([*PROGRAM, 'box', *arguments])} {closed}"],
+            env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert told in done.stderr
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+    def test_a_full_standard_output_is_told(self) -> None:
+        picture("in.png")
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [*PROGRAM, "box", "--engine", "cpu", "in.png", "-"],
+                env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            )  # fmt: skip
+        assert done.returncode == 1
+        assert "standard output: cannot be written: No space left on device" in done.stderr
 
     def test_a_reader_that_has_gone_is_met_quietly(self) -> None:
         picture("in.bmp", (2000, 2000))
@@ -500,8 +571,9 @@ class TestStreams:
 
 
 class TestInterruption:
-    def test_ctrl_c_ends_cleanly_with_what_is_done(self) -> None:
-        original = picture("in/0.png", (900, 900)).read_bytes()
+    @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_ctrl_c_ends_cleanly_with_what_is_done(self, stop: signal.Signals) -> None:
+        original = picture("in/0.png", (400, 400)).read_bytes()
         for n in range(1, 400):
             Path(f"in/{n}.png").write_bytes(original)
         process = subprocess.Popen(
@@ -513,7 +585,7 @@ class TestInterruption:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         sent = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         _, told = process.communicate(timeout=20)
         assert process.returncode == 130
         assert time.monotonic() - sent < 5
@@ -525,6 +597,15 @@ class TestInterruption:
         assert f"interrupted: {len(written)} of 400 images done" in told
         records = [json.loads(line) for line in Path("r.jsonl").read_text().splitlines()]
         assert sorted(r["destination"] for r in records) == [str(path) for path in written]
+
+    def test_ctrl_c_that_an_import_disguises_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def disguise(*args: Any, **kwargs: Any) -> Engine:
+            raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+        monkeypatch.setattr(engines, "open_engine", disguise)
+        picture("in.png")
+        result = cli("blur", "in.png", "out.png")
+        assert (result.exit_code, result.stderr.strip()) == (130, "interrupted")
 
     def test_ctrl_c_while_waiting_for_standard_input(self) -> None:
         reading, writing = os.pipe()

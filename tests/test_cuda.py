@@ -15,52 +15,78 @@ from agreement import ALL_BORDERS, random_pixels
 from cudafilter.borders import Border
 from cudafilter.catalogue import VARIANTS
 from cudafilter.engines import launch, open_engine
-from cudafilter.engines.cuda import CudaEngine, cut
+from cudafilter.engines.cuda import CudaEngine, block_of, cut
 from cudafilter.errors import EngineUnavailable, LimitError
-from cudafilter.filter import make
-
-LADDER = VARIANTS[1:]
+from cudafilter.filter import Filter, make
 
 
 def test_cut_covers_the_image_within_the_budget() -> None:
     filter = make("blur", sigma=1)  # halo of 3 on each side
     for shape in [(100, 80, 3), (1, 5000, 1), (5000, 1, 4)]:
         pixels = np.zeros(shape, np.uint16)
-        for budget in (2 * pixels.nbytes, pixels.nbytes, 9000, 1000):
+        whole = 2 * shape[0] * launch.pitch(shape[1], pixels[0, 0].nbytes)
+        for budget in (whole, whole - 1, whole // 2, 9000, 6000):
             covered = np.zeros(shape[:2], int)
-            for (y0, y1), (x0, x1) in cut(pixels, filter, budget):
-                covered[y0:y1, x0:x1] += 1
-                block = (y1 - y0 + 6) * (x1 - x0 + 6) + (y1 - y0) * (x1 - x0)
-                whole = (y1 - y0, x1 - x0) == shape[:2]
-                assert whole or block * shape[2] * 2 <= budget
+            bands = cut(pixels, filter, budget)
+            assert (len(bands) == 1) == (budget >= whole)
+            for rows, columns in bands:
+                covered[slice(*rows), slice(*columns)] += 1
+                if len(bands) > 1:
+                    block, (y0, x0) = block_of(pixels, filter, Border("wrap"), rows, columns)
+                    assert (y0, x0) == (3, 32)
+                    pixel = block[0, 0].nbytes
+                    source = block.shape[0] * launch.pitch(block.shape[1], pixel)
+                    out = (rows[1] - rows[0]) * launch.pitch(columns[1] - columns[0], pixel)
+                    assert source + out <= budget
             assert (covered == 1).all()
 
 
 def test_cut_names_what_does_not_fit() -> None:
-    with pytest.raises(LimitError, match="50 bytes of GPU memory; 40 are free"):
+    with pytest.raises(LimitError, match=r"1,024 bytes of GPU memory; 40 are free"):
         cut(np.zeros((9, 9, 1), np.uint8), make("blur", sigma=1), 40)
 
 
-def test_launch_limits() -> None:
-    def prepare(filter: object, variant: str) -> launch.Launch:
-        return launch.prepare(filter, 1, np.uint8, Border(), False, variant)  # type: ignore[arg-type]
+def prepare(filter: Filter, variant: str) -> launch.Launch:
+    return launch.prepare(filter, 1, np.uint8, Border(), False, variant)
 
-    small = prepare(make("blur"), "vanilla")
-    assert small.geometry(33, 9) == (2, 4, (32, 8, 1))
+
+def test_launch_limits() -> None:
+    def place(height: int, width: int) -> tuple[int, tuple[int, int, int]]:
+        size = (height, width)
+        return prepare(make("blur"), "vanilla").place((0, 0), size, size, (0, 0), 132)
+
+    assert place(9, 33) == (4, (32, 8, 1))
     with pytest.raises(LimitError, match="1,073,741,824"):
-        small.geometry(2**30 + 1, 1)
+        place(1, 2**30 + 1)
     with pytest.raises(LimitError, match="a grid holds 2,147,483,647"):
-        small.geometry(2**30, 2**30)
+        place(2**30, 2**30)
     fits = make("kernel", weights=np.random.default_rng(0).random((127, 127)))
     assert prepare(fits, "tiled").weights.nbytes == 4 * 127 * 127
     large = make("kernel", weights=np.random.default_rng(0).random((129, 128)))
     assert prepare(large, "auto").variant == "vanilla"
     with pytest.raises(LimitError, match="128x129 kernel needs 66,048"):
         prepare(large, "constant")
+    with pytest.raises(LimitError, match="129 rows and 128 columns is too large"):
+        prepare(large, "stream")
+
+
+@pytest.mark.parametrize(
+    ("filter", "variant"),
+    [
+        (make("blur"), "stream"),
+        (make("blur", sigma=15), "stream"),
+        (make("blur", sigma=100), "separable"),
+        (make("sobel"), "stream"),
+        (make("kernel", weights=np.random.default_rng(0).random((31, 31))), "stream"),
+        (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "tiled"),
+    ],
+)
+def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:
+    assert prepare(filter, "auto").variant == variant
 
 
 def test_specialisations_are_what_launches_ask_for() -> None:
-    for variant in LADDER:
+    for variant in launch.SHAPES:
         known = [tuple(d.items()) for d in launch.specialisations(variant)]
         assert len(known) == len(set(known)) == 48
     ready = launch.prepare(make("sobel"), 4, np.uint16, Border(), True, "tiled")
@@ -72,24 +98,25 @@ def test_task_layout_is_that_of_the_struct() -> None:
     struct = header[header.index("struct Task {") : header.index("struct Pixel")]
     names = re.findall(r"(\w+)(?:\[2\])?[,;]", re.sub("//.*", "", struct))
     assert names == [name for name, *_ in launch.Task._fields_]
-    assert launch.Task.weight_sum.offset == 2 * 8 + 12 * 4 + 5 * 4
+    assert launch.Task.weight_sum.offset == 4 * 8 + 13 * 4 + 5 * 4
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
-    whole = CudaEngine(variant=variant)
+    unlimited = CudaEngine(variant=variant)
     for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
         pixels = random_pixels((150, 90, channels), dtype)
         filter = make("blur", sigma=2)
-        expected = whole.run(pixels, filter, border, alpha)
-        for share in (0.9, 0.3, 0.01):
-            banded = CudaEngine(variant=variant, memory_limit=int(2 * pixels.nbytes * share))
-            assert len(cut(pixels, filter, banded._memory_limit or 0)) > 1
+        expected = unlimited.run(pixels, filter, border, alpha)
+        whole = 2 * 150 * launch.pitch(90, pixels[0, 0].nbytes)
+        for budget in (whole - 1, whole // 3, 32 * 1024):
+            banded = CudaEngine(variant=variant, memory_limit=budget)
+            assert len(cut(pixels, filter, budget)) > 1
             assert np.array_equal(banded.run(pixels, filter, border, alpha), expected)
             banded.close()
-    whole.close()
+    unlimited.close()
 
 
 @pytest.mark.gpu

@@ -50,8 +50,12 @@ FILTERS = {
 
 
 def runs(engine: Engine, filter: Filter) -> bool:
-    """Whether *engine*'s variant is meant for *filter*: separable takes rank 1 alone."""
-    return getattr(engine, "variant", "auto") != "separable" or filter.rank1
+    """Whether *engine*'s variant takes *filter*: not every step of the ladder takes all."""
+    variant = getattr(engine, "variant", "auto")
+    if variant == "separable":
+        return filter.rank1
+    rows, columns = filter.size
+    return variant != "stream" or rows * columns <= 400 or (filter.rank1 and rows <= 31)
 
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
@@ -70,7 +74,9 @@ def test_agrees_with_the_reference(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_kernels(engine: Engine, dtype: str) -> None:
     pixels = random_pixels((90, 150, 1), dtype)
-    assert_agrees(engine, pixels, make("blur", sigma=20))
+    for filter in (make("blur", sigma=10), make("blur", sigma=20)):
+        if runs(engine, filter):
+            assert_agrees(engine, pixels, filter)
     weights = np.random.default_rng(2).random((127, 127))
     dense = make("kernel", weights=weights, normalize=True)
     if runs(engine, dense):

@@ -112,7 +112,10 @@ def test_weights_from_files(tmp_path: Path) -> None:
     (tmp_path / "k.txt").write_text("# a comment\n1 2\n\n3\t4.5  # another\n")
     (tmp_path / "k.csv").write_text("1,2\r\n3,4.5\r\n")
     np.save(tmp_path / "k.npy", np.array(expected, np.float32))
-    for name in ("k.txt", "k.csv", "k.npy"):
+    (tmp_path / "rows.txt").write_text("1 2;\n3 4.5;\n")
+    (tmp_path / "inline.txt").write_text("1 2; 3 4.5\n")
+    (tmp_path / "K.NPY").write_bytes((tmp_path / "k.npy").read_bytes())
+    for name in ("k.txt", "k.csv", "k.npy", "rows.txt", "inline.txt", "K.NPY"):
         assert parse_weights(str(tmp_path / name)).tolist() == expected
 
 
@@ -120,10 +123,11 @@ def test_weights_from_files(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("", "empty"),
-        (";", "empty"),
+        (";", "row 1 of the inline kernel: a number is missing"),
         ("1 2; 3", "row 2"),
         ("1 x; 2 3", "'x' is not a number"),
         ("1; ;2", "row 2"),
+        ("1,,2; 3,,4", "row 1 of the inline kernel: a number is missing"),
         ("nan 1; 1 1", "NaN"),
         ("no-such-file.txt", "no such file"),
     ],
@@ -141,6 +145,11 @@ def test_bad_weight_files(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "short.npy").write_bytes(b"\x93NUMPY")
+    np.save(tmp_path / "vast.npy", np.ones((3, 3)))
+    vast = (tmp_path / "vast.npy").read_bytes().replace(b"(3, 3)", b"(300000, 300000)")
+    (tmp_path / "vast.npy").write_bytes(vast)
+    (tmp_path / "gap.csv").write_text("1,,2\n3,,4\n")
+    (tmp_path / "semicolons.csv").write_text("1;2\n3;4\n")
     for path in [*tmp_path.iterdir(), tmp_path]:
         with pytest.raises(ParameterError):
             parse_weights(str(path))

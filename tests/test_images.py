@@ -23,7 +23,7 @@ from cudafilter import images
 from cudafilter.errors import ImageError
 from cudafilter.formats import ifd, pillow, png, tiff
 from cudafilter.formats.metadata import Metadata, Resolution
-from cudafilter.images import Image, encode, load, lost_metadata, save, to_gray
+from cudafilter.images import READ_ONLY, Image, encode, load, lost_metadata, to_gray
 from cudafilter.pixels import Pixels
 
 ICC: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -81,6 +81,11 @@ def pil_bytes(image: Pil.Image, format: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
+def save(image: Image, path: Path) -> None:
+    """Write *image* as the command line does."""
+    images.write_atomically(path, encode(image, images.format_of(path), name=str(path)))
+
+
 def from_opencv(data: bytes) -> Pixels:
     """OpenCV's idea of the file, in the order RGB(A)."""
     got = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -94,6 +99,7 @@ LOSSLESS = [
     *[("png", dtype, c) for dtype in ("uint8", "uint16") for c in (1, 2, 3, 4)],
     *[("tiff", dtype, c) for dtype in ("uint8", "uint16", "float32") for c in (1, 2, 3, 4)],
     *[("ppm", dtype, c) for dtype in ("uint8", "uint16") for c in (1, 3)],
+    *[("pgm", dtype, 1) for dtype in ("uint8", "uint16")],
     *[("bmp", "uint8", c) for c in (1, 3)],
     *[("webp", "uint8", c) for c in (3, 4)],
 ]
@@ -500,6 +506,9 @@ REFUSED = [
     ("bmp", "uint8", 2, "no transparency", ".png"),
     ("bmp", "uint16", 1, "8 bits a sample", ".png"),
     ("ppm", "uint8", 4, "no transparency", ".png"),
+    ("pgm", "uint8", 2, "no transparency", ".png"),
+    ("pgm", "uint16", 3, "no colour", ".ppm"),
+    ("pbm", "uint8", 1, "not written", "pgm"),
     ("ppm", "float32", 1, "no float", ".tif"),
     ("png", "float32", 1, "no float", ".tif"),
     ("gif", "uint8", 3, "not written", "png"),
@@ -705,11 +714,48 @@ def test_any_path_will_do(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(folder / name).pixels, image.pixels)
 
 
-@pytest.mark.parametrize(("name", "channels"), [("a.pbm", 1), ("a.pgm", 3)])
-def test_pnm_names_mean_what_they_say(name: str, channels: int, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"pictures alone"):
+@pytest.mark.parametrize(
+    ("name", "channels", "reason"), [("a.pbm", 1, "not written"), ("a.pgm", 3, "no colour")]
+)
+def test_pnm_names_mean_what_they_say(
+    name: str, channels: int, reason: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ImageError, match=reason):
         save(Image(random_pixels("uint8", channels)), tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", sorted(images.FORMATS.keys() - READ_ONLY))
+def test_the_first_bytes_tell_the_format(format: str) -> None:
+    image = Image(random_pixels("uint8", 1 if format == "pgm" else 3))
+    assert images.format_of_bytes(encode(image, format)) == format
+
+
+@pytest.mark.parametrize(
+    ("data", "format"),
+    [(b"P1 1 1 0", "pbm"), (b"P4", "pbm"), (b"Pf", "ppm"), (b"GIF89a", "gif"), (b"II+\0", "tiff")],
+)
+def test_the_first_bytes_of_what_is_read_alone(data: bytes, format: str) -> None:
+    assert images.format_of_bytes(data) == format
+
+
+@pytest.mark.parametrize("data", [b"", b"RIFF1234WAVE", b"hello"])
+def test_no_format_is_made_up(data: bytes) -> None:
+    with pytest.raises(ImageError):
+        images.format_of_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("format", "told"),
+    [
+        ("png", "the quality is not used: PNG is lossless"),
+        ("jpeg", "the compress level is not used: JPEG has none"),
+        ("webp", "the compress level is not used: WEBP has none"),
+    ],
+)
+def test_settings_that_say_nothing_to_a_format_are_told(format: str, told: str) -> None:
+    assert images.unused_settings(format) == ()
+    assert images.unused_settings(format, quality=90, compress_level=9) == (told,)
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])

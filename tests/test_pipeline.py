@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -194,9 +195,21 @@ def test_metadata_that_the_format_cannot_hold_is_told(photos: Path, cpu: Engine)
 
 
 def test_an_extension_that_holds_less_than_its_format_is_minded(photos: Path, cpu: Engine) -> None:
-    record = run([Job(photos / "0.png", Path("x.pgm"), "ppm")], cpu)["in/0.png"]
-    assert "gray pictures alone" in str(record.error)
+    jobs = make_plan(["in/0.png"], "x.pgm").jobs
+    assert "PGM holds no colour" in str(run(jobs, cpu)["in/0.png"].error)
     assert not Path("x.pgm").exists()
+
+
+def test_settings_that_say_nothing_to_a_format_are_told_of_it_alone(
+    photos: Path, cpu: Engine
+) -> None:
+    jobs = [Job(photos / "0.png", Path(f"0.{ext}"), ext) for ext in ("png", "jpeg")]
+    notes = {}
+    settings = Settings(quality=80)
+    pipeline.run(
+        jobs, cpu, BLUR, Border(), settings, lambda r: notes.update({r.destination: r.notes})
+    )
+    assert notes == {"0.png": ("the quality is not used: PNG is lossless",), "0.jpeg": ()}
 
 
 def test_memory_is_bounded_by_the_threads(photos: Path) -> None:
@@ -236,6 +249,15 @@ class TestStreams:
         assert records["-"].error is None
         assert Image.open(out).format == format
         assert Image.open(out).size == (9, 7)
+
+    def test_are_held_to_a_format_as_files_are(self, cpu: Engine) -> None:
+        data = io.BytesIO()
+        Image.new("RGB", (9, 7), "teal").save(data, "PNG")
+        data.seek(0)
+        out = io.BytesIO()
+        jobs = make_plan(["-"], "-", format="pgm").jobs
+        assert "PGM holds no colour" in str(run(jobs, cpu, stdin=data, stdout=out)["-"].error)
+        assert out.getvalue() == b""
 
     @pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
     def test_rubbish_is_an_error_and_writes_nothing(self, cpu: Engine, data: bytes) -> None:
@@ -306,19 +328,19 @@ class TestInterruption:
     def test_a_write_in_progress_is_finished(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original = images.save
+        original = images.write_atomically
         begun = threading.Event()
 
-        def save_slowly(image: Any, path: Path, **options: Any) -> None:
+        def write_slowly(path: Path, data: bytes) -> None:
             begun.set()
             time.sleep(0.3)
-            original(image, path, **options)
+            original(path, data)
 
         def look_slowly(image: Any, format: str) -> tuple[str, ...]:
             time.sleep(0.05)
             return ()
 
-        monkeypatch.setattr(images, "save", save_slowly)
+        monkeypatch.setattr(images, "write_atomically", write_slowly)
         monkeypatch.setattr(images, "lost_metadata", look_slowly)
         seen: list[Record] = []
 
@@ -336,6 +358,25 @@ class TestInterruption:
         Image.open("out/1.png").load()
         assert [record.status for record in seen] == ["skipped", "done"]
         assert not list(Path("out").glob(".*"))
+
+    def test_a_second_ctrl_c_cuts_no_write_short(self) -> None:
+        saves = pipeline._Saves()
+        begun, ended = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with saves.one():
+                begun.set()
+                time.sleep(0.3)
+                ended.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        begun.wait(5)
+        again = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+        again.start()
+        saves.shut()
+        assert ended.is_set()
+        writer.join()
 
     def test_a_report_that_fails_stops_the_run(self, photos: Path) -> None:
         def full(record: Record) -> None:

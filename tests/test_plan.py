@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cudafilter import plan
-from cudafilter.cli import options
+from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ParameterError
 from cudafilter.plan import Plan, make_plan
 
@@ -63,7 +63,7 @@ class TestOneFile:
         assert "new does not exist" in str(error)
         assert error.hint == "make it first: mkdir -p new"
 
-    @pytest.mark.parametrize("name", ["out.xyz", "out", "out.gif"])
+    @pytest.mark.parametrize("name", ["out.xyz", "out", "out.gif", "out.pbm"])
     def test_an_output_that_cannot_be_written_is_found_first(self, name: str) -> None:
         touch("a.png")
         error = refusal("a.png", name)
@@ -326,12 +326,9 @@ class TestExisting:
         assert str(error) == "out/a.png exists, and 1 more"
         assert error.parameter == "existing"
 
-    @pytest.mark.parametrize("existing", plan.EXISTING)
+    @pytest.mark.parametrize("existing", EXISTING)
     def test_a_folder_is_never_replaced(self, existing: str) -> None:
         touch("in/a.png", "out/a.png/keep.txt")
         assert "out/a.png is a folder" in str(
             refusal("in", "out", recursive=True, existing=existing)
         )
-
-    def test_the_command_line_offers_the_same_choices(self) -> None:
-        assert options.EXISTING == plan.EXISTING

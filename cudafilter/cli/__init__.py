@@ -6,7 +6,9 @@ Modules here import nothing heavy at their top, so that ``--help`` is instant.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -65,6 +67,13 @@ def app() -> None:
 
 def main() -> None:
     """The console script."""
+    # What OpenCV and Pillow say of a damaged image, our own error tells in one line.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    if not sys.warnoptions:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(stop) == signal.SIG_DFL:  # not so under nohup
+            signal.signal(stop, signal.default_int_handler)
     try:
         app(prog_name="cudafilter")
     except SystemExit as end:

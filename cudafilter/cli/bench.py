@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.catalogue import CATALOGUE, ENGINES, VARIANTS
+from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
 
@@ -132,26 +132,9 @@ bench = Command(
                 metavar="N,N",
                 help="Channels, 1 to 4.",
             ),
-            click.Option(
-                ["--engine"],
-                type=click.Choice(ENGINES),
-                default="auto",
-                show_default=True,
-                help="auto times every engine that runs here.",
-            ),
-            click.Option(
-                ["--variant"],
-                type=click.Choice(VARIANTS),
-                default="auto",
-                show_default=True,
-                help="auto times every step of the CUDA kernel ladder.",
-            ),
-            click.Option(
-                ["--gpu"],
-                type=click.IntRange(min=0),
-                metavar="N",
-                show_default="0",
-                help="Number of the GPU, as cudafilter info lists them.",
+            *options.engine(
+                "auto times every engine that runs here.",
+                "auto times every step of the CUDA kernel ladder.",
             ),
             click.Option(
                 ["--repeat"],
@@ -161,7 +144,7 @@ bench = Command(
                 metavar="N",
                 help="Timed runs of each case; their median counts.",
             ),
-            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+            options.as_json(),
             click.Option(
                 ["--plot"],
                 type=click.Path(dir_okay=False),

@@ -68,6 +68,9 @@ class Command(click.Command):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                # An import or a class in the making may dress it up as its own failure.
+                raise error.__cause__ from None
             if ctx.params.get("debug"):
                 import traceback
 
@@ -76,6 +79,8 @@ class Command(click.Command):
                 raise _usage_error(ctx, error) from error
             if isinstance(error, CudafilterError):
                 raise Failure(str(error), error.hint) from error
+            if isinstance(error, OSError) and error.filename is not None:
+                raise Failure(f"{error.filename}: {error.strerror}") from error
             text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             raise Failure(text, "run again with --debug to see where this happened") from error
 

@@ -95,6 +95,11 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
     """Raise ParameterError where a stream or the report cannot be used as asked."""
     reads = any(job.source is None for job in plan.jobs)
     writes = any(job.destination is None for job in plan.jobs)
+    # Python has no stream where the shell closed it.
+    if reads and sys.stdin is None:
+        raise ParameterError("src", "'-': standard input is closed")
+    if writes and sys.stdout is None:
+        raise ParameterError("dest", "'-': standard output is closed")
     if reads and sys.stdin.isatty():
         raise ParameterError(
             "src",

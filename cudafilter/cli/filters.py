@@ -61,7 +61,7 @@ filters = Command(
     "filters",
     sections={
         "Options": [
-            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+            options.as_json(),
             options.debug(),
         ]
     },

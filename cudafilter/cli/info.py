@@ -132,7 +132,7 @@ info = Command(
     "info",
     sections={
         "Options": [
-            click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
+            options.as_json(),
             options.debug(),
         ]
     },

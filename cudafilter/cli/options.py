@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 import click
 
-from cudafilter.catalogue import BORDERS, ENGINES, VARIANTS, Parameter
+from cudafilter.catalogue import BORDERS, ENGINES, EXISTING, VARIANTS, Parameter
 from cudafilter.cli.command import Sections
 from cudafilter.errors import ParameterError
 
 MAX_JOBS = 1024
-
-EXISTING = ("overwrite", "skip", "error")
 
 _SHORT = {"weights": "-w"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
@@ -65,26 +63,9 @@ def shared() -> Sections:
             click.Option(["--gray"], is_flag=True, help="Turn the image gray first."),
         ],
         "Engine": [
-            click.Option(
-                ["--engine"],
-                type=click.Choice(ENGINES),
-                default="auto",
-                show_default=True,
-                help="auto takes CUDA where a GPU answers, else the CPU, and says which.",
-            ),
-            click.Option(
-                ["--gpu"],
-                type=click.IntRange(min=0),
-                metavar="N",
-                show_default="0",
-                help="Number of the GPU, as cudafilter info lists them.",
-            ),
-            click.Option(
-                ["--variant"],
-                type=click.Choice(VARIANTS),
-                default="auto",
-                show_default=True,
-                help="Step of the CUDA kernel ladder.",
+            *engine(
+                "auto takes CUDA where a GPU answers, else the CPU, and says which.",
+                "Step of the CUDA kernel ladder.",
             ),
             click.Option(
                 ["--check"],
@@ -144,6 +125,38 @@ def shared() -> Sections:
             debug(),
         ],
     }
+
+
+def engine(about_engine: str, about_variant: str) -> list[click.Option]:
+    """``--engine``, ``--gpu`` and ``--variant``."""
+    return [
+        click.Option(
+            ["--engine"],
+            type=click.Choice(ENGINES),
+            default="auto",
+            show_default=True,
+            help=about_engine,
+        ),
+        click.Option(
+            ["--gpu"],
+            type=click.IntRange(min=0),
+            metavar="N",
+            show_default="0",
+            help="Number of the GPU, as cudafilter info lists them.",
+        ),
+        click.Option(
+            ["--variant"],
+            type=click.Choice(VARIANTS),
+            default="auto",
+            show_default=True,
+            help=about_variant,
+        ),
+    ]
+
+
+def as_json() -> click.Option:
+    """``--json``, which the commands that tell things have."""
+    return click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
 
 
 def debug() -> click.Option:

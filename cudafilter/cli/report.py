@@ -19,8 +19,6 @@ from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.pipeline import DONE, FAILED, SKIPPED, Record
 from cudafilter.plan import STREAM, Plan
 
-_CHANNELS = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
-
 
 class Reporter:
     """Tells on stderr what happens to the images of a plan."""
@@ -55,7 +53,7 @@ class Reporter:
         self._counts[record.status] += 1
         if record.status == FAILED:
             hint = f" ({record.hint})" if record.hint else ""
-            self._tell(f"error: {_name(record.source)}: {record.error}{hint}")
+            self._tell(f"error: {_source(record)}: {record.error}{hint}")
             if self._shared.debug and record.traceback:
                 self._tell(record.traceback.rstrip())
         if self._each:
@@ -69,9 +67,8 @@ class Reporter:
     def _tell_each(self, record: Record) -> None:
         names = f"{_name(record.source)} -> {_name(record.destination)}"
         if record.status == DONE:
-            channels = _CHANNELS.get(record.channels or 0, "")
             self._say(
-                f"{names} {record.width}x{record.height} {channels} {record.dtype},"
+                f"{names} {record.width}x{record.height} {record.colour} {record.dtype},"
                 f" {sum(record.seconds.values()):.2f} s"
             )
             if self._shared.verbose:
@@ -80,7 +77,7 @@ class Reporter:
         elif record.status == SKIPPED:
             self._say(f"{names} skipped: it exists")
         for note in record.notes:
-            self._say(f"note: {_name(record.source)}: {note}")
+            self._say(f"note: {_source(record)}: {note}")
         if record.agreement and record.agreement.ok:
             self._say(f"check: {record.agreement}")
 
@@ -169,7 +166,9 @@ class JsonLines:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise CudafilterError(f"cannot write the report {self._path}: {error}") from error
+            raise CudafilterError(
+                f"cannot write the report {self._path}: {error.strerror or error}"
+            ) from error
 
     def __exit__(
         self,
@@ -177,12 +176,22 @@ class JsonLines:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None and self._file is not sys.stdout:
+        if self._file is None or self._file is sys.stdout:
+            return
+        try:
             self._file.close()
+        except OSError:
+            # Every line was written through, or its error is on its way.
+            if error is None:
+                raise
 
 
 def _name(path: str) -> str:
     return click.format_filename(path)
+
+
+def _source(record: Record) -> str:
+    return "standard input" if record.source == STREAM else _name(record.source)
 
 
 def _images(count: int) -> str:

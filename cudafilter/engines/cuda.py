@@ -99,6 +99,7 @@ class CudaEngine:
         self._context = device.retain_primary_context()
         major, minor = device.compute_capability()
         self._arch = f"sm_{major}{minor}"
+        self._device = device
         self._kernels: dict[tuple[Any, ...], _Kernel] = {}
         self._buffers: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
@@ -115,11 +116,15 @@ class CudaEngine:
             kernel = self._kernel(ready)
             bands = self._bands(pixels, filter)
             if len(bands) == 1:
-                self._upload(pixels, ready, out.shape, 0, 0)
-                kernel.launch(ready)
-                self._cuda.memcpy_dtoh(out, self._buffers["out"])
-            for rows, columns in bands if len(bands) > 1 else ():
-                self._run_band(kernel, ready, pixels, out, rows, columns, filter, border)
+                self._upload(kernel, ready, pixels, out.shape, (0, 0))()
+                self._download(out)
+                return out
+            for rows, columns in bands:
+                block, origin = block_of(pixels, filter, border, rows, columns)
+                done = np.empty_like(out[slice(*rows), slice(*columns)], order="C")
+                self._upload(kernel, ready, block, done.shape, origin)()
+                self._download(done)
+                out[slice(*rows), slice(*columns)] = done
         return out
 
     def prepare(
@@ -143,10 +148,10 @@ class CudaEngine:
         ready = self.prepare(pixels, filter, border, alpha)
         with self._current():
             kernel = self._kernel(ready)
-            self._upload(pixels, ready, pixels.shape, 0, 0)
-            times = self._time(lambda: kernel.launch(ready), warmup, repeats)
+            launch_kernel = self._upload(kernel, ready, pixels, pixels.shape, (0, 0))
+            times = self._time(launch_kernel, warmup, repeats)
             out = np.empty_like(pixels)
-            self._cuda.memcpy_dtoh(out, self._buffers["out"])
+            self._download(out)
         return out, times
 
     def time_copy(self, nbytes: int, *, warmup: int = 3, repeats: int = 15) -> list[float]:
@@ -193,7 +198,7 @@ class CudaEngine:
         key = (ready.variant, *ready.defines.values())
         if key not in self._kernels:
             code = cubin(ready.variant, ready.defines, self._arch, self._toolkit)
-            self._kernels[key] = _Kernel(self._cuda, code, ready)
+            self._kernels[key] = _Kernel(self._cuda, self._device, code, ready)
         kernel = self._kernels[key]
         kernel.load_weights(ready.weights)
         return kernel
@@ -216,38 +221,44 @@ class CudaEngine:
         budget = self._memory_limit if self._memory_limit is not None else int(free * MEMORY_SHARE)
         return cut(pixels, filter, budget)
 
-    def _run_band(
+    def _upload(
         self,
         kernel: _Kernel,
         ready: launch.Launch,
-        pixels: Pixels,
-        out: Pixels,
-        rows: tuple[int, int],
-        columns: tuple[int, int],
-        filter: Filter,
-        border: Border,
-    ) -> None:
-        """One band: its block brings its halo along, border included, so none is met on the GPU."""
-        above, below, left, right = filter.reach
-        block = extract(
-            pixels, (rows[0] - above, rows[1] + below), (columns[0] - left, columns[1] + right),
-            border,
-        )  # fmt: skip
-        shape = (rows[1] - rows[0], columns[1] - columns[0], pixels.shape[2])
-        self._upload(np.ascontiguousarray(block), ready, shape, left, above)
-        kernel.launch(ready)
-        done = np.empty(shape, pixels.dtype)
-        self._cuda.memcpy_dtoh(done, self._buffers["out"])
-        out[rows[0] : rows[1], columns[0] : columns[1]] = done
+        block: Pixels,
+        shape: tuple[int, ...],
+        origin: tuple[int, int],
+    ) -> Callable[[], None]:
+        """Bring *block* to the device; returns what queues the kernel for an output of *shape*."""
+        height, width, _ = shape
+        pixel = block.shape[2] * block.itemsize
+        source = self._buffer("source", block.shape[0] * launch.pitch(block.shape[1], pixel))
+        out = self._buffer("out", height * launch.pitch(width, pixel))
+        copy = self._copy(block)
+        copy.set_src_host(block)
+        copy.set_dst_device(source)
+        copy.dst_pitch = launch.pitch(block.shape[1], pixel)
+        copy(aligned=False)
+        grid, threads = ready.place(
+            (int(source), int(out)), block.shape[:2], (height, width), origin, kernel.resident
+        )
+        task = bytes(ready.task)
+        return lambda: kernel.launch(task, grid, threads)
 
-    def _upload(
-        self, block: Pixels, ready: launch.Launch, shape: tuple[int, ...], x0: int, y0: int
-    ) -> None:
-        """*block* to the device, and its addresses and sizes into the launch's task."""
-        source = self._buffer("source", block.nbytes)
-        out = self._buffer("out", int(np.prod(shape, dtype=np.int64)) * block.itemsize)
-        self._cuda.memcpy_htod(source, block)
-        ready.place(int(source), int(out), block.shape[:2], (shape[0], shape[1]), x0, y0)
+    def _download(self, out: Pixels) -> None:
+        """The result, once the kernel is done, into *out*."""
+        copy = self._copy(out)
+        copy.set_src_device(self._buffers["out"])
+        copy.src_pitch = launch.pitch(out.shape[1], out.shape[2] * out.itemsize)
+        copy.set_dst_host(out)
+        copy(aligned=False)
+
+    def _copy(self, pixels: Pixels) -> Any:
+        """A 2-D copy of all rows of *pixels*; the device's end is still to be set."""
+        copy = self._cuda.Memcpy2D()
+        copy.width_in_bytes = copy.src_pitch = copy.dst_pitch = pixels[0].nbytes
+        copy.height = pixels.shape[0]
+        return copy
 
     def _time(
         self, work: Callable[[], None], warmup: int, repeats: int, stream: Any = None
@@ -269,7 +280,7 @@ class CudaEngine:
 class _Kernel:
     """One loaded specialisation: its module's function and where its weights go."""
 
-    def __init__(self, cuda: ModuleType, code: bytes, ready: launch.Launch) -> None:
+    def __init__(self, cuda: ModuleType, device: Any, code: bytes, ready: launch.Launch) -> None:
         self._cuda = cuda
         self._module = cuda.module_from_buffer(code)
         self._function = self._module.get_function("filter")
@@ -281,6 +292,19 @@ class _Kernel:
             self._function.prepare([ready.task_format, "P"])
             self._address = None
         self._loaded: bytes | None = None
+        self.resident = self._resident(device)
+
+    def _resident(self, device: Any) -> int:
+        """Blocks of one warp that run on *device* at a time: by registers, shared memory, slots."""
+        limit = self._cuda.device_attribute
+        registers = 32 * -(-self._function.num_regs // 8) * 8
+        shared = self._function.shared_size_bytes + 1024  # the driver keeps 1 KiB a block
+        a_multiprocessor = min(
+            device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // registers,
+            device.get_attribute(limit.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) // shared,
+            device.get_attribute(limit.MAX_BLOCKS_PER_MULTIPROCESSOR),
+        )
+        return int(a_multiprocessor * device.multiprocessor_count)
 
     def load_weights(self, weights: Any) -> None:
         """Bring *weights* to the device unless they are there from the last launch."""
@@ -292,13 +316,29 @@ class _Kernel:
         self._cuda.memcpy_htod(self._address, weights)
         self._loaded = content
 
-    def launch(self, ready: launch.Launch) -> None:
+    def launch(self, task: bytes, blocks: int, threads: tuple[int, int, int]) -> None:
         """Queue the kernel on the default stream."""
-        task = ready.task
-        blocks_x, blocks, block = ready.geometry(task.width, task.height)
-        task.blocks_x = blocks_x
-        arguments = [bytes(task)] if self._constant else [bytes(task), int(self._address)]
-        self._function.prepared_call((blocks, 1), block, *arguments)
+        arguments = [task] if self._constant else [task, int(self._address)]
+        self._function.prepared_call((blocks, 1), threads, *arguments)
+
+
+def block_of(
+    pixels: Pixels, filter: Filter, border: Border, rows: tuple[int, int], columns: tuple[int, int]
+) -> tuple[Pixels, tuple[int, int]]:
+    """The part of *pixels* that a band taps, borders included, and where (y, x) the band starts.
+
+    Bordered here, the block's own border is never tapped. It starts a multiple of 32 columns
+    before the band, as stream.cu wants it.
+    """
+    above, below, left, right = filter.reach
+    left = -(-left // 32) * 32
+    block = extract(
+        pixels,
+        (rows[0] - above, rows[1] + below),
+        (columns[0] - left, columns[1] + right),
+        border,
+    )
+    return np.ascontiguousarray(block), (above, left)
 
 
 def cut(
@@ -311,20 +351,21 @@ def cut(
     """
     height, width, channels = pixels.shape
     pixel = channels * pixels.itemsize
-    if 2 * pixels.nbytes <= budget:
+    out_row = launch.pitch(width, pixel)
+    if 2 * height * out_row <= budget:
         return [((0, height), (0, width))]
     above, below, left, right = filter.reach
-    room = budget // pixel  # in pixels, for a block and its result together
-    source_row = width + left + right
-    rows = (room - (above + below) * source_row) // (source_row + width)
+    halo = left + 31 + right  # see block_of
+    source_row = launch.pitch(width + halo, pixel)
+    rows = (budget - (above + below) * source_row) // (source_row + out_row)
     columns = width
     if rows < 1:
-        rows, tall = 1, 1 + above + below
-        columns = (room - tall * (left + right)) // (tall + 1)
+        rows, lines = 1, above + 1 + below + 1
+        columns = (budget // lines - launch.pitch(0, pixel) - 127) // pixel - halo
     if columns < 1:
+        one = (above + 1 + below) * launch.pitch(1 + halo, pixel) + launch.pitch(1, pixel)
         raise LimitError(
-            f"one pixel with the halo of {filter.name}'s kernel needs"
-            f" {((1 + above + below) * (1 + left + right) + 1) * pixel:,} bytes of GPU memory;"
+            f"one pixel with the halo of {filter.name}'s kernel needs {one:,} bytes of GPU memory;"
             f" {budget:,} are free"
         )
     return [

@@ -109,7 +109,7 @@ def decode_deep(data: bytes) -> Pixels:
 
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None:
-        raise ImageError("its 16-bit or float samples cannot be decoded")
+        raise ImageError("it is damaged, or its 16-bit or float coding is not supported")
     if decoded.ndim == 2:
         return np.ascontiguousarray(decoded[..., None])
     order = [2, 1, 0, 3][: decoded.shape[2]]

@@ -1,0 +1,354 @@
+// Step 5, stream: warps walk down strips of the image and keep the sums of unfinished rows in
+// registers.
+//
+// A warp owns a strip of 32 * OUTPUTS samples, each lane OUTPUTS neighbouring ones, and walks down
+// task.rows output rows. For every source row it
+//   1. has the raw samples in shared memory already: copies run some rows ahead (copy.cuh);
+//   2. converts (and premultiplies) them into a line of floats, each sample once;
+//   3. reads from the line the taps of its outputs;
+//   4. adds the row's share to the ROWS output rows that it is a tap of. Those sums live in
+//      registers as a transposed FIR: sum[j] = sum[j + 1] + weight[ROWS - 1 - j] * row, so the
+//      shift from row to row costs nothing, and sum[0] is complete.
+// One warp-level sync a row, no block barrier, no intermediate image, each source byte read once
+// (but for halos). Everything is unrolled: kernel size, channels and types are compile-time.
+// A kernel of rank 1 adds one horizontal sum times its column; a dense one a horizontal sum for
+// each of its rows. Channels are interleaved, so a horizontal tap is a stride of CHANNELS samples.
+// Strips that touch a border copy what lies inside and patch the rest, from the copy itself where
+// they can (class Edge); only where they cannot is each sample fetched by itself.
+//
+// Macros besides pixel.cuh's: RANK1, ROWS, COLUMNS (the kernel), LEFT (its anchor's column),
+// OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source),
+// BLOCKS (resident warps a multiprocessor to compile for).
+// Launch: a block is one warp; task.blocks_x blocks side by side, then down, task.rows rows each.
+// Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
+// Loaded by engines/cuda.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
+// then its row (COLUMNS); dense: (KERNELS, ROWS, COLUMNS).
+#include <limits.h>
+
+#include "copy.cuh"
+#include "pixel.cuh"
+
+#define STRIP (32 * OUTPUTS)                                // samples
+#define SPAN (OUTPUTS + (COLUMNS - 1) * CHANNELS)           // samples that a lane's outputs tap
+#define ALIGN (32 / (int)sizeof(sample_t))                  // samples of a sector of memory
+#define LEAD ((ALIGN - LEFT * CHANNELS % ALIGN) % ALIGN)    // samples copied before the first tap
+#define NEEDED (LEAD + STRIP + (COLUMNS - 1) * CHANNELS)    // samples copied before the last tap
+#define COPIED ((NEEDED * (int)sizeof(sample_t) + 15) / 16 * 16)  // bytes
+#define CONVERT (SAMPLE != 2 || ALPHA)                      // else the line is the copied row
+#define AHEAD (CONVERT ? STAGES : STAGES - 1)               // rows copied ahead
+#define STAGES 4
+
+__constant__ float weights[KERNELS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS)];
+
+// weights[i], i known when compiled. A plain read is hoisted out of the loop over rows by the
+// compiler: all weights then sit in registers, or spill.
+__device__ __forceinline__ float weight(int i)
+{
+    float value;
+    asm volatile("ld.const.f32 %0, [%1];"
+                 : "=f"(value) : "l"(__cvta_generic_to_constant(weights + i)));
+    return value;
+}
+
+// A line is float4s, the quads of a row. Its first one holds the first tap, LEAD % 4 floats in.
+#define LINE_QUADS ((NEEDED - LEAD / 4 * 4 + 3) / 4)
+
+// Where quad q of a line lies. With OUTPUTS = 8 lanes would read every other quad and meet in half
+// of the banks: even and odd quads lie apart then. A copied row lies as it is.
+#define APART (OUTPUTS == 8 && CONVERT)
+#define HALF ((LINE_QUADS + 1) / 2 + (4 - (LINE_QUADS + 1) / 2 % 8 + 8) % 8)  // % 8 == 4
+__device__ __forceinline__ unsigned place(unsigned q) { return APART ? q % 2 * HALF + q / 2 : q; }
+
+struct Shared {
+    Copies<STAGES, COPIED> rows;
+#if CONVERT
+    float4 line[2][APART ? 2 * HALF : LINE_QUADS];
+#endif
+};
+
+#define BYTES (OUTPUTS * sizeof(sample_t))
+struct __align__(BYTES % 16 == 0 ? 16 : BYTES % 8 == 0 ? 8 : BYTES % 4 == 0 ? 4 : sizeof(sample_t))
+Outputs {
+    sample_t v[OUTPUTS];
+};
+
+struct __align__(4 * sizeof(sample_t)) Quad {
+    sample_t v[4];
+};
+
+__device__ __forceinline__ float4 to_floats(const Quad& quad)
+{
+    // A sample in the low mantissa bits of 2^23 is 2^23 + sample: cheaper than a conversion.
+    [[maybe_unused]] const float two23 = 8388608.0f;
+#if SAMPLE == 0
+    const unsigned word = *(const unsigned*)&quad;
+    return {__uint_as_float(__byte_perm(word, 0x4B000000, 0x7440)) - two23,
+            __uint_as_float(__byte_perm(word, 0x4B000000, 0x7441)) - two23,
+            __uint_as_float(__byte_perm(word, 0x4B000000, 0x7442)) - two23,
+            __uint_as_float(__byte_perm(word, 0x4B000000, 0x7443)) - two23};
+#elif SAMPLE == 1
+    const uint2 words = *(const uint2*)&quad;
+    return {__uint_as_float(__byte_perm(words.x, 0x4B000000, 0x7410)) - two23,
+            __uint_as_float(__byte_perm(words.x, 0x4B000000, 0x7432)) - two23,
+            __uint_as_float(__byte_perm(words.y, 0x4B000000, 0x7410)) - two23,
+            __uint_as_float(__byte_perm(words.y, 0x4B000000, 0x7432)) - two23};
+#else
+    return *(const float4*)&quad;
+#endif
+}
+
+// A copied row, converted and premultiplied, each lane its share.
+__device__ __forceinline__ void convert(const Quad* raw, float4* line)
+{
+#pragma unroll
+    for (int i = 0; i < (LINE_QUADS + 31) / 32; ++i) {
+        const unsigned q = threadIdx.x + 32 * i;
+        if (32 * i + 32 > LINE_QUADS && q >= LINE_QUADS) break;
+        float4 value = to_floats(raw[LEAD / 4 + q]);
+#if ALPHA && CHANNELS == 4
+        value.x *= value.w, value.y *= value.w, value.z *= value.w;
+#elif ALPHA && CHANNELS == 2
+        value.x *= value.y, value.z *= value.w;
+#endif
+        line[place(q)] = value;
+    }
+}
+
+// Read `line` from this lane's first tap on, and call use(p, value) for each tap p of its outputs,
+// 0 <= p < SPAN; output n taps p where p - n is a multiple of CHANNELS.
+template <typename Use>
+__device__ __forceinline__ void each_tap(const float4* line, Use use)
+{
+    constexpr int lead = LEAD % 4;
+#if OUTPUTS % 4 == 0
+#pragma unroll
+    for (int q = 0; q < (lead + SPAN + 3) / 4; ++q) {
+        const float4 value = line[place(threadIdx.x * (OUTPUTS / 4) + q)];
+        const float v[4] = {value.x, value.y, value.z, value.w};
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+            if (4 * q + e >= lead && 4 * q + e - lead < SPAN) use(4 * q + e - lead, v[e]);
+    }
+#elif OUTPUTS % 2 == 0
+    const float2* from = (const float2*)line + threadIdx.x * (OUTPUTS / 2) + lead / 2;
+#pragma unroll
+    for (int q = 0; q < (lead % 2 + SPAN + 1) / 2; ++q) {
+        const float2 value = from[q];
+        if (2 * q >= lead % 2) use(2 * q - lead % 2, value.x);
+        if (2 * q + 1 - lead % 2 < SPAN) use(2 * q + 1 - lead % 2, value.y);
+    }
+#else
+    const float* from = (const float*)line + threadIdx.x * OUTPUTS + lead;
+#pragma unroll
+    for (int p = 0; p < SPAN; ++p) use(p, from[p]);
+#endif
+}
+
+typedef float Sums[KERNELS][ROWS][OUTPUTS];
+
+#if RANK1
+__device__ __forceinline__ void accumulate(Sums& sum, const float4* line)
+{
+    float across[KERNELS][OUTPUTS] = {};
+    each_tap(line, [&](int p, float value) {
+#pragma unroll
+        for (int k = 0; k < KERNELS; ++k)
+#pragma unroll
+            for (int n = 0; n < OUTPUTS; ++n)
+                if (p >= n && (p - n) % CHANNELS == 0 && (p - n) / CHANNELS < COLUMNS)
+                    across[k][n] = fmaf(weight(k * (ROWS + COLUMNS) + ROWS + (p - n) / CHANNELS),
+                                        value, across[k][n]);
+    });
+#pragma unroll
+    for (int k = 0; k < KERNELS; ++k)
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i)
+#pragma unroll
+            for (int n = 0; n < OUTPUTS; ++n)
+                sum[k][i][n] = fmaf(weight(k * (ROWS + COLUMNS) + ROWS - 1 - i), across[k][n],
+                                    i + 1 < ROWS ? sum[k][(i + 1) % ROWS][n] : 0.0f);
+}
+#else
+__device__ __forceinline__ void accumulate(Sums& sum, const float4* line)
+{
+    float span[SPAN];
+    each_tap(line, [&](int p, float value) { span[p] = value; });
+#pragma unroll
+    for (int k = 0; k < KERNELS; ++k)
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
+            float across[OUTPUTS] = {};  // a sum a row: rounding errors grow with its length
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j)
+#pragma unroll
+                for (int n = 0; n < OUTPUTS; ++n)
+                    across[n] = fmaf(weight((k * ROWS + ROWS - 1 - i) * COLUMNS + j),
+                                     span[n + j * CHANNELS], across[n]);
+#pragma unroll
+            for (int n = 0; n < OUTPUTS; ++n)
+                sum[k][i][n] = across[n] + (i + 1 < ROWS ? sum[k][(i + 1) % ROWS][n] : 0.0f);
+        }
+}
+#endif
+
+// The finished sums to output samples.
+__device__ __forceinline__ Outputs finish_outputs(
+    const Task& task, const Sums& sum, const Outputs& source)
+{
+    Outputs out;
+#if ALPHA
+#pragma unroll
+    for (int n = 0; n < OUTPUTS; n += CHANNELS) {
+        Pixel pixels[KERNELS], own;
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) {
+            own.v[c] = source.v[n + c];
+#pragma unroll
+            for (int k = 0; k < KERNELS; ++k) pixels[k].v[c] = sum[k][0][n + c];
+        }
+        finish_pixel(task, pixels, own, out.v + n);
+    }
+#else
+#pragma unroll
+    for (int n = 0; n < OUTPUTS; ++n) {
+        float combined = sum[0][0][n];
+#if KERNELS == 2
+        combined = sqrtf(combined * combined + sum[1][0][n] * sum[1][0][n]);
+#endif
+        out.v[n] = to_sample(SOURCE ? finish(task, combined, source.v[n])
+                                    : fmaf(task.gain, combined, task.bias));
+    }
+#endif
+    return out;
+}
+
+// What lies left of column 0 or right of the last one in a strip's copied row.
+struct Edge {
+    int left, right;  // samples of a row that lie inside: left <= s < right
+    bool patches;     // whether any does not
+
+    __device__ __forceinline__ Edge(const Task& task, int first)
+        : left(max(0, -first)), right(min(NEEDED, task.source_width * CHANNELS - first)),
+          patches(left > LEAD || right < NEEDED)
+    {
+    }
+
+    // Call use(s, from) for this lane's samples s outside; `from`: where in the strip's row, which
+    // starts with sample `first` of the image's, the border reads them, or INT_MIN: its value.
+    template <typename Use>
+    __device__ __forceinline__ void each(const Task& task, int first, Use use) const
+    {
+        for (int i = LEAD + threadIdx.x; i < NEEDED - max(0, right - left); i += 32) {
+            const int s = i < left ? i : i - left + max(left, right);
+            if (s >= NEEDED) break;
+            const int sample = first + s + (CHANNELS << 20);  // no negative division
+            const int x = border_index(
+                sample / CHANNELS - (1 << 20), task.source_width, task.border);
+            use(s, x < 0 ? INT_MIN : x * CHANNELS + sample % CHANNELS - first);
+        }
+    }
+};
+
+// Walk down one block. BULK: rows are copied, and patched; else fetched sample by sample.
+template <bool BULK_ROWS, int UNROLL>
+__device__ __forceinline__ void walk(
+    const Task& task, Shared& shared, const Edge& edge, int strip, int y0, int steps, int top,
+    int first)
+{
+    const bool rows_inside = top >= 0 && top + steps <= task.source_height;
+    const sample_t border_value = (sample_t)task.border_value;
+    const int bytes = (edge.right - edge.left) * (int)sizeof(sample_t) + 15 & ~15;
+
+    // Bring row t of the walk to a stage.
+    auto copy = [&](int t, int stage) {
+        if (t < steps) {
+            const int row = rows_inside
+                ? top + t : border_index(top + t, task.source_height, task.border);
+            const sample_t* from = task.source + row * task.source_pitch + first;
+            if (BULK_ROWS) {
+                shared.rows.start(stage, edge.left * sizeof(sample_t), from + edge.left, bytes);
+            } else {
+                sample_t* to = (sample_t*)shared.rows.data[stage];
+                for (int s = edge.left + threadIdx.x; s < edge.right; s += 32)
+                    to[s] = row < 0 ? border_value : from[s];
+                edge.each(task, first, [&](int s, int at) {
+                    to[s] = row < 0 || at == INT_MIN ? border_value : from[at];
+                });
+            }
+        }
+        if (BULK_ROWS) shared.rows.commit();
+    };
+    if (BULK_ROWS) shared.rows.init();
+#pragma unroll 1
+    for (int t = 0; t < AHEAD; ++t) copy(t, t);
+    __syncwarp();
+
+    const int sample = strip + threadIdx.x * OUTPUTS;  // this lane's first output
+    const bool writes = sample < task.width * CHANNELS;
+    sample_t* out = task.out + (y0 - (ROWS - 1)) * task.out_pitch + sample;
+    const sample_t* own = task.source + (y0 - (ROWS - 1) + task.y0) * task.source_pitch +
+                          task.x0 * CHANNELS + sample;
+    Sums sum = {};
+#pragma unroll 1
+    for (int t0 = 0; t0 < steps; t0 += UNROLL) {
+#pragma unroll
+        for (int u = 0; u < UNROLL; ++u) {
+            const int t = t0 + u;
+            if (u > 0 && t >= steps) break;
+            const int stage = UNROLL == STAGES ? u : t % STAGES;
+            const bool completes = t >= ROWS - 1 && writes;  // this source row, an output row
+            Outputs source = {};
+            if (SOURCE && completes) source = *(const Outputs*)own;
+
+            if (BULK_ROWS) shared.rows.template wait<AHEAD - 1>(stage, t / STAGES);
+            if (BULK_ROWS && edge.patches) {
+                sample_t* row = (sample_t*)shared.rows.data[stage];
+                edge.each(task, first, [&](int s, int at) {
+                    row[s] = at == INT_MIN ? border_value : row[at];
+                });
+                __syncwarp();
+            }
+#if CONVERT
+            float4* line = shared.line[UNROLL == STAGES ? u % 2 : t % 2];
+            convert((const Quad*)shared.rows.data[stage], line);
+            __syncwarp();
+            copy(t + STAGES, stage);
+#else
+            const float4* line = (const float4*)shared.rows.data[stage] + LEAD / 4;
+            __syncwarp();  // the row before is read: its stage is free
+            copy(t + STAGES - 1, (stage + STAGES - 1) % STAGES);
+#endif
+            accumulate(sum, line);
+            if (completes) *(Outputs*)out = finish_outputs(task, sum, source);
+            out += task.out_pitch;
+            own += task.source_pitch;
+        }
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
+{
+    __shared__ Shared shared;
+    const int strip = blockIdx.x % task.blocks_x * STRIP;
+    const int y0 = blockIdx.x / task.blocks_x * task.rows;
+    const int steps = min(task.rows, task.height - y0) + ROWS - 1;  // source rows to go through
+    const int top = y0 + task.y0 - task.anchor_y;                   // the first of them
+    const int first = strip + (task.x0 - LEFT) * CHANNELS - LEAD;   // its first copied sample
+
+    const Edge edge(task, first);
+    bool bulk = edge.left < edge.right &&
+                (task.border != CONSTANT || (top >= 0 && top + steps <= task.source_height));
+    if (bulk && edge.patches) {
+        edge.each(task, first, [&](int, int at) {
+            bulk &= at == INT_MIN || (at >= edge.left && at < edge.right);
+        });
+        bulk = __all_sync(~0u, bulk);
+    }
+    // Unrolled by STAGES, buffers have fixed addresses; too much code for the larger kernels.
+    constexpr int multiply_adds = KERNELS * OUTPUTS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS);
+    constexpr int unroll = multiply_adds <= 128 ? STAGES : 1;
+    if (bulk)
+        walk<true, unroll>(task, shared, edge, strip, y0, steps, top, first);
+    else
+        walk<false, 1>(task, shared, edge, strip, y0, steps, top, first);
+}

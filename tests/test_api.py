@@ -1,0 +1,104 @@
+"""The Python API: arrays of every layout in, arrays out, and errors that name the argument."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import traceback
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cudafilter
+from cudafilter.borders import Border
+from cudafilter.engines import Engine
+from cudafilter.errors import ParameterError
+from cudafilter.pixels import Pixels
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+
+
+def blurred(pixels: Pixels) -> Pixels:
+    return cudafilter.apply(pixels, "blur", sigma=1.5, engine="cpu")
+
+
+def read_only() -> Pixels:
+    pixels = PIXELS.copy()
+    pixels.flags.writeable = False
+    return pixels
+
+
+def in_a_larger_one() -> Pixels:
+    larger = np.zeros((40, 60, 3), np.uint8)
+    larger[::2, ::2] = PIXELS
+    return larger[::2, ::2]
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [np.asfortranarray(PIXELS), PIXELS[::-1, ::-1].copy()[::-1, ::-1], read_only(),
+     in_a_larger_one()],
+    ids=["column order", "turned view", "read-only", "strided"],
+)  # fmt: skip
+def test_the_layout_in_memory_makes_no_difference(pixels: Pixels) -> None:
+    out = blurred(pixels)
+    np.testing.assert_array_equal(out, blurred(PIXELS))
+    assert out.flags.c_contiguous
+    assert out.flags.writeable
+    np.testing.assert_array_equal(pixels, PIXELS)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_shape_and_type_stay(dtype: str) -> None:
+    pixels = PIXELS.astype(dtype)
+    assert blurred(pixels).dtype == dtype
+    np.testing.assert_array_equal(blurred(pixels[..., 1]), blurred(pixels)[..., 1])
+
+
+def test_an_open_engine_and_a_made_filter_will_do(cpu: Engine) -> None:
+    made = cudafilter.make("blur", sigma=1.5)
+    np.testing.assert_array_equal(cudafilter.apply(PIXELS, made, engine=cpu), blurred(PIXELS))
+    np.testing.assert_array_equal(cudafilter.apply(PIXELS, made, engine=cpu), blurred(PIXELS))
+
+
+def test_borders_by_name_or_with_a_value() -> None:
+    black = cudafilter.apply(PIXELS, "box", border="constant", engine="cpu")
+    white = cudafilter.apply(PIXELS, "box", border=Border("constant", 1.0), engine="cpu")
+    assert black[0, 0, 0] < white[0, 0, 0]
+    assert black[9, 9, 0] == white[9, 9, 0]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "filter", "extra", "names"),
+    [
+        (PIXELS.astype(np.float64), "blur", {}, "pixels"),
+        (PIXELS.astype(">u2"), "blur", {}, "pixels"),
+        (PIXELS > 9, "blur", {}, "pixels"),
+        (PIXELS[None], "blur", {}, "pixels"),
+        (PIXELS[:0], "blur", {}, "pixels"),
+        (np.zeros((4, 4, 5), np.uint8), "blur", {}, "pixels"),
+        ([[1, 2], [3, 4]], "blur", {}, "pixels"),
+        (None, "blur", {}, "pixels"),
+        (PIXELS, "blurr", {}, "filter"),
+        (PIXELS, "blur", {"sigmaa": 1}, "sigmaa"),
+        (PIXELS, "blur", {"sigma": "wide"}, "sigma"),
+        (PIXELS, cudafilter.make("blur"), {"sigma": 3}, "sigma"),
+        (PIXELS, "blur", {"border": "mirror"}, "border"),
+        (PIXELS, "blur", {"alpha": True}, "alpha"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    pixels: Any, filter: Any, extra: dict[str, Any], names: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        cudafilter.apply(pixels, filter, engine="cpu", **extra)
+    assert caught.value.parameter == names
+    assert f"parameter: {names}" in "".join(traceback.format_exception(caught.value))
+
+
+def test_importing_starts_nothing() -> None:
+    heavy = {"numpy", "cv2", "PIL", "pycuda", "torch", "click"}
+    code = f"import sys, cudafilter; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -76,6 +76,14 @@ struct Copies {
 #endif
     }
 
+    // A stage was written to by this lane: later copies must not be overtaken.
+    __device__ static __forceinline__ void patched()
+    {
+#if BULK
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+    }
+
     __device__ static __forceinline__ unsigned address(const void* shared)
     {
         return (unsigned)__cvta_generic_to_shared(shared);

@@ -213,7 +213,7 @@ __device__ __forceinline__ Outputs finish_outputs(
     for (int n = 0; n < OUTPUTS; ++n) {
         float combined = sum[0][0][n];
 #if KERNELS == 2
-        combined = sqrtf(combined * combined + sum[1][0][n] * sum[1][0][n]);
+        combined = magnitude(combined, sum[1][0][n]);
 #endif
         out.v[n] = to_sample(SOURCE ? finish(task, combined, source.v[n])
                                     : fmaf(task.gain, combined, task.bias));
@@ -224,8 +224,8 @@ __device__ __forceinline__ Outputs finish_outputs(
 
 // What lies left of column 0 or right of the last one in a strip's copied row.
 struct Edge {
-    int left, right;  // samples of a row that lie inside: left <= s < right
-    bool patches;     // whether any does not
+    int left, right;  // the samples that lie inside: left <= s < right
+    bool patches;     // whether a needed one does not
 
     __device__ __forceinline__ Edge(const Task& task, int first)
         : left(max(0, -first)), right(min(NEEDED, task.source_width * CHANNELS - first)),
@@ -233,14 +233,15 @@ struct Edge {
     {
     }
 
-    // Call use(s, from) for this lane's samples s outside; `from`: where in the strip's row, which
+    // Call use(s, at) for this lane's samples s outside; `at`: where in the strip's row, which
     // starts with sample `first` of the image's, the border reads them, or INT_MIN: its value.
     template <typename Use>
     __device__ __forceinline__ void each(const Task& task, int first, Use use) const
     {
-        for (int i = LEAD + threadIdx.x; i < NEEDED - max(0, right - left); i += 32) {
-            const int s = i < left ? i : i - left + max(left, right);
-            if (s >= NEEDED) break;
+        const int begin = max(left, LEAD), inside = max(0, right - begin);
+#pragma unroll 1
+        for (int i = LEAD + threadIdx.x; i < NEEDED - inside; i += 32) {
+            const int s = i < begin ? i : i + inside;
             const int sample = first + s + (CHANNELS << 20);  // no negative division
             const int x = border_index(
                 sample / CHANNELS - (1 << 20), task.source_width, task.border);
@@ -306,6 +307,7 @@ __device__ __forceinline__ void walk(
                 edge.each(task, first, [&](int s, int at) {
                     row[s] = at == INT_MIN ? border_value : row[at];
                 });
+                shared.rows.patched();
                 __syncwarp();
             }
 #if CONVERT

@@ -155,6 +155,8 @@ def prepare(
             f"the separable kernel needs kernels of rank 1; {filter.name}'s are not",
             hint="use --variant tiled or auto",
         )
+    if variant == "stream":
+        filter = stream.folded(filter, mode)
     streamed = stream.specialise(filter, sample, channels, mode) if variant == "stream" else {}
     if streamed is None:
         raise LimitError(

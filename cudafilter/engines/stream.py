@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
-from cudafilter.filter import Filter
+from cudafilter.filter import Filter, Kernel
 
 MAX_SUMS = 128
 """Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
@@ -17,6 +18,21 @@ START = 8
 
 REGISTERS = 65536
 """Registers of a multiprocessor, on every architecture since sm_75."""
+
+
+def folded(filter: Filter, mode: int) -> Filter:
+    """*filter* with gain and source_gain in the weights of a dense kernel, where that is the same.
+
+    The kernel then needs no second read of the source. A rank-1 kernel would lose its factors.
+    """
+    (kernel, *others) = filter.kernels
+    if others or mode or filter.threshold or not filter.source_gain or kernel.factors is not None:
+        return filter
+    weights = filter.gain * kernel.weights
+    weights[kernel.anchor] += filter.source_gain
+    return dataclasses.replace(
+        filter, kernels=(Kernel(weights, kernel.anchor),), gain=1.0, source_gain=0.0
+    )
 
 
 def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[str, int] | None:

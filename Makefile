@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := build/demo
 
-.PHONY: help demo test lint kernels bench cuda cuda-if-driver clean
+.PHONY: help demo test lint kernels sanitize bench cuda cuda-if-driver clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -32,6 +32,9 @@ lint: $(VENV)/installed-dev ## check style and types
 
 kernels: $(VENV)/installed ## compile every kernel for every GPU generation
 	$(BIN)/python tools/kernels.py
+
+sanitize: $(VENV)/installed-test cuda-if-driver ## run every kernel under compute-sanitizer
+	$(BIN)/python tools/sanitize.py memcheck racecheck
 
 bench: $(VENV)/installed cuda-if-driver ## time every engine and variant
 	$(BIN)/cudafilter bench

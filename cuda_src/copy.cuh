@@ -1,19 +1,19 @@
-// Rows copied to shared memory in the background, some rows ahead of the one at work.
+// Rows copied to shared memory in the background, a group of them ahead of the one at work.
 //
-// On sm_90 and later one lane starts a bulk copy of the whole row and an mbarrier tells when it
-// has arrived; before that each lane copies its share with cp.async. Both are for one warp.
+// On sm_90 and later a lane starts the bulk copy of a whole row and an mbarrier tells when all rows
+// of a group have arrived; before that all lanes copy their shares with cp.async. For one warp.
 #pragma once
 
 #include <cuda_pipeline.h>
 
 #define BULK (__CUDA_ARCH__ >= 900)
 
-// STAGES buffers of BYTES each, % 16 == 0, used in turn: stage t % STAGES for row t.
-template <int STAGES, int BYTES>
+// Two groups of COUNT rows of BYTES each, % 16 == 0, used in turn.
+template <int COUNT, int BYTES>
 struct Copies {
-    alignas(16) unsigned char data[STAGES][BYTES];
+    alignas(16) unsigned char data[2][COUNT][BYTES];
 #if BULK
-    unsigned long long arrived[STAGES];
+    unsigned long long arrived[2];
 #endif
 
     // Before the first start(); ends in a warp-level sync.
@@ -21,63 +21,57 @@ struct Copies {
     {
 #if BULK
         if (threadIdx.x == 0) {
-            for (int stage = 0; stage < STAGES; ++stage)
-                asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(address(arrived + stage)));
+            for (int half = 0; half < 2; ++half)
+                asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(address(arrived + half)));
             asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         }
         __syncwarp();
 #endif
     }
 
-    // Start the copy of `bytes` from global memory to `at` in a stage, all % 16 == 0. All lanes are
-    // done with the stage.
-    __device__ __forceinline__ void start(int stage, int at, const void* from, int bytes)
+    // Start the copies of `rows` rows, 0 to COUNT, of `bytes` each to `at` in their buffers, both
+    // % 16 == 0; from(i) tells where row i is in global memory. All lanes are done with the half.
+    template <typename From>
+    __device__ __forceinline__ void start(int half, int rows, int at, int bytes, From from)
     {
 #if BULK
         if (threadIdx.x == 0)
+            asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;"
+                         ::"r"(address(arrived + half)), "r"(rows * bytes) : "memory");
+        if ((int)threadIdx.x < rows)
             asm volatile(
-                "mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;\n"
                 "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
-                " [%2], [%3], %1, [%0];"
-                ::"r"(address(arrived + stage)), "r"(bytes), "r"(address(data[stage] + at)),
-                "l"(from) : "memory");
+                " [%0], [%1], %2, [%3];"
+                ::"r"(address(data[half][threadIdx.x] + at)), "l"(from(threadIdx.x)), "r"(bytes),
+                "r"(address(arrived + half)) : "memory");
 #else
-#pragma unroll
-        for (int i = 0; i < BYTES; i += 512) {
-            const int offset = 16 * threadIdx.x + i;
-            if (offset < bytes)
-                __pipeline_memcpy_async(data[stage] + at + offset,
-                                        (const unsigned char*)from + offset, 16);
+#pragma unroll 1
+        for (int i = 0; i < rows; ++i) {
+            const unsigned char* row = (const unsigned char*)from(i);
+            for (int offset = 16 * threadIdx.x; offset < bytes; offset += 512)
+                __pipeline_memcpy_async(data[half][i] + at + offset, row + offset, 16);
         }
-#endif
-    }
-
-    // Close the group of row t, started or not. No-op with bulk copies.
-    __device__ __forceinline__ void commit()
-    {
-#if !BULK
         __pipeline_commit();
 #endif
     }
 
-    // Wait for row t = round * STAGES + stage, when the rows up to t + AHEAD are committed.
-    template <int AHEAD>
-    __device__ __forceinline__ void wait(int stage, int round)
+    // Wait for the `use`th group in this half, 0, 1, ...; the other half's may be under way.
+    __device__ __forceinline__ void wait(int half, int use)
     {
 #if BULK
         asm volatile(
             "{\n.reg .pred done;\n"
             "again_%=: mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
             "@!done bra again_%=;\n}"
-            ::"r"(address(arrived + stage)), "r"(round & 1) : "memory");
+            ::"r"(address(arrived + half)), "r"(use & 1) : "memory");
 #else
-        __pipeline_wait_prior(AHEAD);
+        __pipeline_wait_prior(1);
         __syncwarp();
 #endif
     }
 
-    // A stage was written to by this lane: later copies must not be overtaken.
-    __device__ static __forceinline__ void patched()
+    // This lane wrote to a buffer itself: later copies must not be overtaken.
+    __device__ static __forceinline__ void wrote()
     {
 #if BULK
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

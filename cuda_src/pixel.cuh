@@ -35,7 +35,7 @@ struct Task {
     int anchor_x, anchor_y;
     int border;
     int blocks_x;            // blocks side by side; blockIdx.x counts on through all rows of them
-    int rows;                // output rows a block (stream)
+    int rows, columns;       // output pixels a block, down (stream, box) and across (box)
     float border_value;      // native units, as are bias and threshold
     float gain, source_gain, bias, threshold;
     float weight_sum[2];

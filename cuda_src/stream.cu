@@ -3,7 +3,7 @@
 //
 // A warp owns a strip of 32 * OUTPUTS samples, each lane OUTPUTS neighbouring ones, and walks down
 // task.rows output rows. For every source row it
-//   1. has the raw samples in shared memory already: copies run some rows ahead (copy.cuh);
+//   1. has the raw samples in shared memory already: copies run a few rows ahead (copy.cuh);
 //   2. converts (and premultiplies) them into a line of floats, each sample once;
 //   3. reads from the line the taps of its outputs;
 //   4. adds the row's share to the ROWS output rows that it is a tap of. Those sums live in
@@ -17,8 +17,8 @@
 // they can (class Edge); only where they cannot is each sample fetched by itself.
 //
 // Macros besides pixel.cuh's: RANK1, ROWS, COLUMNS (the kernel), LEFT (its anchor's column),
-// OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source),
-// BLOCKS (resident warps a multiprocessor to compile for).
+// OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source), SCALE (else gain is 1 and bias 0),
+// TAPS (which weights are not 0), BLOCKS (resident warps a multiprocessor to compile for).
 // Launch: a block is one warp; task.blocks_x blocks side by side, then down, task.rows rows each.
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
 // Loaded by engines/cuda.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
@@ -35,10 +35,17 @@
 #define NEEDED (LEAD + STRIP + (COLUMNS - 1) * CHANNELS)    // samples copied before the last tap
 #define COPIED ((NEEDED * (int)sizeof(sample_t) + 15) / 16 * 16)  // bytes
 #define CONVERT (SAMPLE != 2 || ALPHA)                      // else the line is the copied row
-#define AHEAD (CONVERT ? STAGES : STAGES - 1)               // rows copied ahead
-#define STAGES 4
+#define GROUP 4                                             // rows copied together
 
-__constant__ float weights[KERNELS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS)];
+
+// Whether weights[i] is not 0, as far as the compiler is told: TAPS has a bit for each, up to 62.
+#define WEIGHTS (KERNELS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS))
+__device__ __forceinline__ constexpr bool counts(int i)
+{
+    return WEIGHTS > 62 || ((long long)TAPS >> i % 62 & 1);
+}
+
+__constant__ float weights[WEIGHTS];
 
 // weights[i], i known when compiled. A plain read is hoisted out of the loop over rows by the
 // compiler: all weights then sit in registers, or spill.
@@ -53,6 +60,10 @@ __device__ __forceinline__ float weight(int i)
 // A line is float4s, the quads of a row. Its first one holds the first tap, LEAD % 4 floats in.
 #define LINE_QUADS ((NEEDED - LEAD / 4 * 4 + 3) / 4)
 
+// Samples after all full rounds of quads, if they are few.
+#define LEFT_OVER (NEEDED - LEAD / 4 * 4 - LINE_QUADS / 32 * 128)
+#define REST (!ALPHA && LINE_QUADS % 32 && LEFT_OVER <= 32 ? LEFT_OVER : 0)
+
 // Where quad q of a line lies. With OUTPUTS = 8 lanes would read every other quad and meet in half
 // of the banks: even and odd quads lie apart then. A copied row lies as it is.
 #define APART (OUTPUTS == 8 && CONVERT)
@@ -60,14 +71,14 @@ __device__ __forceinline__ float weight(int i)
 __device__ __forceinline__ unsigned place(unsigned q) { return APART ? q % 2 * HALF + q / 2 : q; }
 
 struct Shared {
-    Copies<STAGES, COPIED> rows;
+    Copies<GROUP, COPIED> rows;
 #if CONVERT
     float4 line[2][APART ? 2 * HALF : LINE_QUADS];
 #endif
 };
 
-#define BYTES (OUTPUTS * sizeof(sample_t))
-struct __align__(BYTES % 16 == 0 ? 16 : BYTES % 8 == 0 ? 8 : BYTES % 4 == 0 ? 4 : sizeof(sample_t))
+#define OUT_BYTES (OUTPUTS * sizeof(sample_t))
+struct __align__(OUT_BYTES % 16 == 0 ? 16 : OUT_BYTES % 8 == 0 ? 8 : OUT_BYTES % 4 == 0 ? 4 : sizeof(sample_t))
 Outputs {
     sample_t v[OUTPUTS];
 };
@@ -101,7 +112,7 @@ __device__ __forceinline__ float4 to_floats(const Quad& quad)
 __device__ __forceinline__ void convert(const Quad* raw, float4* line)
 {
 #pragma unroll
-    for (int i = 0; i < (LINE_QUADS + 31) / 32; ++i) {
+    for (int i = 0; i < (REST ? LINE_QUADS / 32 : (LINE_QUADS + 31) / 32); ++i) {
         const unsigned q = threadIdx.x + 32 * i;
         if (32 * i + 32 > LINE_QUADS && q >= LINE_QUADS) break;
         float4 value = to_floats(raw[LEAD / 4 + q]);
@@ -111,6 +122,10 @@ __device__ __forceinline__ void convert(const Quad* raw, float4* line)
         value.x *= value.y, value.z *= value.w;
 #endif
         line[place(q)] = value;
+    }
+    if (REST && (int)threadIdx.x < REST) {  // a sample each costs less than another round of quads
+        const unsigned s = LINE_QUADS / 32 * 128 + threadIdx.x;
+        ((float*)&line[place(s / 4)])[s % 4] = (float)((const sample_t*)raw)[LEAD / 4 * 4 + s];
     }
 }
 
@@ -155,38 +170,49 @@ __device__ __forceinline__ void accumulate(Sums& sum, const float4* line)
         for (int k = 0; k < KERNELS; ++k)
 #pragma unroll
             for (int n = 0; n < OUTPUTS; ++n)
-                if (p >= n && (p - n) % CHANNELS == 0 && (p - n) / CHANNELS < COLUMNS)
-                    across[k][n] = fmaf(weight(k * (ROWS + COLUMNS) + ROWS + (p - n) / CHANNELS),
-                                        value, across[k][n]);
+                if (p >= n && (p - n) % CHANNELS == 0 && (p - n) / CHANNELS < COLUMNS) {
+                    const int i = k * (ROWS + COLUMNS) + ROWS + (p - n) / CHANNELS;
+                    if (counts(i)) across[k][n] = fmaf(weight(i), value, across[k][n]);
+                }
     });
 #pragma unroll
     for (int k = 0; k < KERNELS; ++k)
 #pragma unroll
-        for (int i = 0; i < ROWS; ++i)
+        for (int i = 0; i < ROWS; ++i) {
+            const int w = k * (ROWS + COLUMNS) + ROWS - 1 - i;
 #pragma unroll
-            for (int n = 0; n < OUTPUTS; ++n)
-                sum[k][i][n] = fmaf(weight(k * (ROWS + COLUMNS) + ROWS - 1 - i), across[k][n],
-                                    i + 1 < ROWS ? sum[k][(i + 1) % ROWS][n] : 0.0f);
+            for (int n = 0; n < OUTPUTS; ++n) {
+                const float so_far = i + 1 < ROWS ? sum[k][(i + 1) % ROWS][n] : 0.0f;
+                sum[k][i][n] = counts(w) ? fmaf(weight(w), across[k][n], so_far) : so_far;
+            }
+        }
 }
 #else
 __device__ __forceinline__ void accumulate(Sums& sum, const float4* line)
 {
     float span[SPAN];
     each_tap(line, [&](int p, float value) { span[p] = value; });
+    // A sum a row, where uint16 needs it: rounding errors then grow with the rows' length only.
+    constexpr bool by_row = SAMPLE == 1 && ROWS * COLUMNS > 64;
 #pragma unroll
     for (int k = 0; k < KERNELS; ++k)
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
-            float across[OUTPUTS] = {};  // a sum a row: rounding errors grow with its length
-#pragma unroll
-            for (int j = 0; j < COLUMNS; ++j)
-#pragma unroll
-                for (int n = 0; n < OUTPUTS; ++n)
-                    across[n] = fmaf(weight((k * ROWS + ROWS - 1 - i) * COLUMNS + j),
-                                     span[n + j * CHANNELS], across[n]);
+            float across[OUTPUTS];
 #pragma unroll
             for (int n = 0; n < OUTPUTS; ++n)
-                sum[k][i][n] = across[n] + (i + 1 < ROWS ? sum[k][(i + 1) % ROWS][n] : 0.0f);
+                across[n] = by_row || i + 1 == ROWS ? 0.0f : sum[k][(i + 1) % ROWS][n];
+#pragma unroll
+            for (int j = 0; j < COLUMNS; ++j) {
+                const int w = (k * ROWS + ROWS - 1 - i) * COLUMNS + j;
+#pragma unroll
+                for (int n = 0; n < OUTPUTS; ++n)
+                    if (counts(w)) across[n] = fmaf(weight(w), span[n + j * CHANNELS], across[n]);
+            }
+#pragma unroll
+            for (int n = 0; n < OUTPUTS; ++n)
+                sum[k][i][n] =
+                    by_row && i + 1 < ROWS ? across[n] + sum[k][(i + 1) % ROWS][n] : across[n];
         }
 }
 #endif
@@ -215,8 +241,11 @@ __device__ __forceinline__ Outputs finish_outputs(
 #if KERNELS == 2
         combined = magnitude(combined, sum[1][0][n]);
 #endif
-        out.v[n] = to_sample(SOURCE ? finish(task, combined, source.v[n])
-                                    : fmaf(task.gain, combined, task.bias));
+        if (SOURCE)
+            combined = finish(task, combined, source.v[n]);
+        else if (SCALE)
+            combined = fmaf(task.gain, combined, task.bias);
+        out.v[n] = to_sample(combined);
     }
 #endif
     return out;
@@ -250,84 +279,6 @@ struct Edge {
     }
 };
 
-// Walk down one block. BULK: rows are copied, and patched; else fetched sample by sample.
-template <bool BULK_ROWS, int UNROLL>
-__device__ __forceinline__ void walk(
-    const Task& task, Shared& shared, const Edge& edge, int strip, int y0, int steps, int top,
-    int first)
-{
-    const bool rows_inside = top >= 0 && top + steps <= task.source_height;
-    const sample_t border_value = (sample_t)task.border_value;
-    const int bytes = (edge.right - edge.left) * (int)sizeof(sample_t) + 15 & ~15;
-
-    // Bring row t of the walk to a stage.
-    auto copy = [&](int t, int stage) {
-        if (t < steps) {
-            const int row = rows_inside
-                ? top + t : border_index(top + t, task.source_height, task.border);
-            const sample_t* from = task.source + row * task.source_pitch + first;
-            if (BULK_ROWS) {
-                shared.rows.start(stage, edge.left * sizeof(sample_t), from + edge.left, bytes);
-            } else {
-                sample_t* to = (sample_t*)shared.rows.data[stage];
-                for (int s = edge.left + threadIdx.x; s < edge.right; s += 32)
-                    to[s] = row < 0 ? border_value : from[s];
-                edge.each(task, first, [&](int s, int at) {
-                    to[s] = row < 0 || at == INT_MIN ? border_value : from[at];
-                });
-            }
-        }
-        if (BULK_ROWS) shared.rows.commit();
-    };
-    if (BULK_ROWS) shared.rows.init();
-#pragma unroll 1
-    for (int t = 0; t < AHEAD; ++t) copy(t, t);
-    __syncwarp();
-
-    const int sample = strip + threadIdx.x * OUTPUTS;  // this lane's first output
-    const bool writes = sample < task.width * CHANNELS;
-    sample_t* out = task.out + (y0 - (ROWS - 1)) * task.out_pitch + sample;
-    const sample_t* own = task.source + (y0 - (ROWS - 1) + task.y0) * task.source_pitch +
-                          task.x0 * CHANNELS + sample;
-    Sums sum = {};
-#pragma unroll 1
-    for (int t0 = 0; t0 < steps; t0 += UNROLL) {
-#pragma unroll
-        for (int u = 0; u < UNROLL; ++u) {
-            const int t = t0 + u;
-            if (u > 0 && t >= steps) break;
-            const int stage = UNROLL == STAGES ? u : t % STAGES;
-            const bool completes = t >= ROWS - 1 && writes;  // this source row, an output row
-            Outputs source = {};
-            if (SOURCE && completes) source = *(const Outputs*)own;
-
-            if (BULK_ROWS) shared.rows.template wait<AHEAD - 1>(stage, t / STAGES);
-            if (BULK_ROWS && edge.patches) {
-                sample_t* row = (sample_t*)shared.rows.data[stage];
-                edge.each(task, first, [&](int s, int at) {
-                    row[s] = at == INT_MIN ? border_value : row[at];
-                });
-                shared.rows.patched();
-                __syncwarp();
-            }
-#if CONVERT
-            float4* line = shared.line[UNROLL == STAGES ? u % 2 : t % 2];
-            convert((const Quad*)shared.rows.data[stage], line);
-            __syncwarp();
-            copy(t + STAGES, stage);
-#else
-            const float4* line = (const float4*)shared.rows.data[stage] + LEAD / 4;
-            __syncwarp();  // the row before is read: its stage is free
-            copy(t + STAGES - 1, (stage + STAGES - 1) % STAGES);
-#endif
-            accumulate(sum, line);
-            if (completes) *(Outputs*)out = finish_outputs(task, sum, source);
-            out += task.out_pitch;
-            own += task.source_pitch;
-        }
-    }
-}
-
 extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
 {
     __shared__ Shared shared;
@@ -337,20 +288,92 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
     const int top = y0 + task.y0 - task.anchor_y;                   // the first of them
     const int first = strip + (task.x0 - LEFT) * CHANNELS - LEAD;   // its first copied sample
 
+    // Rows are copied, and patched, unless a border reads from elsewhere; then each sample is
+    // fetched by itself.
     const Edge edge(task, first);
-    bool bulk = edge.left < edge.right &&
-                (task.border != CONSTANT || (top >= 0 && top + steps <= task.source_height));
-    if (bulk && edge.patches) {
+    bool copied = edge.left < edge.right &&
+                  (task.border != CONSTANT || (top >= 0 && top + steps <= task.source_height));
+    if (copied && edge.patches) {
         edge.each(task, first, [&](int, int at) {
-            bulk &= at == INT_MIN || (at >= edge.left && at < edge.right);
+            copied &= at == INT_MIN || (at >= edge.left && at < edge.right);
         });
-        bulk = __all_sync(~0u, bulk);
+        copied = __all_sync(~0u, copied);
     }
-    // Unrolled by STAGES, buffers have fixed addresses; too much code for the larger kernels.
-    constexpr int multiply_adds = KERNELS * OUTPUTS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS);
-    constexpr int unroll = multiply_adds <= 128 ? STAGES : 1;
-    if (bulk)
-        walk<true, unroll>(task, shared, edge, strip, y0, steps, top, first);
-    else
-        walk<false, 1>(task, shared, edge, strip, y0, steps, top, first);
+    const bool rows_inside = top >= 0 && top + steps <= task.source_height;
+    const sample_t border_value = (sample_t)task.border_value;
+    const int bytes = (edge.right - edge.left) * (int)sizeof(sample_t) + 15 & ~15;
+
+    // Bring the GROUP rows from row t of the walk on to a half of the buffers.
+    auto copy = [&](int t, int half) {
+        auto source_row = [&](int i) {
+            const int row = top + t + i;
+            return rows_inside ? row : border_index(row, task.source_height, task.border);
+        };
+        const int rows = max(0, min(GROUP, steps - t));
+        if (copied) {
+            shared.rows.start(half, rows, edge.left * sizeof(sample_t), bytes, [&](int i) {
+                return task.source + source_row(i) * task.source_pitch + first + edge.left;
+            });
+        } else {
+#pragma unroll 1
+            for (int i = 0; i < rows; ++i) {
+                const int row = source_row(i);
+                const sample_t* from = task.source + row * task.source_pitch + first;
+                sample_t* to = (sample_t*)shared.rows.data[half][i];
+                for (int s = edge.left + threadIdx.x; s < edge.right; s += 32)
+                    to[s] = row < 0 ? border_value : from[s];
+                edge.each(task, first, [&](int s, int at) {
+                    to[s] = row < 0 || at == INT_MIN ? border_value : from[at];
+                });
+            }
+        }
+    };
+    if (copied) shared.rows.init();
+    copy(0, 0);
+    copy(GROUP, 1);
+
+    const int sample = strip + threadIdx.x * OUTPUTS;  // this lane's first output
+    const bool writes = sample < task.width * CHANNELS;
+    sample_t* out = task.out + (y0 - (ROWS - 1)) * task.out_pitch + sample;
+    const sample_t* own = task.source + (y0 - (ROWS - 1) + task.y0) * task.source_pitch +
+                          task.x0 * CHANNELS + sample;
+    // Unrolled, rows have fixed addresses in their group; too much code for large kernels.
+    constexpr int unroll = OUTPUTS * WEIGHTS <= 128 ? GROUP : 1;
+    Sums sum = {};
+#pragma unroll 1
+    for (int t0 = 0; t0 < steps; t0 += GROUP) {
+        const int half = t0 / GROUP % 2;
+        if (copied) shared.rows.wait(half, t0 / GROUP / 2);
+        __syncwarp();
+#pragma unroll unroll
+        for (int u = 0; u < GROUP; ++u) {
+            const int t = t0 + u;
+            if (t >= steps) break;
+            const bool completes = t >= ROWS - 1 && writes;  // this source row, an output row
+            Outputs source = {};
+            if (SOURCE && completes) source = *(const Outputs*)own;
+
+            sample_t* row = (sample_t*)shared.rows.data[half][u];
+            if (copied && edge.patches) {
+                edge.each(task, first, [&](int s, int at) {
+                    row[s] = at == INT_MIN ? border_value : row[at];
+                });
+                shared.rows.wrote();
+                __syncwarp();
+            }
+#if CONVERT
+            float4* line = shared.line[u % 2];
+            convert((const Quad*)row, line);
+            __syncwarp();
+#else
+            const float4* line = (const float4*)row + LEAD / 4;
+#endif
+            accumulate(sum, line);
+            if (completes) *(Outputs*)out = finish_outputs(task, sum, source);
+            out += task.out_pitch;
+            own += task.source_pitch;
+        }
+        __syncwarp();  // this half is read by all
+        copy(t0 + 2 * GROUP, half);
+    }
 }

@@ -14,7 +14,7 @@ from cudafilter.errors import ParameterError
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
-VARIANTS: tuple[str, ...] = ("auto", "vanilla", "constant", "tiled", "separable", "stream")
+VARIANTS: tuple[str, ...] = ("auto", "vanilla", "constant", "tiled", "separable", "stream", "box")
 EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
 """What to do about outputs that are there already."""
 

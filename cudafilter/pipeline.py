@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import traceback
@@ -86,9 +85,9 @@ class Record:
 
 def default_threads() -> int:
     """One thread a core that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    from cudafilter.engines.cpu import cores  # OpenCV: loaded only where the number is not given
+
+    return cores()
 
 
 def run(

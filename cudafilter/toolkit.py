@@ -142,7 +142,6 @@ def driver_version() -> tuple[int, int] | None:
 
 def missing() -> list[Missing]:
     """What the CUDA engine lacks on this machine, and what mends each; empty if nothing."""
-    install = f"{sys.executable} -m cudafilter.install_cuda"
     lacking = []
     driver = driver_version()
     if driver is None and Path("/proc/driver/nvidia").exists():
@@ -162,11 +161,9 @@ def missing() -> list[Missing]:
             )
         )
     if importlib.util.find_spec("pycuda") is None:
-        lacking.append(Missing("PyCUDA is not installed", install))
+        lacking.append(Missing("PyCUDA is not installed", _install()))
     toolkit = find_toolkit()
-    if toolkit is None:
-        lacking.append(Missing("no CUDA compiler (nvcc with its headers)", install))
-    elif driver and toolkit.version and toolkit.version[0] > driver[0]:
+    if toolkit and driver and toolkit.version and toolkit.version[0] > driver[0]:
         lacking.append(
             Missing(
                 f"the driver runs CUDA up to {driver[0]}.{driver[1]}, but the toolkit in"
@@ -174,6 +171,14 @@ def missing() -> list[Missing]:
                 f"update the driver, or set CUDA_ROOT to a CUDA {driver[0]} toolkit",
             )
         )
+    return lacking + missing_compiler()
+
+
+def missing_compiler() -> list[Missing]:
+    """Of missing(), what compiling kernels needs: no GPU, and none of what drives it."""
+    lacking = []
+    if find_toolkit() is None:
+        lacking.append(Missing("no CUDA compiler (nvcc with its headers)", _install()))
     if not has_host_compiler():
         lacking.append(
             Missing(
@@ -184,6 +189,11 @@ def missing() -> list[Missing]:
             )
         )
     return lacking
+
+
+def _install() -> str:
+    """The command that installs PyCUDA and a compiler."""
+    return f"{sys.executable} -m cudafilter.install_cuda"
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:

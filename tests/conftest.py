@@ -11,7 +11,11 @@ from cudafilter.catalogue import VARIANTS
 from cudafilter.engines import Engine, open_engine
 from cudafilter.errors import EngineUnavailable
 
-CUDA = [pytest.param(f"cuda-{variant}", marks=pytest.mark.gpu) for variant in VARIANTS]
+CUDA = [
+    pytest.param(f"cuda-{variant}", marks=pytest.mark.gpu)
+    for variant in VARIANTS
+    if variant != "box"  # for box filters alone: test_engines.test_box
+]
 
 
 @functools.cache

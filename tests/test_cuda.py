@@ -77,8 +77,11 @@ def test_launch_limits() -> None:
         (make("blur", sigma=15), "stream"),
         (make("blur", sigma=100), "separable"),
         (make("sobel"), "stream"),
+        (make("box"), "stream"),
+        (make("box", radius=50), "box"),
+        (make("box", radius=500), "separable"),
         (make("kernel", weights=np.random.default_rng(0).random((31, 31))), "stream"),
-        (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "tiled"),
+        (make("kernel", weights=np.random.default_rng(0).random((65, 65))), "tiled"),
     ],
 )
 def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:
@@ -98,7 +101,7 @@ def test_task_layout_is_that_of_the_struct() -> None:
     struct = header[header.index("struct Task {") : header.index("struct Pixel")]
     names = re.findall(r"(\w+)(?:\[2\])?[,;]", re.sub("//.*", "", struct))
     assert names == [name for name, *_ in launch.Task._fields_]
-    assert launch.Task.weight_sum.offset == 4 * 8 + 13 * 4 + 5 * 4
+    assert launch.Task.weight_sum.offset == 4 * 8 + 14 * 4 + 5 * 4
 
 
 @pytest.mark.gpu

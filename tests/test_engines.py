@@ -24,6 +24,7 @@ FILTERS = {
     "blur wider than the image": make("blur", sigma=9),
     "blur radius 0": make("blur", radius=0),
     "box": make("box", radius=3),
+    "box wider than the image": make("box", radius=20),
     "sharpen": make("sharpen", amount=0.7),
     "unsharp": make("unsharp", sigma=1, amount=2, threshold=0.02),
     "sobel": make("sobel"),
@@ -86,6 +87,23 @@ def test_large_kernels(engine: Engine, dtype: str) -> None:
 @pytest.mark.parametrize(("height", "width"), [(70_001, 3), (3, 70_001)])
 def test_long_sides(engine: Engine, height: int, width: int) -> None:
     assert_agrees(engine, random_pixels((height, width, 1), "uint8"), make("blur", sigma=1))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_box(dtype: str, channels: int, border: Border) -> None:
+    from cudafilter.engines.cuda import CudaEngine
+
+    engine = CudaEngine(variant="box")
+    for shape in [*SHAPES, (5, 4500), (300, 40), (131, 1100)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        for radius in (0, 1, 7, 50, 127):
+            assert_agrees(engine, pixels, make("box", radius=radius), border)
+        even = make("kernel", weights=np.full((4, 6), 2.5), normalize=True, bias=0.1)
+        assert_agrees(engine, pixels, even, border)
+    engine.close()
 
 
 def test_real_gradients_and_plateaus(engine: Engine) -> None:

@@ -2,6 +2,8 @@
 
 make kernels            all specialisations for one architecture, a choice for the others
 python tools/kernels.py --all   all specialisations for all architectures
+
+A variant that is compiled for each kernel size: those for common filters and for large ones.
 """
 
 from __future__ import annotations
@@ -13,13 +15,31 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import numpy as np
+
+from cudafilter.catalogue import VARIANTS
 from cudafilter.engines import launch
 from cudafilter.engines.nvcc import compile_cubin
+from cudafilter.filter import make
 from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 COMPLETE = "sm_90"
-"""The architecture that every specialisation is compiled for; others get every third one."""
+"""The architecture that every specialisation is compiled for; others get every STRIDE-th one."""
+
+STRIDE = 5
+"""No divisor of the sample types times the layouts, so that every one of them is met."""
+
+KERNELS = [variant for variant in VARIANTS if variant != "auto"]
+
+
+def large() -> list[dict[str, int]]:
+    """Specialisations of ``stream`` for filters near its limits, where registers are short."""
+    rng = np.random.default_rng(0)
+    filters = [make("blur", sigma=10), make("unsharp", sigma=5), make("unsharp", sigma=7)]
+    for rows, columns in ((7, 7), (15, 15), (31, 31), (15, 3), (3, 15), (1, 61), (61, 1)):
+        filters.append(make("kernel", weights=rng.random((rows, columns)) - 0.5))
+    return [defines for _, defines in launch.kernels_for(filters, "stream")]
 
 
 class Usage(NamedTuple):
@@ -35,10 +55,13 @@ class Usage(NamedTuple):
 
 
 def work(every: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
-    for variant in launch.SHAPES:
+    for variant in KERNELS:
+        every_one = list(launch.specialisations(variant))
+        if variant == "stream":
+            every_one += (defines for defines in large() if defines not in every_one)
         for arch in ARCHITECTURES:
-            for i, defines in enumerate(launch.specialisations(variant)):
-                if every or arch == COMPLETE or i % 3 == 0:
+            for i, defines in enumerate(every_one):
+                if every or arch == COMPLETE or i % STRIDE == 0:
                     yield variant, arch, defines
 
 
@@ -71,7 +94,7 @@ def main() -> int:
     print(
         f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}"
     )
-    for variant in launch.SHAPES:
+    for variant in KERNELS:
         for arch in ARCHITECTURES:
             group = [u for u in usages if (u.variant, u.arch) == (variant, arch)]
             registers = [u.registers for u in group]

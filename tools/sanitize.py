@@ -1,4 +1,7 @@
-"""A small run of every kernel variant, to be put under compute-sanitizer (see `make sanitize`).
+"""A small run of every kernel variant, for NVIDIA's compute-sanitizer.
+
+python tools/sanitize.py                       the run itself
+python tools/sanitize.py memcheck racecheck    under each of these tools (make sanitize)
 
 Odd sizes, all types, layouts and borders, a kernel larger than a chunk. Small images: racecheck
 takes a thousand times the kernel's own time.
@@ -6,6 +9,8 @@ takes a thousand times the kernel's own time.
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,12 +20,36 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter.catalogue import VARIANTS
-from cudafilter.engines.cuda import CudaEngine
+from cudafilter.engines.cuda import CudaEngine, devices
+from cudafilter.errors import EngineUnavailable
 from cudafilter.filter import make
 from cudafilter.pixels import DTYPES
+from cudafilter.toolkit import find_toolkit
 
 
-def main() -> None:
+def sanitize(tools: list[str]) -> int:
+    """This program under each of *tools*; 1 if one found a fault, 0 too where none can run."""
+    try:
+        devices()
+    except EngineUnavailable as reason:
+        print(f"sanitize: skipped, {reason}")
+        return 0
+    toolkit = find_toolkit()
+    program = shutil.which("compute-sanitizer") or (
+        toolkit and shutil.which("compute-sanitizer", path=toolkit.root / "bin")
+    )
+    if not program:
+        print("sanitize: skipped, no compute-sanitizer on PATH or in the CUDA toolkit")
+        return 0
+    faulty = False
+    for tool in tools:
+        print(f"sanitize: {tool}", flush=True)
+        command = [program, "--tool", tool, "--error-exitcode", "1", sys.executable, __file__]
+        faulty |= subprocess.run(command, check=False).returncode != 0
+    return int(faulty)
+
+
+def run() -> None:
     weights = np.random.default_rng(0).random((18, 5))
     filters = [
         make("blur", sigma=1),
@@ -46,4 +75,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) > 1:
+        sys.exit(sanitize(sys.argv[1:]))
+    run()

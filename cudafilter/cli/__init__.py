@@ -18,11 +18,17 @@ from cudafilter import __version__
 from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli.bench import bench
 from cudafilter.cli.command import INTERRUPTED, exit_code
+from cudafilter.cli.compile import compile_command
 from cudafilter.cli.filter import filter_command
 from cudafilter.cli.filters import filters
 from cudafilter.cli.info import info
 
-_OTHERS: dict[str, click.Command] = {"filters": filters, "info": info, "bench": bench}
+_OTHERS: dict[str, click.Command] = {
+    "filters": filters,
+    "info": info,
+    "bench": bench,
+    "compile": compile_command,
+}
 
 
 class App(click.Group):

@@ -120,7 +120,7 @@ def shared() -> Sections:
                 metavar="FILE",
                 help="Write a JSON line an image: sizes, times, error ('-' is stdout).",
             ),
-            click.Option(["-q", "--quiet"], is_flag=True, help="Tell errors only."),
+            quiet(),
             click.Option(["-v", "--verbose"], is_flag=True, help="Tell more of each image."),
             debug(),
         ],
@@ -157,6 +157,11 @@ def engine(about_engine: str, about_variant: str) -> list[click.Option]:
 def as_json() -> click.Option:
     """``--json``, which the commands that tell things have."""
     return click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
+
+
+def quiet() -> click.Option:
+    """``--quiet``, for commands that tell what they do."""
+    return click.Option(["-q", "--quiet"], is_flag=True, help="Tell errors only.")
 
 
 def debug() -> click.Option:

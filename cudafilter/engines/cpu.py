@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import cast
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.borders import Border, extract
+from cudafilter.borders import Border, border_index, extract
 from cudafilter.errors import EngineError
-from cudafilter.filter import Filter, Kernel
+from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels
 
-BAND_BYTES = 1 << 20
-"""Size of a band in its working type: the passes over it then stay in a core's cache."""
+BAND_BYTES = 5 << 20
+"""Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system
+for huge pages, which it gives far faster than small ones."""
+
+LONG = 128
+"""Taps along an axis from which two 1-D passes beat sepFilter2D, whose cost per tap grows."""
+
+Work = npt.NDArray[np.floating]
+Index = npt.NDArray[np.intp]
+Correlate = Callable[[Work, Weights, tuple[int, int]], Work]
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-Work = npt.NDArray[np.floating]
 
 
 class CpuEngine:
@@ -40,7 +47,7 @@ class CpuEngine:
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note
-        self._threads = threads or _cores()
+        self._threads = threads or cores()
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="cpu-engine")
         self.title = f"cpu: OpenCV {cv2.__version__}, {self._threads} threads"
 
@@ -52,14 +59,20 @@ class CpuEngine:
         height, width, channels = pixels.shape
         out = np.empty_like(pixels)
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
+        filter = fold(filter, height, width, border)
         above, below, left, right = filter.reach
+        span, columns = (-left, width + right), None
+        if filter.rank1 and max(filter.size) >= LONG:
+            # One axis after the other: the columns beside the image are made from what the column
+            # factors gave. OUTSIDE is the last one, which lies outside the image.
+            span, columns = (0, width + 1), border_index(-left, width + right, width, border.mode)
         # A band shorter than its halo would read more rows of halo than of image.
         step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
 
         def run_band(y: int) -> None:
             last = min(y + step, height)
-            block = extract(pixels, (y - above, last + below), (-left, width + right), border)
-            out[y:last] = _filter_block(block, pixels[y:last], filter, alpha, work)
+            block = extract(pixels, (y - above, last + below), span, border)
+            out[y:last] = _filter_block(block, columns, pixels[y:last], filter, alpha, work)
 
         try:
             for _ in self._pool.map(run_band, range(0, height, step)):
@@ -73,81 +86,204 @@ class CpuEngine:
         self._pool.shutdown()
 
 
-def _filter_block(
-    block: Pixels, source: Pixels, filter: Filter, alpha: bool, work: np.dtype[np.floating]
-) -> Pixels:
-    """*source* (h, w, C) filtered, where *block* is it with the filter's halo around."""
-    full = full_scale(source.dtype)
-    padded: Work = block.astype(work)
-    if not alpha:
-        combined = _combine(filter, [_correlate(padded, filter, k) for k in filter.kernels])
-        return _quantise(_finish(filter, combined, source, full), source.dtype)
+def fold(filter: Filter, height: int, width: int, border: Border) -> Filter:
+    """*filter* with no kernel that reaches further than the border repeats itself.
 
-    # Alpha stays in native units where it multiplies colour: integers are then exact.
-    alphas = padded[..., -1:]
-    padded[..., :-1] *= alphas
-    sums = [_correlate(padded, filter, k) for k in filter.kernels]  # colour * alpha, and alpha
-    colour, own = source[..., :-1].astype(work), source[..., -1:].astype(work)
-    if filter.alpha == "keep":
-        kept = [
-            (s[..., :-1] + colour * (work.type(k.sum * full) - s[..., -1:])) / work.type(full)
-            for k, s in zip(filter.kernels, sums, strict=True)
-        ]
-        out = _finish(filter, _combine(filter, kept), colour, full)
-        return np.concatenate([_quantise(out, source.dtype), source[..., -1:]], axis=2)
-    result = work.type(filter.gain) * _combine(filter, sums)
-    if filter.source_gain:
-        result += work.type(filter.source_gain) * np.concatenate([colour * own, own], axis=2)
-    coverage = result[..., -1:]
-    visible = coverage > 0
-    result[..., :-1] /= np.where(visible, coverage, work.type(1))
-    result[..., :-1] += work.type(filter.bias * full)
-    result[..., :-1] *= visible
-    return _quantise(result, source.dtype)
+    Taps that read the same sample whatever the output pixel become one, which holds their sum: a
+    kernel then reaches an image's side past the image at most.
+    """
+    limits = [_repeats(n, border.mode) for n in (height, width)]
+
+    def folded(kernel: Kernel) -> Kernel:
+        above, below, left, right = kernel.reach
+        if max(above, below) <= limits[0][0] and max(left, right) <= limits[1][0]:
+            return kernel
+        if kernel.factors is not None:
+            column, row = kernel.factors
+            return Kernel.outer(
+                _fold_axis(column, above, *limits[0]), _fold_axis(row, left, *limits[1])
+            )
+        rows = _fold_axis(kernel.weights, above, *limits[0])
+        return Kernel(_fold_axis(rows.T, left, *limits[1]).T)
+
+    return replace(filter, kernels=tuple(folded(kernel) for kernel in filter.kernels))
 
 
-def _correlate(padded: Work, filter: Filter, kernel: Kernel) -> Work:
-    """One kernel of *filter* over (h + halo, w + halo, C); returns (h, w, C)."""
-    height, width, _ = padded.shape
-    above, below, left, right = filter.reach
-    anchor = kernel.anchor[1], kernel.anchor[0]
-    if kernel.factors is not None:
-        column, row = kernel.factors
-        done = cv2.sepFilter2D(
-            padded, -1, row, column, anchor=anchor, borderType=cv2.BORDER_CONSTANT
-        )
-    else:
-        done = cv2.filter2D(
-            padded, -1, kernel.weights, anchor=anchor, borderType=cv2.BORDER_CONSTANT
-        )
-    whole = cast(Work, done).reshape(padded.shape)  # OpenCV drops a last axis of 1
-    return whole[above : height - below, left : width - right]
+def _repeats(n: int, mode: str) -> tuple[int, int | None]:
+    """How far past an axis of *n* samples a tap still reads something new, and the period.
+
+    Under ``edge`` and ``constant``, which have no period, all taps further out read the same.
+    """
+    periods = {"wrap": n, "symmetric": 2 * n, "reflect": max(1, 2 * n - 2)}
+    return (periods[mode] // 2, periods[mode]) if mode in periods else (n, None)
 
 
-def _combine(filter: Filter, results: list[Work]) -> Work:
-    if filter.combine == "single":
-        return results[0]
-    return np.sqrt(results[0] * results[0] + results[1] * results[1])
+def _fold_axis(weights: Weights, anchor: int, limit: int, period: int | None) -> Weights:
+    """*weights*, folded along the first axis to ``limit`` taps on both sides of the anchor.
 
-
-def _finish(filter: Filter, combined: Work, source: Pixels | Work, full: float) -> Work:
-    """Filter's ``gain * combined + source_gain * source + bias`` and threshold, in work's type."""
-    number = combined.dtype.type
-    out: Work = combined if filter.gain == 1 else combined * number(filter.gain)
-    if filter.source_gain:
-        out = out + number(filter.source_gain) * source.astype(combined.dtype)
-    if filter.bias:
-        out = out + number(filter.bias * full)
-    if filter.threshold:
-        change = out - source
-        limit = number(filter.threshold * full)
-        out = source + (change - np.clip(change, -limit, limit))
+    Axes whose taps reach no further keep them all, with zeros to have the anchor in the middle.
+    """
+    reach = max(anchor, len(weights) - 1 - anchor)
+    offsets = np.arange(len(weights)) - anchor
+    if reach > limit:
+        reach = limit
+        if period is None:
+            offsets = np.clip(offsets, -limit, limit)
+        else:
+            offsets = (offsets + limit) % period - limit
+    out = np.zeros((2 * reach + 1, *weights.shape[1:]))
+    for offset, taps in zip(offsets + reach, weights, strict=True):
+        out[offset] += taps
     return out
 
 
-def _quantise(result: Work, dtype: np.dtype[np.generic]) -> Pixels:
-    """As pixels.quantise, without a float64 copy."""
-    if dtype.kind != "u":
-        return result.astype(dtype, copy=False)
-    rounded = np.rint(result)
-    return np.clip(rounded, 0, full_scale(dtype), out=rounded).astype(dtype)
+def _filter_block(
+    block: Pixels,
+    columns: Index | None,
+    source: Pixels,
+    filter: Filter,
+    alpha: bool,
+    work: np.dtype[np.floating],
+) -> Work:
+    """*source* (h, w, C) filtered and rounded, where *block* is it with the filter's halo around.
+
+    *columns* is for _correlate. Integers come in the type *work*, for the caller to cast.
+    """
+    full = full_scale(source.dtype)
+    # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
+    run = _filter2d if not alpha or filter.alpha == "keep" else _tap_by_tap
+    if alpha or columns is not None or not filter.rank1:
+        block = block.astype(work)  # sepFilter2D alone converts on the way, and saves the memory
+    if alpha:
+        # Alpha stays in native units where it multiplies colour: integers are then exact.
+        *planes, own = np.moveaxis(block, 2, 0)
+        for plane in planes:  # NumPy is slow along an axis of 3
+            plane *= own
+    sums = [_correlate(block, columns, filter, kernel, run, work) for kernel in filter.kernels]
+    if not alpha:
+        return _quantise(_finish(filter, _combine(filter, sums), source, full), source.dtype)
+
+    *colours, own = np.moveaxis(source, 2, 0)
+    if filter.alpha == "keep":
+        for kernel, result in zip(filter.kernels, sums, strict=True):
+            *parts, covered = np.moveaxis(result, 2, 0)
+            absent = work.type(kernel.sum * full) - covered
+            for part, colour in zip(parts, colours, strict=True):
+                part += colour * absent
+                part /= work.type(full)
+        out = _quantise(_finish(filter, _combine(filter, sums), source, full), source.dtype)
+        out[..., -1] = own
+        return out
+    out = _combine(filter, sums)
+    *parts, coverage = np.moveaxis(out, 2, 0)
+    out *= work.type(filter.gain)
+    if filter.source_gain:
+        weighted = work.type(filter.source_gain) * own
+        for part, colour in zip(parts, colours, strict=True):
+            part += weighted * colour
+        coverage += weighted
+    visible = coverage > 0
+    divisor = np.where(visible, coverage, work.type(1))
+    for part in parts:
+        part /= divisor
+        part += work.type(filter.bias * full)
+        part *= visible
+    return _quantise(out, source.dtype)
+
+
+def _correlate(
+    block: Pixels,
+    columns: Index | None,
+    filter: Filter,
+    kernel: Kernel,
+    run: Correlate,
+    work: np.dtype[np.floating],
+) -> Work:
+    """One kernel of *filter* over *block*, (h + halo, w + halo, C); returns (h, w, C).
+
+    With *columns*, (w + halo,) indices into those of *block*, the kernel runs as its factors, and
+    *block* gets its halo of columns from *columns* between the two.
+    """
+    above, below, left, right = filter.reach
+    y, x = kernel.anchor
+    if kernel.factors is None:
+        whole = run(block, kernel.weights, (x, y))
+    elif columns is None:
+        column, row = kernel.factors
+        whole = _separable(block, column, row, (x, y), work)
+    else:
+        column, row = kernel.factors
+        down = run(block, column[:, None], (0, y))[above : len(block) - below]
+        return run(down[:, columns], row[None, :], (x, 0))[:, left : len(columns) - right]
+    return whole[above : len(block) - below, left : block.shape[1] - right]
+
+
+def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
+    """*weights* over *block*, by OpenCV's Fourier transform if they are many.
+
+    *anchor* is (x, y). The result has the shape of *block* and holds only where no tap leaves it.
+    """
+    done = cv2.filter2D(block, -1, weights, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
+    return cast(Work, done).reshape(block.shape)  # OpenCV drops a last axis of 1
+
+
+def _separable(
+    block: Pixels,
+    column: Weights,
+    row: Weights,
+    anchor: tuple[int, int],
+    work: np.dtype[np.floating],
+) -> Work:
+    """As _filter2d with ``outer(column, row)``, but summed tap by tap, in the type *work*."""
+    depth = cv2.CV_64F if work == np.float64 else cv2.CV_32F
+    done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
+    return cast(Work, done).reshape(block.shape)
+
+
+def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
+    """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps."""
+    x, y = anchor
+    if weights.shape[1] == 1 and y:  # rows are several times as fast as columns
+        turned = np.ascontiguousarray(block.swapaxes(0, 1))
+        return _tap_by_tap(turned, weights.T, (y, x)).swapaxes(0, 1)
+    out = np.zeros_like(block)
+    height = len(block) - len(weights) + 1
+    for i, taps in enumerate(weights):
+        band = block[i : i + height]
+        out[y : y + height] += _separable(band, np.ones(1), taps, (x, 0), block.dtype)
+    return out
+
+
+def _combine(filter: Filter, results: list[Work]) -> Work:
+    """The kernels' results in one, in place of the first."""
+    first = results[0]
+    if filter.combine == "magnitude":
+        first *= first
+        first += np.square(results[1], out=results[1])
+        np.sqrt(first, out=first)
+    return first
+
+
+def _finish(filter: Filter, out: Work, source: Pixels, full: float) -> Work:
+    """``gain * out + source_gain * source + bias`` and threshold, in place of *out*."""
+    number = out.dtype.type
+    if filter.gain != 1:
+        out *= number(filter.gain)
+    if filter.source_gain:
+        out += number(filter.source_gain) * source
+    if filter.bias:
+        out += number(filter.bias * full)
+    if filter.threshold:
+        change = out - source
+        limit = number(filter.threshold * full)
+        change -= np.clip(change, -limit, limit)
+        np.add(source, change, out=out)
+    return out
+
+
+def _quantise(result: Work, dtype: np.dtype[np.generic]) -> Work:
+    """As pixels.quantise, in place and but for the cast, which storing the result does."""
+    if dtype.kind == "u":
+        np.rint(result, out=result)
+        np.clip(result, 0, full_scale(dtype), out=result)
+    return result

@@ -297,10 +297,11 @@ class _Kernel:
     def _resident(self, device: Any) -> int:
         """Blocks of one warp that run on *device* at a time: by registers, shared memory, slots."""
         limit = self._cuda.device_attribute
+        # A quarter of the registers belongs to each of the four schedulers.
         registers = 32 * -(-self._function.num_regs // 8) * 8
         shared = self._function.shared_size_bytes + 1024  # the driver keeps 1 KiB a block
         a_multiprocessor = min(
-            device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // registers,
+            device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // 4 // registers * 4,
             device.get_attribute(limit.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) // shared,
             device.get_attribute(limit.MAX_BLOCKS_PER_MULTIPROCESSOR),
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border
-from cudafilter.catalogue import BORDERS
-from cudafilter.engines import stream
+from cudafilter.catalogue import BORDERS, CATALOGUE
+from cudafilter.engines import box, stream
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.filter import Filter, make
 from cudafilter.pixels import DTYPES, full_scale
 
 CONSTANT_BYTES = 65536
@@ -25,6 +26,9 @@ MAX_SIDE = 1 << 30
 
 MAX_BLOCKS = 2**31 - 1
 """Limit of gridDim.x."""
+
+COMMON_SIGMAS = (1, 2, 3, 5)
+"""Blurs that are worth compiling ahead, sigma in pixels."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Task(ctypes.Structure):
         *((name, ctypes.c_int32) for name in (
             "width", "height", "source_width", "source_height", "x0", "y0",
             "kernel_width", "kernel_height", "anchor_x", "anchor_y", "border", "blocks_x",
-            "rows",
+            "rows", "columns",
         )),
         *((name, ctypes.c_float) for name in (
             "border_value", "gain", "source_gain", "bias", "threshold",
@@ -121,6 +125,11 @@ class Launch:
             block = (32, 1, 1)
             task.blocks_x = -(-width * channels // (32 * self.defines["OUTPUTS"]))
             task.rows = stream.rows_a_block(self.defines["ROWS"], height, task.blocks_x, resident)
+        elif self.variant == "box":
+            block = (box.THREADS, 1, 1)
+            task.rows = box.ROWS
+            task.columns = box.columns_a_block(task.kernel_width, channels)
+            task.blocks_x = -(-width // task.columns)
         else:
             block = SHAPES[self.variant].block
             tile_width, task.rows = SHAPES[self.variant].tile
@@ -158,6 +167,13 @@ def prepare(
     if variant == "stream":
         filter = stream.folded(filter, mode)
     streamed = stream.specialise(filter, sample, channels, mode) if variant == "stream" else {}
+    shared = box.weight(filter, sample, mode) if variant == "box" else None
+    if variant == "box" and shared is None:
+        raise LimitError(
+            "the box kernel takes equal weights, integers without alpha and windows whose sum is"
+            f" below 2^32; this is not so for {filter.name} on these pixels",
+            hint="use --variant auto",
+        )
     if streamed is None:
         raise LimitError(
             f"the stream kernel keeps unfinished rows in registers; {filter.name}'s kernel of"
@@ -187,12 +203,20 @@ def prepare(
         "ALPHA": mode,
         "KERNELS": len(filter.kernels),
     }
-    factored = variant == "separable" or bool(streamed.get("RANK1"))
-    return Launch(variant, defines | streamed, weights(filter, factored), task)
+    if shared is not None:
+        kept = np.array([shared], np.float32)
+    else:
+        kept = weights(filter, variant == "separable" or bool(streamed.get("RANK1")))
+    if variant == "stream":
+        streamed |= stream.shortcuts(filter, kept)
+    return Launch(variant, defines | streamed, kept, task)
 
 
 def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
     """The variant that ``auto`` runs *filter* with: the fastest that can."""
+    large = max(filter.size) >= box.WORTHWHILE
+    if large and box.weight(filter, sample, mode) is not None:
+        return "box"
     if stream.specialise(filter, sample, channels, mode) is not None:
         return "stream"
     if filter.rank1 and fits(filter, "separable"):
@@ -202,7 +226,7 @@ def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
 
 def fits(filter: Filter, variant: str) -> bool:
     """Whether the weights *variant* wants fit where it keeps them."""
-    if variant in ("vanilla", "stream"):  # stream's limit is registers, and stricter
+    if variant in ("vanilla", "stream", "box"):  # stream's limit is registers, and stricter
         return True
     return 4 * weight_count(filter, variant) <= CONSTANT_BYTES
 
@@ -233,10 +257,43 @@ def weights(filter: Filter, factored: bool) -> npt.NDArray[np.float32]:
 
 
 def specialisations(variant: str) -> Iterator[dict[str, int]]:
-    """Every set of macros that prepare() can ask *variant* for; of ``stream``, the common ones."""
-    if variant == "stream":
-        yield from stream.common()
+    """Every set of macros that prepare() can ask *variant* for.
+
+    A variant that is compiled for each kernel size has no end of them: the common ones then.
+    """
+    if variant not in SHAPES:
+        yield from (defines for _, defines in common(variant))
         return
     for sample, channels, kernels in product(range(len(DTYPES)), (1, 2, 3, 4), (1, 2)):
         for alpha in ALPHAS.values() if channels in (2, 4) else (0,):
             yield {"SAMPLE": sample, "CHANNELS": channels, "ALPHA": alpha, "KERNELS": kernels}
+
+
+def common(variant: str = "auto") -> list[tuple[str, dict[str, int]]]:
+    """The kernels that most runs ask *variant* for, see kernels_for().
+
+    Those of the catalogue's filters with their defaults and of blurs with COMMON_SIGMAS.
+    """
+    filters = [make("blur", sigma=sigma) for sigma in COMMON_SIGMAS]
+    filters += [
+        make(name)
+        for name, spec in CATALOGUE.items()
+        if not any(parameter.required for parameter in spec.parameters)
+    ]
+    return kernels_for(filters, variant)
+
+
+def kernels_for(filters: Iterable[Filter], variant: str) -> list[tuple[str, dict[str, int]]]:
+    """(variant, macros) of each kernel that *filters* run with, each once.
+
+    On every sample type, gray and RGB, without alpha and with it; less what *variant* cannot run.
+    """
+    found = []
+    for filter, dtype, channels in product(filters, DTYPES, (1, 2, 3, 4)):
+        alpha = channels in (2, 4)
+        with suppress(LimitError):
+            ready = prepare(filter, channels, dtype, Border(), alpha, variant)
+            kernel = ready.variant, dict(ready.defines)
+            if kernel not in found:
+                found.append(kernel)
+    return found

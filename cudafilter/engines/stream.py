@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
 
 from cudafilter.filter import Filter, Kernel
 
 MAX_SUMS = 128
 """Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
 
-MAX_CODE = 2048
+MAX_SUMS_DENSE = 124
+"""The same of a dense kernel, which keeps its taps in registers too."""
+
+MAX_CODE = 4096
 """Multiply-adds a row and lane that are worth unrolling."""
 
 START = 8
 """What the start of a walk costs, in rows: its first copies are waited for."""
 
-REGISTERS = 65536
-"""Registers of a multiprocessor, on every architecture since sm_75."""
+IMBALANCE = 0.15
+"""Share of its time that a single wave of walks waits for its slowest one."""
+
+REGISTERS = 16384
+"""Registers of each of the four quarters of a multiprocessor, on every architecture since sm_75."""
+
+MOST_REGISTERS = 255
+"""Registers of a thread."""
+
+MARGIN = 40
+"""Registers of a rank-1 kernel beside its sums: row sums, addresses, counters. Too few for some:
+nvcc.py then compiles for fewer warps, so nothing ever spills."""
+
+MARGIN_DENSE = 30
+"""Registers of a dense kernel beside its sums and its span."""
 
 
 def folded(filter: Filter, mode: int) -> Filter:
@@ -43,10 +61,19 @@ def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[st
     rows, columns = filter.size
     kernels = len(filter.kernels)
     factored = filter.rank1 and rows * columns > rows + columns
-    outputs = _outputs(factored, rows, columns, kernels, channels, bool(mode))
-    if outputs is None:
-        return None
     wants_source = mode == 2 or filter.source_gain != 0 or filter.threshold != 0
+    for outputs in (8, 4, 2, 1):  # as many as registers hold: neighbours share their taps
+        sums = kernels * rows * outputs
+        code = kernels * outputs * (rows + columns if factored else rows * columns)
+        span = outputs + (columns - 1) * channels
+        registers = sums + (MARGIN if factored else span + MARGIN_DENSE)
+        if mode and outputs % channels:
+            continue  # whole pixels alone
+        fits = sums <= (MAX_SUMS if factored else MAX_SUMS_DENSE) and registers <= MOST_REGISTERS
+        if fits and code <= MAX_CODE:
+            break
+    else:
+        return None
     return {
         "RANK1": int(factored),
         "ROWS": rows,
@@ -54,31 +81,22 @@ def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[st
         "LEFT": filter.reach[2],
         "OUTPUTS": outputs,
         "SOURCE": int(wants_source),
-        "BLOCKS": blocks_a_multiprocessor(factored, rows, columns, kernels, channels, outputs),
+        "BLOCKS": blocks_a_multiprocessor(registers),
     }
 
 
-def _outputs(
-    factored: bool, rows: int, columns: int, kernels: int, channels: int, alpha: bool
-) -> int | None:
-    """Samples a lane: as many as registers hold, since neighbours share their taps."""
-    for outputs in (8, 4, 2, 1):
-        if alpha and outputs % channels:
-            continue
-        sums = kernels * rows * outputs
-        code = kernels * outputs * (rows + columns if factored else rows * columns)
-        if sums <= MAX_SUMS and code <= MAX_CODE:
-            return outputs
-    return None
+def blocks_a_multiprocessor(registers: int) -> int:
+    """Resident warps to compile for, where each wants so many registers a thread.
+
+    Four or a multiple of it: each warp has its registers in one quarter of the multiprocessor.
+    """
+    return 4 * min(8, REGISTERS // 32 // (-(-registers // 8) * 8))
 
 
-def blocks_a_multiprocessor(
-    factored: bool, rows: int, columns: int, kernels: int, channels: int, outputs: int
-) -> int:
-    """Resident warps to compile for: registers for the sums, the span and some forty more."""
-    span = 0 if factored else outputs + (columns - 1) * channels
-    registers = min(255, kernels * rows * outputs + span + 44)
-    return min(32, REGISTERS // 32 // (-(-registers // 8) * 8))
+def shortcuts(filter: Filter, weights: npt.NDArray[np.float32]) -> dict[str, int]:
+    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias."""
+    taps = -1 if weights.size > 62 else sum(1 << i for i in np.flatnonzero(weights).tolist())
+    return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0)}
 
 
 def rows_a_block(rows: int, height: int, blocks_x: int, resident: int) -> int:
@@ -86,18 +104,14 @@ def rows_a_block(rows: int, height: int, blocks_x: int, resident: int) -> int:
 
     *rows* is the kernel's, *blocks_x* the strips side by side and *resident* the warps that run
     at a time. A walk of n rows costs n + rows - 1 and START; as many waves of walks as it takes
-    follow each other, the last one seldom full.
+    follow each other, the last one seldom full. The fewer they are, the longer the others wait
+    for the slowest: by IMBALANCE of a single wave's time.
     """
     best, least = height, float("inf")
     for waves in range(1, 17):
         down = max(1, resident * waves // blocks_x)  # walks below each other
         walk = -(-height // down)
         taken = -(-blocks_x * -(-height // walk) // resident) * (walk + rows - 1 + START)
-        if taken < least:
-            best, least = walk, taken
+        if taken * (1 + IMBALANCE / waves) < least:
+            best, least = walk, taken * (1 + IMBALANCE / waves)
     return best
-
-
-def common() -> Iterator[dict[str, int]]:
-    """The specialisations that built-in filters with their defaults need."""
-    raise NotImplementedError

@@ -1,0 +1,97 @@
+"""``cudafilter compile``: common kernels into the cache, ahead of their use."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+from cudafilter.catalogue import VARIANTS
+from cudafilter.cli import options
+from cudafilter.cli.command import Command
+from cudafilter.errors import EngineUnavailable
+
+
+def _architectures(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[str, ...] | None:
+    """The names set apart by commas, each once."""
+    if value is None:
+        return None
+    names = tuple(dict.fromkeys(word.strip() for word in value.split(",")))
+    for name in names:
+        if not re.fullmatch(r"sm_\d{2,3}", name):
+            raise click.BadParameter(
+                f"{name!r} is no GPU architecture; they are named as sm_90 is", ctx, param
+            )
+    return names
+
+
+def _present() -> tuple[str, ...]:
+    """The architectures of the GPUs here."""
+    from cudafilter.engines.cuda import devices
+
+    try:
+        capabilities = dict.fromkeys(device.compute_capability for device in devices())
+    except EngineUnavailable as error:
+        named = "to compile for a GPU that is not here, name it: --arch sm_90"
+        hint = f"{error.hint}; {named}" if error.hint else named
+        raise EngineUnavailable(str(error), hint=hint) from error
+    return tuple(f"sm_{major}{minor}" for major, minor in capabilities)
+
+
+def _run(
+    arch: tuple[str, ...] | None, variant: str, jobs: int | None, quiet: bool, debug: bool
+) -> None:
+    from time import monotonic
+
+    from cudafilter.engines.launch import common
+    from cudafilter.engines.nvcc import compile_ahead, require_compiler
+    from cudafilter.pipeline import default_threads
+
+    architectures = arch or _present()
+    toolkit = require_compiler()
+    kernels = common(variant)
+    if not quiet:
+        click.echo(f"{len(kernels)} kernels an architecture; {toolkit}", err=True)
+    for name in architectures:
+        started = monotonic()
+        compiled, kept = compile_ahead(kernels, name, toolkit, jobs or default_threads())
+        if not quiet:
+            seconds = monotonic() - started
+            click.echo(f"{name}: {compiled} compiled, {kept} there already, {seconds:.1f} s")
+
+
+compile_command = Command(
+    "compile",
+    sections={
+        "Options": [
+            click.Option(
+                ["--arch"],
+                callback=_architectures,
+                metavar="NAME,NAME",
+                show_default="those of the GPUs here",
+                help="GPU architectures, such as sm_90.",
+            ),
+            click.Option(
+                ["--variant"],
+                type=click.Choice(VARIANTS),
+                default="auto",
+                show_default=True,
+                help="Step of the CUDA kernel ladder; auto compiles what filters run with.",
+            ),
+            click.Option(
+                ["-j", "--jobs"],
+                type=click.IntRange(1, options.MAX_JOBS),
+                metavar="N",
+                show_default="one a core",
+                help="Compilers side by side.",
+            ),
+            options.quiet(),
+            options.debug(),
+        ]
+    },
+    example="cudafilter compile --arch sm_90,sm_120",
+    help="Compile common kernels ahead, so that later runs start no compiler.",
+    callback=_run,
+)

@@ -64,16 +64,21 @@ __device__ __forceinline__ float weight(int i)
 #define LEFT_OVER (NEEDED - LEAD / 4 * 4 - LINE_QUADS / 32 * 128)
 #define REST (!ALPHA && LINE_QUADS % 32 && LEFT_OVER <= 32 ? LEFT_OVER : 0)
 
-// Where quad q of a line lies. With OUTPUTS = 8 lanes would read every other quad and meet in half
-// of the banks: even and odd quads lie apart then. A copied row lies as it is.
-#define APART (OUTPUTS == 8 && CONVERT)
-#define HALF ((LINE_QUADS + 1) / 2 + (4 - (LINE_QUADS + 1) / 2 % 8 + 8) % 8)  // % 8 == 4
-__device__ __forceinline__ unsigned place(unsigned q) { return APART ? q % 2 * HALF + q / 2 : q; }
+// Where quad q of a line lies. With EACH quads a lane, lanes would read every EACHth quad and meet
+// in a few banks: quads of equal remainder lie side by side then, in parts whose distance also
+// spreads the stores over the banks. A copied row lies as it is.
+#define EACH (CONVERT && OUTPUTS % 8 == 0 ? OUTPUTS / 4 : 1)
+#define PART_QUADS ((LINE_QUADS + EACH - 1) / EACH)
+#define PART (PART_QUADS + (8 / EACH - PART_QUADS % 8 + 8) % 8)  // % 8 == 8 / EACH
+__device__ __forceinline__ unsigned place(unsigned q)
+{
+    return EACH == 1 ? q : q % EACH * PART + q / EACH;
+}
 
 struct Shared {
     Copies<GROUP, COPIED> rows;
 #if CONVERT
-    float4 line[2][APART ? 2 * HALF : LINE_QUADS];
+    float4 line[2][EACH == 1 ? LINE_QUADS : EACH * PART];
 #endif
 };
 
@@ -193,7 +198,8 @@ __device__ __forceinline__ void accumulate(Sums& sum, const float4* line)
     float span[SPAN];
     each_tap(line, [&](int p, float value) { span[p] = value; });
     // A sum a row, where uint16 needs it: rounding errors then grow with the rows' length only.
-    constexpr bool by_row = SAMPLE == 1 && ROWS * COLUMNS > 64;
+    // For the largest kernels it is faster too.
+    constexpr bool by_row = ROWS * COLUMNS > (SAMPLE == 1 ? 64 : 256);
 #pragma unroll
     for (int k = 0; k < KERNELS; ++k)
 #pragma unroll
@@ -338,7 +344,7 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
     const sample_t* own = task.source + (y0 - (ROWS - 1) + task.y0) * task.source_pitch +
                           task.x0 * CHANNELS + sample;
     // Unrolled, rows have fixed addresses in their group; too much code for large kernels.
-    constexpr int unroll = OUTPUTS * WEIGHTS <= 128 ? GROUP : 1;
+    constexpr int unroll = OUTPUTS * WEIGHTS <= (OUTPUTS == 16 ? 256 : 128) ? GROUP : 1;
     Sums sum = {};
 #pragma unroll 1
     for (int t0 = 0; t0 < steps; t0 += GROUP) {

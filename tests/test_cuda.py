@@ -81,7 +81,7 @@ def test_launch_limits() -> None:
         (make("box", radius=50), "box"),
         (make("box", radius=500), "separable"),
         (make("kernel", weights=np.random.default_rng(0).random((31, 31))), "stream"),
-        (make("kernel", weights=np.random.default_rng(0).random((65, 65))), "tiled"),
+        (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "tiled"),
     ],
 )
 def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:

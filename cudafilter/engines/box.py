@@ -17,9 +17,6 @@ LEAD = 4
 WORTHWHILE = 15
 """Taps a side from which on this is faster than stream.cu."""
 
-ROWS = 128
-"""Output rows a block: the kernel's rows are summed anew for each block."""
-
 
 def weight(filter: Filter, sample: int, mode: int) -> float | None:
     """The weight that all taps of *filter* share, or None where box.cu cannot run it.

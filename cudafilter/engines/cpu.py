@@ -243,7 +243,7 @@ def _separable(
 def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
     """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps."""
     x, y = anchor
-    if weights.shape[1] == 1 and y:  # rows are several times as fast as columns
+    if weights.shape[1] == 1 < len(weights):  # rows are several times as fast as columns
         turned = np.ascontiguousarray(block.swapaxes(0, 1))
         return _tap_by_tap(turned, weights.T, (y, x)).swapaxes(0, 1)
     out = np.zeros_like(block)

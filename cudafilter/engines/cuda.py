@@ -292,18 +292,22 @@ class _Kernel:
             self._function.prepare([ready.task_format, "P"])
             self._address = None
         self._loaded: bytes | None = None
-        self.resident = self._resident(device)
+        self.resident = self._resident(device, ready.warps)
 
-    def _resident(self, device: Any) -> int:
-        """Blocks of one warp that run on *device* at a time: by registers, shared memory, slots."""
+    def _resident(self, device: Any, warps: int) -> int:
+        """Blocks of *warps* warps that run on *device* at a time: by registers, shared memory, slots."""
         limit = self._cuda.device_attribute
         # A quarter of the registers belongs to each of the four schedulers.
         registers = 32 * -(-self._function.num_regs // 8) * 8
+        resident = (
+            device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // 4 // registers * 4
+        )
         shared = self._function.shared_size_bytes + 1024  # the driver keeps 1 KiB a block
         a_multiprocessor = min(
-            device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // 4 // registers * 4,
+            resident // warps,
             device.get_attribute(limit.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) // shared,
             device.get_attribute(limit.MAX_BLOCKS_PER_MULTIPROCESSOR),
+            device.get_attribute(limit.MAX_THREADS_PER_MULTIPROCESSOR) // 32 // warps,
         )
         return int(a_multiprocessor * device.multiprocessor_count)
 

@@ -90,6 +90,19 @@ class Launch:
         return self.variant != "vanilla"
 
     @property
+    def block(self) -> tuple[int, int, int]:
+        """Threads of a block."""
+        if self.variant == "stream":
+            return 32, 1, 1
+        return (box.THREADS, 1, 1) if self.variant == "box" else SHAPES[self.variant].block
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block."""
+        x, y, z = self.block
+        return x * y * z // 32
+
+    @property
     def task_format(self) -> str:
         """The task as struct.pack takes it."""
         return f"{ctypes.sizeof(Task)}s"
@@ -121,17 +134,18 @@ class Launch:
         task.y0, task.x0 = origin
         task.source_pitch = pitch(source_size[1], channels * itemsize) // itemsize
         task.out_pitch = pitch(width, channels * itemsize) // itemsize
+        block = self.block
         if self.variant == "stream":
-            block = (32, 1, 1)
             task.blocks_x = -(-width * channels // (32 * self.defines["OUTPUTS"]))
             task.rows = stream.rows_a_block(self.defines["ROWS"], height, task.blocks_x, resident)
         elif self.variant == "box":
-            block = (box.THREADS, 1, 1)
-            task.rows = box.ROWS
             task.columns = box.columns_a_block(task.kernel_width, channels)
             task.blocks_x = -(-width // task.columns)
+            # A block's first column sums cost about half of a row of output a row.
+            task.rows = stream.rows_a_block(
+                task.kernel_height // 2, height, task.blocks_x, resident
+            )
         else:
-            block = SHAPES[self.variant].block
             tile_width, task.rows = SHAPES[self.variant].tile
             task.blocks_x = -(-width // tile_width)
         blocks = task.blocks_x * -(-height // task.rows)

@@ -12,10 +12,10 @@ from cudafilter.filter import Filter, Kernel
 MAX_SUMS = 128
 """Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
 
-MAX_SUMS_DENSE = 124
+MAX_SUMS_DENSE = 64
 """The same of a dense kernel, which keeps its taps in registers too."""
 
-MAX_CODE = 4096
+MAX_CODE = 2048
 """Multiply-adds a row and lane that are worth unrolling."""
 
 START = 8
@@ -62,7 +62,9 @@ def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[st
     kernels = len(filter.kernels)
     factored = filter.rank1 and rows * columns > rows + columns
     wants_source = mode == 2 or filter.source_gain != 0 or filter.threshold != 0
-    for outputs in (8, 4, 2, 1):  # as many as registers hold: neighbours share their taps
+    # As many as registers hold: neighbours share their taps. 16 pay for bytes alone.
+    wide = sample == 0 and channels == 1 and kernels * rows <= 7
+    for outputs in (16, 8, 4, 2, 1) if wide else (8, 4, 2, 1):
         sums = kernels * rows * outputs
         code = kernels * outputs * (rows + columns if factored else rows * columns)
         span = outputs + (columns - 1) * channels

@@ -150,8 +150,12 @@ __device__ __forceinline__ void finish_pixel(
 {
 #if ALPHA == 1
     const float coverage = task.gain * combine(sum, COLOURS) + task.source_gain * source.v[COLOURS];
-    float reciprocal;  // to within a unit in the last place
+#if SAMPLE == 1
+    const float reciprocal = 1.0f / coverage;
+#else
+    float reciprocal;  // to within a unit in the last place, which uint16 has not to spare
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(coverage));
+#endif
 #pragma unroll
     for (int c = 0; c < COLOURS; ++c) {
         const float premultiplied = source.v[c] * source.v[COLOURS];

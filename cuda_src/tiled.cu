@@ -41,6 +41,8 @@ extern "C" __global__ void __launch_bounds__(TILE_WIDTH * TILE_HEIGHT) filter(co
             }
             __syncthreads();
 
+            // A sum a row, and of those a sum a chunk: rounding errors grow with neither's number.
+            Pixel chunk[KERNELS] = {};
             for (int i = 0; i < rows; ++i) {
                 Pixel line[KERNELS] = {};
                 for (int j = 0; j < columns; ++j) {
@@ -54,8 +56,9 @@ extern "C" __global__ void __launch_bounds__(TILE_WIDTH * TILE_HEIGHT) filter(co
                                                 line[k].v[c]);
                     }
                 }
-                add(sum, line);
+                add(chunk, line);
             }
+            add(sum, chunk);
         }
     }
     const int x = tile_x + threadIdx.x, y = tile_y + threadIdx.y;

@@ -112,6 +112,12 @@ def test_far_from_all_colour_there_is_none(cpu: Engine, dtype: str, name: str) -
         assert_agrees(cpu, pixels, LARGE[name], border, alpha=True)
 
 
+def test_thousands_of_taps_keep_float32s_contract_under_alpha(cpu: Engine) -> None:
+    pixels, filter = np.full((4500, 1, 2), 0.9, np.float32), make("box", radius=2000)
+    result = cpu.run(pixels, filter, alpha=True)
+    np.testing.assert_allclose(result, pixels, rtol=4e-6)
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_many_bands(cpu: Engine, dtype: str, alpha: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,8 +110,10 @@ def test_task_layout_is_that_of_the_struct() -> None:
 def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
     unlimited = CudaEngine(variant=variant)
     for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
+        if variant == "box" and alpha:
+            continue
         pixels = random_pixels((150, 90, channels), dtype)
-        filter = make("blur", sigma=2)
+        filter = make("box", radius=6) if variant == "box" else make("blur", sigma=2)
         expected = unlimited.run(pixels, filter, border, alpha)
         whole = 2 * 150 * launch.pitch(90, pixels[0, 0].nbytes)
         for budget in (whole - 1, whole // 3, 32 * 1024):

@@ -241,11 +241,15 @@ def _separable(
 
 
 def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
-    """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps."""
+    """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps.
+
+    In float64: over thousands of taps, float32 loses more than the contract allows.
+    """
     x, y = anchor
     if weights.shape[1] == 1 < len(weights):  # rows are several times as fast as columns
         turned = np.ascontiguousarray(block.swapaxes(0, 1))
         return _tap_by_tap(turned, weights.T, (y, x)).swapaxes(0, 1)
+    block = block.astype(np.float64, copy=False)
     out = np.zeros_like(block)
     height = len(block) - len(weights) + 1
     for i, taps in enumerate(weights):

@@ -295,7 +295,7 @@ class _Kernel:
         self.resident = self._resident(device, ready.warps)
 
     def _resident(self, device: Any, warps: int) -> int:
-        """Blocks of *warps* warps that run on *device* at a time: by registers, shared memory, slots."""
+        """Blocks of *warps* warps that *device* runs at a time: by registers, memory and slots."""
         limit = self._cuda.device_attribute
         # A quarter of the registers belongs to each of the four schedulers.
         registers = 32 * -(-self._function.num_regs // 8) * 8

@@ -12,7 +12,7 @@ from cudafilter.filter import Filter, Kernel
 MAX_SUMS = 128
 """Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
 
-MAX_SUMS_DENSE = 64
+MAX_SUMS_DENSE = 80
 """The same of a dense kernel, which keeps its taps in registers too."""
 
 MAX_CODE = 2048

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from cudafilter import images
 from cudafilter.borders import Border
 from cudafilter.check import Agreement, compare
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, cores
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
 from cudafilter.plan import STREAM, Job
@@ -85,8 +85,6 @@ class Record:
 
 def default_threads() -> int:
     """One thread a core that this process may use."""
-    from cudafilter.engines.cpu import cores  # OpenCV: loaded only where the number is not given
-
     return cores()
 
 

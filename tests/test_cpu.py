@@ -137,7 +137,7 @@ def test_the_cores_leave_the_bits() -> None:
             for engine, inner in zip(engines, (1, 4), strict=True):
                 cv2.setNumThreads(inner)
                 results.append(engine.run(pixels, filter, alpha=True))
-            assert np.array_equal(*results), filter.name
+            assert np.array_equal(results[0], results[1]), filter.name
     finally:
         cv2.setNumThreads(before)
         for engine in engines:

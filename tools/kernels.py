@@ -8,7 +8,6 @@ A variant that is compiled for each kernel size: those for common filters and fo
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import launch
+from cudafilter.engines import cores, launch
 from cudafilter.engines.nvcc import compile_cubin
 from cudafilter.filter import make
 from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler
@@ -88,7 +87,7 @@ def main() -> int:
         print("kernels: skipped, no CUDA compiler (nvcc) with a C++ compiler here")
         return 0
     print(toolkit)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         jobs = [pool.submit(measure, toolkit, *item) for item in work("--all" in sys.argv)]
         usages = [job.result() for job in jobs]
     print(

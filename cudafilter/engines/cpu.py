@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
+from cudafilter.engines import cores
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels
@@ -27,13 +27,6 @@ LONG = 128
 Work = npt.NDArray[np.floating]
 Index = npt.NDArray[np.intp]
 Correlate = Callable[[Work, Weights, tuple[int, int]], Work]
-
-
-def cores() -> int:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class CpuEngine:

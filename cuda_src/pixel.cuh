@@ -8,6 +8,8 @@
 // Kernel size, border and geometry are arguments, so a specialisation serves every filter.
 #pragma once
 
+#include "ptx.cuh"
+
 #if SAMPLE == 0
 typedef unsigned char sample_t;
 #define FULL_SCALE 255.0f
@@ -101,24 +103,18 @@ __device__ __forceinline__ void add(Pixel (&sum)[KERNELS], const Pixel (&line)[K
 __device__ __forceinline__ sample_t to_sample(float value)
 {
 #if SAMPLE == 0
-    unsigned sample;
-    asm("cvt.rni.sat.u8.f32 %0, %1;" : "=r"(sample) : "f"(value));
-    return (sample_t)sample;
+    return to_uint8(value);
 #elif SAMPLE == 1
-    unsigned short sample;
-    asm("cvt.rni.sat.u16.f32 %0, %1;" : "=h"(sample) : "f"(value));
-    return sample;
+    return to_uint16(value);
 #else
     return value;
 #endif
 }
 
-// sqrt(a^2 + b^2) to within a unit in the last place, which a tenth of the instructions give.
+// sqrt(a^2 + b^2).
 __device__ __forceinline__ float magnitude(float a, float b)
 {
-    float root;
-    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(fmaf(a, a, b * b)));
-    return root;
+    return fast_root(fmaf(a, a, b * b));
 }
 
 __device__ __forceinline__ float combine(const Pixel (&sum)[KERNELS], int c)
@@ -150,12 +146,8 @@ __device__ __forceinline__ void finish_pixel(
 {
 #if ALPHA == 1
     const float coverage = task.gain * combine(sum, COLOURS) + task.source_gain * source.v[COLOURS];
-#if SAMPLE == 1
-    const float reciprocal = 1.0f / coverage;
-#else
-    float reciprocal;  // to within a unit in the last place, which uint16 has not to spare
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(reciprocal) : "f"(coverage));
-#endif
+    // uint16 has no unit in the last place to spare.
+    const float reciprocal = SAMPLE == 1 ? 1.0f / coverage : fast_reciprocal(coverage);
 #pragma unroll
     for (int c = 0; c < COLOURS; ++c) {
         const float premultiplied = source.v[c] * source.v[COLOURS];

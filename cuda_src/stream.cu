@@ -49,13 +49,7 @@ __constant__ float weights[WEIGHTS];
 
 // weights[i], i known when compiled. A plain read is hoisted out of the loop over rows by the
 // compiler: all weights then sit in registers, or spill.
-__device__ __forceinline__ float weight(int i)
-{
-    float value;
-    asm volatile("ld.const.f32 %0, [%1];"
-                 : "=f"(value) : "l"(__cvta_generic_to_constant(weights + i)));
-    return value;
-}
+__device__ __forceinline__ float weight(int i) { return read_constant(weights + i); }
 
 // A line is float4s, the quads of a row. Its first one holds the first tap, LEAD % 4 floats in.
 #define LINE_QUADS ((NEEDED - LEAD / 4 * 4 + 3) / 4)

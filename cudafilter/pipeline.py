@@ -83,11 +83,6 @@ class Record:
         return data
 
 
-def default_threads() -> int:
-    """One thread a core that this process may use."""
-    return cores()
-
-
 def run(
     jobs: Sequence[Job],
     engine: Engine,
@@ -102,7 +97,7 @@ def run(
 ) -> None:
     """Do *jobs*, calling *on_record* in this thread as each one ends.
 
-    Each of *threads* (default_threads() unless given) holds one image at a time, so memory does
+    Each of *threads* (one a core unless given) holds one image at a time, so memory does
     not grow with the number of jobs. An image that fails gets a record and the rest goes on.
     *stdin* and *stdout* serve the jobs that name them, sys's unless given.
 
@@ -111,7 +106,7 @@ def run(
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
     worker = _Worker(engine, filter, border, settings, stdin, stdout)
-    count = max(1, min(threads or default_threads(), len(jobs)))
+    count = max(1, min(threads or cores(), len(jobs)))
     pool = ThreadPoolExecutor(count, thread_name_prefix="image")
     waiting: set[Future[Record]] = set()
 

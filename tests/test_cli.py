@@ -115,7 +115,8 @@ class TestHelp:
         for spec in CATALOGUE.values():
             assert f"{spec.name} " in filters
             assert spec.summary in filters
-        assert [line.split()[0] for line in others.splitlines()[:3]] == ["filters", "info", "bench"]
+        names = [line.split()[0] for line in others.splitlines()[:4]]
+        assert names == ["filters", "info", "bench", "compile"]
         assert "..." not in others
 
     @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=lambda spec: spec.name)

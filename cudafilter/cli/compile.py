@@ -45,9 +45,9 @@ def _run(
 ) -> None:
     from time import monotonic
 
+    from cudafilter.engines import cores
     from cudafilter.engines.launch import common
     from cudafilter.engines.nvcc import compile_ahead, require_compiler
-    from cudafilter.pipeline import default_threads
 
     architectures = arch or _present()
     toolkit = require_compiler()
@@ -56,7 +56,7 @@ def _run(
         click.echo(f"{len(kernels)} kernels an architecture; {toolkit}", err=True)
     for name in architectures:
         started = monotonic()
-        compiled, kept = compile_ahead(kernels, name, toolkit, jobs or default_threads())
+        compiled, kept = compile_ahead(kernels, name, toolkit, jobs or cores())
         if not quiet:
             seconds = monotonic() - started
             click.echo(f"{name}: {compiled} compiled, {kept} there already, {seconds:.1f} s")
@@ -92,6 +92,6 @@ compile_command = Command(
         ]
     },
     example="cudafilter compile --arch sm_90,sm_120",
-    help="Compile common kernels ahead, so that later runs start no compiler.",
+    help="Compile the common kernels ahead of their first use.",
     callback=_run,
 )

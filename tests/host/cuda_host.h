@@ -1,0 +1,151 @@
+// Just enough CUDA C for a CPU: the kernels of cuda_src/, compiled by a C++ compiler as they stand.
+//
+// Every CUDA thread of a block is a fibre (ucontext), and a barrier hands over to the next one, so
+// a block runs on one core and meets its barriers in lock step. Shared memory is static: one block
+// at a time. Warp-level barriers are block-level ones here: these kernels meet them all together.
+// This finds wrong results, not races. See tests/test_host.py.
+#pragma once
+
+#include <ucontext.h>
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __shared__ static
+#define __forceinline__ inline
+#define __restrict__
+#define __align__(n) alignas(n)
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+};
+struct float2 {
+    float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(8) uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+inline dim3 threadIdx, blockIdx, blockDim;
+
+template <typename A, typename B>
+constexpr std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
+template <typename A, typename B>
+constexpr std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }
+
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
+{
+    const unsigned long long both = (unsigned long long)y << 32 | x;
+    unsigned out = 0;
+    for (int i = 0; i < 4; ++i)
+        out |= (unsigned)(both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return out;
+}
+
+// ---- fibres
+
+namespace host {
+
+inline constexpr size_t STACK = 1 << 18;
+
+struct Fibre {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(STACK);
+    dim3 index;
+    bool done = false;
+};
+
+inline std::vector<Fibre> fibres;
+inline ucontext_t scheduler;
+inline Fibre* running;
+inline void (*body)();
+
+inline void enter()
+{
+    body();
+    running->done = true;
+    swapcontext(&running->context, &scheduler);
+}
+
+inline void barrier() { swapcontext(&running->context, &scheduler); }
+
+inline void run_block(void (*kernel)())
+{
+    body = kernel;
+    for (Fibre& fibre : fibres) {
+        fibre.done = false;
+        getcontext(&fibre.context);
+        fibre.context.uc_stack.ss_sp = fibre.stack.data();
+        fibre.context.uc_stack.ss_size = STACK;
+        makecontext(&fibre.context, enter, 0);
+    }
+    for (bool more = true; more;) {
+        more = false;
+        for (Fibre& fibre : fibres) {
+            if (fibre.done) continue;
+            running = &fibre;
+            threadIdx = fibre.index;
+            swapcontext(&scheduler, &fibre.context);
+            more |= !fibre.done;
+        }
+    }
+}
+
+inline unsigned exchange[1024];
+
+inline unsigned thread() { return threadIdx.x + blockDim.x * threadIdx.y; }
+
+}  // namespace host
+
+inline void __syncthreads() { host::barrier(); }
+inline void __syncwarp() { host::barrier(); }
+
+inline unsigned __shfl_up_sync(unsigned, unsigned value, int delta)
+{
+    const unsigned me = host::thread();
+    host::exchange[me] = value;
+    host::barrier();
+    const unsigned got = (int)(me % 32) >= delta ? host::exchange[me - delta] : value;
+    host::barrier();
+    return got;
+}
+
+inline bool __all_sync(unsigned, bool value)
+{
+    const unsigned me = host::thread(), first = me / 32 * 32;
+    host::exchange[me] = value;
+    host::barrier();
+    bool all = true;
+    for (unsigned i = 0; i < 32; ++i) all &= host::exchange[first + i] != 0;
+    host::barrier();
+    return all;
+}
+
+size_t __cvta_generic_to_shared(const void*);  // for bulk copies, which are not compiled here
+
+// ---- asynchronous copies: done at once
+
+inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes)
+{
+    std::memcpy(to, from, bytes);
+}
+inline void __pipeline_commit() {}
+inline void __pipeline_wait_prior(int) {}

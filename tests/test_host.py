@@ -1,0 +1,184 @@
+"""The CUDA kernels themselves, compiled for the CPU: wrong results show without a GPU.
+
+The sources are those of cuda_src/, but for ptx.cuh; tests/host/cuda_host.h stands in for CUDA. What
+only a GPU can show (races, bulk copies, speed) is left to the tests marked gpu.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agreement import ALL_BORDERS, assert_agrees, random_pixels
+from cudafilter.borders import Border
+from cudafilter.engines import launch
+from cudafilter.engines.cuda import block_of
+from cudafilter.filter import Filter, make
+from cudafilter.pixels import Pixels
+from cudafilter.toolkit import kernel_sources
+
+HERE = Path(__file__).parent / "host"
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+
+
+class HostEngine:
+    """Runs a variant's kernel on the CPU. *cut* makes it work in bands of that many rows."""
+
+    name = "host"
+    note: str | None = None
+
+    def __init__(self, variant: str, folder: Path, cut: int | None = None) -> None:
+        self.variant = variant
+        self.title = f"host {variant}"
+        self._folder = folder
+        self._cut = cut
+
+    def run(
+        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+    ) -> Pixels:
+        """As CudaEngine.run."""
+        ready = launch.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
+        library = self._compiled(ready.variant, ready.defines)
+        out = np.empty_like(pixels)
+        height, width, _ = pixels.shape
+        step = self._cut or height
+        for y in range(0, height, step):
+            rows, columns = (y, min(y + step, height)), (0, width)
+            if self._cut:
+                block, origin = block_of(pixels, filter, border, rows, columns)
+            else:
+                block, origin = pixels, (0, 0)
+            out[slice(*rows)] = self._launch(
+                library, ready, block, rows[1] - rows[0], width, origin
+            )
+        return out
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _launch(
+        self,
+        library: ctypes.CDLL,
+        ready: launch.Launch,
+        block: Pixels,
+        height: int,
+        width: int,
+        origin: tuple[int, int],
+    ) -> Pixels:
+        pixel = block[0, 0].nbytes
+        source = _aligned(block.shape[0], launch.pitch(block.shape[1], pixel))
+        target = _aligned(height, launch.pitch(width, pixel))
+        source[:, : block[0].nbytes] = block.reshape(block.shape[0], -1).view(np.uint8)
+        target[:] = 0xA5  # what is not written shows
+        addresses = source.ctypes.data, target.ctypes.data
+        blocks, (x, y, _) = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
+        library.launch(
+            ctypes.byref(ready.task), ready.weights.ctypes.data_as(ctypes.c_void_p),
+            ctypes.c_size_t(ready.weights.size), blocks, x, y,
+        )  # fmt: skip
+        rows = np.ascontiguousarray(target[:, : width * pixel])
+        return rows.view(block.dtype).reshape(height, width, block.shape[2])
+
+    def _compiled(self, variant: str, defines: Mapping[str, int]) -> ctypes.CDLL:
+        name = "-".join([variant, *(str(value) for value in defines.values())])
+        library = self._folder / f"{name}.so"
+        if not library.exists():
+            sources = self._folder / "src"
+            if not sources.exists():
+                shutil.copytree(kernel_sources(), sources)
+                for header in HERE.iterdir():
+                    shutil.copy(header, sources)
+                (sources / "cuda_pipeline.h").touch()
+            code = self._folder / f"{name}.cpp"
+            code.write_text(
+                f'#include "cuda_host.h"\n#include "{variant}.cu"\n#include "launch.h"\n'
+            )
+            flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
+            macros = [f"-D{key}={value}" for key, value in defines.items()]
+            if variant == "vanilla":
+                macros.append("-DVANILLA")
+            subprocess.run(
+                ["g++", *flags, "-shared", "-fPIC", *macros, f"-I{sources}",
+                 str(code), "-o", str(library)],
+                check=True,
+            )  # fmt: skip
+        return ctypes.CDLL(str(library))
+
+
+def _aligned(rows: int, pitch: int) -> np.ndarray:
+    """Zeroed bytes (rows, pitch) that start on 128, as device memory does."""
+    raw = np.zeros(rows * pitch + 128, np.uint8)
+    start = -raw.ctypes.data % 128
+    return raw[start : start + rows * pitch].reshape(rows, pitch)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+_RANDOM = np.random.default_rng(1)
+DENSE = make("kernel", weights=_RANDOM.standard_normal((5, 4)) / 5)
+
+LAYOUTS = [("uint8", 1, False), ("uint8", 3, False), ("uint16", 4, True), ("float32", 2, True)]
+CASES = [
+    ("vanilla", [make("blur", sigma=1.3), make("sobel"), DENSE]),
+    ("constant", [make("blur", sigma=1.3), make("unsharp", sigma=1, threshold=0.02), DENSE]),
+    ("tiled", [make("blur", sigma=1.3), make("blur", sigma=6), DENSE]),
+    ("separable", [make("blur", sigma=1.3), make("blur", sigma=6), make("scharr", scale=0.1)]),
+    ("stream", [make("blur", sigma=1), make("sobel"), make("sharpen"), DENSE]),
+]
+
+
+@pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize(("variant", "filters"), CASES, ids=[case[0] for case in CASES])
+def test_kernels_agree_with_the_reference(
+    variant: str, filters: list[Filter], dtype: str, channels: int, alpha: bool, folder: Path
+) -> None:
+    engine = HostEngine(variant, folder)
+    for shape in [(1, 1), (3, 41), (37, 2), (23, 150)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        for filter in filters:
+            for border in ALL_BORDERS:
+                assert_agrees(engine, pixels, filter, border, alpha)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_box(dtype: str, channels: int, folder: Path) -> None:
+    engine = HostEngine("box", folder)
+    for shape in [(3, 5), (12, 2300 // channels)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        for border in ALL_BORDERS:
+            for radius in (0, 7, 40):
+                assert_agrees(engine, pixels, make("box", radius=radius), border)
+
+
+@pytest.mark.parametrize("variant", ["tiled", "stream"])
+def test_bands_have_the_same_bits(variant: str, folder: Path) -> None:
+    pixels = random_pixels((50, 70, 3), "uint8")
+    for border in ALL_BORDERS:
+        whole = HostEngine(variant, folder).run(pixels, make("blur", sigma=1), border)
+        bands = HostEngine(variant, folder, cut=7).run(pixels, make("blur", sigma=1), border)
+        assert np.array_equal(whole, bands)
+
+
+def test_uint16_keeps_its_contract_under_large_kernels(folder: Path) -> None:
+    # 14,641 taps: one running sum of them errs by more than the contract allows somewhere here.
+    pixels = random_pixels((90, 150, 1), "uint16")
+    for variant in ("constant", "tiled"):
+        assert_agrees(HostEngine(variant, folder), pixels, make("blur", sigma=20))
+
+
+def test_uint16_with_alpha_keeps_its_contract(folder: Path) -> None:
+    dense = make("kernel", weights=_RANDOM.random((19, 21)), normalize=True)
+    pixels = random_pixels((33, 65, 4), "uint16")
+    for variant in ("tiled", "stream"):
+        assert_agrees(HostEngine(variant, folder), pixels, dense, Border("reflect"), alpha=True)

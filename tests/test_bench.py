@@ -1,0 +1,159 @@
+"""Timings: every engine verified first, a clear table, plain data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cudafilter import bench
+from cudafilter.borders import Border
+from cudafilter.catalogue import CATALOGUE
+from cudafilter.engines import Engine, open_engine
+from cudafilter.errors import CudafilterError, DisagreementError, LimitError
+from cudafilter.filter import Filter
+from cudafilter.pixels import DTYPES, Pixels
+
+
+class Spoilt:
+    """The CPU engine, with something done to each result."""
+
+    name = "cpu"
+    title = "spoilt"
+    note: str | None = None
+
+    def __init__(self, spoil: Any) -> None:
+        self._engine = open_engine("cpu")
+        self._spoil = spoil
+
+    def run(
+        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+    ) -> Pixels:
+        out: Pixels = self._spoil(self._engine.run(pixels, filter, border, alpha))
+        return out
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def measure(engine: Engine, *names: str, **sizes: Any) -> list[bench.Case]:
+    settings: dict[str, Any] = {"sizes": [24], "dtypes": ["uint8"], "channels": [3], "repeat": 3}
+    return list(bench.measure(names, [bench.Contestant(engine)], **settings | sizes))
+
+
+def test_each_case_is_verified_and_timed(cpu: Engine) -> None:
+    cases = measure(cpu, *CATALOGUE, sizes=[16, 40], dtypes=DTYPES, channels=[1, 4])
+    assert len(cases) == len(CATALOGUE) * 2 * len(DTYPES) * 2
+    for case in cases:
+        (row,) = case.rows
+        assert row.total_ms is not None
+        assert row.total_ms > 0
+        assert row.times_cpu == 1
+        assert row.exact_share is not None
+        assert row.exact_share > 0.5 or case.dtype == "float32"
+        assert row.kernel_ms is None
+        assert row.why_not is None
+
+
+def test_a_wrong_result_is_not_timed() -> None:
+    def spoil(out: Pixels) -> Pixels:
+        out[5, 7, 1] ^= 0x40
+        return out
+
+    engine = Spoilt(spoil)
+    with pytest.raises(DisagreementError, match=r"blur 24x24 uint8 x3, cpu.*x=7 y=5 channel=1"):
+        measure(engine, "blur")
+    engine.close()
+
+
+def test_what_an_engine_cannot_do_is_said() -> None:
+    def refuse(out: Pixels) -> Pixels:
+        raise LimitError("too large for this device")
+
+    engine = Spoilt(refuse)
+    (case,) = measure(engine, "blur")
+    assert case.rows[0].why_not == "too large for this device"
+    assert case.rows[0].total_ms is None
+    engine.close()
+
+
+def test_random_images_use_the_full_scale() -> None:
+    random = np.random.default_rng(0)
+    for dtype, most in (("uint8", 255), ("uint16", 65535), ("float32", 1)):
+        image = bench.random_image(random, 300, dtype, 2)
+        assert image.shape == (300, 300, 2)
+        assert image.dtype == dtype
+        assert image.min() <= most / 1000
+        assert image.max() >= most * 0.999
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cudafilter", "bench", "--engine", "cpu", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_table_fits_a_terminal() -> None:
+    done = run("blur", "sobel", "--sizes", "32", "--channels", "1,3", "--repeat", "1")
+    assert done.returncode == 0
+    assert "blur 32x32 uint8 x1" in done.stdout
+    assert "sobel 32x32 uint8 x3" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "cpu: OpenCV" in done.stderr
+
+
+def test_json_holds_all_figures() -> None:
+    done = run("blur", "--sizes", "32", "--dtypes", "float32", "--channels", "2", "--json")
+    data = json.loads(done.stdout)
+    (case,) = data["cases"]
+    assert (case["filter"], case["size"], case["dtype"], case["channels"]) == (
+        "blur", 32, "float32", 2,
+    )  # fmt: skip
+    assert case["rows"][0]["total_ms"] > 0
+    assert data["engines"][0].startswith("cpu: OpenCV")
+
+
+def test_no_filter_named_takes_the_usual_ones() -> None:
+    done = run("--sizes", "16", "--channels", "1", "--repeat", "1", "--json")
+    names = [case["filter"] for case in json.loads(done.stdout)["cases"]]
+    assert names == list(bench.DEFAULT_FILTERS)
+
+
+def test_plot(cpu: Engine, tmp_path: Path) -> None:
+    cases = measure(cpu, "blur", "sobel", sizes=[16, 32])
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    bench.plot(cases, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(CudafilterError, match="cannot write"):
+        bench.plot(cases, tmp_path / "no-such-folder" / "plot.png")
+
+
+def test_plot_without_matplotlib_names_the_extra(
+    cpu: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(CudafilterError, match="needs Matplotlib") as caught:
+        bench.plot(measure(cpu, "blur"), tmp_path / "plot.png")
+    assert caught.value.hint == "pip install 'cudafilter[plot]'"
+
+
+@pytest.mark.gpu
+def test_the_ladder_is_timed_beside_the_copy() -> None:
+    contestants, note = bench.open_contestants("auto", "auto", None)
+    assert note is None
+    settings = {"sizes": [256], "dtypes": ["uint8"], "channels": [3], "repeat": 3}
+    (case,) = bench.measure(["blur"], contestants, **settings)  # type: ignore[arg-type]
+    assert case.copy_ms is not None
+    variants = {row.variant: row for row in case.rows}
+    assert "auto (stream)" in variants
+    assert variants["vanilla"].times_vanilla == 1
+    assert variants["stream"].kernel_ms is not None
+    assert variants["box"].why_not is not None
+    for contestant in {id(c.engine): c for c in contestants}.values():
+        contestant.engine.close()

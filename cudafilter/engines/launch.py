@@ -22,7 +22,8 @@ CONSTANT_BYTES = 65536
 """Constant memory of a CUDA module, on every architecture."""
 
 MAX_SIDE = 1 << 30
-"""Longest image side in pixels: twice it must fit into an int (pixel.cuh, border_index)."""
+"""Most rows, and most samples in a row: twice as many must fit into an int (pixel.cuh,
+border_index; stream.cu counts samples in ints)."""
 
 MAX_BLOCKS = 2**31 - 1
 """Limit of gridDim.x."""
@@ -122,11 +123,12 @@ class Launch:
         grid is one-dimensional, so tall images meet no limit of gridDim.y. Raises LimitError.
         """
         (height, width), task = out_size, self.task
-        if max(source_size) > MAX_SIDE:
-            raise LimitError(
-                f"the image is {width}x{height}; a side may have {MAX_SIDE:,} pixels on the GPU"
-            )
         channels = self.defines["CHANNELS"]
+        if max(source_size[0], source_size[1] * channels) > MAX_SIDE:
+            raise LimitError(
+                f"the image is {width}x{height}; on the GPU it may have {MAX_SIDE:,} rows, and"
+                " samples in a row"
+            )
         itemsize = np.dtype(DTYPES[self.defines["SAMPLE"]]).itemsize
         task.source, task.out = addresses
         task.source_height, task.source_width = source_size
@@ -167,7 +169,8 @@ def prepare(
     """The launch of *filter*; ``auto`` picks the fastest kernel that can run it.
 
     Raises LimitError where *variant* cannot: a separable kernel asked for a filter that is not
-    of rank 1, or more weights than constant memory holds.
+    of rank 1, more weights than constant memory holds, more rows than stream.cu has registers
+    for, or a filter that is no box for box.cu.
     """
     sample = DTYPES.index(np.dtype(dtype).name)
     mode = ALPHAS[filter.alpha if alpha else None]

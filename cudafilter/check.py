@@ -13,7 +13,7 @@ import numpy as np
 
 from cudafilter import reference
 from cudafilter.borders import Border
-from cudafilter.engines import cores
+from cudafilter.cores import cores
 from cudafilter.errors import ParameterError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Exact, Pixels, quantise

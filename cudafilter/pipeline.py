@@ -15,7 +15,8 @@ from typing import Any, BinaryIO
 from cudafilter import images
 from cudafilter.borders import Border
 from cudafilter.check import Agreement, compare
-from cudafilter.engines import Engine, cores
+from cudafilter.cores import cores
+from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
 from cudafilter.plan import STREAM, Job

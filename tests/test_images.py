@@ -525,6 +525,20 @@ def test_what_a_format_cannot_hold_is_refused(
     assert hint in (caught.value.hint or "")
 
 
+@pytest.mark.parametrize("size", [0, 1, 100, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 19])
+@pytest.mark.parametrize("level", [0, 1, 6, 9])
+def test_strips_are_one_zlib_stream(size: int, level: int) -> None:
+    random = np.random.default_rng(size)
+    data = np.repeat(random.integers(0, 9, size // 3 + 1, dtype=np.uint8), 3)[:size]
+    stream = png.compress(data, level)
+    whole = zlib.compress(data.tobytes(), level)
+    inflater = zlib.decompressobj()
+    assert inflater.decompress(stream) == data.tobytes()
+    assert inflater.eof  # and so the checksum holds
+    assert inflater.unused_data == b""
+    assert len(stream) <= len(whole) * 1.02 + 200
+
+
 @pytest.mark.parametrize("options", [{"quality": 0}, {"quality": 101}, {"compress_level": 10}])
 def test_settings_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ImageError, match="must be"):

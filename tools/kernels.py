@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import cores, launch
+from cudafilter.cores import cores
+from cudafilter.engines import launch
 from cudafilter.engines.nvcc import compile_cubin
 from cudafilter.filter import make
 from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler

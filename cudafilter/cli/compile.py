@@ -45,7 +45,7 @@ def _run(
 ) -> None:
     from time import monotonic
 
-    from cudafilter.engines import cores
+    from cudafilter.cores import cores
     from cudafilter.engines.launch import common
     from cudafilter.engines.nvcc import compile_ahead, require_compiler
 

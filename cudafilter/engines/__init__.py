@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 from cudafilter.borders import Border
@@ -10,13 +9,6 @@ from cudafilter.catalogue import ENGINES, VARIANTS
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
-
-
-def cores() -> int:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Engine(Protocol):

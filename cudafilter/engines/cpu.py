@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
-from cudafilter.engines import cores
+from cudafilter.cores import cores
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels

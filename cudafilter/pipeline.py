@@ -6,8 +6,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Condition, Lock
 from typing import Any, BinaryIO
@@ -22,9 +22,6 @@ from cudafilter.filter import Filter
 from cudafilter.plan import STREAM, Job
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
-
-MOMENT = 0.5
-"""Seconds that an interrupted run gives an image just written to become a record."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def run(
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
 ) -> None:
-    """Do *jobs*, calling *on_record* in this thread as each one ends.
+    """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
 
     Each of *threads* (one a core unless given) holds one image at a time, so memory does
     not grow with the number of jobs. An image that fails gets a record and the rest goes on.
@@ -109,24 +106,23 @@ def run(
     worker = _Worker(engine, filter, border, settings, stdin, stdout)
     count = max(1, min(threads or cores(), len(jobs)))
     pool = ThreadPoolExecutor(count, thread_name_prefix="image")
-    waiting: set[Future[Record]] = set()
+    telling = Lock()
 
-    def deliver(done: Future[Record]) -> None:
-        waiting.discard(done)
-        on_record(done.result())
+    def work(job: Job) -> None:
+        # An image that is being written holds its place in `saves` until its record is delivered,
+        # so that an interruption, which waits for that, finds no image without a record.
+        with ExitStack() as held:
+            record = worker.do(job, held)
+            with telling:
+                if record.status == DONE or not worker.saves.closed:
+                    on_record(record)
 
     try:
-        waiting.update(pool.submit(worker.do, job) for job in jobs)
-        for done in as_completed(tuple(waiting)):
-            deliver(done)
-    except BaseException as stopped:
+        for done in as_completed([pool.submit(work, job) for job in jobs]):
+            done.result()
+    except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         worker.saves.shut()
-        if isinstance(stopped, KeyboardInterrupt):
-            wait(waiting, MOMENT)
-            for done in [f for f in waiting if f.done() and not f.cancelled()]:
-                if done.exception() is None:
-                    deliver(done)
         raise
     pool.shutdown()
 
@@ -143,9 +139,14 @@ class _Saves:
         self._open = True
         self._writing = 0
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was shut."""
+        return not self._open
+
     def require_open(self) -> None:
         """Raise _Stopped once shut."""
-        if not self._open:
+        if self.closed:
             raise _Stopped
 
     @contextmanager
@@ -163,13 +164,10 @@ class _Saves:
 
     def shut(self) -> None:
         self._open = False
-        while True:
-            try:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._writing == 0)
+        for _ in range(2):  # a second Ctrl-C must cut no write short either; a third one may
+            with suppress(KeyboardInterrupt), self._changed:
+                self._changed.wait_for(lambda: self._writing == 0)
                 return
-            except KeyboardInterrupt:  # a second Ctrl-C must cut no write short either
-                continue
 
 
 @dataclass
@@ -186,7 +184,8 @@ class _Worker:
     checks: Lock = field(default_factory=Lock)
     """One check at a time: it uses all cores, and memory of its own on each."""
 
-    def do(self, job: Job) -> Record:
+    def do(self, job: Job, held: ExitStack) -> Record:
+        """The record of *job*, done; *held* keeps its place in saves, where it wrote."""
         record = Record(
             source=str(job.source) if job.source is not None else STREAM,
             destination=str(job.destination) if job.destination is not None else STREAM,
@@ -195,7 +194,7 @@ class _Worker:
             record.status = SKIPPED
             return record
         try:
-            self._do(job, record)
+            self._do(job, record, held)
             record.status = DONE
         except Exception as error:  # whatever one image does, the rest goes on
             if isinstance(error, BrokenPipeError) and job.destination is None:
@@ -205,7 +204,7 @@ class _Worker:
             record.traceback = traceback.format_exc()
         return record
 
-    def _do(self, job: Job, record: Record) -> None:
+    def _do(self, job: Job, record: Record, held: ExitStack) -> None:
         with self._stage("load", record):
             image, format = self._load(job, record)
         pixels = image.pixels
@@ -223,7 +222,7 @@ class _Worker:
                     str(record.agreement), hint="nothing was written; please report this"
                 )
         with self._stage("save", record):
-            self._save(job, image.with_pixels(result), format, record)
+            self._save(job, image.with_pixels(result), format, record, held)
 
     @contextmanager
     def _stage(self, name: str, record: Record) -> Iterator[None]:
@@ -250,7 +249,9 @@ class _Worker:
         record.notes = image.notes
         return image, format
 
-    def _save(self, job: Job, image: images.Image, format: str, record: Record) -> None:
+    def _save(
+        self, job: Job, image: images.Image, format: str, record: Record, held: ExitStack
+    ) -> None:
         effort = {
             "quality": self.settings.quality,
             "compress_level": self.settings.compress_level,
@@ -260,9 +261,9 @@ class _Worker:
         if job.destination is None:
             _write_all(self.stdout or sys.stdout.buffer, data)
         else:
-            with self.saves.one():
-                job.destination.parent.mkdir(parents=True, exist_ok=True)
-                images.write_atomically(job.destination, data)
+            held.enter_context(self.saves.one())
+            job.destination.parent.mkdir(parents=True, exist_ok=True)
+            images.write_atomically(job.destination, data)
         record.bytes_out = len(data)
         record.notes += tuple(
             f"{format.upper()} does not hold {what}, which is left out"

@@ -70,7 +70,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 3) filter(const Task task)
     };
 
     unsigned column[SAMPLES] = {};
-#pragma unroll 8
+#pragma unroll 4
     for (int i = 0; i < task.kernel_height - 1; ++i) {
         const Row in = row(i);
 #pragma unroll

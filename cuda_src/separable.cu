@@ -18,7 +18,7 @@
 
 __constant__ float weights[16384];
 
-extern "C" __global__ void __launch_bounds__(TILE * THREAD_ROWS) filter(const Task task)
+extern "C" __global__ void __launch_bounds__(TILE * THREAD_ROWS, 2) filter(const Task task)
 {
     __shared__ float tile[PASS_ROWS * THREAD_ROWS][TILE + CHUNK - 1];
     __shared__ float across[PASS_ROWS * THREAD_ROWS][TILE];  // the horizontal pass's results

@@ -15,8 +15,8 @@ LEAD = 4
 """Pixels that a block's sums may start before its first tap, to be aligned."""
 
 WORTHWHILE = 21
-"""Taps a side from which on ``auto`` takes this and not stream.cu: on an H100 they are even at about
-15 for uint8 RGB and 27 for uint8 gray."""
+"""Taps a side from which on ``auto`` takes this and not stream.cu: on an H100 the two are even at
+about 15 for uint8 RGB and 27 for uint8 gray."""
 
 
 def weight(filter: Filter, sample: int, mode: int) -> float | None:

@@ -17,8 +17,9 @@
 // they can (class Edge); only where they cannot is each sample fetched by itself.
 //
 // Macros besides pixel.cuh's: RANK1, ROWS, COLUMNS (the kernel), LEFT (its anchor's column),
-// OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source), SCALE (else gain is 1 and bias 0),
-// TAPS (which weights are not 0), BLOCKS (resident warps a multiprocessor to compile for).
+// OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source),
+// SCALE (else gain is 1 and bias 0), TAPS (which weights are not 0), BLOCKS (resident warps a
+// multiprocessor to compile for).
 // Launch: a block is one warp; task.blocks_x blocks side by side, then down, task.rows rows each.
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
 // Loaded by engines/cuda.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
@@ -36,7 +37,6 @@
 #define COPIED ((NEEDED * (int)sizeof(sample_t) + 15) / 16 * 16)  // bytes
 #define CONVERT (SAMPLE != 2 || ALPHA)                      // else the line is the copied row
 #define GROUP 4                                             // rows copied together
-
 
 // Whether weights[i] is not 0, as far as the compiler is told: TAPS has a bit for each, up to 62.
 #define WEIGHTS (KERNELS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS))

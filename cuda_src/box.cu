@@ -1,130 +1,213 @@
-// The box: a mean over a rectangle, in a time that does not grow with it.
+// Step 6, box: a mean over a rectangle, in a time that does not grow with it.
 //
 // Column sums move down the image: each new row adds one source row and takes one away. Their
 // prefix sums along the row turn any window into one difference. All sums are unsigned integers
 // modulo 2^32, so they are exact wherever a window's own sum is below 2^32; no error builds up.
-//   1. each thread updates the column sums of its SAMPLES neighbouring samples (registers);
-//   2. the block scans them, channel by channel: within the thread, the warp, the block;
-//   3. the prefix sums go to shared memory; output sample s is prefix[s + width] - prefix[s - 1],
-//      in steps of CHANNELS.
-// Launch: 256 threads, task.columns output pixels across and task.rows down, blocks in blockIdx.x
-// row by row. Integers without alpha only. Loaded by engines/cuda.py, which sets weights[0] to
-// the weight that all taps have. Needs x0 % 4 == 0 and rows that start on 16 bytes.
+//   1. each lane updates the column sums of its SAMPLES neighbouring samples, 48 bytes of them;
+//   2. it sums them up, and the warp (the block) scans these totals, channel by channel;
+//   3. the prefix sums go to shared memory. Sample m of the output is prefix[m + right] -
+//      prefix[m + left]; neighbouring lanes take neighbouring m.
+// A strip whose halo sticks out of the image reads a copy of its rows with the border in place,
+// which `edges` makes first: so all strips take the same time, whatever the border.
+// Compiled for WARPS, which share a strip (LENGTH samples, wide against the halo), NARROW: column
+// sums fit 16 bits, and SMALL: window sums are below 2^23, so that floats hold them.
+// Launch: edges, 256 threads a row of a strip at the border; filter, 32 * WARPS threads,
+// task.columns output pixels across and task.rows down. Blocks in blockIdx.x row by row. Integers
+// without alpha only. Loaded by engines/cuda.py, which sets weights[0] to the weight that all taps
+// have. Needs rows that start on 16 bytes.
 #include "pixel.cuh"
 
-#define THREADS 256
-#define WARPS (THREADS / 32)
-#define PIXELS (CHANNELS == 1 ? 8 : 4)  // a thread
-#define SAMPLES (PIXELS * CHANNELS)
+#define ALIGNED (16 / (int)sizeof(sample_t))  // samples of an aligned read
+#define SAMPLES (3 * ALIGNED)                 // a lane; a multiple of each number of channels
+#define LENGTH (WARPS * 32 * SAMPLES)         // of a strip, with its halo
+
+// Warps a multiprocessor. With the registers that 16 leave to each, these would spill.
+#if (SAMPLE == 0 && !NARROW) || WARPS == 4 || (WARPS == 2 && __CUDA_ARCH__ < 900)
+#define RESIDENT 12
+#else
+#define RESIDENT 16
+#endif
 
 __constant__ float weights[1];
 
-struct __align__(4 * sizeof(sample_t)) Quad {
-    sample_t v[4];
+// Where a prefix sum lies. Four words of padding put what eight lanes write into different banks.
+__device__ __forceinline__ int at(int i) { return i + i / 96 * 4; }
+
+struct Strip {
+    int first;  // sample of the source row that it starts with, a multiple of ALIGNED
+    int left;   // prefix[left] ends just before the window of its first output sample
 };
 
-struct Row {
-    Quad quads[SAMPLES / 4];
-};
-
-// This thread's samples of a source row; x is its first pixel, anywhere; row < 0 is border.
-__device__ __forceinline__ Row load(const Task& task, int x, int row)
+__device__ __forceinline__ Strip strip_of(const Task& task, int index)
 {
-    Row out;
-    const sample_t* from = task.source + row * task.source_pitch;
-    if (row >= 0 && x >= 0 && x + PIXELS <= task.source_width) {
-#pragma unroll
-        for (int q = 0; q < SAMPLES / 4; ++q) out.quads[q] = ((const Quad*)(from + x * CHANNELS))[q];
-        return out;
-    }
-#pragma unroll
-    for (int p = 0; p < PIXELS; ++p) {
-        const int at = border_index(x + p, task.source_width, task.border);
-#pragma unroll
-        for (int c = 0; c < CHANNELS; ++c) {
-            const int n = p * CHANNELS + c;
-            out.quads[n / 4].v[n % 4] = row < 0 || at < 0 ? (sample_t)task.border_value
-                                                          : from[at * CHANNELS + c];
-        }
-    }
-    return out;
+    const int tap = (task.x0 + index * task.columns - task.anchor_x - 1) * CHANNELS;
+    const int first = tap & -ALIGNED;  // rounds down, below zero too
+    return {first, tap - first};
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 3) filter(const Task task)
+extern "C" __global__ void __launch_bounds__(256) edges(const Task task)
 {
-    __shared__ unsigned prefix[THREADS * SAMPLES];
+    const int edge = blockIdx.x / task.source_height, y = blockIdx.x % task.source_height;
+    const int index = edge < task.edges_left ? edge : task.edges_right + edge - task.edges_left;
+    const int first = strip_of(task, index).first, end = task.source_width * CHANNELS;
+    const sample_t* from = task.source + y * task.source_pitch;
+    sample_t* to = (sample_t*)task.scratch + (size_t)blockIdx.x * LENGTH;
+    for (int n = threadIdx.x * ALIGNED; n < LENGTH; n += 256 * ALIGNED) {
+        const int s = first + n;
+        if (s >= 0 && s + ALIGNED <= end) {
+            *(uint4*)(to + n) = *(const uint4*)(from + s);
+            continue;
+        }
+        for (int i = 0; i < ALIGNED; ++i) {
+            const int x = (s + i + 2 * LENGTH * CHANNELS) / CHANNELS - 2 * LENGTH;  // rounds down
+            const int bordered = border_index(x, task.source_width, task.border);
+            to[n + i] = bordered < 0 ? (sample_t)task.border_value
+                                     : from[bordered * CHANNELS + s + i - x * CHANNELS];
+        }
+    }
+}
+
+struct Row {
+    uint4 pieces[3];
+
+    __device__ __forceinline__ unsigned word(int n) const
+    {
+        const uint4& piece = pieces[n / 4];
+        return n % 4 == 0 ? piece.x : n % 4 == 1 ? piece.y : n % 4 == 2 ? piece.z : piece.w;
+    }
+};
+
+#if NARROW  // two column sums of 16 bits a register: neither overflows, so one addition serves both
+#define SUMS (SAMPLES / 2)
+__device__ __forceinline__ unsigned samples(const Row& row, int j)
+{
+    return __byte_perm(row.word(j / 2), 0, j % 2 ? 0x4342 : 0x4140);
+}
+// before + the column sum of sample n.
+__device__ __forceinline__ unsigned plus(unsigned before, const unsigned (&column)[SUMS], int n)
+{
+    return __dp2a_lo(column[n / 2], n % 2 ? 0x0100u : 0x0001u, before);
+}
+#else
+#define SUMS SAMPLES
+__device__ __forceinline__ unsigned samples(const Row& row, int n)
+{
+#if SAMPLE == 0
+    return __byte_perm(row.word(n / 4), 0, 0x4440 + n % 4);
+#else
+    return __byte_perm(row.word(n / 2), 0, n % 2 ? 0x4432 : 0x4410);
+#endif
+}
+__device__ __forceinline__ unsigned plus(unsigned before, const unsigned (&column)[SUMS], int n)
+{
+    return before + column[n];
+}
+#endif
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) filter(const Task task)
+{
+    __align__(16) __shared__ unsigned prefix[LENGTH + LENGTH / 96 * 4];
     __shared__ unsigned totals[WARPS][CHANNELS];  // of each warp
 
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int x0 = blockIdx.x % task.blocks_x * task.columns;
+    const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const int index = blockIdx.x % task.blocks_x;
     const int y0 = blockIdx.x / task.blocks_x * task.rows;
     const int last = min(y0 + task.rows, task.height);
+    const Strip strip = strip_of(task, index);
 
-    // The block's prefix sums start 1 to 4 pixels before its first tap, at a multiple of 4.
-    const int tapped = x0 + task.x0 - task.anchor_x;
-    const int lead = (tapped - 1 & 3) + 1;
-    const int x = tapped - lead + (int)threadIdx.x * PIXELS;
-    auto row = [&](int y) {  // of the source, y counted from the block's first tapped row
-        y += y0 + task.y0 - task.anchor_y;
-        return load(task, x, border_index(y, task.source_height, task.border));
+    // The strip's rows, of the source or of their bordered copy.
+    const sample_t* rows = task.source + strip.first;
+    long long pitch = task.source_pitch;
+    if (index < task.edges_left || index >= task.edges_right) {
+        const int edge = index < task.edges_left ? index : task.edges_left + index - task.edges_right;
+        rows = (const sample_t*)task.scratch + (size_t)edge * task.source_height * LENGTH;
+        pitch = LENGTH;
+    }
+    rows += thread * SAMPLES;
+    const int first = y0 + task.y0 - task.anchor_y;
+    const unsigned outside = (unsigned)task.border_value * (SAMPLE == 0 ? 0x01010101u : 0x00010001u);
+    auto row = [&](int y) {  // y counts from the first tapped row
+        y = border_index(first + y, task.source_height, task.border);
+        Row out;
+#pragma unroll
+        for (int n = 0; n < 3; ++n)
+            out.pieces[n] = y < 0 ? make_uint4(outside, outside, outside, outside)
+                                  : ((const uint4*)(rows + y * pitch))[n];
+        return out;
     };
 
-    unsigned column[SAMPLES] = {};
+    unsigned column[SUMS] = {};
 #pragma unroll 4
-    for (int i = 0; i < task.kernel_height - 1; ++i) {
-        const Row in = row(i);
+    for (int y = 0; y < task.kernel_height - 1; ++y) {
+        const Row in = row(y);
 #pragma unroll
-        for (int n = 0; n < SAMPLES; ++n) column[n] += in.quads[n / 4].v[n % 4];
+        for (int n = 0; n < SUMS; ++n) column[n] += samples(in, n);
     }
 
-    const float scale = task.gain * weights[0];
-    Row in = row(task.kernel_height - 1), out = row(0);
-    for (int y = y0; y < last; ++y) {
-        const int next = min(y + 1, last - 1) - y0;
-        unsigned mine[CHANNELS] = {};  // sums of this thread's column sums, then of all before it
+    // Output sample m of the strip, m = begin + 96 * i + 32 * w: left[w] and right[w] are where
+    // its two prefix sums lie for i = 0, and both lie 100 further for each i.
+    const int begin = warp * 32 * SAMPLES + lane;
+    const int count = (min((index + 1) * task.columns, task.width) - index * task.columns) * CHANNELS - begin;
+    int left[3], right[3];
 #pragma unroll
-        for (int n = 0; n < SAMPLES; ++n) {
-            column[n] += in.quads[n / 4].v[n % 4];
-            mine[n % CHANNELS] += column[n];
-        }
-        in = row(next + task.kernel_height - 1);  // long before it is needed
+    for (int w = 0; w < 3; ++w) {
+        left[w] = at(begin + 32 * w + strip.left);
+        right[w] = at(begin + 32 * w + strip.left + task.kernel_width * CHANNELS);
+    }
+    const float scale = task.gain * weights[0];
+    sample_t* to = task.out + y0 * task.out_pitch + (size_t)index * task.columns * CHANNELS + begin;
+
+    Row in = row(task.kernel_height - 1), out = {};
+    for (int y = y0; y < last; ++y, to += task.out_pitch) {
+#pragma unroll
+        for (int n = 0; n < SUMS; ++n) column[n] += samples(in, n) - samples(out, n);
+
+        unsigned sum[SAMPLES], before[CHANNELS];
+#pragma unroll
+        for (int n = 0; n < SAMPLES; ++n)
+            sum[n] = plus(n < CHANNELS ? 0 : sum[n - CHANNELS], column, n);
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c) {
-            unsigned sum = mine[c];
+            const unsigned mine = sum[SAMPLES - CHANNELS + c];
+            unsigned scan = mine;
 #pragma unroll
             for (int step = 1; step < 32; step *= 2) {
-                const unsigned before = __shfl_up_sync(~0u, sum, step);
-                if (lane >= step) sum += before;
+                const unsigned other = __shfl_up_sync(~0u, scan, step);
+                if (lane >= step) scan += other;
             }
-            if (lane == 31) totals[warp][c] = sum;
-            mine[c] = sum - mine[c];
+            if (WARPS > 1 && lane == 31) totals[warp][c] = scan;
+            before[c] = scan - mine;
         }
-        __syncthreads();  // totals are written; prefix is read by all
-        for (int w = 0; w < warp; ++w)
+        if (WARPS > 1) {
+            __syncthreads();  // totals are written; prefix is read by all
+            for (int w = 0; w < warp; ++w)
 #pragma unroll
-            for (int c = 0; c < CHANNELS; ++c) mine[c] += totals[w][c];
-#pragma unroll
-        for (int q = 0; q < SAMPLES / 4; ++q) {
-            unsigned sums[4];
-#pragma unroll
-            for (int e = 0; e < 4; ++e) {
-                const int n = 4 * q + e;
-                sums[e] = mine[n % CHANNELS] += column[n];
-                column[n] -= out.quads[q].v[e];
-            }
-            ((uint4*)prefix)[threadIdx.x * (SAMPLES / 4) + q] =
-                make_uint4(sums[0], sums[1], sums[2], sums[3]);
+                for (int c = 0; c < CHANNELS; ++c) before[c] += totals[w][c];
+        } else {
+            __syncwarp();
         }
-        out = row(next);
-        __syncthreads();  // prefix is written; totals are read by all
+#pragma unroll
+        for (int n = 0; n < SAMPLES; n += 4)
+            *(uint4*)(prefix + at(thread * SAMPLES) + n) = make_uint4(
+                sum[n] + before[n % CHANNELS], sum[n + 1] + before[(n + 1) % CHANNELS],
+                sum[n + 2] + before[(n + 2) % CHANNELS], sum[n + 3] + before[(n + 3) % CHANNELS]);
+        in = row(min(y + 1, last - 1) - y0 + task.kernel_height - 1);  // on their way meanwhile
+        out = row(y - y0);
+        if (WARPS > 1)
+            __syncthreads();  // prefix is written; totals are read by all
+        else
+            __syncwarp();
 
-        sample_t* to = task.out + y * task.out_pitch + (size_t)x0 * CHANNELS;
-        const int samples = min(task.columns, task.width - x0) * CHANNELS;
-        const unsigned* from = prefix + lead * CHANNELS;
-#pragma unroll 4
-        for (int s = threadIdx.x; s < samples; s += THREADS) {
-            const unsigned sum = from[s + (task.kernel_width - 1) * CHANNELS] - from[s - CHANNELS];
-            to[s] = to_sample(fmaf(scale, (float)sum, task.bias));
-        }
+#pragma unroll
+        for (int i = 0; i < 32 * SAMPLES / 96; ++i)
+#pragma unroll
+            for (int w = 0; w < 3; ++w) {
+                const int m = 96 * i + 32 * w;
+                if (m >= count) continue;
+                const unsigned window = prefix[right[w] + 100 * i] - prefix[left[w] + 100 * i];
+                const float value = SMALL ? __uint_as_float(window + 0x4b000000u) - 8388608.0f
+                                          : (float)window;
+                to[m] = to_sample(fmaf(scale, value, task.bias));
+            }
     }
 }

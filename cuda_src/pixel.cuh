@@ -29,6 +29,7 @@ enum Border { EDGE, REFLECT, SYMMETRIC, WRAP, CONSTANT };  // catalogue.BORDERS,
 struct Task {
     const sample_t* source;  // (source_height, source_width, CHANNELS), a row every source_pitch
     sample_t* out;           // (height, width, CHANNELS), a row every out_pitch
+    float* scratch;          // of wide.cu and box.cu
     long long source_pitch, out_pitch;  // samples
     int width, height;
     int source_width, source_height;
@@ -38,6 +39,7 @@ struct Task {
     int border;
     int blocks_x;            // blocks side by side; blockIdx.x counts on through all rows of them
     int rows, columns;       // output pixels a block, down (stream, box) and across (box)
+    int edges_left, edges_right;  // strips at the border: below the one, from the other on (box)
     float border_value;      // native units, as are bias and threshold
     float gain, source_gain, bias, threshold;
     float weight_sum[2];
@@ -89,6 +91,21 @@ __device__ __forceinline__ Pixel load_pixel(const Task& task, int x, int y)
     for (int c = 0; c < COLOURS; ++c) pixel.v[c] *= pixel.v[COLOURS];
 #endif
     return pixel;
+}
+
+// The same of one channel: c of the pixel at `pixel`, and of the constant border.
+__device__ __forceinline__ float tap_of(const sample_t* pixel, int c)
+{
+    float out = pixel[c];
+#if ALPHA
+    if (c < COLOURS) out *= pixel[COLOURS];
+#endif
+    return out;
+}
+
+__device__ __forceinline__ float outside_tap(const Task& task, int c)
+{
+    return ALPHA && c < COLOURS ? task.border_value * task.border_value : task.border_value;
 }
 
 __device__ __forceinline__ void add(Pixel (&sum)[KERNELS], const Pixel (&line)[KERNELS])
@@ -177,3 +194,39 @@ __device__ __forceinline__ void store_pixel(const Task& task, int x, int y, Pixe
     const Pixel source = read_pixel(task, x + task.x0, y + task.y0);
     finish_pixel(task, sum, source, task.out + y * task.out_pitch + (size_t)x * CHANNELS);
 }
+
+#if KERNELS == 1
+struct __align__(16) Piece {
+    sample_t v[16 / sizeof(sample_t)];
+};
+
+// finish_pixel() for a run of output pixels from (x, y) on, x a multiple of 16: whole pieces are
+// stored, since single samples of many rows at a time cost the memory a write each.
+template <int RUN>
+__device__ __forceinline__ void store_run(const Task& task, int x, int y,
+                                          const float (&sum)[CHANNELS][RUN])
+{
+    const bool wants_source = ALPHA || task.source_gain != 0.0f || task.threshold > 0.0f;
+    sample_t* to = task.out + y * task.out_pitch + (size_t)x * CHANNELS;
+    constexpr int PIECE = 16 / sizeof(sample_t);
+    Piece out[RUN * CHANNELS / PIECE];
+#pragma unroll
+    for (int r = 0; r < RUN; ++r) {
+        Pixel total[1], source = {};
+        if (wants_source && x + r < task.width) source = read_pixel(task, x + r + task.x0, y + task.y0);
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) total[0].v[c] = sum[c][r];
+        sample_t pixel[CHANNELS];
+        finish_pixel(task, total, source, pixel);
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) {
+            const int n = r * CHANNELS + c;
+            out[n / PIECE].v[n % PIECE] = pixel[c];
+            if (x + RUN > task.width && x + r < task.width) to[n] = pixel[c];
+        }
+    }
+    if (x + RUN > task.width) return;
+#pragma unroll
+    for (int n = 0; n < RUN * CHANNELS / PIECE; ++n) ((Piece*)to)[n] = out[n];
+}
+#endif

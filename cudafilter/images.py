@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,52 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import jpeg, png, simple, tiff
-from cudafilter.formats.metadata import Decoded, Metadata, is_rgb_profile, split
+from cudafilter.formats import table
+from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.pixels import Pixels, require_pixels
 
 FORMATS: dict[str, tuple[str, ...]] = {
-    "png": (".png",),
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "webp": (".webp",),
-    "tiff": (".tif", ".tiff"),
-    "bmp": (".bmp", ".dib"),
-    "ppm": (".ppm", ".pnm"),
-    "pgm": (".pgm",),
-    "pbm": (".pbm",),
-    "gif": (".gif",),
+    name: format.extensions for name, format in table.FORMATS.items()
 }
 """Format name -> its file name extensions."""
 
-READ_ONLY = frozenset({"gif", "pbm"})
+READ_ONLY = frozenset(name for name, format in table.FORMATS.items() if format.writer is None)
 """Formats of fewer colours than a filter makes."""
-_WITH_QUALITY = frozenset({"jpeg", "webp"})
-_WITH_COMPRESS_LEVEL = frozenset({"png", "tiff"})
 
 _BY_EXTENSION = {extension: name for name, known in FORMATS.items() for extension in known}
-
-_READERS: dict[str, Callable[[bytes], Decoded]] = {
-    "png": png.read,
-    "jpeg": jpeg.read,
-    "webp": simple.read_webp,
-    "tiff": tiff.read,
-    "bmp": simple.read_bmp,
-    "ppm": simple.read_pnm,
-    "pgm": simple.read_pnm,
-    "pbm": simple.read_pnm,
-    "gif": simple.read_gif,
-}
-
-_SIGNATURES: dict[bytes | tuple[bytes, ...], str] = {
-    png.SIGNATURE: "png",
-    jpeg.SIGNATURE: "jpeg",
-    tiff.SIGNATURES: "tiff",
-    b"BM": "bmp",
-    (b"P3", b"P6", b"PF", b"Pf"): "ppm",
-    (b"P2", b"P5"): "pgm",
-    (b"P1", b"P4"): "pbm",
-    (b"GIF87a", b"GIF89a"): "gif",
-}
 
 
 @dataclass(frozen=True)
@@ -100,11 +67,9 @@ def format_of_bytes(data: bytes) -> str:
     """The format that the first bytes of a file show, whatever its name; ImageError if none."""
     if not data:
         raise ImageError("the file is empty")
-    for signature, format in _SIGNATURES.items():
-        if data.startswith(signature):
-            return format
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
+    for name, format in table.FORMATS.items():
+        if format.begins(data):
+            return name
     raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
@@ -129,8 +94,23 @@ def _naming(name: str, failed: str) -> Iterator[None]:
         raise ImageError(f"{name}: {failed}: {reason}") from error
 
 
-def load(source: Path | bytes, name: str | None = None) -> Image:
+def read_file(path: Path, name: str | None = None) -> bytes:
+    """The bytes of a file. Raises ImageError, naming it (or *name*) and the reason."""
+    name = name or str(path)
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name}: cannot be read: {reason}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
+
+
+def load(source: Path | bytes, name: str | None = None, *, alone: bool = False) -> Image:
     """Read an image file, or the bytes of one, whatever its name says it is.
+
+    *alone* says that no other thread has Python code to run meanwhile, so that a faster decoder may
+    hold the interpreter's lock; the pixels are the same.
 
     Pixels are not turned by an EXIF orientation, 16-bit colour keeps its 16 bits. Raises
     ImageError, naming the file (or *name*) and the reason, for what cannot be read whole and
@@ -141,15 +121,9 @@ def load(source: Path | bytes, name: str | None = None) -> Image:
         name, data = name or "input", bytes(source)
     else:
         name = name or str(source)
-        try:
-            data = Path(source).read_bytes()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ImageError(f"{name}: cannot be read: {reason}") from error
-        except MemoryError as error:
-            raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
+        data = read_file(source, name)
     with _naming(name, "cannot be decoded"):
-        decoded = _READERS[format_of_bytes(data)](data)
+        decoded = table.FORMATS[format_of_bytes(data)].read(data, alone)
         pixels = require_pixels(decoded.pixels, decoded.alpha)
     return Image(pixels, decoded.alpha, decoded.metadata, decoded.notes)
 
@@ -194,9 +168,9 @@ def unused_settings(
 ) -> tuple[str, ...]:
     """What a user who gave settings that say nothing to *format* should know."""
     told = []
-    if quality is not None and format not in _WITH_QUALITY:
+    if quality is not None and not table.FORMATS[format].takes_quality:
         told.append(f"the quality is not used: {format.upper()} is lossless")
-    if compress_level is not None and format not in _WITH_COMPRESS_LEVEL:
+    if compress_level is not None and not table.FORMATS[format].takes_compress_level:
         told.append(f"the compress level is not used: {format.upper()} has none")
     return tuple(told)
 
@@ -213,8 +187,9 @@ def encode(
 
     *quality* 1..100 is for JPEG and WebP. Left out, a JPEG that comes from a JPEG keeps its
     quantisation tables, another one gets 95 and full colour resolution (4:4:4), and WebP is
-    lossless. *compress_level* 0..9 is for PNG and TIFF, 1 if left out. Raises ImageError, with a
-    hint what to choose, where bits, alpha or colour would be lost; see lost_metadata for the rest.
+    lossless. *compress_level* is for PNG and TIFF: 0 stores, 1 (if left out) is the fastest, 2..9
+    are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
+    colour would be lost; see lost_metadata for the rest.
     """
     with _naming(name, "cannot be encoded"):
         if format not in FORMATS or format in READ_ONLY:
@@ -225,15 +200,8 @@ def encode(
         pixels = require_pixels(image.pixels, image.alpha)
         _require_held(image, format)
         metadata, _ = split(image.metadata, format, pixels.shape[2])
-        if format == "png":
-            return png.write(pixels, metadata, compress_level)
-        if format == "tiff":
-            return tiff.write(pixels, image.alpha, metadata, compress_level)
-        if format == "jpeg":
-            return jpeg.write(pixels, metadata, quality)
-        if format == "webp":
-            return simple.write_webp(pixels, metadata, quality)
-        return simple.write_bmp(pixels, metadata) if format == "bmp" else simple.write_pnm(pixels)
+        ways = table.Ways(image.alpha, quality, compress_level)
+        return table.FORMATS[format].write(pixels, metadata, ways)
 
 
 def _require_range(what: str, value: int | None, least: int, most: int) -> None:

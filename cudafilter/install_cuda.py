@@ -83,7 +83,18 @@ def install() -> str:
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:
         build_pycuda(toolkit, Path(folder))
     try_import()
-    return f"PyCUDA is installed, with {toolkit}"
+    return f"PyCUDA is installed, with {toolkit}; {install_nvjpeg(driver)}"
+
+
+def install_nvjpeg(driver: tuple[int, int] | None) -> str:
+    """Install the JPEG codec for *driver*; what came of it, in words. The engine does without."""
+    package = "nvidia-nvjpeg-cu12>=12.3" if driver and driver[0] == 12 else "nvidia-nvjpeg>=13"
+    say(f"installing {package}, for JPEG on the GPU")
+    try:
+        pip("install", package)
+    except CudafilterError as error:
+        return f"{package} was not installed, so the CPU codes JPEGs: {error}"
+    return "JPEGs are coded on the GPU too"
 
 
 def pieces_bound(driver: tuple[int, int] | None) -> str:

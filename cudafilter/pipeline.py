@@ -1,27 +1,32 @@
-"""Many images: load, run, check and save, side by side. One image is a batch of one."""
+"""Many images: read, decode, run, check, encode and write, side by side. One is a batch of one.
+
+Each thread brings one image through all stages. So no stage has threads that idle while another
+one is behind, and the images in memory are as many as there are threads: one a core, and as many
+more as the engine keeps waiting without using a core. Decoders, engines and encoders work without
+the interpreter's lock.
+"""
 
 from __future__ import annotations
 
+import operator
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from threading import Condition, Lock
-from typing import Any, BinaryIO
+from pathlib import Path
+from threading import Condition, Lock, Thread
+from typing import BinaryIO
 
-from cudafilter import images
+from cudafilter import images, workload
 from cudafilter.borders import Border
-from cudafilter.check import Agreement, compare
 from cudafilter.cores import cores
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
+from cudafilter.gates import Gift, Room, Saves, Stopped
 from cudafilter.plan import STREAM, Job
-
-DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+from cudafilter.record import DONE, SKIPPED, Record
 
 
 @dataclass(frozen=True)
@@ -33,57 +38,14 @@ class Settings:
     """Compare every result with the reference; one that disagrees is not written."""
     quality: int | None = None
     compress_level: int | None = None
-
-
-@dataclass
-class Record:
-    """What became of one image. Sizes are in pixels and bytes, times in seconds."""
-
-    source: str
-    destination: str
-    status: str = FAILED
-    width: int | None = None
-    height: int | None = None
-    channels: int | None = None
-    colour: str | None = None
-    """What the channels are: gray, gray+alpha, RGB, RGBA or CMYK."""
-    dtype: str | None = None
-    bytes_in: int | None = None
-    bytes_out: int | None = None
-    engine: str | None = None
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Of each stage begun: load, run (waiting for the engine included), check, save."""
-    agreement: Agreement | None = None
-    notes: tuple[str, ...] = ()
-    """What the reader should know, such as metadata that the output's format cannot hold."""
-    error: str | None = None
-    hint: str | None = None
-    traceback: str | None = None
-    """Of an error, as text: the exception itself would hold the image's pixels in its frames."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The record as plain data for a report: all fields but the traceback."""
-        data = {name: value for name, value in vars(self).items() if name != "traceback"}
-        data["seconds"] = {stage: round(spent, 6) for stage, spent in self.seconds.items()}
-        data["agreement"] = None
-        if (found := self.agreement) is not None:
-            # JSON has no NaN: a figure that is none is null.
-            figures = {"largest": found.largest, "got": found.got, "expected": found.expected}
-            data["agreement"] = {
-                "ok": found.ok,
-                "samples": found.samples,
-                "differing": found.differing,
-                "exact_share": found.exact_share,
-                "violations": found.violations,
-                "worst": list(found.worst),
-                **{name: v if abs(v) < float("inf") else None for name, v in figures.items()},
-            }
-        return data
+    engine_codec: bool = False
+    """Offer JPEGs that become JPEGs to the engine first, whose jpeg says what it takes. They wait
+    until the engine is open, so that which way an image goes never depends on time."""
 
 
 def run(
-    jobs: Sequence[Job],
-    engine: Engine,
+    jobs: Iterable[Job],
+    open_engine: Callable[[], Engine],
     filter: Filter,
     border: Border,
     settings: Settings,
@@ -95,92 +57,115 @@ def run(
 ) -> None:
     """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
 
-    Each of *threads* (one a core unless given) holds one image at a time, so memory does
-    not grow with the number of jobs. An image that fails gets a record and the rest goes on.
-    *stdin* and *stdout* serve the jobs that name them, sys's unless given.
+    *open_engine* is called once, in this thread, while the first images are read and decoded; what
+    it raises is raised, and no record is delivered before it returns. The engine is not closed.
+
+    At most *threads* images are in memory; unless given, one a core and Engine.parallel, and as
+    many as fit into half of the free memory. A job is taken from *jobs* when a thread is free for
+    it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
+    and *stdout* serve the jobs that name them, sys's unless given.
 
     KeyboardInterrupt stops it: images being written are finished, those not yet there are dropped,
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
-    worker = _Worker(engine, filter, border, settings, stdin, stdout)
-    count = max(1, min(threads or cores(), len(jobs)))
-    pool = ThreadPoolExecutor(count, thread_name_prefix="image")
-    telling = Lock()
+    room = Room(None if threads else workload.memory_for_images())
+    most = operator.length_hint(jobs, workload.MOST_THREADS)
+    at_first = min(most, threads or cores())
+    worker = _Worker(filter, border, settings, stdin, stdout, room, alone=at_first == 1)
+    crew = _Crew(jobs, worker, on_record)
+    try:
+        crew.hire(at_first)
+        engine = open_engine()
+        worker.engine.give(engine)
+        if threads is None:
+            codec = engine.jpeg if settings.engine_codec else None
+            waiting = engine.parallel + (codec.parallel if codec else 0)
+            crew.hire(min(most - cores(), waiting))
+        crew.join()
+    except BaseException:
+        crew.dismiss()
+        raise
 
-    def work(job: Job) -> None:
+
+class _Crew:
+    """Threads that take one job after the other, and whatever stops them."""
+
+    def __init__(
+        self, jobs: Iterable[Job], worker: _Worker, on_record: Callable[[Record], None]
+    ) -> None:
+        self._jobs = iter(jobs)
+        self._taking = Lock()
+        self._worker = worker
+        self._on_record = on_record
+        self._telling = Lock()
+        self._changed = Condition()
+        self._at_work = 0
+        self._error: BaseException | None = None
+
+    def hire(self, count: int) -> None:
+        """Start *count* threads more, if that is more than none."""
+        for _ in range(count):
+            with self._changed:
+                self._at_work += 1
+            Thread(target=self._serve, name="image", daemon=True).start()
+
+    def join(self) -> None:
+        """Wait until all jobs are done. Raises what stopped a thread, whichever came first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work or self._error is not None)
+        if self._error is not None:
+            raise self._error
+
+    def dismiss(self) -> None:
+        """Begin nothing more, and wait for the images being written."""
+        self._worker.engine.withdraw()
+        self._worker.saves.shut()
+
+    def _serve(self) -> None:
+        error: BaseException | None = None
+        try:
+            while (job := self._next()) is not None:
+                self._do(job)
+        except Stopped:
+            pass
+        except BaseException as raised:  # noqa: BLE001 - raised on by join()
+            error = raised
+        with self._changed:
+            self._at_work -= 1
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def _next(self) -> Job | None:
+        with self._taking:
+            self._worker.saves.require_open()
+            return next(self._jobs, None)
+
+    def _do(self, job: Job) -> None:
         # An image that is being written holds its place in `saves` until its record is delivered,
         # so that an interruption, which waits for that, finds no image without a record.
         with ExitStack() as held:
-            record = worker.do(job, held)
-            with telling:
-                if record.status == DONE or not worker.saves.closed:
-                    on_record(record)
-
-    try:
-        for done in as_completed([pool.submit(work, job) for job in jobs]):
-            done.result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        worker.saves.shut()
-        raise
-    pool.shutdown()
-
-
-class _Stopped(BaseException):
-    """An image is dropped since the run was stopped. No Exception: it is nobody's failure."""
-
-
-class _Saves:
-    """Lets writes begin until it is shut; shutting it waits for those in progress."""
-
-    def __init__(self) -> None:
-        self._changed = Condition()
-        self._open = True
-        self._writing = 0
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was shut."""
-        return not self._open
-
-    def require_open(self) -> None:
-        """Raise _Stopped once shut."""
-        if self.closed:
-            raise _Stopped
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold while writing."""
-        with self._changed:
-            self.require_open()
-            self._writing += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._writing -= 1
-                self._changed.notify_all()
-
-    def shut(self) -> None:
-        self._open = False
-        for _ in range(2):  # a second Ctrl-C must cut no write short either; a third one may
-            with suppress(KeyboardInterrupt), self._changed:
-                self._changed.wait_for(lambda: self._writing == 0)
-                return
+            record = self._worker.do(job, held)
+            self._worker.engine.get()
+            with self._telling:
+                if record.status == DONE or not self._worker.saves.closed:
+                    self._on_record(record)
 
 
 @dataclass
 class _Worker:
     """Does one image at a time; shared by all threads."""
 
-    engine: Engine
     filter: Filter
     border: Border
     settings: Settings
     stdin: BinaryIO | None
     stdout: BinaryIO | None
-    saves: _Saves = field(default_factory=_Saves)
+    room: Room
+    alone: bool
+    """One image at a time, while no other thread has work."""
+    engine: Gift[Engine] = field(default_factory=Gift)
+    saves: Saves = field(default_factory=Saves)
     checks: Lock = field(default_factory=Lock)
     """One check at a time: it uses all cores, and memory of its own on each."""
 
@@ -199,30 +184,93 @@ class _Worker:
         except Exception as error:  # whatever one image does, the rest goes on
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
+            import traceback
+
             record.error = _reason(error, record.source)
             record.hint = getattr(error, "hint", None)
             record.traceback = traceback.format_exc()
         return record
 
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
-        with self._stage("load", record):
-            image, format = self._load(job, record)
-        pixels = image.pixels
-        record.height, record.width, record.channels = pixels.shape
-        record.colour, record.dtype = image.colour, pixels.dtype.name
-        record.engine = self.engine.title
+        with self._stage("read", record):
+            data = self._read(job.source)
+            record.bytes_in = len(data)
+        format = job.format or images.format_of_bytes(data)
+        with self.room.taken(workload.footprint(data) if self.room.bounded else 0):
+            encoded = self._by_engine_codec(data, format, record)
+            if encoded is None:
+                encoded = self._by_host_codecs(data, format, record)
+            del data
+            with self._stage("write", record):
+                self._write(job.destination, encoded, held)
+        record.bytes_out = len(encoded)
+
+    def _by_engine_codec(self, data: bytes, format: str, record: Record) -> bytes | None:
+        """The JPEG filtered by the engine's own codec; None where the host's must do it."""
+        if not self.settings.engine_codec or self.settings.check or format != "jpeg":
+            return None
+        engine = self.engine.get()
+        if engine.jpeg is None or images.format_of_bytes(data) != "jpeg":
+            return None
+        from cudafilter.engines.nvcodec import NotTaken
+
+        settings = self.settings
         with self._stage("run", record):
-            result = self.engine.run(pixels, self.filter, self.border, image.alpha)
+            try:
+                done = engine.jpeg.filter(
+                    data, self.filter, self.border, gray=settings.gray, quality=settings.quality
+                )
+            except NotTaken as reason:
+                record.notes += (f"decoded and encoded on the CPU: {reason}",)
+                return None
+        record.engine, record.engine_seconds = engine.title, done.seconds
+        record.width, record.height, record.channels = done.width, done.height, done.channels
+        record.colour, record.dtype = done.colour, "uint8"
+        record.notes += done.notes
+        record.notes += images.unused_settings(format, compress_level=settings.compress_level)
+        return done.data
+
+    def _by_host_codecs(self, data: bytes, format: str, record: Record) -> bytes:
+        """The image of the file *data*, filtered, as the bytes of a file of *format*."""
+        with self._stage("decode", record):
+            image = images.load(data, record.source, alone=self.alone)
+            if self.settings.gray:
+                image = images.to_gray(image)
+        record.notes += image.notes
+        record.height, record.width, record.channels = image.pixels.shape
+        record.colour, record.dtype = image.colour, image.pixels.dtype.name
+        engine = self.engine.get()
+        record.engine = engine.title
+        with self._stage("run", record):
+            result = engine.run(image.pixels, self.filter, self.border, image.alpha)
+        record.engine_seconds = engine.last_timings()
+        record.notes += engine.last_notes()
         if self.settings.check:
+            from cudafilter.check import compare
+
             with self._stage("check", record), self.checks:
                 self.saves.require_open()
-                record.agreement = compare(result, pixels, self.filter, self.border, image.alpha)
+                record.agreement = compare(
+                    result, image.pixels, self.filter, self.border, image.alpha
+                )
             if not record.agreement.ok:
                 raise DisagreementError(
                     str(record.agreement), hint="nothing was written; please report this"
                 )
-        with self._stage("save", record):
-            self._save(job, image.with_pixels(result), format, record, held)
+        image = image.with_pixels(result)
+        effort = {
+            "quality": self.settings.quality,
+            "compress_level": self.settings.compress_level,
+        }
+        with self._stage("encode", record):
+            name = "standard output" if record.destination == STREAM else record.destination
+            encoded = images.encode(image, format, name=name, **effort)
+        record.notes += tuple(
+            f"{format.upper()} does not hold {what}, which is left out"
+            for what in images.lost_metadata(image, format)
+        )
+        record.notes += images.unused_settings(format, **effort)
+        return encoded
 
     @contextmanager
     def _stage(self, name: str, record: Record) -> Iterator[None]:
@@ -233,43 +281,18 @@ class _Worker:
         finally:
             record.seconds[name] = time.perf_counter() - started
 
-    def _load(self, job: Job, record: Record) -> tuple[images.Image, str]:
-        """The image, and the format it is to be written in."""
-        if job.source is None:
-            data = (self.stdin or sys.stdin.buffer).read()
-            record.bytes_in = len(data)
-            image = images.load(data, record.source)
-            format = job.format or images.format_of_bytes(data)
-        else:
-            assert job.format is not None
-            image, format = images.load(job.source), job.format
-            record.bytes_in = job.source.stat().st_size
-        if self.settings.gray:
-            image = images.to_gray(image)
-        record.notes = image.notes
-        return image, format
+    def _read(self, source: Path | None) -> bytes:
+        if source is None:
+            return (self.stdin or sys.stdin.buffer).read()
+        return images.read_file(source)
 
-    def _save(
-        self, job: Job, image: images.Image, format: str, record: Record, held: ExitStack
-    ) -> None:
-        effort = {
-            "quality": self.settings.quality,
-            "compress_level": self.settings.compress_level,
-        }
-        name = "standard output" if job.destination is None else record.destination
-        data = images.encode(image, format, name=name, **effort)
-        if job.destination is None:
+    def _write(self, destination: Path | None, data: bytes, held: ExitStack) -> None:
+        if destination is None:
             _write_all(self.stdout or sys.stdout.buffer, data)
-        else:
-            held.enter_context(self.saves.one())
-            job.destination.parent.mkdir(parents=True, exist_ok=True)
-            images.write_atomically(job.destination, data)
-        record.bytes_out = len(data)
-        record.notes += tuple(
-            f"{format.upper()} does not hold {what}, which is left out"
-            for what in images.lost_metadata(image, format)
-        )
-        record.notes += images.unused_settings(format, **effort)
+            return
+        held.enter_context(self.saves.one())
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        images.write_atomically(destination, data)
 
 
 def _write_all(stream: BinaryIO, data: bytes) -> None:

@@ -20,8 +20,7 @@ from cudafilter.sources import Found, Source, find, inode, same_file
 STREAM = "-"
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One image to do. A path of None is standard input or standard output."""
 
     source: Path | None
@@ -91,10 +90,38 @@ def make_plan(
     jobs = _without_repeats(jobs)
     if not in_place:
         _require_no_input_lost(jobs)
-    _require_distinct(jobs)
+    output_owners(jobs)
     return Plan(
         tuple(_settle_existing(jobs, existing)), many, found.left_alone, tuple(found.refused)
     )
+
+
+def plan_arrival(
+    image: Source,
+    destination: str,
+    owners: dict[str, Job],
+    *,
+    format: str | None = None,
+    existing: str = "overwrite",
+) -> Job:
+    """The job of one more *image* into the folder *destination*, beside those of *owners*.
+
+    *owners* are the earlier jobs by output_owners(), and gets this one. Raises ParameterError where
+    make_plan would.
+    """
+    target = _target(format) if format is not None else None
+    job = _into_folder(image.path, Path(destination) / image.below, target)
+    _require_no_input_lost([job])
+    (job,) = _settle_existing([job], existing)
+    _require_distinct([job], owners)
+    return job
+
+
+def output_owners(jobs: Sequence[Job]) -> dict[str, Job]:
+    """*jobs* by what tells their outputs apart. Raises ParameterError where two share one."""
+    owners: dict[str, Job] = {}
+    _require_distinct(jobs, owners)
+    return owners
 
 
 class _Target(NamedTuple):
@@ -245,9 +272,8 @@ def _require_no_input_lost(jobs: Sequence[Job]) -> None:
         raise ParameterError("dest", what, hint="add --in-place to replace the inputs")
 
 
-def _require_distinct(jobs: Sequence[Job]) -> None:
-    """Raise ParameterError where two inputs have one output."""
-    owners: dict[str, Job] = {}
+def _require_distinct(jobs: Sequence[Job], owners: dict[str, Job]) -> None:
+    """Add *jobs* to *owners*. Raises ParameterError where two inputs have one output."""
     blind: dict[Path, bool] = {}
     for job in jobs:
         if job.destination is None:
@@ -256,13 +282,15 @@ def _require_distinct(jobs: Sequence[Job]) -> None:
         if folder not in blind:
             blind[folder] = _ignores_case(folder)
         key = os.path.realpath(job.destination)
-        other = owners.setdefault(key.casefold() if blind[folder] else key, job)
-        if other is not job:
+        key = key.casefold() if blind[folder] else key
+        other = owners.get(key, job)
+        if other.source != job.source:
             raise ParameterError(
                 "dest",
                 f"{other.source} and {job.source} would both become {job.destination}",
                 hint="give them folders of their own, or other names",
             )
+        owners[key] = job
 
 
 def _settle_existing(jobs: Sequence[Job], existing: str) -> list[Job]:

@@ -37,7 +37,7 @@ class Found:
 
 
 def find(sources: Sequence[str], recursive: bool, into: Path | None) -> Found:
-    """The images that *sources* name; a folder *into* inside one of them is left out.
+    """The images that *sources* name; a folder *into* met inside one of them is left out.
 
     Raises ParameterError ("src") for what does not exist, and for a folder unless *recursive*.
     """
@@ -48,7 +48,8 @@ def find(sources: Sequence[str], recursive: bool, into: Path | None) -> Found:
             if not recursive:
                 raise ParameterError("src", f"{text} is a folder: add -r to take the images in it")
             found.many = True
-            skip = into if into is not None and _is_below(into, path) else None
+            # Links may lead there from anywhere; but DEST may also be the folder itself.
+            skip = None if into is None or same_file(into, path) else into
             for image in _walk(path, skip, found):
                 found.images.append(Source(image, image.relative_to(path), named=False))
         elif os.path.lexists(path):
@@ -135,8 +136,3 @@ def same_file(one: Path, other: Path) -> bool:
     """Whether two paths lead to one existing file or folder."""
     key = inode(one)
     return key is not None and key == inode(other)
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    """Whether *path* lies strictly inside *folder*, links resolved."""
-    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from cudafilter.borders import Border
@@ -10,6 +12,9 @@ from cudafilter.check import compare
 from cudafilter.engines import Engine
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.engines.nvcodec import JpegPath
 
 ALL_BORDERS = [Border(mode, 0.3 if mode == "constant" else 0.0) for mode in BORDERS]
 
@@ -39,3 +44,24 @@ def assert_agrees(
     )
     assert agreement.ok, f"{case}: {agreement}"
     assert np.array_equal(before, pixels), f"{case}: the input was changed"
+
+
+class StandIn:
+    """What an Engine has beside run(), for engines of tests that have no more."""
+
+    name = "stand-in"
+    title = "a stand-in"
+    note: str | None = None
+    parallel = 0
+    jpeg: JpegPath | None = None
+
+    def last_timings(self) -> dict[str, float]:
+        """None."""
+        return {}
+
+    def last_notes(self) -> tuple[str, ...]:
+        """None."""
+        return ()
+
+    def close(self) -> None:
+        """Nothing to give back."""

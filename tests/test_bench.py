@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agreement import StandIn
 from cudafilter import bench
 from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE
@@ -20,12 +21,11 @@ from cudafilter.filter import Filter
 from cudafilter.pixels import DTYPES, Pixels
 
 
-class Spoilt:
+class Spoilt(StandIn):
     """The CPU engine, with something done to each result."""
 
     name = "cpu"
     title = "spoilt"
-    note: str | None = None
 
     def __init__(self, spoil: Any) -> None:
         self._engine = open_engine("cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -22,18 +23,19 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cudafilter
-from cudafilter import engines
+from agreement import StandIn
+from cudafilter import engines, workload
 from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app, options
 from cudafilter.cli.progress import Progress
-from cudafilter.cli.report import JsonLines
+from cudafilter.cli.report import JsonLines, Reporter
 from cudafilter.engines import Engine
 from cudafilter.errors import EngineUnavailable
 from cudafilter.filter import Filter, make
 from cudafilter.formats import ifd
-from cudafilter.pipeline import Record
 from cudafilter.pixels import Pixels
+from cudafilter.record import DONE, Record
 
 PROGRAM = [sys.executable, "-m", "cudafilter"]
 COMMANDS = [*CATALOGUE, "filters", "info", "bench"]
@@ -177,7 +179,7 @@ class TestOneImage:
     def test_quiet_says_nothing_verbose_says_more(self) -> None:
         picture("in.png")
         assert cli("box", "-q", "in.png", "out.png").stderr == ""
-        assert "load" in cli("box", "-v", "in.png", "out.png").stderr
+        assert "decode" in cli("box", "-v", "in.png", "out.png").stderr
         assert cli("box", "-q", "-v", "in.png", "out.png").exit_code == 2
 
     def test_auto_says_why_it_is_not_the_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,9 +189,56 @@ class TestOneImage:
             raise EngineUnavailable("no driver")
 
         monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", no_cuda)
+        monkeypatch.setattr(workload, "GPU_START", 0)
         result = cli("blur", "in.png", "out.png", "--engine", "auto")
         assert result.exit_code == 0
         assert "no CUDA: no driver" in result.stderr
+
+    def test_auto_takes_the_cpu_for_a_small_job_and_says_so(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        picture("in.png")
+
+        def not_wanted(*args: Any, **kwargs: Any) -> Engine:
+            raise AssertionError("the GPU was asked for")
+
+        monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", not_wanted)
+        result = cli("blur", "in.png", "out.png", "--engine", "auto", "-v")
+        assert result.exit_code == 0, result.stderr
+        engine = result.stderr.splitlines()[0]
+        assert engine.startswith("cpu: ")
+        assert engine.endswith("; small job, done before a GPU would have started")
+
+    @pytest.mark.parametrize(
+        "choice", ["--engine cuda", "--engine auto --gpu 0", "--engine auto --variant tiled"]
+    )
+    def test_a_gpu_asked_for_is_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch, choice: str
+    ) -> None:
+        picture("in.png")
+
+        def no_cuda(*args: Any, **kwargs: Any) -> Engine:
+            raise EngineUnavailable("no driver")
+
+        monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", no_cuda)
+        result = cli("blur", "in.png", "out.png", *choice.split())
+        assert (result.exit_code, result.stderr) == (1, "error: no driver\n")
+
+    def test_verbose_tells_where_the_time_went(self) -> None:
+        picture("in.png")
+        told = cli("box", "-v", "in.png", "out.png").stderr.splitlines()
+        number = r"\d+\.\d{3}"
+        assert re.fullmatch(rf"  start {number}, engine {number} s", told[1])
+        stages = ("read", "decode", "run", "encode", "write")
+        times = ", ".join(f"{stage} {number}" for stage in stages)
+        assert re.fullmatch(rf"  {times} s; [\d,]+ -> [\d,]+ bytes", told[3])
+
+    def test_verbose_tells_the_stages_of_the_engine(self, capsys: Any) -> None:
+        record = Record("a.png", "b.png", DONE, 3, 2, 1, "gray", "uint8", 9, 9)
+        record.seconds, record.engine_seconds = {"decode": 0.5, "run": 0.25}, {"kernel": 0.125}
+        values = dict.fromkeys(options.Shared._fields) | {"verbose": True}
+        Reporter(options.Shared(**values)).record(record)  # type: ignore[arg-type]
+        assert "decode 0.500, run 0.250 (kernel 0.125) s;" in capsys.readouterr().err
 
     def test_cuda_asked_for_and_missing_is_an_error_with_a_hint(
         self, monkeypatch: pytest.MonkeyPatch
@@ -211,18 +260,13 @@ class TestOneImage:
         assert "check: agrees with the reference: largest difference" in result.stderr
 
     def test_check_catches_an_engine_that_lies(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Liar:
-            name, title, note = "cpu", "liar", None
-
+        class Liar(StandIn):
             def run(
                 self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
             ) -> Pixels:
                 out = pixels.copy()
                 out[3, 4, 1] ^= 128
                 return out
-
-            def close(self) -> None:
-                pass
 
         monkeypatch.setattr(engines, "open_engine", lambda *a, **k: Liar())
         picture("in.png")
@@ -623,6 +667,43 @@ class TestInterruption:
         os.close(writing)
         assert process.returncode == 130
         assert told.startswith("interrupted")
+
+
+class TestWatch:
+    def test_filters_what_is_there_and_what_arrives_until_interrupted(self) -> None:
+        picture("in/a.png")
+        process = subprocess.Popen(
+            [*PROGRAM, "box", "--engine", "cpu", "--watch", "-r", "in", "out"],
+            env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        told = [process.stderr.readline() for _ in range(2)]
+        picture("b.png").rename("in/b.png")
+        told.append(process.stderr.readline())
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        told += process.communicate(timeout=20)[1].splitlines()
+        assert process.returncode == 0, "it ends as it should: nothing is left undone"
+        assert told[0].startswith("cpu: ")
+        assert told[1].startswith("in/a.png -> out/a.png 32x24 RGB uint8")
+        assert told[2].startswith("in/b.png -> out/b.png 32x24 RGB uint8")
+        assert told[3].startswith("2 done, 0 skipped, 0 failed, 0 left alone; ")
+        assert sorted(path.name for path in Path("out").iterdir()) == ["a.png", "b.png"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            ("in --in-place", "'--watch': in place, each result would be filtered again"),
+            ("- out.png", "'--watch': watches folders"),
+            ("-r in out --dry-run", "--watch does not end"),
+        ],
+    )
+    def test_what_cannot_be_watched_is_refused(self, arguments: str, told: str) -> None:
+        picture("in/a.png")
+        result = cli("box", "--watch", *arguments.split())
+        assert result.exit_code == 2
+        assert told in " ".join(result.stderr.split())
+        assert not Path("out").exists()
 
 
 class TestProgress:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +16,10 @@ import pytest
 from agreement import ALL_BORDERS, random_pixels
 from cudafilter.borders import Border
 from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import launch, open_engine
-from cudafilter.engines.cuda import CudaEngine, block_of, cut
-from cudafilter.errors import EngineUnavailable, LimitError
+from cudafilter.engines import launch, open_engine, slots
+from cudafilter.engines.bands import block_of, cut
+from cudafilter.engines.cuda import CudaEngine
+from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
 
 
@@ -51,11 +54,12 @@ def prepare(filter: Filter, variant: str) -> launch.Launch:
 
 
 def test_launch_limits() -> None:
-    def place(height: int, width: int) -> tuple[int, tuple[int, int, int]]:
+    def place(height: int, width: int) -> list[launch.Step]:
         size = (height, width)
-        return prepare(make("blur"), "vanilla").place((0, 0), size, size, (0, 0), 132)
+        return prepare(make("blur"), "vanilla").place((0, 0, 0), size, size, (0, 0), 132)
 
-    assert place(9, 33) == (4, (32, 8, 1))
+    ((function, _, blocks, threads),) = place(9, 33)
+    assert (function, blocks, threads) == ("filter", 4, (32, 8, 1))
     with pytest.raises(LimitError, match="1,073,741,824"):
         place(1, 2**30 + 1)
     with pytest.raises(LimitError, match="a grid holds 2,147,483,647"):
@@ -74,14 +78,14 @@ def test_launch_limits() -> None:
     ("filter", "variant"),
     [
         (make("blur"), "stream"),
-        (make("blur", sigma=15), "stream"),
-        (make("blur", sigma=100), "separable"),
+        (make("blur", sigma=3), "stream"),
+        (make("blur", sigma=100), "wide"),
         (make("sobel"), "stream"),
         (make("box"), "stream"),
         (make("box", radius=50), "box"),
-        (make("box", radius=500), "separable"),
-        (make("kernel", weights=np.random.default_rng(0).random((31, 31))), "stream"),
-        (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "tiled"),
+        (make("box", radius=500), "wide"),
+        (make("kernel", weights=np.random.default_rng(0).random((9, 9))), "stream"),
+        (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "blocked"),
     ],
 )
 def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:
@@ -91,9 +95,10 @@ def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:
 def test_specialisations_are_what_launches_ask_for() -> None:
     for variant in launch.SHAPES:
         known = [tuple(d.items()) for d in launch.specialisations(variant)]
-        assert len(known) == len(set(known)) == 48
-    ready = launch.prepare(make("sobel"), 4, np.uint16, Border(), True, "tiled")
-    assert tuple(ready.defines.items()) in known
+        assert len(known) == len(set(known)) == (24 if variant in launch.SINGLE else 48)
+        filter = make("laplacian" if variant in launch.SINGLE else "sobel")
+        ready = launch.prepare(filter, 4, np.uint16, Border(), True, variant)
+        assert tuple(ready.defines.items()) in known
 
 
 def test_task_layout_is_that_of_the_struct() -> None:
@@ -101,7 +106,8 @@ def test_task_layout_is_that_of_the_struct() -> None:
     struct = header[header.index("struct Task {") : header.index("struct Pixel")]
     names = re.findall(r"(\w+)(?:\[2\])?[,;]", re.sub("//.*", "", struct))
     assert names == [name for name, *_ in launch.Task._fields_]
-    assert launch.Task.weight_sum.offset == 4 * 8 + 14 * 4 + 5 * 4
+    fields = [kind for _, kind, *_ in launch.Task._fields_]
+    assert launch.Task.weight_sum.offset == sum(map(ctypes.sizeof, fields[:-1]))  # no gap
 
 
 @pytest.mark.gpu
@@ -181,4 +187,71 @@ def test_resident_timing_gives_the_result_too() -> None:
     assert len(times) == 4
     assert min(times) > 0
     assert min(engine.time_copy(1 << 20, repeats=4)) > 0
+    engine.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_chunks_have_the_same_bits(
+    variant: str, border: Border, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = CudaEngine(variant=variant)
+    for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
+        if variant == "box" and alpha:
+            continue
+        pixels = random_pixels((400, 333, channels), dtype)
+        for size in (8, 2):
+            filter = make("box", radius=size) if variant == "box" else make("blur", sigma=size / 2)
+            monkeypatch.setattr(slots, "CHUNK_BYTES", 1 << 30)
+            whole = engine.run(pixels, filter, border, alpha)
+            monkeypatch.setattr(slots, "CHUNK_BYTES", 1 << 16)
+            for _ in range(3):
+                assert np.array_equal(engine.run(pixels, filter, border, alpha), whole)
+    engine.close()
+
+
+@pytest.mark.gpu
+def test_a_large_image_in_the_chunks_it_really_has() -> None:
+    engine = CudaEngine()
+    pixels = random_pixels((5000, 2100, 3), "uint8")
+    assert pixels.nbytes > 2 * slots.DEPTH * slots.CHUNK_BYTES * 0.9
+    resident, _ = engine.time_kernel(pixels, make("blur"), repeats=1)
+    assert np.array_equal(engine.run(pixels, make("blur")), resident)
+    told = engine.last_timings()
+    assert list(told) == ["upload", "kernel", "download"]
+    assert told["upload"] > 0
+    assert told["kernel"] > 0
+    engine.close()
+
+
+@pytest.mark.gpu
+def test_threads_get_the_bits_of_one() -> None:
+    # Two sets of weights for one specialisation, and sizes that make buffers grow meanwhile.
+    engine = CudaEngine(slots=3)
+    filters = [make("blur", sigma=s, radius=6) for s in (1, 2)] + [make("sobel")]
+    cases = [
+        (
+            random_pixels((100 + 37 * i % 900, 200 + 53 * i % 700, 3), "uint8", seed=i),
+            filters[i % 3],
+        )
+        for i in range(48)
+    ]
+    expected = [engine.run(pixels, filter) for pixels, filter in cases]
+    fresh = CudaEngine(slots=3)
+    for each in (engine, fresh):
+        with ThreadPoolExecutor(8) as pool:
+            got = list(pool.map(lambda case: each.run(*case), cases))  # noqa: B023
+        assert all(map(np.array_equal, got, expected))
+        each.close()
+
+
+@pytest.mark.gpu
+def test_a_full_gpu_is_told_and_does_no_harm() -> None:
+    engine = CudaEngine(slots=2)
+    pixels = random_pixels((50, 60, 3), "uint8")
+    expected = engine.run(pixels, make("blur"))
+    with pytest.raises(EngineError, match="out of GPU memory"):
+        engine.time_copy(1 << 46, repeats=1)
+    assert np.array_equal(engine.run(pixels, make("blur")), expected)
     engine.close()

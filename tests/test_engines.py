@@ -53,10 +53,12 @@ FILTERS = {
 def runs(engine: Engine, filter: Filter) -> bool:
     """Whether *engine*'s variant takes *filter*: not every step of the ladder takes all."""
     variant = getattr(engine, "variant", "auto")
-    if variant == "separable":
-        return filter.rank1
+    if variant in ("separable", "wide") and not filter.rank1:
+        return False
+    if variant in ("wide", "blocked") and len(filter.kernels) > 1:
+        return False
     rows, columns = filter.size
-    return variant != "stream" or rows * columns <= 400 or (filter.rank1 and rows <= 31)
+    return variant != "stream" or rows * columns <= 225 or (filter.rank1 and rows <= 31)
 
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
@@ -187,8 +189,8 @@ def test_pixels_outside_the_contract_are_refused(
 def test_strided_pixels(engine: Engine) -> None:
     wide = random_pixels((60, 80, 4), "uint8")
     assert np.array_equal(
-        engine.run(wide[::2, ::-3, :3], make("sobel")),
-        engine.run(np.ascontiguousarray(wide[::2, ::-3, :3]), make("sobel")),
+        engine.run(wide[::2, ::-3, :3], make("blur")),
+        engine.run(np.ascontiguousarray(wide[::2, ::-3, :3]), make("blur")),
     )
 
 

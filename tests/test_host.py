@@ -9,13 +9,12 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agreement import ALL_BORDERS, assert_agrees, random_pixels
+from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.borders import Border
 from cudafilter.engines import launch
 from cudafilter.engines.cuda import block_of
@@ -28,11 +27,10 @@ HERE = Path(__file__).parent / "host"
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 
 
-class HostEngine:
+class HostEngine(StandIn):
     """Runs a variant's kernel on the CPU. *cut* makes it work in bands of that many rows."""
 
     name = "host"
-    note: str | None = None
 
     def __init__(self, variant: str, folder: Path, cut: int | None = None) -> None:
         self.variant = variant
@@ -45,7 +43,7 @@ class HostEngine:
     ) -> Pixels:
         """As CudaEngine.run."""
         ready = launch.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
-        library = self._compiled(ready.variant, ready.defines)
+        library = self._compiled(ready)
         out = np.empty_like(pixels)
         height, width, _ = pixels.shape
         step = self._cut or height
@@ -59,9 +57,6 @@ class HostEngine:
                 library, ready, block, rows[1] - rows[0], width, origin
             )
         return out
-
-    def close(self) -> None:
-        """Nothing to give back."""
 
     def _launch(
         self,
@@ -77,16 +72,20 @@ class HostEngine:
         target = _aligned(height, launch.pitch(width, pixel))
         source[:, : block[0].nbytes] = block.reshape(block.shape[0], -1).view(np.uint8)
         target[:] = 0xA5  # what is not written shows
-        addresses = source.ctypes.data, target.ctypes.data
-        blocks, (x, y, _) = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
-        library.launch(
-            ctypes.byref(ready.task), ready.weights.ctypes.data_as(ctypes.c_void_p),
-            ctypes.c_size_t(ready.weights.size), blocks, x, y,
-        )  # fmt: skip
+        scratch = _aligned(1, ready.scratch_bytes(block.shape[:2], (height, width), origin))
+        scratch[:] = 0xFF  # NaN: what was not written must not be used
+        addresses = source.ctypes.data, target.ctypes.data, scratch.ctypes.data
+        steps = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
+        for function, task, blocks, (x, y, _) in steps:
+            getattr(library, f"launch_{function}")(
+                task, ready.weights.ctypes.data_as(ctypes.c_void_p),
+                ctypes.c_size_t(ready.weights.size), blocks, x, y,
+            )  # fmt: skip
         rows = np.ascontiguousarray(target[:, : width * pixel])
         return rows.view(block.dtype).reshape(height, width, block.shape[2])
 
-    def _compiled(self, variant: str, defines: Mapping[str, int]) -> ctypes.CDLL:
+    def _compiled(self, ready: launch.Launch) -> ctypes.CDLL:
+        variant, defines, functions = ready.variant, ready.defines, ready.functions
         name = "-".join([variant, *(str(value) for value in defines.values())])
         library = self._folder / f"{name}.so"
         if not library.exists():
@@ -97,8 +96,9 @@ class HostEngine:
                     shutil.copy(header, sources)
                 (sources / "cuda_pipeline.h").touch()
             code = self._folder / f"{name}.cpp"
+            launches = "".join(f"LAUNCH({name})\n" for name in functions)
             code.write_text(
-                f'#include "cuda_host.h"\n#include "{variant}.cu"\n#include "launch.h"\n'
+                f'#include "cuda_host.h"\n#include "{variant}.cu"\n#include "launch.h"\n{launches}'
             )
             flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
             macros = [f"-D{key}={value}" for key, value in defines.items()]
@@ -161,7 +161,41 @@ def test_box(dtype: str, channels: int, folder: Path) -> None:
                 assert_agrees(engine, pixels, make("box", radius=radius), border)
 
 
-@pytest.mark.parametrize("variant", ["tiled", "stream"])
+LARGE = {
+    "wide": [make("blur", sigma=12), make("unsharp", sigma=7, amount=2), make("blur", sigma=0.5)],
+    "blocked": [
+        make("kernel", weights=_RANDOM.standard_normal((19, 39)) / 99, bias=0.5),
+        make("kernel", weights=_RANDOM.random((6, 8)), normalize=True),
+        make("kernel", weights=_RANDOM.random((2, 1)), normalize=True),
+    ],
+}
+
+
+@pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("variant", LARGE)
+def test_large_kernels(variant: str, dtype: str, channels: int, alpha: bool, folder: Path) -> None:
+    engine = HostEngine(variant, folder)
+    for shape in [(1, 1), (260, 20), (37, 200)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        for filter in LARGE[variant]:
+            for border in ALL_BORDERS:
+                assert_agrees(engine, pixels, filter, border, alpha)
+
+
+@pytest.mark.parametrize("variant", ["vanilla", "separable", "stream", "wide", "blocked"])
+def test_no_tap_of_zero_weight_is_made_up(variant: str, folder: Path) -> None:
+    # An infinity reaches the pixels that tap it and no others: zero times infinity is none of them.
+    pixels = random_pixels((60, 90, 1), "float32")
+    pixels[30, 45] = np.inf
+    ones = make("kernel", weights=np.ones((5, 9)))
+    got = HostEngine(variant, folder).run(pixels, ones)
+    touched = np.zeros(pixels.shape, bool)
+    touched[28:33, 41:50] = True
+    assert np.array_equal(np.isinf(got), touched)
+    assert not np.isnan(got).any()
+
+
+@pytest.mark.parametrize("variant", ["tiled", "stream", "wide", "blocked"])
 def test_bands_have_the_same_bits(variant: str, folder: Path) -> None:
     pixels = random_pixels((50, 70, 3), "uint8")
     for border in ALL_BORDERS:
@@ -170,15 +204,28 @@ def test_bands_have_the_same_bits(variant: str, folder: Path) -> None:
         assert np.array_equal(whole, bands)
 
 
-def test_uint16_keeps_its_contract_under_large_kernels(folder: Path) -> None:
-    # 14,641 taps: one running sum of them errs by more than the contract allows somewhere here.
-    pixels = random_pixels((90, 150, 1), "uint16")
-    for variant in ("constant", "tiled"):
-        assert_agrees(HostEngine(variant, folder), pixels, make("blur", sigma=20))
+LONG_SUMS = [
+    ("constant", "uint16", make("blur", sigma=20)),
+    ("tiled", "uint16", make("blur", sigma=20)),
+    ("wide", "uint16", make("blur", sigma=100)),
+    ("wide", "uint16", make("blur", sigma=400)),
+    ("wide", "float32", make("blur", sigma=400)),
+    ("blocked", "uint16", make("kernel", weights=_RANDOM.random((60, 60)) + 1, normalize=True)),
+]
+
+
+@pytest.mark.parametrize(("variant", "dtype", "filter"), LONG_SUMS)
+def test_long_sums_keep_the_contract(
+    variant: str, dtype: str, filter: Filter, folder: Path
+) -> None:
+    # One running sum of all taps errs by more than the contract allows somewhere here.
+    pixels = random_pixels((90, 150, 1), dtype)
+    bright = (pixels / 2 + (0.5 if dtype == "float32" else 32767)).astype(dtype)
+    assert_agrees(HostEngine(variant, folder), bright, filter)
 
 
 def test_uint16_with_alpha_keeps_its_contract(folder: Path) -> None:
-    dense = make("kernel", weights=_RANDOM.random((19, 21)), normalize=True)
     pixels = random_pixels((33, 65, 4), "uint16")
-    for variant in ("tiled", "stream"):
+    for variant, shape in [("tiled", (19, 21)), ("stream", (15, 13)), ("blocked", (19, 21))]:
+        dense = make("kernel", weights=_RANDOM.random(shape), normalize=True)
         assert_agrees(HostEngine(variant, folder), pixels, dense, Border("reflect"), alpha=True)

@@ -21,7 +21,7 @@ from PIL import ImageCms, ImageFile, PngImagePlugin
 
 from cudafilter import images
 from cudafilter.errors import ImageError
-from cudafilter.formats import ifd, pillow, png, tiff
+from cudafilter.formats import ifd, limits, png, tiff
 from cudafilter.formats.metadata import Metadata, Resolution
 from cudafilter.images import READ_ONLY, Image, encode, load, lost_metadata, to_gray
 from cudafilter.pixels import Pixels
@@ -525,20 +525,6 @@ def test_what_a_format_cannot_hold_is_refused(
     assert hint in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 5 << 19])
-@pytest.mark.parametrize("level", [0, 1, 6, 9])
-def test_strips_are_one_zlib_stream(size: int, level: int) -> None:
-    random = np.random.default_rng(size)
-    data = np.repeat(random.integers(0, 9, size // 3 + 1, dtype=np.uint8), 3)[:size]
-    stream = png.compress(data, level)
-    whole = zlib.compress(data.tobytes(), level)
-    inflater = zlib.decompressobj()
-    assert inflater.decompress(stream) == data.tobytes()
-    assert inflater.eof  # and so the checksum holds
-    assert inflater.unused_data == b""
-    assert len(stream) <= len(whole) * 1.02 + 200
-
-
 @pytest.mark.parametrize("options", [{"quality": 0}, {"quality": 101}, {"compress_level": 10}])
 def test_settings_out_of_range_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ImageError, match="must be"):
@@ -630,10 +616,9 @@ def test_decoders_that_disagree_on_16_bit_colour_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     deep = random_pixels("uint16", 3)
-    for module, format in ((png, "png"), (tiff, "tiff")):
-        monkeypatch.setattr(module, "decode_deep", lambda _: deep[..., ::-1])
-        with pytest.raises(ImageError, match="cannot be read exactly"):
-            load(encode(Image(deep), format))
+    monkeypatch.setattr(tiff, "decode_deep", lambda _: deep[..., ::-1])
+    with pytest.raises(ImageError, match="cannot be read exactly"):
+        load(encode(Image(deep), "tiff"))
 
 
 def test_ifd_values_begin_at_even_offsets() -> None:
@@ -668,7 +653,7 @@ def test_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     body = chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     with pytest.raises(ImageError, match="more than the 2,147,483,648 samples"):
         load(b"\x89PNG\r\n\x1a\n" + body)
-    monkeypatch.setattr(pillow, "MAX_SAMPLES", 100)
+    monkeypatch.setattr(limits, "MAX_SAMPLES", 100)
     for format in ("png", "tiff", "jpeg", "ppm", "bmp", "webp"):
         with pytest.raises(ImageError, match="samples that are read"):
             load(good(format))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
+import shutil
 import signal
+import subprocess
 import threading
 import time
+import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,35 +21,47 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cudafilter import images, pipeline
+import agreement
+from cudafilter import images, pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
-from cudafilter.errors import LimitError
+from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
+from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
-from cudafilter.pipeline import Record, Settings
+from cudafilter.gates import Saves
+from cudafilter.pipeline import Settings
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job, make_plan
+from cudafilter.record import Record
 
 BLUR = make("blur", sigma=1)
 
 
-class StandIn:
+class StandIn(agreement.StandIn):
     """An engine that does with the pixels what a test wants."""
 
-    name = "cpu"
-    title = "stand-in"
-    note: str | None = None
+    notes: tuple[str, ...] = ()
 
-    def __init__(self, do: Callable[[Pixels], Pixels]) -> None:
+    def __init__(
+        self,
+        do: Callable[[Pixels], Pixels] = lambda pixels: pixels,
+        parallel: int = 0,
+        jpeg: JpegPath | None = None,
+    ) -> None:
         self._do = do
+        self.parallel = parallel
+        self.jpeg = jpeg
 
     def run(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
     ) -> Pixels:
         return self._do(pixels)
 
-    def close(self) -> None:
-        pass
+    def last_timings(self) -> dict[str, float]:
+        return {"upload": 0.25, "kernel": 0.5}
+
+    def last_notes(self) -> tuple[str, ...]:
+        return self.notes
 
 
 @pytest.fixture
@@ -67,8 +85,9 @@ def run(
 ) -> dict[str, Record]:
     records: dict[str, Record] = {}
     pipeline.run(
-        jobs, engine, BLUR, Border(), settings, lambda r: records.update({r.source: r}), **extra
-    )
+        jobs, lambda: engine, BLUR, Border(), settings,
+        lambda r: records.update({r.source: r}), **extra,
+    )  # fmt: skip
     return records
 
 
@@ -93,7 +112,7 @@ def test_a_record_tells_all_of_an_image(photos: Path, cpu: Engine) -> None:
     assert (record.width, record.height, record.channels, record.dtype) == (30, 20, 3, "uint8")
     assert record.bytes_in == Path("in/0.png").stat().st_size
     assert record.bytes_out == Path("out/0.png").stat().st_size
-    assert list(record.seconds) == ["load", "run", "check", "save"]
+    assert list(record.seconds) == ["read", "decode", "run", "check", "encode", "write"]
     assert record.engine == cpu.title
     assert record.agreement is not None
     assert record.agreement.ok
@@ -207,35 +226,323 @@ def test_settings_that_say_nothing_to_a_format_are_told_of_it_alone(
     notes = {}
     settings = Settings(quality=80)
     pipeline.run(
-        jobs, cpu, BLUR, Border(), settings, lambda r: notes.update({r.destination: r.notes})
-    )
+        jobs, lambda: cpu, BLUR, Border(), settings,
+        lambda r: notes.update({r.destination: r.notes}),
+    )  # fmt: skip
     assert notes == {"0.png": ("the quality is not used: PNG is lossless",), "0.jpeg": ()}
 
 
-def test_memory_is_bounded_by_the_threads(photos: Path) -> None:
-    held, most = 0, 0
-    lock = threading.Lock()
+def test_what_the_engine_tells_of_an_image_is_told(photos: Path) -> None:
+    engine = StandIn()
+    engine.notes = ("GPU 1 failed and is left out",)
+    record = run(folder_jobs()[:1], engine)["in/0.png"]
+    assert record.notes == engine.notes
+    assert record.engine_seconds == {"upload": 0.25, "kernel": 0.5}
+    assert record.as_json()["engine_seconds"] == {"upload": 0.25, "kernel": 0.5}
 
-    def load(path: Path) -> Any:
-        nonlocal held, most
-        with lock:
-            held += 1
-            most = max(most, held)
-        time.sleep(0.005)
-        return original(path)
 
-    def let_go(pixels: Pixels) -> Pixels:
-        nonlocal held
-        with lock:
-            held -= 1
-        return pixels
+class TestOpening:
+    def test_the_first_images_are_decoded_meanwhile(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        decoded = threading.Event()
+        original = images.load
 
-    original = images.load
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "load", load)
-        jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(40)]
-        run(jobs, StandIn(let_go), threads=3)
-    assert 1 < most <= 3
+        def load(*arguments: Any, **options: Any) -> images.Image:
+            image = original(*arguments, **options)
+            decoded.set()
+            return image
+
+        def open_slowly() -> Engine:
+            assert decoded.wait(5), "an image waits for the engine before it is decoded"
+            return StandIn()
+
+        monkeypatch.setattr(images, "load", load)
+        seen: list[Record] = []
+        pipeline.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
+        assert [record.status for record in seen] == ["done"] * 6
+
+    def test_no_record_comes_before_the_engine(self, photos: Path) -> None:
+        for path in photos.iterdir():
+            path.write_bytes(b"no image")
+        seen: list[Record] = []
+
+        def open_slowly() -> Engine:
+            time.sleep(0.1)
+            assert not seen
+            return StandIn()
+
+        pipeline.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
+        assert [record.status for record in seen] == ["failed"] * 6
+
+    def test_an_engine_that_does_not_open_ends_the_run(self, photos: Path) -> None:
+        def fail() -> Engine:
+            time.sleep(0.05)
+            raise EngineUnavailable("no driver")
+
+        seen: list[Record] = []
+        with pytest.raises(EngineUnavailable, match="no driver"):
+            pipeline.run(folder_jobs(), fail, BLUR, Border(), Settings(), seen.append)
+        assert_no_thread_left()
+        assert not seen
+        assert not Path("out").exists()
+
+
+def assert_no_thread_left() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "image":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+class TestSideBySide:
+    """Whatever stage is slow, images wait in it side by side, and come out the same."""
+
+    @pytest.mark.parametrize("slow", ["load", "encode", "write_atomically", "engine"])
+    def test_a_slow_stage_is_entered_by_as_many_as_there_are_threads(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+    ) -> None:
+        together = threading.Barrier(3, timeout=10)
+
+        def slowed(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **named: Any) -> Any:
+                together.wait()  # breaks unless three are in at once
+                return original(*arguments, **named)
+
+            return call
+
+        engine = StandIn()
+        if slow == "engine":
+            engine = StandIn(slowed(lambda pixels: pixels))
+        else:
+            monkeypatch.setattr(images, slow, slowed(getattr(images, slow)))
+        records = run(folder_jobs(), engine, threads=3)
+        assert [record.error for record in records.values()] == [None] * 6
+
+    def test_an_engine_that_waits_gets_threads_beside_the_cores(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "cores", lambda: 1)
+        together = threading.Barrier(4, timeout=10)
+
+        def wait(pixels: Pixels) -> Pixels:
+            together.wait()
+            return pixels
+
+        jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(8)]
+        seen: list[Record] = []
+        engine = StandIn(wait, parallel=3)
+        pipeline.run(jobs, lambda: engine, BLUR, Border(), Settings(), seen.append)
+        assert [record.error for record in seen] == [None] * 8
+
+    def test_outputs_do_not_depend_on_who_is_first(self, photos: Path) -> None:
+        rng = np.random.default_rng(4)
+
+        def dawdle(pixels: Pixels) -> Pixels:
+            time.sleep(rng.uniform(0, 0.02))
+            return 255 - pixels
+
+        written = {}
+        for threads in (1, 5):
+            records = run(folder_jobs(), StandIn(dawdle), threads=threads)
+            assert len(records) == 6
+            written[threads] = [path.read_bytes() for path in sorted(Path("out").iterdir())]
+        assert written[1] == written[5]
+
+    def test_jobs_may_come_while_it_runs(self, photos: Path) -> None:
+        seen: list[Record] = []
+        arrived = threading.Event()
+
+        def arriving() -> Iterator[Job]:
+            yield Job(photos / "0.png", Path("0.png"), "png")
+            assert arrived.wait(5), "the first image waits for the second one to come"
+            yield Job(photos / "1.png", Path("1.png"), "png")
+
+        def tell(record: Record) -> None:
+            seen.append(record)
+            arrived.set()
+
+        pipeline.run(arriving(), StandIn, BLUR, Border(), Settings(), tell, threads=2)
+        assert [record.destination for record in seen] == ["0.png", "1.png"]
+
+    def test_a_source_of_jobs_that_fails_ends_the_run(self, photos: Path) -> None:
+        def failing() -> Iterator[Job]:
+            yield Job(photos / "0.png", Path("0.png"), "png")
+            raise OSError("the folder has gone")
+
+        with pytest.raises(OSError, match="has gone"):
+            pipeline.run(failing(), StandIn, BLUR, Border(), Settings(), lambda r: None)
+
+
+class TestMemory:
+    def test_images_alive_are_as_many_as_threads(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        alive, most = 0, 0
+        lock = threading.RLock()
+
+        def gone() -> None:
+            nonlocal alive
+            with lock:
+                alive -= 1
+
+        def load(*arguments: Any, **options: Any) -> images.Image:
+            nonlocal alive, most
+            image = original(*arguments, **options)
+            with lock:
+                alive += 1
+                most = max(most, alive)
+            weakref.finalize(image.pixels, gone)
+            return image
+
+        def copy_slowly(pixels: Pixels) -> Pixels:
+            time.sleep(0.001)
+            return pixels.copy()
+
+        original = images.load
+        monkeypatch.setattr(images, "load", load)
+        jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(300)]
+        pipeline.run(
+            jobs, lambda: StandIn(copy_slowly), BLUR, Border(), Settings(),
+            lambda record: None, threads=3,
+        )  # fmt: skip
+        assert 1 < most <= 3
+        assert alive == 0
+
+    def test_does_not_grow_with_the_queue(self, photos: Path) -> None:
+        def peak(count: int) -> int:
+            jobs = (Job(Path("large.png"), Path("x.png"), "png") for _ in range(count))
+            tracemalloc.start()
+            pipeline.run(jobs, StandIn, BLUR, Border(), Settings(), lambda record: None, threads=1)
+            most = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            return most
+
+        Image.new("RGB", (400, 300)).save("large.png")
+        peak(10)  # what is imported and cached on first use
+        assert peak(400) < 1.5 * peak(20)
+
+    def test_a_queue_of_ten_thousand_is_small(self, photos: Path) -> None:
+        tracemalloc.start()
+        jobs = [
+            Job(Path(f"photographs/of/a/day/{n:08}.jpg"), Path(f"out/of/a/day/{n:08}.jpg"), "jpeg")
+            for n in range(10_000)
+        ]
+        each = tracemalloc.get_traced_memory()[0] / len(jobs)
+        tracemalloc.stop()
+        assert each < 1000, "bytes a job: 10 MB at most, as one image in work takes"
+
+    def test_large_images_wait_for_room(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one = 20 * 30 * 3 * workload.COPIES
+        inside, most = 0, 0
+        lock = threading.Lock()
+
+        def count(pixels: Pixels) -> Pixels:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.01)
+            with lock:
+                inside -= 1
+            return pixels
+
+        monkeypatch.setattr(workload, "memory_for_images", lambda: 2 * one)
+        monkeypatch.setattr(pipeline, "cores", lambda: 6)
+        assert [r.error for r in run(folder_jobs(), StandIn(count)).values()] == [None] * 6
+        assert most == 2
+        most = 0
+        monkeypatch.setattr(workload, "memory_for_images", lambda: one // 2)
+        assert [r.error for r in run(folder_jobs(), StandIn(count)).values()] == [None] * 6
+        assert most == 1, "an image larger than all the room goes alone"
+
+
+class TestFullDisk:
+    """What does not fit is failed, whole or not at all; what does fit is there."""
+
+    def assert_all_or_nothing(self, records: dict[str, Record], reason: str) -> None:
+        assert {record.status for record in records.values()} == {"done", "failed"}
+        for record in records.values():
+            if record.status == "done":
+                Image.open(record.destination).load()
+            else:
+                assert reason in str(record.error)
+                assert not Path(record.destination).exists()
+        folder = Path(next(iter(records.values())).destination).parent
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+    def test_that_the_writer_meets(self, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = os.replace
+        calls = iter(range(100))
+
+        def replace(source: Path, target: Path) -> None:
+            if next(calls) % 2:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            original(source, target)
+
+        monkeypatch.setattr(os, "replace", replace)
+        self.assert_all_or_nothing(run(folder_jobs(), StandIn()), "No space left on device")
+
+    def test_that_the_system_has(self, photos: Path) -> None:
+        Path("small").mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=12k", "tmpfs", "small"]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+            pytest.skip("a file system cannot be mounted here")
+        try:
+            jobs = make_plan(["in"], "small/", recursive=True).jobs
+            self.assert_all_or_nothing(run(jobs, StandIn()), "No space left on device")
+        finally:
+            subprocess.run(["umount", "small"], check=True)
+
+
+class TestEngineCodec:
+    """JPEGs that become JPEGs are offered to the engine; the host does those it does not take."""
+
+    class Codec:
+        parallel = 1
+
+        def __init__(self) -> None:
+            self.offered: list[bytes] = []
+
+        def filter(
+            self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+        ) -> JpegResult:
+            self.offered.append(data)
+            if b"Adobe" in data:
+                raise NotTaken("CMYK")
+            return JpegResult(b"filtered", 30, 20, 3, "RGB", ("a note",), {"kernel": 0.5})
+
+    @pytest.fixture
+    def mixed(self, photos: Path) -> Sequence[Job]:
+        Image.new("RGB", (30, 20), "teal").save(photos / "rgb.jpg")
+        Image.new("CMYK", (30, 20)).save(photos / "cmyk.jpg")
+        return folder_jobs()
+
+    def test_takes_what_it_can_and_the_rest_is_noted(self, mixed: Sequence[Job]) -> None:
+        codec = self.Codec()
+        records = run(mixed, StandIn(jpeg=codec), Settings(engine_codec=True))
+        assert {record.status for record in records.values()} == {"done"}
+        assert sorted(codec.offered) == sorted(Path(f"in/{n}.jpg").read_bytes() for n in (
+            "rgb", "cmyk"))  # fmt: skip
+        taken, left = records["in/rgb.jpg"], records["in/cmyk.jpg"]
+        assert Path("out/rgb.jpg").read_bytes() == b"filtered"
+        assert (taken.width, taken.height, taken.channels, taken.colour) == (30, 20, 3, "RGB")
+        assert (taken.engine_seconds, taken.notes) == ({"kernel": 0.5}, ("a note",))
+        assert list(taken.seconds) == ["read", "run", "write"]
+        assert Image.open("out/cmyk.jpg").mode == "CMYK"
+        assert left.notes == ("decoded and encoded on the CPU: CMYK",)
+        assert list(left.seconds) == ["read", "run", "decode", "encode", "write"]
+
+    @pytest.mark.parametrize("settings", [Settings(), Settings(engine_codec=True, check=True)])
+    def test_is_not_asked(self, mixed: Sequence[Job], cpu: Engine, settings: Settings) -> None:
+        codec = self.Codec()
+        jobs = [job for job in mixed if job.format == "jpeg"]
+        engine = StandIn(lambda pixels: cpu.run(pixels, BLUR), jpeg=codec)
+        records = run(jobs, engine, settings)
+        assert [record.error for record in records.values()] == [None, None]
+        assert not codec.offered
 
 
 class TestStreams:
@@ -317,7 +624,7 @@ class TestInterruption:
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             pipeline.run(
-                folder_jobs(), StandIn(hold_the_third), BLUR, Border(), Settings(),
+                folder_jobs(), lambda: StandIn(hold_the_third), BLUR, Border(), Settings(),
                 interrupt_after_two, threads=1,
             )  # fmt: skip
         assert time.monotonic() - started < 5, "it does not wait for the engine"
@@ -352,15 +659,13 @@ class TestInterruption:
 
         jobs = [Job(photos / "0.png", Path("x.png"), "png", skip=True), *folder_jobs()[1:2]]
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(
-                jobs, StandIn(lambda p: p), BLUR, Border(), Settings(), interrupt, threads=2
-            )
+            pipeline.run(jobs, StandIn, BLUR, Border(), Settings(), interrupt, threads=2)
         Image.open("out/1.png").load()
         assert [record.status for record in seen] == ["skipped", "done"]
         assert not list(Path("out").glob(".*"))
 
     def test_a_second_ctrl_c_cuts_no_write_short(self) -> None:
-        saves = pipeline._Saves()
+        saves = Saves()
         begun, ended = threading.Event(), threading.Event()
 
         def write() -> None:
@@ -383,6 +688,4 @@ class TestInterruption:
             raise OSError(28, "No space left on device")
 
         with pytest.raises(OSError, match="No space"):
-            pipeline.run(
-                folder_jobs(), StandIn(lambda p: p), BLUR, Border(), Settings(), full, threads=1
-            )
+            pipeline.run(folder_jobs(), StandIn, BLUR, Border(), Settings(), full, threads=1)

@@ -33,13 +33,19 @@ STRIDE = 5
 KERNELS = [variant for variant in VARIANTS if variant != "auto"]
 
 
-def large() -> list[dict[str, int]]:
-    """Specialisations of ``stream`` for filters near its limits, where registers are short."""
+def large(variant: str) -> list[dict[str, int]]:
+    """Specialisations of *variant* beyond the common ones: for filters near its limits, where
+    registers are short."""
+    if variant == "box":
+        boxes = [make("box", radius=radius) for radius in (15, 60, 100, 200)]
+        return [defines for _, defines in launch.kernels_for(boxes, variant)]
+    if variant != "stream":
+        return []
     rng = np.random.default_rng(0)
     filters = [make("blur", sigma=10), make("unsharp", sigma=5), make("unsharp", sigma=7)]
     for rows, columns in ((7, 7), (15, 15), (31, 31), (15, 3), (3, 15), (1, 61), (61, 1)):
         filters.append(make("kernel", weights=rng.random((rows, columns)) - 0.5))
-    return [defines for _, defines in launch.kernels_for(filters, "stream")]
+    return [defines for _, defines in launch.kernels_for(filters, variant)]
 
 
 class Usage(NamedTuple):
@@ -57,8 +63,7 @@ class Usage(NamedTuple):
 def work(every: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
     for variant in KERNELS:
         every_one = list(launch.specialisations(variant))
-        if variant == "stream":
-            every_one += (defines for defines in large() if defines not in every_one)
+        every_one += (defines for defines in large(variant) if defines not in every_one)
         for arch in ARCHITECTURES:
             for i, defines in enumerate(every_one):
                 if every or arch == COMPLETE or i % STRIDE == 0:
@@ -69,16 +74,15 @@ def measure(toolkit: Toolkit, variant: str, arch: str, defines: dict[str, int]) 
     log: list[str] = []
     compile_cubin(variant, defines, arch, toolkit, log)
 
-    def number(pattern: str) -> int:
-        found = re.findall(pattern, log[0])
-        return sum(map(int, found))
+    def numbers(pattern: str) -> list[int]:  # of each kernel in the file
+        return [int(found) for found in re.findall(pattern, log[0])]
 
     return Usage(
         variant, arch, defines,
-        registers=number(r"Used (\d+) registers"),
-        shared_bytes=number(r"(\d+) bytes smem"),
-        spill_bytes=number(r"(\d+) bytes spill"),
-        stack_bytes=number(r"(\d+) bytes stack frame"),
+        registers=max(numbers(r"Used (\d+) registers")),
+        shared_bytes=max(numbers(r"(\d+) bytes smem"), default=0),
+        spill_bytes=sum(numbers(r"(\d+) bytes spill")),
+        stack_bytes=sum(numbers(r"(\d+) bytes stack frame")),
     )  # fmt: skip
 
 

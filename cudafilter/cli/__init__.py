@@ -10,25 +10,17 @@ import signal
 import sys
 import warnings
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from cudafilter import __version__
 from cudafilter.catalogue import CATALOGUE
-from cudafilter.cli.bench import bench
-from cudafilter.cli.command import INTERRUPTED, exit_code
-from cudafilter.cli.compile import compile_command
-from cudafilter.cli.filter import filter_command
-from cudafilter.cli.filters import filters
-from cudafilter.cli.info import info
+from cudafilter.cli.command import exit_code
 
-_OTHERS: dict[str, click.Command] = {
-    "filters": filters,
-    "info": info,
-    "bench": bench,
-    "compile": compile_command,
-}
+_OTHERS = ("filters", "info", "bench", "compile")
+"""The commands that are no filters, each the ``command`` of the module of its name."""
 
 
 class App(click.Group):
@@ -38,13 +30,21 @@ class App(click.Group):
         return [*CATALOGUE, *_OTHERS]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return filter_command(CATALOGUE[name]) if name in CATALOGUE else _OTHERS.get(name)
+        if name in CATALOGUE:
+            from cudafilter.cli.filter import filter_command
+
+            return filter_command(CATALOGUE[name])
+        if name in _OTHERS:
+            command: click.Command = import_module(f"cudafilter.cli.{name}").command
+            return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Filters"):
             formatter.write_dl([(spec.name, spec.summary) for spec in CATALOGUE.values()])
         with formatter.section("Other commands"):
-            formatter.write_dl([(name, c.get_short_help_str(60)) for name, c in _OTHERS.items()])
+            others = ((name, self.get_command(ctx, name)) for name in _OTHERS)
+            formatter.write_dl([(name, c.get_short_help_str(60)) for name, c in others if c])
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit: 0 done, 1 something failed, 2 usage, 130 interrupted."""
@@ -83,10 +83,12 @@ def main() -> None:
     try:
         app(prog_name="cudafilter")
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            # Threads may still be computing what nobody wants any more; exit() would wait for them.
+        if end.code:
+            # Threads may still be reading or computing what nobody wants any more, and would run
+            # into an interpreter that is being taken down.
             for stream in (sys.stdout, sys.stderr):
-                with suppress(BrokenPipeError):  # the reader was interrupted as well
+                # Either may be closed, and the reader gone.
+                with suppress(AttributeError, OSError):
                     stream.flush()
-            os._exit(INTERRUPTED)
+            os._exit(int(end.code))
         raise

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,6 +42,8 @@ def _run(
     plot: str | None,
     debug: bool,
 ) -> None:
+    import json
+
     from cudafilter import bench
 
     contestants, note = bench.open_contestants(engine, variant, gpu)
@@ -67,6 +67,8 @@ def _run(
     if as_json:
         click.echo(json.dumps(bench.as_json(cases, contestants), indent=2))
     if plot:
+        from pathlib import Path
+
         bench.plot(cases, Path(plot))
         click.echo(f"plot: {plot}", err=True)
 
@@ -99,7 +101,7 @@ def _cell(value: float | None, places: int) -> str:
     return "-" if value is None else f"{value:.{places}f}"
 
 
-bench = Command(
+command = Command(
     "bench",
     arguments=[
         click.Argument(
@@ -134,6 +136,13 @@ bench = Command(
             ),
             *options.engine(
                 "auto times every engine that runs here.",
+                click.Option(
+                    ["--gpu"],
+                    type=click.IntRange(min=0),
+                    metavar="N",
+                    show_default="0",
+                    help="Number of the GPU, as cudafilter info lists them.",
+                ),
                 "auto times every step of the CUDA kernel ladder.",
             ),
             click.Option(

@@ -62,7 +62,7 @@ def _run(
             click.echo(f"{name}: {compiled} compiled, {kept} there already, {seconds:.1f} s")
 
 
-compile_command = Command(
+command = Command(
     "compile",
     sections={
         "Options": [

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cudafilter.catalogue import FilterSpec
 from cudafilter.cli import options
-from cudafilter.cli.command import FAILED, INTERRUPTED, Command
+from cudafilter.cli.command import FAILED, Command
 from cudafilter.cli.options import Shared
 from cudafilter.errors import ParameterError
 
 if TYPE_CHECKING:
-    from cudafilter.borders import Border
-    from cudafilter.filter import Filter
     from cudafilter.plan import Plan
 
 STREAM = "-"
@@ -33,14 +33,18 @@ def filter_command(spec: FilterSpec) -> Command:
         shared = Shared(**values)
         if shared.quiet and shared.verbose:
             raise click.UsageError("--quiet and --verbose contradict each other")
+        if shared.watch and shared.dry_run:
+            raise click.UsageError("--watch does not end, and --dry-run writes nothing")
         filter = make(spec.name, **parameters)
         border = Border(shared.border, shared.border_value)
-        plan = _plan(paths, shared)
+        plans = _plans(paths, shared)
+        plan = next(plans)
         if shared.dry_run:
-            _print(plan)
-        else:
-            _require_streams(plan, shared)
-            _run(plan, filter, border, shared)
+            return _print(plan)
+        _require_streams(plan, shared)
+        from cudafilter.cli.run import run
+
+        return run(chain([plan], plans), filter, border, shared)
 
     return Command(
         spec.name,
@@ -52,9 +56,8 @@ def filter_command(spec: FilterSpec) -> Command:
     )
 
 
-def _plan(paths: tuple[str, ...], shared: Shared) -> Plan:
-    from cudafilter.plan import make_plan
-
+def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
+    """The plan of *paths*; under --watch further ones follow, without an end."""
     if "" in paths:
         raise ParameterError("src", "a file name is empty")
     *sources, destination = (*paths, None) if shared.in_place else paths
@@ -64,13 +67,21 @@ def _plan(paths: tuple[str, ...], shared: Shared) -> Plan:
             f"only {destination} is given: SRC and DEST are needed",
             hint="add --in-place to replace the image",
         )
-    return make_plan(
-        [source for source in sources if source is not None],
-        destination,
-        recursive=shared.recursive,
-        format=shared.format,
+    given = [source for source in sources if source is not None]
+    if shared.watch:
+        from cudafilter.watch import watch
+
+        return watch(
+            given, destination, recursive=shared.recursive, format=shared.format,
+            existing=shared.existing,
+        )  # fmt: skip
+    from cudafilter.plan import make_plan
+
+    plan = make_plan(
+        given, destination, recursive=shared.recursive, format=shared.format,
         existing=shared.existing,
-    )
+    )  # fmt: skip
+    return iter([plan])
 
 
 def _print(plan: Plan) -> None:
@@ -123,39 +134,3 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
         for path in (job.source, job.destination):
             if path is not None and os.path.realpath(path) == report:
                 raise ParameterError("report", f"{path} is an image of this job")
-
-
-def _run(plan: Plan, filter: Filter, border: Border, shared: Shared) -> None:
-    from cudafilter import pipeline
-    from cudafilter.cli.report import JsonLines, Reporter
-    from cudafilter.engines import open_engine
-
-    reporter = Reporter(plan, shared)
-    settings = pipeline.Settings(
-        gray=shared.gray,
-        check=shared.check,
-        quality=shared.quality,
-        compress_level=shared.compress_level,
-    )
-    engine = open_engine(shared.engine, gpu=shared.gpu, variant=shared.variant)
-    reporter.start(engine)
-    with JsonLines(shared.report) as report:
-
-        def on_record(record: pipeline.Record) -> None:
-            report.write(record)
-            reporter.record(record)
-
-        try:
-            for path, reason in plan.refused:
-                on_record(pipeline.Record(str(path), "", error=reason))
-            pipeline.run(
-                plan.jobs, engine, filter, border, settings, on_record, threads=shared.jobs
-            )
-        except KeyboardInterrupt:
-            # The engine stays open: it may be at work, and the process ends at once.
-            reporter.finish(interrupted=True)
-            click.get_current_context().exit(INTERRUPTED)
-    engine.close()
-    reporter.finish()
-    if reporter.failed:
-        click.get_current_context().exit(FAILED)

@@ -57,7 +57,7 @@ def _run(as_json: bool, debug: bool) -> None:
     click.echo(formatter.getvalue().strip())
 
 
-filters = Command(
+command = Command(
     "filters",
     sections={
         "Options": [

@@ -128,7 +128,7 @@ def _section(title: str, rows: list[tuple[str, str]]) -> None:
         click.echo(f"  {name:{width}}  {text}".rstrip())
 
 
-info = Command(
+command = Command(
     "info",
     sections={
         "Options": [

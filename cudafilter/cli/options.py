@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from cudafilter.catalogue import BORDERS, ENGINES, EXISTING, VARIANTS, Parameter
+from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, VARIANTS, Parameter
 from cudafilter.cli.command import Sections
 from cudafilter.errors import ParameterError
 
@@ -24,13 +24,15 @@ class Shared(NamedTuple):
     border_value: float
     gray: bool
     engine: str
-    gpu: int | None
+    gpu: str | None
     variant: str
+    codec: str
     check: bool
     recursive: bool
     jobs: int | None
     existing: str
     in_place: bool
+    watch: bool
     dry_run: bool
     report: str | None
     format: str | None
@@ -64,8 +66,21 @@ def shared() -> Sections:
         ],
         "Engine": [
             *engine(
-                "auto takes CUDA where a GPU answers, else the CPU, and says which.",
+                "auto takes CUDA where a GPU answers and the job is worth its start, else the CPU.",
+                click.Option(
+                    ["--gpu"],
+                    metavar="N,N|all",
+                    show_default="all for several images, else 0",
+                    help="Numbers of the GPUs, as cudafilter info lists them.",
+                ),
                 "Step of the CUDA kernel ladder.",
+            ),
+            click.Option(
+                ["--codec"],
+                type=click.Choice(CODECS),
+                default="auto",
+                show_default=True,
+                help="What decodes and encodes JPEGs: auto takes the GPU where it can.",
             ),
             click.Option(
                 ["--check"],
@@ -77,6 +92,11 @@ def shared() -> Sections:
             click.Option(["-r", "--recursive"], is_flag=True, help="Take the images in folders."),
             click.Option(
                 ["--in-place"], is_flag=True, help="Replace the images: all are SRC, no DEST."
+            ),
+            click.Option(
+                ["--watch"],
+                is_flag=True,
+                help="Go on with what arrives in the folders, until interrupted.",
             ),
             click.Option(
                 ["--existing"],
@@ -101,7 +121,7 @@ def shared() -> Sections:
                 ["--compress-level"],
                 type=click.IntRange(0, 9),
                 metavar="N",
-                help="Effort of lossless compression.",
+                help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
             ),
         ],
         "Running": [
@@ -109,8 +129,8 @@ def shared() -> Sections:
                 ["-j", "--jobs"],
                 type=click.IntRange(1, MAX_JOBS),
                 metavar="N",
-                show_default="one a core",
-                help="Images loaded and saved side by side.",
+                show_default="by cores, engine and memory",
+                help="Images in work side by side.",
             ),
             click.Option(
                 ["--dry-run"], is_flag=True, help="Print what would be written, and write nothing."
@@ -127,8 +147,8 @@ def shared() -> Sections:
     }
 
 
-def engine(about_engine: str, about_variant: str) -> list[click.Option]:
-    """``--engine``, ``--gpu`` and ``--variant``."""
+def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[click.Option]:
+    """``--engine``, *gpu* and ``--variant``."""
     return [
         click.Option(
             ["--engine"],
@@ -137,13 +157,7 @@ def engine(about_engine: str, about_variant: str) -> list[click.Option]:
             show_default=True,
             help=about_engine,
         ),
-        click.Option(
-            ["--gpu"],
-            type=click.IntRange(min=0),
-            metavar="N",
-            show_default="0",
-            help="Number of the GPU, as cudafilter info lists them.",
-        ),
+        gpu,
         click.Option(
             ["--variant"],
             type=click.Choice(VARIANTS),

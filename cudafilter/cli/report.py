@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import sys
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
 from cudafilter.cli.options import Shared
-from cudafilter.cli.progress import Progress
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
-from cudafilter.pipeline import DONE, FAILED, SKIPPED, Record
 from cudafilter.plan import STREAM, Plan
+from cudafilter.record import DONE, FAILED, SKIPPED, Record
+
+if TYPE_CHECKING:
+    from cudafilter.cli.progress import Progress
 
 
 class Reporter:
-    """Tells on stderr what happens to the images of a plan."""
+    """Tells on stderr what happens to the images of plans."""
 
-    def __init__(self, plan: Plan, shared: Shared) -> None:
-        self._plan = plan
+    def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._each = shared.verbose or not plan.many
+        self._many = False
+        self._each = True
         """Whether every image gets its own lines, or the totals only."""
+        self._total = self._left_alone = 0
         self._counts: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._worst: Record | None = None
@@ -41,12 +44,30 @@ class Reporter:
         """Whether anything went wrong."""
         return self._counts[FAILED] > 0
 
+    def add(self, plan: Plan) -> None:
+        """The images of *plan* come next."""
+        self._many = plan.many
+        self._each = self._shared.verbose or self._shared.watch or not plan.many
+        self._total += len(plan.jobs) + len(plan.refused)
+        self._left_alone += plan.left_alone
+
+    def starting(self) -> None:
+        """The engine is about to open."""
+        self._started = time.perf_counter()
+
     def start(self, engine: Engine) -> None:
         """Say which engine runs, and begin to count the time."""
         self._say(engine.title + (f"; {engine.note}" if engine.note else ""))
+        if self._shared.verbose:
+            opening = time.perf_counter() - self._started
+            before = _age() - opening
+            self._say(f"  start {before:.3f}, engine {opening:.3f} s")
         self._started = time.perf_counter()
-        if self._plan.many and sys.stderr.isatty() and not self._shared.quiet:
-            self._progress = Progress(len(self._plan.jobs) + len(self._plan.refused))
+        wanted = self._many and not self._shared.quiet and not self._shared.watch
+        if wanted and sys.stderr.isatty():
+            from cudafilter.cli.progress import Progress
+
+            self._progress = Progress(self._total)
 
     def record(self, record: Record) -> None:
         """Tell of one image."""
@@ -72,8 +93,9 @@ class Reporter:
                 f" {sum(record.seconds.values()):.2f} s"
             )
             if self._shared.verbose:
-                stages = ", ".join(f"{stage} {s:.3f}" for stage, s in record.seconds.items())
-                self._say(f"  {stages} s; {record.bytes_in:,} -> {record.bytes_out:,} bytes")
+                self._say(
+                    f"  {_stages(record)} s; {record.bytes_in:,} -> {record.bytes_out:,} bytes"
+                )
         elif record.status == SKIPPED:
             self._say(f"{names} skipped: it exists")
         for note in record.notes:
@@ -96,7 +118,7 @@ class Reporter:
             self._progress.clear()
         for note, count in self._notes.most_common():
             self._say(f"note: {note} ({_images(count)})")
-        if self._worst is not None and self._plan.many:
+        if self._worst is not None and self._many:
             self._say(
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"
                 f" {self._check_seconds:.2f} s"
@@ -105,13 +127,12 @@ class Reporter:
             self._say(f"  worst {_name(self._worst.source)}: {figures}")
         done, failed = self._counts[DONE], self._counts[FAILED]
         if interrupted:
-            total = len(self._plan.jobs)
-            self._tell(f"interrupted: {done} of {_images(total)} done, {failed} failed")
-        elif self._plan.many:
+            self._tell(f"interrupted: {done} of {_images(self._total)} done, {failed} failed")
+        elif self._many:
             seconds = time.perf_counter() - self._started
             self._say(
                 f"{done} done, {self._counts[SKIPPED]} skipped, {failed} failed,"
-                f" {self._plan.left_alone} left alone; {seconds:.2f} s,"
+                f" {self._left_alone} left alone; {seconds:.2f} s,"
                 f" {(done + failed) / max(seconds, 1e-9):.3g} images/s"
             )
 
@@ -159,6 +180,8 @@ class JsonLines:
         """Write the line of *record* through to the file."""
         if self._file is None:
             return
+        import json
+
         try:
             # One write a line: an interruption never leaves half of one.
             self._file.write(json.dumps(record.as_json(), allow_nan=False) + "\n")
@@ -184,6 +207,28 @@ class JsonLines:
             # Every line was written through, or its error is on its way.
             if error is None:
                 raise
+
+
+def _stages(record: Record) -> str:
+    """Where the time of an image went, in words; in brackets what the engine tells of its own."""
+    words = {stage: f"{stage} {spent:.3f}" for stage, spent in record.seconds.items()}
+    if record.engine_seconds:
+        parts = ", ".join(f"{part} {spent:.3f}" for part, spent in record.engine_seconds.items())
+        words["run"] += f" ({parts})"
+    return ", ".join(words.values())
+
+
+def _age() -> float:
+    """Seconds since this process began, to 10 ms; since Python began where the system is not Linux.
+
+    Unlike a clock read when Python runs, it counts the interpreter's own start.
+    """
+    try:
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            began = int(file.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began
+    except (OSError, AttributeError):
+        return time.process_time()
 
 
 def _name(path: str) -> str:

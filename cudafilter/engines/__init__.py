@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
 
 from cudafilter.borders import Border
 from cudafilter.catalogue import ENGINES, VARIANTS
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.engines.nvcodec import JpegPath
 
 
 class Engine(Protocol):
@@ -20,6 +24,11 @@ class Engine(Protocol):
     """Name, device and version in one line for people."""
     note: str | None
     """What the user should know of the choice of engine, such as why it is not the GPU."""
+    parallel: int
+    """How many calls of run() at a time pay off, beside those that keep the cores busy: 0 for an
+    engine that works on the cores themselves."""
+    jpeg: JpegPath | None
+    """What filters JPEG files without their pixels visiting the host; None where nothing does."""
 
     def run(
         self, pixels: Pixels, filter: Filter, border: Border = ..., alpha: bool = False
@@ -31,23 +40,71 @@ class Engine(Protocol):
         """
         ...
 
+    def last_timings(self) -> dict[str, float]:
+        """Seconds of the stages of the calling thread's last run(): ``upload``, ``kernel`` and
+        ``download``. Empty where they cannot be told apart.
+        """
+        ...
+
+    def last_notes(self) -> tuple[str, ...]:
+        """What the user should know of the calling thread's last run(): a GPU failed, say."""
+        ...
+
     def close(self) -> None:
         """Give back what the engine holds. A closed engine is not used again."""
         ...
 
 
-def open_engine(name: str = "auto", *, gpu: int | None = None, variant: str = "auto") -> Engine:
+ALL = "all"
+"""Every GPU, as --gpu takes it."""
+
+
+def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:
+    """The numbers of the GPUs that *gpu* asks for: ``0``, ``0,2``; None for ALL.
+
+    Whether they are there is not looked at. Raises ParameterError ("gpu").
+    """
+    if gpu == ALL:
+        return None
+    parts = str(gpu).split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ParameterError(
+            "gpu",
+            f"must be {ALL}, or numbers of GPUs such as 0 or 0,2, not {str(gpu)!r}",
+            hint="`cudafilter info` lists them",
+        )
+    numbers = tuple(int(part) for part in parts)
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise ParameterError("gpu", f"names GPU {number} twice")
+    return numbers
+
+
+def open_engine(
+    name: str = "auto",
+    *,
+    gpu: str | int | None = None,
+    variant: str = "auto",
+    codec: str = "auto",
+    several: bool = False,
+) -> Engine:
     """Open the engine *name*: ``auto``, ``cuda`` or ``cpu``.
 
     ``auto`` takes CUDA where a device answers and else the CPU, whose ``note`` then says why.
-    *gpu* is a device number and *variant* a step of the kernel ladder; asking for either means
-    CUDA, so ``auto`` then does not fall back. Raises EngineUnavailable for an engine that cannot
-    run here, ParameterError for an unknown name or a choice the CPU engine does not have.
+    *gpu* is a device number, several of them (``0,2``) or ALL, and *variant* a step of the kernel
+    ladder; asking for either means CUDA, so ``auto`` then does not fall back. Unless asked for,
+    *gpu* is 0, and all of them where *several* images are to come. Of all GPUs those that cannot be
+    opened are left out, which ``note`` tells; those that are named must open. *codec* ``pillow``
+    keeps JPEG files off the GPU's codec.
+
+    Raises EngineUnavailable for an engine that cannot run here, ParameterError for an unknown name
+    or a choice the CPU engine does not have.
     """
     if name not in ENGINES:
         raise ParameterError("engine", f"must be one of {', '.join(ENGINES)}, not {name!r}")
     if variant not in VARIANTS:
         raise ParameterError("variant", f"must be one of {', '.join(VARIANTS)}, not {variant!r}")
+    numbers = gpu_numbers(gpu if gpu is not None else ALL if several else 0)
     wants_gpu = gpu is not None or variant != "auto"
     if name == "cpu":
         if wants_gpu:
@@ -55,13 +112,42 @@ def open_engine(name: str = "auto", *, gpu: int | None = None, variant: str = "a
             raise ParameterError(choice, "is for the cuda engine, and --engine cpu was asked for")
         return _open_cpu(None)
     try:
-        from cudafilter.engines.cuda import CudaEngine
-
-        return CudaEngine(gpu=gpu or 0, variant=variant)
+        return _open_gpus(numbers, variant, codec)
     except EngineUnavailable as unavailable:
         if name == "cuda" or wants_gpu:
             raise
         return _open_cpu(f"no CUDA: {unavailable}")
+
+
+def _open_gpus(numbers: tuple[int, ...] | None, variant: str, codec: str) -> Engine:
+    """The GPUs *numbers*, or all that can be opened, as one engine. Raises EngineUnavailable."""
+    from cudafilter.engines.cuda import CudaEngine, devices
+
+    if numbers is not None and len(numbers) == 1:
+        return CudaEngine(numbers[0], variant, codec=codec)
+    found = devices()
+    opened: dict[int, Engine] = {}
+    refused: dict[int, EngineUnavailable] = {}
+    for number in numbers if numbers is not None else range(len(found)):
+        try:
+            opened[number] = CudaEngine(number, variant, codec=codec)
+        except EngineUnavailable as unavailable:
+            refused[number] = unavailable
+    if refused and (numbers is not None or not opened):
+        for engine in opened.values():
+            engine.close()
+        raise next(iter(refused.values()))
+    note = "; ".join(f"GPU {number} is left out: {why}" for number, why in refused.items()) or None
+    if len(opened) == 1:
+        (engine,) = opened.values()
+        engine.note = note
+        return engine
+    from cudafilter.engines.fleet import Fleet
+
+    models = Counter(found[number].name for number in opened)
+    names = " + ".join(f"{count} x {model}" for model, count in models.items())
+    title = f"cuda: {names} (GPUs {', '.join(map(str, opened))})"
+    return Fleet(list(opened.values()), title, note)
 
 
 def _open_cpu(note: str | None) -> Engine:

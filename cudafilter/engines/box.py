@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from cudafilter.filter import Filter
 from cudafilter.pixels import DTYPES, full_scale
 
-THREADS = 256
-PIXELS = {1: 8, 2: 4, 3: 4, 4: 4}
-"""Pixels a thread, by channels. Both numbers stand in box.cu too."""
+FUNCTIONS = ("filter", "edges")
+"""The kernel, and what copies the strips at the border before it."""
 
-LEAD = 4
-"""Pixels that a block's sums may start before its first tap, to be aligned."""
+EDGE_THREADS = 256
 
-WORTHWHILE = 21
+ALIGNED = (16, 8)
+"""Samples of 16 bytes by the macro SAMPLE; a lane has three times as many."""
+
+MOST_WARPS = (4, 8)
+"""Warps that may share a strip, by SAMPLE: as many as shared memory has room for."""
+
+HALO_SHARE = 8
+"""A strip should be this many times as wide as its halo, which is read for nothing."""
+
+START = 1 / 6
+"""What adding a row to the first column sums costs, in rows of output."""
+
+WORTHWHILE = 9
 """Taps a side from which on ``auto`` takes this and not stream.cu: on an H100 the two are even at
-about 15 for uint8 RGB and 27 for uint8 gray."""
+about 7 for uint8 RGB and 9 for uint8 gray."""
+
+
+class Geometry(NamedTuple):
+    """How an image is cut into strips."""
+
+    columns: int
+    """Output pixels across a strip."""
+    strips: int
+    edges_left: int
+    """Strips from the left that reach beyond the image."""
+    edges_right: int
+    """First of the strips on the right that do; as many as there are strips where none does."""
+
+    @property
+    def edges(self) -> int:
+        """Strips that need a bordered copy."""
+        return self.edges_left + self.strips - self.edges_right
 
 
 def weight(filter: Filter, sample: int, mode: int) -> float | None:
     """The weight that all taps of *filter* share, or None where box.cu cannot run it.
 
     It takes one kernel of equal weights, integers without alpha (*sample* and *mode* are the
-    macros SAMPLE and ALPHA), windows whose sum is below 2^32, and half a block's width at most.
+    macros SAMPLE and ALPHA), windows whose sum is below 2^32, and halos of half a strip at most.
     """
     kernel = filter.kernels[0]
     if len(filter.kernels) > 1 or mode or kernel.factors is None:
@@ -34,11 +63,46 @@ def weight(filter: Filter, sample: int, mode: int) -> float | None:
     if np.ptp(column) or np.ptp(row):
         return None
     rows, columns = filter.size
-    if rows * columns * full_scale(DTYPES[sample]) >= 2**32 or columns > THREADS * PIXELS[4] // 2:
+    if rows * columns * full_scale(DTYPES[sample]) >= 2**32:
+        return None
+    if 4 * columns > length(sample, MOST_WARPS[sample]) // 2:  # four channels at most
         return None
     return float(column[0] * row[0])
 
 
-def columns_a_block(columns: int, channels: int) -> int:
-    """Output pixels across a block, for a kernel of so many *columns*."""
-    return (THREADS * PIXELS[channels] - LEAD - columns) // 32 * 32
+def length(sample: int, warps: int) -> int:
+    """Samples of a strip with its halo."""
+    return warps * 32 * 3 * ALIGNED[sample]
+
+
+def specialise(filter: Filter, sample: int, channels: int) -> dict[str, int]:
+    """The macros of box.cu beyond pixel.cuh's."""
+    rows, columns = filter.size
+    warps = 1
+    while warps < MOST_WARPS[sample] and length(sample, warps) < HALO_SHARE * columns * channels:
+        warps *= 2
+    full = full_scale(DTYPES[sample])
+    return {
+        "WARPS": warps,
+        "NARROW": int(sample == 0 and rows * full < 1 << 16),
+        "SMALL": int(rows * columns * full < 1 << 23),
+    }
+
+
+def geometry(
+    kernel_width: int, anchor_x: int, sample: int, channels: int, warps: int,
+    source_width: int, width: int, x0: int,
+) -> Geometry:  # fmt: skip
+    """The strips of an output *width* pixels wide that starts at *x0* in the source."""
+    whole = length(sample, warps)
+    most = (whole - ALIGNED[sample]) // channels - kernel_width
+    strips = -(-width // most)
+    columns = -(-width // strips)
+    strips = -(-width // columns)
+    firsts = [
+        (x0 + strip * columns - anchor_x - 1) * channels // ALIGNED[sample] * ALIGNED[sample]
+        for strip in range(strips)
+    ]
+    left = sum(first < 0 for first in firsts)
+    right = sum(first + whole <= source_width * channels for first in firsts)
+    return Geometry(columns, strips, left, max(left, right))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,9 @@ from cudafilter.cores import cores
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels
+
+if TYPE_CHECKING:
+    from cudafilter.engines.nvcodec import JpegPath
 
 BAND_BYTES = 5 << 20
 """Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system
@@ -37,6 +40,8 @@ class CpuEngine:
     """
 
     name = "cpu"
+    parallel = 0
+    jpeg: JpegPath | None = None
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note
@@ -73,6 +78,14 @@ class CpuEngine:
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         return out
+
+    def last_timings(self) -> dict[str, float]:
+        """See Engine.last_timings."""
+        return {}
+
+    def last_notes(self) -> tuple[str, ...]:
+        """See Engine.last_notes."""
+        return ()
 
     def close(self) -> None:
         """See Engine.close."""

@@ -6,21 +6,36 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from cudafilter.borders import Border, extract
-from cudafilter.engines import launch
-from cudafilter.engines.nvcc import cubin, require_toolkit
-from cudafilter.errors import EngineError, EngineUnavailable, LimitError
+from cudafilter.borders import Border
+from cudafilter.engines import launch, nvjpeg
+from cudafilter.engines.bands import Band, block_of, cut, last_taps
+from cudafilter.engines.modules import Kernel, Kernels
+from cudafilter.engines.nvcc import require_toolkit
+from cudafilter.engines.nvcodec import GpuJpeg, JpegPath
+from cudafilter.engines.slots import Slot, Slots
+from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels, require_pixels
 from cudafilter.toolkit import missing
 
+__all__ = ["CudaEngine", "Device", "block_of", "cut", "devices", "driver"]
+
 MEMORY_SHARE = 0.9
-"""Share of the free device memory that an image and its result may take before bands are cut."""
+"""Share of the free device memory that all slots together may take."""
+
+SLOTS = 4
+"""Images in flight. Filling and emptying pinned memory is the host's work and takes longest: on an
+H100, 54 12-megapixel images/s with one slot, 147 with three, 183 with four, 204 with six."""
+
+LEAST_BAND = 4
+"""Rows of output, in kernel heights, that are worth a launch while more rows arrive: each launch
+also walks over its halo."""
 
 
 @dataclass(frozen=True)
@@ -70,22 +85,33 @@ def devices() -> list[Device]:
 
 
 class CudaEngine:
-    """Runs filters on one GPU.
+    """Runs filters on one GPU; calls from several threads overlap, *slots* of them at a time.
 
     *memory_limit* caps the device memory in bytes that an image and its result may take; larger
-    images are cut into bands with halos, with the same bits. Raises EngineUnavailable.
+    images are cut into bands with halos, with the same bits. *codec* ``pillow`` keeps JPEG files
+    off the GPU's codec. Raises EngineUnavailable.
     """
 
     name = "cuda"
     note: str | None = None
     variant: str
     """The kernel to run filters with; may be changed between runs."""
+    jpeg: JpegPath | None
+    """See Engine.jpeg."""
+    jpeg_reason: str | None
+    """Why there is no ``jpeg``."""
 
     def __init__(
-        self, gpu: int = 0, variant: str = "auto", memory_limit: int | None = None
+        self,
+        gpu: int = 0,
+        variant: str = "auto",
+        memory_limit: int | None = None,
+        *,
+        slots: int = SLOTS,
+        codec: str = "auto",
     ) -> None:
         self._cuda = driver()
-        self._toolkit = require_toolkit()
+        toolkit = require_toolkit()
         count = self._cuda.Device.count()
         if not 0 <= gpu < count:
             raise EngineUnavailable(
@@ -93,39 +119,67 @@ class CudaEngine:
                 hint=f"--gpu takes 0 to {count - 1}; `cudafilter info` lists them",
             )
         self.variant = variant
-        self._memory_limit = memory_limit
-        self._lock = threading.Lock()
+        self.parallel = slots
+        self.memory_limit = memory_limit
         device = self._cuda.Device(gpu)
-        self._context = device.retain_primary_context()
+        try:
+            self._context = device.retain_primary_context()
+        except self._cuda.Error as error:  # taken by another program alone, out of memory
+            raise EngineUnavailable(f"GPU {gpu} cannot be opened: {error}") from error
+        self._kernels = Kernels(self._cuda, device, toolkit)
+        self._slots = Slots(self._cuda, slots)
+        self._local = threading.local()
+        self._jpeg: GpuJpeg | None = None
+        self.jpeg_reason = "--codec pillow was asked for" if codec == "pillow" else None
+        if self.jpeg_reason is None:
+            library = nvjpeg.find(self._cuda.get_driver_version() // 1000)
+            if library is not None:
+                self._jpeg = GpuJpeg(self, Slots(self._cuda, GpuJpeg.parallel), library)
+            else:
+                self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
+        self.jpeg = self._jpeg
         major, minor = device.compute_capability()
-        self._arch = f"sm_{major}{minor}"
-        self._device = device
-        self._kernels: dict[tuple[Any, ...], _Kernel] = {}
-        self._buffers: dict[str, Any] = {}
-        self._sizes: dict[str, int] = {}
         self.title = f"cuda: {device.name()} (GPU {gpu}, compute capability {major}.{minor})"
 
     def run(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
     ) -> Pixels:
-        """See Engine.run."""
+        """See Engine.run.
+
+        An image of up to slots.CHUNK_BYTES costs one upload, the filter's launches (one of most
+        kernels), one download and one wait; a larger one as many of each as it has chunks.
+        """
+        started = perf_counter()
         pixels = require_pixels(pixels, alpha)
         ready = self.prepare(pixels, filter, border, alpha)
         out = np.empty_like(pixels)
-        with self._current():
-            kernel = self._kernel(ready)
-            bands = self._bands(pixels, filter)
-            if len(bands) == 1:
-                self._upload(kernel, ready, pixels, out.shape, (0, 0))()
-                self._download(out)
-                return out
-            for rows, columns in bands:
-                block, origin = block_of(pixels, filter, border, rows, columns)
-                done = np.empty_like(out[slice(*rows), slice(*columns)], order="C")
-                self._upload(kernel, ready, block, done.shape, origin)()
-                self._download(done)
-                out[slice(*rows), slice(*columns)] = done
+        with self.current():
+            kernel = self._kernels.get(ready)
+            work = _Work(kernel, ready, filter, border)
+            try:
+                with self._slots.one() as slot:
+                    self._filter(slot, work, pixels, out)
+                    spent = slot.seconds()
+            except self.out_of_memory:
+                # The others' buffers may have taken what this image needs.
+                if self._jpeg is not None:
+                    self._jpeg.free()
+                with self._slots.alone() as slots:
+                    for slot in slots:
+                        slot.free()
+                    self._filter(slots[0], work, pixels, out)
+                    spent = slots[0].seconds()
+        rest = perf_counter() - started - sum(spent.values())
+        self._local.timings = spent | {"download": max(0.0, rest)}
         return out
+
+    def last_timings(self) -> dict[str, float]:
+        """See Engine.last_timings."""
+        return dict(getattr(self._local, "timings", {}))
+
+    def last_notes(self) -> tuple[str, ...]:
+        """See Engine.last_notes."""
+        return ()
 
     def prepare(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
@@ -146,12 +200,24 @@ class CudaEngine:
         """The result, and the milliseconds of each of *repeats* launches on resident pixels."""
         pixels = require_pixels(pixels, alpha)
         ready = self.prepare(pixels, filter, border, alpha)
-        with self._current():
-            kernel = self._kernel(ready)
-            launch_kernel = self._upload(kernel, ready, pixels, pixels.shape, (0, 0))
-            times = self._time(launch_kernel, warmup, repeats)
-            out = np.empty_like(pixels)
-            self._download(out)
+        size, pitch = pixels.shape[:2], launch.pitch(pixels.shape[1], pixels[0, 0].nbytes)
+        out = np.empty_like(pixels)
+        with self.current(), self._slots.one() as slot:
+            kernel = self._kernels.get(ready)
+            source = slot.memory("source", size[0] * pitch)
+            target = slot.memory("out", size[0] * pitch)
+            scratch = slot.memory("scratch", ready.scratch_bytes(size, size, (0, 0)))
+            for _ in slot.upload(pixels, source, pitch):
+                pass
+            steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)
+
+            def work() -> None:
+                for step in steps:
+                    kernel.queue(step, slot.stream)
+
+            times = self._time(work, warmup, repeats, slot.stream)
+            slot.download(out, target, pitch)
+            slot.finish()
         return out, times
 
     def time_copy(self, nbytes: int, *, warmup: int = 3, repeats: int = 15) -> list[float]:
@@ -159,113 +225,79 @@ class CudaEngine:
 
         One read and one write of an image: the floor for a filter that is bound by memory.
         """
-        with self._current():
-            source, target = self._buffer("source", nbytes), self._buffer("out", nbytes)
-            stream = self._cuda.Stream()
+        with self.current(), self._slots.one() as slot:
+            source, target = slot.memory("source", nbytes), slot.memory("out", nbytes)
             return self._time(
-                lambda: self._cuda.memcpy_dtod_async(int(target), int(source), nbytes, stream),
-                warmup, repeats, stream,
+                lambda: self._cuda.memcpy_dtod_async(target, source, nbytes, slot.stream),
+                warmup, repeats, slot.stream,
             )  # fmt: skip
 
     def close(self) -> None:
         """See Engine.close."""
-        with self._current():
-            for buffer in self._buffers.values():
-                buffer.free()
-            self._buffers.clear()
+        with self.current():
+            if self._jpeg is not None:
+                self._jpeg.free()
+            with self._slots.alone() as slots:
+                for slot in slots:
+                    slot.free()
             self._kernels.clear()
         self._context.detach()
 
     @contextmanager
-    def _current(self) -> Iterator[None]:
-        """The device's context current in this thread, one thread at a time; errors made ours."""
-        with self._lock:
-            self._context.push()
-            try:
-                yield
-            except self._cuda.MemoryError as error:
-                free, total = self._cuda.mem_get_info()
-                raise EngineError(
-                    f"out of GPU memory: {error}; {free:,} of {total:,} bytes are free",
-                    hint="another program may be using the GPU; --engine cpu needs none of it",
-                ) from error
-            except self._cuda.Error as error:
-                raise EngineError(f"the GPU failed: {error}") from error
-            finally:
-                self._context.pop()
+    def current(self) -> Iterator[None]:
+        """The device's context current in this thread; the driver's errors made ours."""
+        self._context.push()
+        try:
+            yield
+        except self.out_of_memory as error:
+            free, total = self._cuda.mem_get_info()
+            raise EngineError(
+                f"out of GPU memory: {error}; {free:,} of {total:,} bytes are free",
+                hint="another program may be using the GPU; --engine cpu needs none of it",
+            ) from error
+        except self._cuda.Error as error:
+            raise EngineError(f"the GPU failed: {error}") from error
+        finally:
+            self._context.pop()
 
-    def _kernel(self, ready: launch.Launch) -> _Kernel:
-        key = (ready.variant, *ready.defines.values())
-        if key not in self._kernels:
-            code = cubin(ready.variant, ready.defines, self._arch, self._toolkit)
-            self._kernels[key] = _Kernel(self._cuda, self._device, code, ready)
-        kernel = self._kernels[key]
-        kernel.load_weights(ready.weights)
-        return kernel
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """What the driver raises where the device's or the pinned memory is full."""
+        error: type[Exception] = self._cuda.MemoryError
+        return error
 
-    def _buffer(self, use: str, nbytes: int) -> Any:
-        """Device memory for *use*, kept between images and replaced only by a larger one."""
-        if self._sizes.get(use, 0) < nbytes:
-            if use in self._buffers:
-                self._sizes.pop(use)
-                self._buffers.pop(use).free()
-            self._buffers[use] = self._cuda.mem_alloc(nbytes)
-            self._sizes[use] = nbytes
-        return self._buffers[use]
+    def kernel(self, ready: launch.Launch) -> Kernel:
+        """The loaded kernel of *ready*; with the context current()."""
+        return self._kernels.get(ready)
 
-    def _bands(
-        self, pixels: Pixels, filter: Filter
-    ) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-        """(rows, columns) of the output, one whole image or as few bands as memory allows."""
-        free = self._cuda.mem_get_info()[0] + sum(self._sizes.values())
-        budget = self._memory_limit if self._memory_limit is not None else int(free * MEMORY_SHARE)
-        return cut(pixels, filter, budget)
+    def _filter(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> None:
+        """*pixels* into *out*, in as few bands as memory allows."""
+        for rows, columns in self._bands(slot, work, pixels):
+            part = out[slice(*rows), slice(*columns)]
+            if part.shape == out.shape:
+                work.stream(slot, pixels, part, (0, 0))
+            else:
+                block, origin = block_of(pixels, work.filter, work.border, rows, columns)
+                work.stream(slot, block, part, origin)
 
-    def _upload(
-        self,
-        kernel: _Kernel,
-        ready: launch.Launch,
-        block: Pixels,
-        shape: tuple[int, ...],
-        origin: tuple[int, int],
-    ) -> Callable[[], None]:
-        """Bring *block* to the device; returns what queues the kernel for an output of *shape*."""
-        height, width, _ = shape
-        pixel = block.shape[2] * block.itemsize
-        source = self._buffer("source", block.shape[0] * launch.pitch(block.shape[1], pixel))
-        out = self._buffer("out", height * launch.pitch(width, pixel))
-        copy = self._copy(block)
-        copy.set_src_host(block)
-        copy.set_dst_device(source)
-        copy.dst_pitch = launch.pitch(block.shape[1], pixel)
-        copy(aligned=False)
-        grid, threads = ready.place(
-            (int(source), int(out)), block.shape[:2], (height, width), origin, kernel.resident
-        )
-        task = bytes(ready.task)
-        return lambda: kernel.launch(task, grid, threads)
-
-    def _download(self, out: Pixels) -> None:
-        """The result, once the kernel is done, into *out*."""
-        copy = self._copy(out)
-        copy.set_src_device(self._buffers["out"])
-        copy.src_pitch = launch.pitch(out.shape[1], out.shape[2] * out.itemsize)
-        copy.set_dst_host(out)
-        copy(aligned=False)
-
-    def _copy(self, pixels: Pixels) -> Any:
-        """A 2-D copy of all rows of *pixels*; the device's end is still to be set."""
-        copy = self._cuda.Memcpy2D()
-        copy.width_in_bytes = copy.src_pitch = copy.dst_pitch = pixels[0].nbytes
-        copy.height = pixels.shape[0]
-        return copy
+    def _bands(self, slot: Slot, work: _Work, pixels: Pixels) -> list[Band]:
+        """The whole image, or bands of it that leave the other slots their share of the memory."""
+        if self.memory_limit is not None:
+            return cut(pixels, work.filter, self.memory_limit)
+        height, width, _ = pixels.shape
+        whole = height * launch.pitch(width, pixels[0, 0].nbytes)
+        scratch = work.ready.scratch_bytes((height, width), (height, width), (0, 0))
+        if slot.holds(source=whole, out=whole, scratch=scratch):
+            return [((0, height), (0, width))]
+        free = self._cuda.mem_get_info()[0] + slot.held
+        return cut(pixels, work.filter, int(free * MEMORY_SHARE / self._slots.count) - scratch)
 
     def _time(
-        self, work: Callable[[], None], warmup: int, repeats: int, stream: Any = None
+        self, work: Callable[[], None], warmup: int, repeats: int, stream: Any
     ) -> list[float]:
         for _ in range(warmup):
             work()
-        self._context.synchronize()
+        stream.synchronize()
         times = []
         for _ in range(repeats):
             start, stop = self._cuda.Event(), self._cuda.Event()
@@ -277,104 +309,44 @@ class CudaEngine:
         return times
 
 
-class _Kernel:
-    """One loaded specialisation: its module's function and where its weights go."""
+@dataclass(frozen=True)
+class _Work:
+    """What becomes of an image, whatever its size."""
 
-    def __init__(self, cuda: ModuleType, device: Any, code: bytes, ready: launch.Launch) -> None:
-        self._cuda = cuda
-        self._module = cuda.module_from_buffer(code)
-        self._function = self._module.get_function("filter")
-        self._constant = ready.weights_in_constant_memory
-        if self._constant:
-            self._function.prepare([ready.task_format])
-            self._address: Any = self._module.get_global("weights")[0]
-        else:
-            self._function.prepare([ready.task_format, "P"])
-            self._address = None
-        self._loaded: bytes | None = None
-        self.resident = self._resident(device, ready.warps)
+    kernel: Kernel
+    ready: launch.Launch
+    filter: Filter
+    border: Border
 
-    def _resident(self, device: Any, warps: int) -> int:
-        """Blocks of *warps* warps that *device* runs at a time: by registers, memory and slots."""
-        limit = self._cuda.device_attribute
-        # A quarter of the registers belongs to each of the four schedulers.
-        registers = 32 * -(-self._function.num_regs // 8) * 8
-        resident = (
-            device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // 4 // registers * 4
-        )
-        shared = self._function.shared_size_bytes + 1024  # the driver keeps 1 KiB a block
-        a_multiprocessor = min(
-            resident // warps,
-            device.get_attribute(limit.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) // shared,
-            device.get_attribute(limit.MAX_BLOCKS_PER_MULTIPROCESSOR),
-            device.get_attribute(limit.MAX_THREADS_PER_MULTIPROCESSOR) // 32 // warps,
-        )
-        return int(a_multiprocessor * device.multiprocessor_count)
+    def stream(self, slot: Slot, block: Pixels, out: Pixels, origin: tuple[int, int]) -> None:
+        """*block* through *slot* into *out*, which starts at *origin* (y, x) of it.
 
-    def load_weights(self, weights: Any) -> None:
-        """Bring *weights* to the device unless they are there from the last launch."""
-        content = weights.tobytes()
-        if content == self._loaded:
-            return
-        if not self._constant:
-            self._address = self._cuda.mem_alloc(weights.nbytes)
-        self._cuda.memcpy_htod(self._address, weights)
-        self._loaded = content
-
-    def launch(self, task: bytes, blocks: int, threads: tuple[int, int, int]) -> None:
-        """Queue the kernel on the default stream."""
-        arguments = [task] if self._constant else [task, int(self._address)]
-        self._function.prepared_call((blocks, 1), threads, *arguments)
-
-
-def block_of(
-    pixels: Pixels, filter: Filter, border: Border, rows: tuple[int, int], columns: tuple[int, int]
-) -> tuple[Pixels, tuple[int, int]]:
-    """The part of *pixels* that a band taps, borders included, and where (y, x) the band starts.
-
-    Bordered here, the block's own border is never tapped. It starts a multiple of 32 columns
-    before the band, as stream.cu wants it.
-    """
-    above, below, left, right = filter.reach
-    left = -(-left // 32) * 32
-    block = extract(
-        pixels,
-        (rows[0] - above, rows[1] + below),
-        (columns[0] - left, columns[1] + right),
-        border,
-    )
-    return np.ascontiguousarray(block), (above, left)
-
-
-def cut(
-    pixels: Pixels, filter: Filter, budget: int
-) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """(rows, columns) of output bands, each of which fits with its halo into *budget* bytes.
-
-    The whole image in one where it fits; else bands of full rows; else, where not even one row
-    with its halo fits, pieces of a row. Raises LimitError where not one pixel with its halo does.
-    """
-    height, width, channels = pixels.shape
-    pixel = channels * pixels.itemsize
-    out_row = launch.pitch(width, pixel)
-    if 2 * height * out_row <= budget:
-        return [((0, height), (0, width))]
-    above, below, left, right = filter.reach
-    halo = left + 31 + right  # see block_of
-    source_row = launch.pitch(width + halo, pixel)
-    rows = (budget - (above + below) * source_row) // (source_row + out_row)
-    columns = width
-    if rows < 1:
-        rows, lines = 1, above + 1 + below + 1
-        columns = (budget // lines - launch.pitch(0, pixel) - 127) // pixel - halo
-    if columns < 1:
-        one = (above + 1 + below) * launch.pitch(1 + halo, pixel) + launch.pitch(1, pixel)
-        raise LimitError(
-            f"one pixel with the halo of {filter.name}'s kernel needs {one:,} bytes of GPU memory;"
-            f" {budget:,} are free"
-        )
-    return [
-        ((y, min(y + rows, height)), (x, min(x + columns, width)))
-        for y in range(0, height, rows)
-        for x in range(0, width, columns)
-    ]
+        Rows of output are filtered and leave as soon as the rows that they tap have arrived.
+        """
+        (height, width, _), size = out.shape, block.shape[:2]
+        arriving, leaving = (launch.pitch(n, out[0, 0].nbytes) for n in (size[1], width))
+        source = slot.memory("source", size[0] * arriving)
+        target = slot.memory("out", height * leaving)
+        wanted = self.ready.scratch_bytes(size, (height, width), origin)
+        scratch = slot.memory("scratch", wanted)  # the same for all rows of output
+        needed, least = None, LEAST_BAND * self.filter.size[0]
+        done = 0
+        for arrived in slot.upload(block, source, arriving):
+            end = height
+            if arrived < size[0]:
+                if needed is None:
+                    needed = last_taps(self.filter, self.border, size[0], origin[0], height)
+                end = int(np.searchsorted(needed, arrived))
+                if end - done < least:
+                    continue
+            addresses = source, target + done * leaving, scratch
+            steps = self.ready.place(
+                addresses, size, (end - done, width), (origin[0] + done, origin[1]),
+                self.kernel.resident,
+            )  # fmt: skip
+            with slot.timed():
+                for step in steps:
+                    self.kernel.queue(step, slot.stream)
+            slot.download(out[done:end], target + done * leaving, leaving)
+            done = end
+        slot.finish()

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS, CATALOGUE
-from cudafilter.engines import box, stream
+from cudafilter.engines import box, stream, wide
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import DTYPES, full_scale
@@ -27,6 +28,9 @@ border_index; stream.cu counts samples in ints)."""
 
 MAX_BLOCKS = 2**31 - 1
 """Limit of gridDim.x."""
+
+BLOCKED_WORTHWHILE = 22 * 22
+"""Taps of a dense kernel from which on ``auto`` takes blocked.cu and not stream.cu."""
 
 COMMON_SIGMAS = (1, 2, 3, 5)
 """Blurs that are worth compiling ahead, sigma in pixels."""
@@ -47,7 +51,17 @@ SHAPES: Mapping[str, Shape] = {
     "constant": Shape((32, 8, 1), (32, 8)),
     "tiled": Shape((32, 16, 1), (32, 16)),
     "separable": Shape((32, 8, 1), (32, 32)),
+    "blocked": Shape((256, 1, 1), (128, 32)),
 }
+
+SINGLE = ("box", "wide", "blocked")
+"""Variants that take one kernel, not two and their magnitude."""
+
+FACTORED = ("separable", "wide")
+"""Variants that keep a column and a row for weights; stream does so too where that is shorter."""
+
+ALIGNMENT = {"wide": 4, "blocked": 8}
+"""Multiple of weights that columns and rows are filled up to, for variants that want that."""
 
 ALPHAS = {None: 0, "filter": 1, "keep": 2}
 """Filter.alpha (None: no alpha channel) to the macro ALPHA."""
@@ -59,18 +73,29 @@ class Task(ctypes.Structure):
     _fields_ = (
         ("source", ctypes.c_uint64),
         ("out", ctypes.c_uint64),
+        ("scratch", ctypes.c_uint64),
         ("source_pitch", ctypes.c_int64),
         ("out_pitch", ctypes.c_int64),
         *((name, ctypes.c_int32) for name in (
             "width", "height", "source_width", "source_height", "x0", "y0",
             "kernel_width", "kernel_height", "anchor_x", "anchor_y", "border", "blocks_x",
-            "rows", "columns",
+            "rows", "columns", "edges_left", "edges_right",
         )),
         *((name, ctypes.c_float) for name in (
             "border_value", "gain", "source_gain", "bias", "threshold",
         )),
         ("weight_sum", ctypes.c_float * 2),
     )  # fmt: skip
+
+
+class Step(NamedTuple):
+    """One kernel launch of those that filter an image, one after the other on one stream."""
+
+    function: str
+    task: bytes
+    blocks: int
+    """Of the one-dimensional grid: tall images meet no limit of gridDim.y."""
+    threads: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -91,11 +116,17 @@ class Launch:
         return self.variant != "vanilla"
 
     @property
+    def functions(self) -> tuple[str, ...]:
+        """The kernels' names in the module; the first one is what geometry depends on."""
+        return {"wide": wide.FUNCTIONS, "box": box.FUNCTIONS}.get(self.variant, ("filter",))
+
+    @property
     def block(self) -> tuple[int, int, int]:
         """Threads of a block."""
-        if self.variant == "stream":
-            return 32, 1, 1
-        return (box.THREADS, 1, 1) if self.variant == "box" else SHAPES[self.variant].block
+        if self.variant in SHAPES:
+            return SHAPES[self.variant].block
+        warps = {"wide": wide.WARPS, "box": self.defines.get("WARPS", 1)}
+        return 32 * warps.get(self.variant, 1), 1, 1
 
     @property
     def warps(self) -> int:
@@ -108,21 +139,43 @@ class Launch:
         """The task as struct.pack takes it."""
         return f"{ctypes.sizeof(Task)}s"
 
+    def scratch_bytes(
+        self, source_size: tuple[int, int], out_size: tuple[int, int], origin: tuple[int, int]
+    ) -> int:
+        """Device memory that place() wants beside source and output."""
+        channels, sample = self.defines["CHANNELS"], self.defines["SAMPLE"]
+        if self.variant == "wide":
+            return wide.scratch_bytes(self.task.kernel_width, channels, out_size[1])
+        if self.variant == "box":
+            edges = self._strips(source_size, out_size, origin).edges
+            row = box.length(sample, self.defines["WARPS"]) * np.dtype(DTYPES[sample]).itemsize
+            return edges * source_size[0] * row
+        return 0
+
+    def _strips(
+        self, source_size: tuple[int, int], out_size: tuple[int, int], origin: tuple[int, int]
+    ) -> box.Geometry:
+        return box.geometry(
+            self.task.kernel_width, self.task.anchor_x, self.defines["SAMPLE"],
+            self.defines["CHANNELS"], self.defines["WARPS"],
+            source_size[1], out_size[1], origin[1],
+        )  # fmt: skip
+
     def place(
         self,
-        addresses: tuple[int, int],
+        addresses: tuple[int, int, int],
         source_size: tuple[int, int],
         out_size: tuple[int, int],
         origin: tuple[int, int],
         resident: int,
-    ) -> tuple[int, tuple[int, int, int]]:
-        """Complete the task for one image; returns (blocks of the grid, threads of a block).
+    ) -> list[Step]:
+        """The kernel launches that filter one image.
 
-        *addresses* are those of source and output, sizes are (height, width) in pixels, and
-        *origin* (y, x) is where in the source output starts. *resident* blocks run at a time. The
-        grid is one-dimensional, so tall images meet no limit of gridDim.y. Raises LimitError.
+        *addresses* are those of source, output and scratch (of scratch_bytes), sizes are (height,
+        width) in pixels, and *origin* (y, x) is where in the source output starts. *resident*
+        blocks run at a time. Raises LimitError.
         """
-        (height, width), task = out_size, self.task
+        (height, width), task = out_size, Task.from_buffer_copy(self.task)
         channels = self.defines["CHANNELS"]
         if max(source_size[0], source_size[1] * channels) > MAX_SIDE:
             raise LimitError(
@@ -130,32 +183,53 @@ class Launch:
                 " samples in a row"
             )
         itemsize = np.dtype(DTYPES[self.defines["SAMPLE"]]).itemsize
-        task.source, task.out = addresses
+        task.source, task.out, task.scratch = addresses
         task.source_height, task.source_width = source_size
         task.height, task.width = out_size
         task.y0, task.x0 = origin
         task.source_pitch = pitch(source_size[1], channels * itemsize) // itemsize
         task.out_pitch = pitch(width, channels * itemsize) // itemsize
-        block = self.block
+        if self.variant == "wide":
+            return self._bands(task, itemsize)
         if self.variant == "stream":
             task.blocks_x = -(-width * channels // (32 * self.defines["OUTPUTS"]))
             task.rows = stream.rows_a_block(self.defines["ROWS"], height, task.blocks_x, resident)
         elif self.variant == "box":
-            task.columns = box.columns_a_block(task.kernel_width, channels)
-            task.blocks_x = -(-width // task.columns)
-            # A block's first column sums cost about half of a row of output a row.
-            task.rows = stream.rows_a_block(
-                task.kernel_height // 2, height, task.blocks_x, resident
-            )
+            strips = self._strips(source_size, out_size, origin)
+            task.columns, task.blocks_x, task.edges_left, task.edges_right = strips
+            start = int(box.START * task.kernel_height)
+            task.rows = stream.rows_a_block(start, height, task.blocks_x, resident)
         else:
             tile_width, task.rows = SHAPES[self.variant].tile
             task.blocks_x = -(-width // tile_width)
-        blocks = task.blocks_x * -(-height // task.rows)
+        steps = [self._step("filter", task.blocks_x * -(-height // task.rows), task)]
+        if self.variant == "box" and strips.edges:
+            edges = self._step("edges", strips.edges * source_size[0], task, box.EDGE_THREADS)
+            steps.insert(0, edges)
+        return steps
+
+    def _bands(self, task: Task, itemsize: int) -> list[Step]:
+        """Both passes of wide.cu over each band of rows."""
+        height, out = task.height, task.out
+        channels = self.defines["CHANNELS"]
+        rows, steps = wide.BAND[channels], []
+        for first in range(0, height, rows):
+            band = Task.from_buffer_copy(task)
+            band.height = min(rows, height - first)
+            band.y0 = task.y0 + first
+            band.out = out + first * task.out_pitch * itemsize
+            size = band.height, band.width
+            band.blocks_x, *blocks = wide.blocks(band.kernel_width, channels, size)
+            steps += [self._step(*of, band) for of in zip(wide.FUNCTIONS, blocks, strict=True)]
+        return steps
+
+    def _step(self, function: str, blocks: int, task: Task, threads: int | None = None) -> Step:
         if blocks > MAX_BLOCKS:
             raise LimitError(
-                f"a {width}x{height} image needs {blocks:,} blocks; a grid holds {MAX_BLOCKS:,}"
+                f"a {task.width}x{task.height} image needs {blocks:,} blocks; a grid holds"
+                f" {MAX_BLOCKS:,}"
             )
-        return blocks, block
+        return Step(function, bytes(task), blocks, (threads, 1, 1) if threads else self.block)
 
 
 def pitch(width: int, pixel_bytes: int) -> int:
@@ -168,42 +242,15 @@ def prepare(
 ) -> Launch:
     """The launch of *filter*; ``auto`` picks the fastest kernel that can run it.
 
-    Raises LimitError where *variant* cannot: a separable kernel asked for a filter that is not
-    of rank 1, more weights than constant memory holds, more rows than stream.cu has registers
-    for, or a filter that is no box for box.cu.
+    Raises LimitError where *variant* cannot: see _require.
     """
     sample = DTYPES.index(np.dtype(dtype).name)
     mode = ALPHAS[filter.alpha if alpha else None]
     if variant == "auto":
         variant = choose(filter, sample, channels, mode)
-    if variant == "separable" and not filter.rank1:
-        raise LimitError(
-            f"the separable kernel needs kernels of rank 1; {filter.name}'s are not",
-            hint="use --variant tiled or auto",
-        )
     if variant == "stream":
         filter = stream.folded(filter, mode)
-    streamed = stream.specialise(filter, sample, channels, mode) if variant == "stream" else {}
-    shared = box.weight(filter, sample, mode) if variant == "box" else None
-    if variant == "box" and shared is None:
-        raise LimitError(
-            "the box kernel takes equal weights, integers without alpha and windows whose sum is"
-            f" below 2^32; this is not so for {filter.name} on these pixels",
-            hint="use --variant auto",
-        )
-    if streamed is None:
-        raise LimitError(
-            f"the stream kernel keeps unfinished rows in registers; {filter.name}'s kernel of"
-            f" {filter.size[0]} rows and {filter.size[1]} columns is too large for them",
-            hint="use --variant auto",
-        )
-    if not fits(filter, variant):
-        rows, columns = filter.size
-        raise LimitError(
-            f"constant memory holds {CONSTANT_BYTES:,} bytes of weights; {filter.name}'s"
-            f" {columns}x{rows} kernel needs {4 * weight_count(filter, variant):,}",
-            hint="use --variant vanilla, whose weights are in global memory, or auto",
-        )
+    _require(filter, variant, sample, channels, mode)
     above, _, left, _ = filter.reach
     full = full_scale(dtype)
     task = Task(
@@ -220,24 +267,71 @@ def prepare(
         "ALPHA": mode,
         "KERNELS": len(filter.kernels),
     }
-    if shared is not None:
-        kept = np.array([shared], np.float32)
-    else:
-        kept = weights(filter, variant == "separable" or bool(streamed.get("RANK1")))
     if variant == "stream":
-        streamed |= stream.shortcuts(filter, kept)
-    return Launch(variant, defines | streamed, kept, task)
+        defines |= stream.specialise(filter, sample, channels, mode) or {}
+    if variant == "box":
+        defines |= box.specialise(filter, sample, channels)
+        kept = np.array([box.weight(filter, sample, mode)], np.float32)
+    else:
+        factored = variant in FACTORED or bool(defines.get("RANK1"))
+        kept = weights(filter, factored, ALIGNMENT.get(variant, 1))
+    if variant == "stream":
+        defines |= stream.shortcuts(filter, kept)
+    return Launch(variant, defines, kept, task)
+
+
+def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int) -> None:
+    """Raise LimitError where *variant* cannot run *filter* on such pixels."""
+    rows, columns = filter.size
+    if variant in FACTORED and not filter.rank1:
+        raise LimitError(
+            f"the {variant} kernel needs kernels of rank 1; {filter.name}'s are not",
+            hint="use --variant tiled or auto",
+        )
+    if variant in SINGLE and len(filter.kernels) > 1:
+        raise LimitError(
+            f"the {variant} kernel takes one kernel, and {filter.name} has {len(filter.kernels)}",
+            hint="use --variant tiled or auto",
+        )
+    if variant == "box" and box.weight(filter, sample, mode) is None:
+        raise LimitError(
+            "the box kernel takes equal weights, integers without alpha and windows whose sum is"
+            f" below 2^32; this is not so for {filter.name} on these pixels",
+            hint="use --variant auto",
+        )
+    if variant == "stream" and stream.specialise(filter, sample, channels, mode) is None:
+        raise LimitError(
+            f"the stream kernel keeps unfinished rows in registers; {filter.name}'s kernel of"
+            f" {rows} rows and {columns} columns is too large for them",
+            hint="use --variant auto",
+        )
+    if not fits(filter, variant):
+        raise LimitError(
+            f"constant memory holds {CONSTANT_BYTES:,} bytes of weights; {filter.name}'s"
+            f" {columns}x{rows} kernel needs {4 * weight_count(filter, variant):,}",
+            hint="use --variant vanilla, whose weights are in global memory, or auto",
+        )
 
 
 def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
     """The variant that ``auto`` runs *filter* with: the fastest that can."""
-    large = max(filter.size) >= box.WORTHWHILE
-    if large and box.weight(filter, sample, mode) is not None:
+    single, taps = len(filter.kernels) == 1, max(filter.size)
+    if taps >= box.WORTHWHILE and box.weight(filter, sample, mode) is not None:
         return "box"
+    passes = single and filter.rank1 and fits(filter, "wide")
+    if passes and taps >= wide.WORTHWHILE[channels]:
+        return "wide"
+    dense = single and not filter.rank1 and fits(filter, "blocked")
+    if dense and filter.size[0] * filter.size[1] >= BLOCKED_WORTHWHILE:
+        return "blocked"
     if stream.specialise(filter, sample, channels, mode) is not None:
         return "stream"
+    if passes:
+        return "wide"
     if filter.rank1 and fits(filter, "separable"):
         return "separable"
+    if dense:
+        return "blocked"
     return "tiled" if fits(filter, "tiled") else "vanilla"
 
 
@@ -249,27 +343,31 @@ def fits(filter: Filter, variant: str) -> bool:
 
 
 def weight_count(filter: Filter, variant: str) -> int:
-    """How many weights *variant* keeps."""
-    rows, columns = filter.size
-    return len(filter.kernels) * (rows + columns if variant == "separable" else rows * columns)
+    """How many weights *variant* keeps, zeros to align them included."""
+    alignment = ALIGNMENT.get(variant, 1)
+    rows, columns = (-(-taps // alignment) * alignment for taps in filter.size)
+    count = rows + columns if variant in FACTORED else filter.size[0] * columns
+    return len(filter.kernels) * count
 
 
-def weights(filter: Filter, factored: bool) -> npt.NDArray[np.float32]:
+def weights(filter: Filter, factored: bool, alignment: int = 1) -> npt.NDArray[np.float32]:
     """The weights as kernels read them, flat.
 
     All kernels of a filter get one common size, with zeros where one is smaller. *factored*:
-    column, then row, of each kernel. Else (kernels, rows, columns).
+    column, then row, of each kernel. Else (kernels, rows, columns). Columns and rows are filled up
+    with zeros to a multiple of *alignment* weights.
     """
     reach = np.array(filter.reach).reshape(2, 2)
+    rows, columns = ((0, -taps % alignment) for taps in filter.size)
     parts = []
     for kernel in filter.kernels:
         vertical, horizontal = reach - np.array(kernel.reach).reshape(2, 2)
         if factored:
             assert kernel.factors is not None
             column, row = kernel.factors
-            parts += [np.pad(column, vertical), np.pad(row, horizontal)]
+            parts += [np.pad(column, vertical + rows), np.pad(row, horizontal + columns)]
         else:
-            parts.append(np.pad(kernel.weights, (vertical, horizontal)).ravel())
+            parts.append(np.pad(kernel.weights, (vertical, horizontal + columns)).ravel())
     return np.concatenate(parts).astype(np.float32)
 
 
@@ -281,7 +379,8 @@ def specialisations(variant: str) -> Iterator[dict[str, int]]:
     if variant not in SHAPES:
         yield from (defines for _, defines in common(variant))
         return
-    for sample, channels, kernels in product(range(len(DTYPES)), (1, 2, 3, 4), (1, 2)):
+    numbers = (1,) if variant in SINGLE else (1, 2)
+    for sample, channels, kernels in product(range(len(DTYPES)), (1, 2, 3, 4), numbers):
         for alpha in ALPHAS.values() if channels in (2, 4) else (0,):
             yield {"SAMPLE": sample, "CHANNELS": channels, "ALPHA": alpha, "KERNELS": kernels}
 

@@ -15,8 +15,9 @@ MAX_SUMS = 128
 MAX_SUMS_DENSE = 80
 """The same of a dense kernel, which keeps its taps in registers too."""
 
-MAX_CODE = 2048
-"""Multiply-adds a row and lane that are worth unrolling."""
+MAX_CODE = 1024
+"""Multiply-adds a row and lane that are worth unrolling: the instruction cache holds no more, and
+the compiler takes seconds for them."""
 
 START = 8
 """What the start of a walk costs, in rows: its first copies are waited for."""

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from io import BytesIO
+from typing import Any
 
 import numpy as np
-from PIL import (  # noqa: F401 - Pillow knows the formats whose modules are imported
-    BmpImagePlugin,
-    GifImagePlugin,
-    JpegImagePlugin,
-    MpoImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)
 from PIL import Image as PillowImage
 
 from cudafilter.errors import ImageError
+from cudafilter.formats import limits
 from cudafilter.pixels import Pixels
 
-MAX_SAMPLES = 1 << 31
-"""Largest width * height * channels that is read: 2 GiB of 8-bit samples. Pillow's own limit,
-89 million pixels, warns of scans that are in daily use; a file past ours is taken for a bomb."""
-
 if PillowImage.MAX_IMAGE_PIXELS is not None:
-    # Once, on import: Pillow has no limit per call. It refuses past twice this number.
-    PillowImage.MAX_IMAGE_PIXELS = max(PillowImage.MAX_IMAGE_PIXELS, MAX_SAMPLES)
+    # Once, on import: Pillow has no limit per call. It refuses past twice this number. Its own
+    # limit, 89 million pixels, warns of scans that are in daily use.
+    PillowImage.MAX_IMAGE_PIXELS = max(PillowImage.MAX_IMAGE_PIXELS, limits.MAX_SAMPLES)
+
+_PLUGINS = {
+    "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PPM": "Ppm", "TIFF": "Tiff",
+    "WEBP": "WebP",
+}  # fmt: skip
+"""Pillow's formats -> the modules that read and write them."""
 
 _STRAIGHT = {"L", "LA", "RGB", "RGBA", "CMYK", "F"}
 _REFUSED = {
@@ -39,32 +35,18 @@ _REFUSED = {
 
 def open_pillow(data: bytes, format: str) -> PillowImage.Image:
     """Open *data* as Pillow's *format* and refuse one that is too large or moves."""
+    _plug_in(format)
     try:
         image = PillowImage.open(BytesIO(data), formats=[format])
     except PillowImage.DecompressionBombError:
-        raise ImageError(f"it has more than the {MAX_SAMPLES:,} samples that are read") from None
-    require_size(*image.size, len(image.getbands()))
+        raise ImageError(
+            f"it has more than the {limits.MAX_SAMPLES:,} samples that are read"
+        ) from None
+    limits.require_size(*image.size, len(image.getbands()))
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        refuse_frames(frames)
+        limits.refuse_frames(frames)
     return image
-
-
-def require_size(width: int, height: int, channels: int) -> None:
-    """Raise ImageError for an image of more than MAX_SAMPLES."""
-    if width * height * channels > MAX_SAMPLES:
-        raise ImageError(
-            f"{width} x {height} pixels of {channels} channels are more than the"
-            f" {MAX_SAMPLES:,} samples that are read"
-        )
-
-
-def refuse_frames(frames: int) -> None:
-    """Raise ImageError: writing would keep one frame of many."""
-    raise ImageError(
-        f"it holds {frames} frames, of which only one could be written",
-        hint="extract the frames into files of their own first",
-    )
 
 
 def pixels_of(image: PillowImage.Image) -> tuple[Pixels, bool, list[str]]:
@@ -100,20 +82,30 @@ def pillow_of(pixels: Pixels, cmyk: bool = False) -> PillowImage.Image:
     return PillowImage.frombytes(mode, (width, height), pixels.tobytes())
 
 
+def save_pillow(pixels: Pixels, format: str, cmyk: bool = False, **options: Any) -> bytes:
+    """uint8 *pixels* (H, W, C) as a file of Pillow's *format*."""
+    _plug_in(format)
+    file = BytesIO()
+    pillow_of(pixels, cmyk).save(file, format, **options)
+    return file.getvalue()
+
+
+def _plug_in(format: str) -> None:
+    """Make *format* known to Pillow, which otherwise imports every module that it has."""
+    import_module(f"PIL.{_PLUGINS[format]}ImagePlugin")
+
+
 def decode_deep(data: bytes) -> Pixels:
     """Pixels of a 16-bit or float file in OpenCV's hands, in the order RGB or RGBA.
 
     Pillow cuts 16-bit colour to 8 bits. OpenCV takes metadata and orientation into no account.
     """
-    import cv2
+    from cudafilter.formats import opencv
 
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    decoded = opencv.decode(data)
     if decoded is None:
         raise ImageError("it is damaged, or its 16-bit or float coding is not supported")
-    if decoded.ndim == 2:
-        return np.ascontiguousarray(decoded[..., None])
-    order = [2, 1, 0, 3][: decoded.shape[2]]
-    return np.ascontiguousarray(decoded[..., order])
+    return decoded
 
 
 def require_same_top(deep: Pixels, cut: Pixels) -> None:

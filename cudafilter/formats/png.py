@@ -7,39 +7,30 @@ hIST, sPLT.
 
 from __future__ import annotations
 
-import functools
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from importlib.util import find_spec
 
 import numpy as np
-import numpy.typing as npt
 
-from cudafilter.cores import cores
 from cudafilter.errors import ImageError
+from cudafilter.formats import deflate, strips
+from cudafilter.formats.limits import refuse_frames, require_size
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
-from cudafilter.formats.pillow import (
-    decode_deep,
-    open_pillow,
-    pixels_of,
-    refuse_frames,
-    require_same_top,
-)
+from cudafilter.formats.png_filters import filtered
+from cudafilter.formats.table import PNG_SIGNATURE, Ways
 from cudafilter.pixels import Pixels, full_scale
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
-DEFAULT_LEVEL = 1
-"""zlib's level. Deflate is most of a job's time: 1 is the fastest that compresses, for files up to
-some tenths larger than at 6."""
-
+SIGNATURE = PNG_SIGNATURE
 STRIP = 1 << 20
 """Bytes of filtered rows that are compressed as one."""
 
-WINDOW = 1 << 15
-"""Bytes back that deflate can refer to."""
-
 _COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"}
+_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+"""PNG's colour types, but for the palette."""
+_SPNG = {0: "L", 2: "RGB", 6: "RGBA"}
+"""Those that libspng gives as they are, by its names."""
 _XMP = b"XML:com.adobe.xmp"
 _MAX_INFLATED = 1 << 26
 """Bytes past which a compressed profile or XMP packet is taken for a bomb."""
@@ -57,7 +48,7 @@ def _chunks(data: bytes) -> list[Chunk]:
         crc = data[at + 8 + length : at + 12 + length]
         if len(crc) < 4:
             break
-        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(crc, "big"):
+        if deflate.crc32(body, deflate.crc32(kind)) != int.from_bytes(crc, "big"):
             raise ImageError(f"it is damaged: chunk {kind.decode('latin-1')} fails its checksum")
         found.append((kind, body))
         if kind == b"IEND":
@@ -69,30 +60,43 @@ def _chunks(data: bytes) -> list[Chunk]:
 def _join(chunks: list[Chunk]) -> bytes:
     parts = [SIGNATURE]
     for kind, body in chunks:
-        crc = zlib.crc32(body, zlib.crc32(kind))
+        crc = deflate.crc32(body, deflate.crc32(kind))
         parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", crc)]
     return b"".join(parts)
 
 
-def read(data: bytes) -> Decoded:
-    """Decode a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
+def read(data: bytes, alone: bool) -> Decoded:
+    """Decode a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits.
+
+    *alone* is that of images.load.
+    """
     chunks = _chunks(data)
     if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise ImageError("it is damaged: it does not begin with its size")
-    bits, colour = chunks[0][1][8:10]
+    width, height, bits, colour = struct.unpack_from(">IIBB", chunks[0][1])
+    require_size(width, height, _CHANNELS.get(colour, 1))
     first = dict(reversed(chunks))
     if b"acTL" in first and (frames := int.from_bytes(first[b"acTL"][:4], "big")) > 1:
         refuse_frames(frames)
     # Only what makes the picture: decoders then cannot turn, tint or expand it.
     needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == 3 else set())
-    bare = _join([chunk for chunk in chunks if chunk[0] in needed])
-    image = open_pillow(bare, "PNG")
-    pixels, alpha, notes = pixels_of(image)
-    if bits == 16 and colour != 0:
-        deep = decode_deep(bare)
-        require_same_top(deep, pixels)
-        # OpenCV and Pillow both expand gray with alpha to RGBA.
-        pixels = np.ascontiguousarray(deep[..., [0, 3]]) if colour == 4 else deep
+    kept = [chunk for chunk in chunks if chunk[0] in needed]
+    bare = _join(kept) if len(kept) < len(chunks) else data
+    notes: list[str] = []
+    alpha = colour in (4, 6)
+    if alone and bits == 8 and colour in _SPNG and find_spec("pyspng"):
+        fast = _read_spng(bare, colour)
+    elif bits >= 8 and colour in _CHANNELS:
+        fast = _read_opencv(bare, (height, width), bits, colour)
+    else:
+        fast = None
+    if fast is not None:
+        pixels = fast
+    elif bits == 16 and colour != 0:
+        # Pillow cuts 16-bit colour to 8 bits.
+        raise ImageError("it is damaged, or too large for 16-bit colour")
+    else:  # Pillow tells what is broken from what is merely odd
+        pixels, alpha, notes = _read_pillow(bare)
     if b"tRNS" in first and colour in (0, 2):
         key = np.frombuffer(first[b"tRNS"], ">u2").astype(np.int64)
         if bits < 8:
@@ -104,6 +108,41 @@ def read(data: bytes) -> Decoded:
         notes.append("transparent colour expanded to alpha")
     metadata, lost = _metadata(chunks)
     return Decoded(pixels, alpha, metadata, (*notes, *lost))
+
+
+def _read_spng(bare: bytes, colour: int) -> Pixels | None:
+    """What libspng reads, which takes half of OpenCV's time. None for what it finds wrong.
+
+    It holds the interpreter's lock meanwhile: with several images at a time that costs more. It
+    reads no checksum, but the chunks' have been compared, which cover the same bytes as the zlib
+    stream's own.
+    """
+    import pyspng
+
+    try:
+        pixels = pyspng.load(bare, _SPNG[colour])
+    except RuntimeError:
+        return None
+    return np.asarray(pixels).reshape(*pixels.shape[:2], _CHANNELS[colour])
+
+
+def _read_opencv(bare: bytes, size: tuple[int, int], bits: int, colour: int) -> Pixels | None:
+    """What OpenCV reads: 8 or 16 bits without a palette. None for what it finds wrong."""
+    from cudafilter.formats import opencv
+
+    pixels = opencv.decode(bare) if opencv.fits(*size) else None
+    if pixels is not None and colour == 4:
+        pixels = pixels[..., [0, 3]]  # OpenCV makes it RGBA
+    expected = (*size, _CHANNELS[colour])
+    if pixels is None or pixels.shape != expected or pixels.itemsize * 8 != bits:
+        return None
+    return np.ascontiguousarray(pixels)
+
+
+def _read_pillow(bare: bytes) -> tuple[Pixels, bool, list[str]]:
+    from cudafilter.formats.pillow import open_pillow, pixels_of
+
+    return pixels_of(open_pillow(bare, "PNG"))
 
 
 def _metadata(chunks: list[Chunk]) -> tuple[Metadata, list[str]]:
@@ -149,20 +188,11 @@ def _international(body: bytes) -> bytes:
     return _inflate(text) if compressed else text
 
 
-def write(pixels: Pixels, metadata: Metadata, level: int | None = None) -> bytes:
-    """Encode uint8 or uint16 *pixels*; 2 or 4 channels are read with alpha.
-
-    Rows are stored as differences from the row above (filter "up"), the cheapest filter that
-    helps photos and drawings alike.
-    """
+def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+    """Encode uint8 or uint16 *pixels*; 2 or 4 channels are read with alpha."""
     height, width, channels = pixels.shape
-    rows = pixels.astype(pixels.dtype.newbyteorder(">"), copy=False)
-    samples = rows.reshape(height, -1).view(np.uint8)
-    filtered = np.empty((height, samples.shape[1] + 1), np.uint8)
-    filtered[:, 0] = 2
-    filtered[0, 1:] = samples[0]
-    np.subtract(samples[1:], samples[:-1], out=filtered[1:, 1:])
-    body = compress(filtered.reshape(-1), DEFAULT_LEVEL if level is None else level)
+    level = deflate.DEFAULT_LEVEL if ways.compress_level is None else ways.compress_level
+    body = _compressed(pixels, level)
     colour = (0, 4, 2, 6)[channels - 1]
     depth = pixels.dtype.itemsize * 8
     ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
@@ -172,31 +202,21 @@ def write(pixels: Pixels, metadata: Metadata, level: int | None = None) -> bytes
     return _join([(b"IHDR", ihdr), *_ancillary(metadata), *data, (b"IEND", b"")])
 
 
-def compress(data: npt.NDArray[np.uint8], level: int) -> bytes:
-    """One zlib stream (RFC 1950) of the bytes *data*, its strips compressed side by side.
+def _compressed(pixels: Pixels, level: int) -> bytes:
+    """The filtered rows of *pixels* as one zlib stream, made strip by strip."""
+    height = len(pixels)
+    row = 1 + pixels[0].nbytes
+    step = max(1, STRIP // row)
+    halo = -(-deflate.WINDOW // row)
 
-    Each strip starts with the window that the one before leaves, so that little is lost at the
-    seams, and ends on a whole byte. Strips depend on the data alone, so the bytes do not depend
-    on the core count.
-    """
-    starts = range(0, max(1, data.size), STRIP)
+    def strip(start: int) -> deflate.Part:
+        stop, top = min(start + step, height), max(0, start - halo)
+        rows = filtered(pixels, top, stop, level).reshape(-1).data
+        at = (start - top) * row
+        window = rows[max(0, at - deflate.WINDOW) : at]
+        return deflate.part(rows[at:], window, level, last=stop == height)
 
-    def strip(start: int) -> bytes:
-        window = data[max(0, start - WINDOW) : start].tobytes()
-        deflater = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=window)
-        last = start + STRIP >= data.size
-        return deflater.compress(data[start : start + STRIP].data) + deflater.flush(
-            zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH
-        )
-
-    strips = map(strip, starts) if len(starts) == 1 else _compressors().map(strip, starts)
-    return b"\x78\x01" + b"".join(strips) + zlib.adler32(data.data).to_bytes(4, "big")
-
-
-@functools.cache
-def _compressors() -> ThreadPoolExecutor:
-    """Threads for strips; zlib works without the interpreter's lock."""
-    return ThreadPoolExecutor(cores(), thread_name_prefix="deflate")
+    return deflate.joined(strips.each(strip, range(0, height, step)))
 
 
 def _ancillary(metadata: Metadata) -> list[Chunk]:

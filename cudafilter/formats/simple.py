@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import ifd
+from cudafilter.formats.limits import require_size
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
-from cudafilter.formats.pillow import open_pillow, pillow_of, pixels_of, require_size
+from cudafilter.formats.pillow import open_pillow, pixels_of, save_pillow
+from cudafilter.formats.table import Ways
 from cudafilter.pixels import Pixels
 
 WEBP_MAX_SIDE = 16383
@@ -20,7 +21,7 @@ _BMP_V5_HEADER, _EMBEDDED = 124, b"DEBM"
 _INCH = Fraction(254, 10000)
 
 
-def read_webp(data: bytes) -> Decoded:
+def read_webp(data: bytes, alone: bool) -> Decoded:
     """Decode a still WebP: RGB or RGBA."""
     image = open_pillow(data, "WEBP")
     pixels, alpha, notes = pixels_of(image)
@@ -37,21 +38,20 @@ def read_webp(data: bytes) -> Decoded:
     return Decoded(pixels, alpha, metadata, tuple(notes))
 
 
-def write_webp(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes:
-    """Encode uint8 *pixels*: lossless unless *quality* 0..100 is given. Gray becomes RGB."""
+def write_webp(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+    """Encode uint8 *pixels*: lossless unless a quality is given. Gray becomes RGB."""
     height, width, _ = pixels.shape
     if max(height, width) > WEBP_MAX_SIDE:
         raise ImageError(
             f"{width} x {height} pixels are more than the {WEBP_MAX_SIDE} a side that WebP holds",
             hint="choose .png or .tif",
         )
-    options: dict[str, Any] = {"lossless": quality is None}
-    if quality is not None:
-        options["quality"] = quality
-    file = BytesIO()
+    options: dict[str, Any] = {"lossless": ways.quality is None}
+    if ways.quality is not None:
+        options["quality"] = ways.quality
     # exact keeps the colour of transparent pixels.
-    pillow_of(pixels).save(
-        file,
+    return save_pillow(
+        pixels,
         "WEBP",
         exact=True,
         icc_profile=metadata.icc or b"",
@@ -59,10 +59,9 @@ def write_webp(pixels: Pixels, metadata: Metadata, quality: int | None) -> bytes
         xmp=metadata.xmp or b"",
         **options,
     )
-    return file.getvalue()
 
 
-def read_bmp(data: bytes) -> Decoded:
+def read_bmp(data: bytes, alone: bool) -> Decoded:
     """Decode a BMP: gray, RGB or RGBA."""
     image = open_pillow(data, "BMP")
     pixels, alpha, notes = pixels_of(image)
@@ -76,18 +75,16 @@ def read_bmp(data: bytes) -> Decoded:
     return Decoded(pixels, alpha, Metadata(icc, resolution=resolution), tuple(notes))
 
 
-def write_bmp(pixels: Pixels, metadata: Metadata) -> bytes:
+def write_bmp(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     """Encode uint8 gray or RGB *pixels*."""
-    file = BytesIO()
-    pillow_of(pixels).save(file, "BMP", dpi=(0, 0))
-    data = bytearray(file.getvalue())
+    data = bytearray(save_pillow(pixels, "BMP", dpi=(0, 0)))
     if metadata.resolution and metadata.resolution.unit:
         for at, value in zip((38, 42), metadata.resolution.per("metre"), strict=True):
             data[at : at + 4] = round(value).to_bytes(4, "little")
     return bytes(data)
 
 
-def read_gif(data: bytes) -> Decoded:
+def read_gif(data: bytes, alone: bool) -> Decoded:
     """Decode a still GIF: gray, RGB or RGBA."""
     image = open_pillow(data, "GIF")
     pixels, alpha, notes = pixels_of(image)
@@ -99,7 +96,7 @@ _PNM_FIELD = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _PNM_HEADER = re.compile(rb"P([2356])" + _PNM_FIELD * 3)
 
 
-def read_pnm(data: bytes) -> Decoded:
+def read_pnm(data: bytes, alone: bool) -> Decoded:
     """Decode PBM, PGM or PPM, plain or raw: gray or RGB of 8 or 16 bits.
 
     Samples whose greatest value is neither 255 nor 65535 are scaled to the full range, which is
@@ -136,7 +133,7 @@ def read_pnm(data: bytes) -> Decoded:
     return Decoded(pixels, False, Metadata(), tuple(notes))
 
 
-def write_pnm(pixels: Pixels) -> bytes:
+def write_pnm(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     """Encode gray (P5) or RGB (P6) *pixels* of 8 or 16 bits."""
     height, width, channels = pixels.shape
     kind, maximum = (5 if channels == 1 else 6), np.iinfo(pixels.dtype).max

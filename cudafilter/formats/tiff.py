@@ -14,21 +14,13 @@ from fractions import Fraction
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import ifd
+from cudafilter.formats import deflate, ifd, strips
 from cudafilter.formats.ifd import Entry
+from cudafilter.formats.limits import refuse_frames, require_size
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
-from cudafilter.formats.pillow import (
-    decode_deep,
-    open_pillow,
-    pixels_of,
-    refuse_frames,
-    require_same_top,
-    require_size,
-)
+from cudafilter.formats.pillow import decode_deep, open_pillow, pixels_of, require_same_top
+from cudafilter.formats.table import Ways
 from cudafilter.pixels import Pixels, full_scale
-
-SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-DEFAULT_LEVEL = 1
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
@@ -52,7 +44,7 @@ _STRIP_SIZE = 1 << 20
 _MAX_SIZE = (1 << 32) - 1
 
 
-def read(data: bytes) -> Decoded:
+def read(data: bytes, alone: bool) -> Decoded:
     """Decode a TIFF of one picture: gray, RGB (with alpha or not) or CMYK.
 
     Pixels stay as they are stored, whatever the orientation tag says.
@@ -221,8 +213,9 @@ def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
     )
 
 
-def write(pixels: Pixels, alpha: bool, metadata: Metadata, level: int | None = None) -> bytes:
-    """Encode *pixels* of any type in deflated strips of about 1 MiB."""
+def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+    """Encode *pixels* of any type in strips of about 1 MiB, deflated side by side."""
+    level = deflate.DEFAULT_LEVEL if ways.compress_level is None else ways.compress_level
     height, width, channels = pixels.shape
     order = "<"
     tags: dict[int, Entry] = {}
@@ -231,15 +224,14 @@ def write(pixels: Pixels, alpha: bool, metadata: Metadata, level: int | None = N
             order, found, _ = ifd.parse(blob)
             tags |= {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
     rows = max(1, _STRIP_SIZE // (width * channels * pixels.itemsize))
-    strips = [
-        _deflated(pixels[y : y + rows], order, DEFAULT_LEVEL if level is None else level)
-        for y in range(0, height, rows)
-    ]
+    parts = strips.each(
+        lambda y: _deflated(pixels[y : y + rows], order, level), range(0, height, rows)
+    )
     starts = [8]
-    for strip in strips:
+    for strip in parts:
         # Strips begin at even offsets, as the IFD must.
         starts.append(starts[-1] + len(strip) + len(strip) % 2)
-    colours = channels - alpha
+    colours = channels - ways.alpha
     tags |= {
         _WIDTH: ifd.longs(order, width),
         _HEIGHT: ifd.longs(order, height),
@@ -249,12 +241,12 @@ def write(pixels: Pixels, alpha: bool, metadata: Metadata, level: int | None = N
         _STRIP_OFFSETS: ifd.longs(order, *starts[:-1]),
         _SAMPLES: ifd.shorts(order, channels),
         _ROWS: ifd.longs(order, rows),
-        _STRIP_BYTES: ifd.longs(order, *map(len, strips)),
+        _STRIP_BYTES: ifd.longs(order, *map(len, parts)),
         _PLANAR: ifd.shorts(order, 1),
         _PREDICTOR: ifd.shorts(order, 1 if pixels.dtype.kind == "f" else 2),
         _FORMAT: ifd.shorts(order, *[_FLOAT if pixels.dtype.kind == "f" else _UNSIGNED] * channels),
     }
-    if alpha:
+    if ways.alpha:
         tags[_EXTRA] = ifd.shorts(order, 2)
     if metadata.icc:
         tags[_ICC] = Entry(ifd.UNDEFINED, len(metadata.icc), metadata.icc)
@@ -265,9 +257,9 @@ def write(pixels: Pixels, alpha: bool, metadata: Metadata, level: int | None = N
     if starts[-1] + len(directory) > _MAX_SIZE:
         raise ImageError("the picture takes more than the 4 GiB that a TIFF file holds")
     mark = b"II" if order == "<" else b"MM"
-    parts = [mark + struct.pack(order + "HI", 42, starts[-1])]
-    parts += [strip + b"\0" * (len(strip) % 2) for strip in strips]
-    return b"".join([*parts, directory])
+    head = mark + struct.pack(order + "HI", 42, starts[-1])
+    padded = [strip + b"\0" * (len(strip) % 2) for strip in parts]
+    return b"".join([head, *padded, directory])
 
 
 def _deflated(strip: Pixels, order: str, level: int) -> bytes:
@@ -280,7 +272,7 @@ def _deflated(strip: Pixels, order: str, level: int) -> bytes:
         strip = strip.astype(strip.dtype.newbyteorder(">"))
     else:
         strip = strip.astype(strip.dtype.newbyteorder("<"), copy=False)
-    return zlib.compress(strip.tobytes(), level)
+    return deflate.stream(memoryview(strip.tobytes()), level)
 
 
 def _resolution(resolution: tuple[Fraction, Fraction, str] | None, order: str) -> dict[int, Entry]:

@@ -34,6 +34,7 @@ struct float2 {
 struct alignas(16) float4 {
     float x, y, z, w;
 };
+inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 struct alignas(8) uint2 {
     unsigned x, y;
 };
@@ -58,6 +59,11 @@ inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
     for (int i = 0; i < 4; ++i)
         out |= (unsigned)(both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
     return out;
+}
+
+inline unsigned __dp2a_lo(unsigned a, unsigned b, unsigned c)
+{
+    return c + (a & 0xffff) * (b & 0xff) + (a >> 16) * (b >> 8 & 0xff);
 }
 
 // ---- fibres
@@ -137,6 +143,17 @@ inline bool __all_sync(unsigned, bool value)
     for (unsigned i = 0; i < 32; ++i) all &= host::exchange[first + i] != 0;
     host::barrier();
     return all;
+}
+
+inline bool __syncthreads_or(bool value)
+{
+    const unsigned me = host::thread();
+    host::exchange[me] = value;
+    host::barrier();
+    bool any = false;
+    for (unsigned i = 0; i < blockDim.x * blockDim.y; ++i) any |= host::exchange[i] != 0;
+    host::barrier();
+    return any;
 }
 
 size_t __cvta_generic_to_shared(const void*);  // for bulk copies, which are not compiled here

@@ -1,4 +1,4 @@
-// Runs the kernel `filter` that was included before, block by block.
+// LAUNCH(f) makes launch_f, which runs the kernel f that was included before, block by block.
 #pragma once
 
 namespace {
@@ -6,19 +6,8 @@ namespace {
 Task current;
 const float* current_weights;
 
-void one_thread()
-{
-#ifdef VANILLA
-    filter(current, current_weights);
-#else
-    filter(current);
-#endif
-}
-
-}  // namespace
-
-extern "C" void launch(const Task* task, const float* values, size_t count, unsigned blocks,
-                       unsigned x, unsigned y)
+void run_grid(void (*one_thread)(), const Task* task, const float* values, size_t count,
+              unsigned blocks, unsigned x, unsigned y)
 {
     current = *task;
     current_weights = values;
@@ -30,3 +19,19 @@ extern "C" void launch(const Task* task, const float* values, size_t count, unsi
     for (unsigned i = 0; i < x * y; ++i) host::fibres[i].index = {i % x, i / x, 0};
     for (blockIdx = {0, 0, 0}; blockIdx.x < blocks; ++blockIdx.x) host::run_block(one_thread);
 }
+
+}  // namespace
+
+#ifdef VANILLA
+#define RUN_ONE(function) function(current, current_weights)
+#else
+#define RUN_ONE(function) function(current)
+#endif
+
+#define LAUNCH(function)                                                                         \
+    static void one_##function() { RUN_ONE(function); }                                          \
+    extern "C" void launch_##function(const Task* task, const float* values, size_t count,       \
+                                      unsigned blocks, unsigned x, unsigned y)                   \
+    {                                                                                            \
+        run_grid(one_##function, task, values, count, blocks, x, y);                             \
+    }

@@ -1,0 +1,407 @@
+"""Folders of 12-megapixel pictures on a host with a GPU, whole commands, files read and written.
+
+    python benchmarks/folder.py [--count 256] [--only jpeg,png,one,memory] [--json FILE]
+
+Gaussian sigma 2 on --count JPEGs and PNGs, links to a handful of distinct ones made here: this
+checkout with the GPU's JPEG codec, without it and on its CPU engine, OpenCV in threads and in
+processes, Pillow in processes. Then one PNG on either engine, and the peak memory of many small
+pictures. Contenders take turns, after a round that is not timed and whose first picture is compared
+with OpenCV's blur. Slow peers get fewer pictures: what counts is pictures a second. nvidia-smi
+tells meanwhile how busy the GPU and its codecs are. Prints Markdown and each bar of the whole
+command with its verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes
+up to 6 GB below the temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+
+import cv2
+import numpy as np
+from commands import CONSOLE_SCRIPT, LARGE, OPENCV_POOL, QUALITY, photo, read, write
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKOUT = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+"""Where Python finds this checkout first, and whatever else it finds now."""
+SMALL = (320, 240)
+"""Width and height of the pictures that only queue."""
+MANY, FEW = 10_000, 100
+SAME = 1.5
+"""Mean difference from OpenCV's blur, in steps of 255, that counts as the same picture."""
+
+CODECS = {"utilization.gpu": "GPU", "utilization.jpeg": "NVJPG", "utilization.decoder": "NVDEC"}
+
+OPENCV_THREADS = f"""
+import os, sys, cv2
+from concurrent.futures import ThreadPoolExecutor
+source, destination, threads = sys.argv[1:]
+cv2.setNumThreads(1)
+jpeg = [cv2.IMWRITE_JPEG_QUALITY, {QUALITY},
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+def work(name):
+    image = cv2.imread(os.path.join(source, name))
+    image = cv2.GaussianBlur(image, (13, 13), 2, borderType=cv2.BORDER_REPLICATE)
+    settings = jpeg if name.endswith(".jpg") else []
+    assert cv2.imwrite(os.path.join(destination, name), image, settings)
+with ThreadPoolExecutor(int(threads)) as pool:
+    list(pool.map(work, sorted(os.listdir(source))))
+"""
+
+PILLOW_POOL = f"""
+import os, sys
+from multiprocessing import Pool
+from PIL import Image, ImageFilter
+source, destination, processes = sys.argv[1:]
+def work(name):
+    settings = dict(quality={QUALITY}, subsampling="4:2:0") if name.endswith(".jpg") else {{}}
+    image = Image.open(os.path.join(source, name))
+    image.filter(ImageFilter.GaussianBlur(2)).save(os.path.join(destination, name), **settings)
+if __name__ == "__main__":
+    with Pool(int(processes)) as pool:
+        for _ in pool.imap_unordered(work, sorted(os.listdir(source))):
+            pass
+"""
+
+
+@dataclass
+class Contender:
+    """A command that filters a folder. Times are in seconds."""
+
+    name: str
+    command: list[str]
+    """Before the source and the destination."""
+    after: list[str] = field(default_factory=list)
+    share: int = 1
+    """It gets one of so many pictures."""
+    seconds: list[float] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    """Pictures a second."""
+    busy: dict[str, list[float]] = field(default_factory=dict)
+    """Percent, by what nvidia-smi tells."""
+    by_cpu_codec: int = 0
+    """Pictures that the GPU's codec left to the CPU's."""
+    failure: str | None = None
+
+    @property
+    def rate(self) -> float:
+        return median(self.rates) if self.rates else 0.0
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What must hold."""
+
+    text: str
+    value: float
+    ok: bool
+
+
+def ours(name: str, *options: str) -> Contender:
+    """This checkout."""
+    command = [sys.executable, "-c", CONSOLE_SCRIPT, "blur", "--sigma", "2", "-r", "-q", *options]
+    return Contender(name, command)
+
+
+def contenders(workers: int, slow: int) -> list[Contender]:
+    """All of a folder; Pillow gets one picture of *slow*."""
+    count = str(workers)
+    script = [sys.executable, "-c"]
+    return [
+        ours("cudafilter, GPU", "--engine", "cuda"),
+        ours("cudafilter, GPU, --codec pillow", "--engine", "cuda", "--codec", "pillow"),
+        ours("cudafilter, CPU engine", "--engine", "cpu"),
+        Contender(f"OpenCV, {count} threads", [*script, OPENCV_THREADS], [count]),
+        Contender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),
+        Contender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count], share=slow),
+    ]
+
+
+def distinct(folder: Path, kind: str) -> list[Path]:
+    """Four pictures of 12 megapixels: one, and that mirrored and shifted."""
+    first = photo(*LARGE)
+    paths = []
+    for i, pixels in enumerate([first, first[::-1], first[:, ::-1], np.roll(first, 1000, axis=1)]):
+        paths.append(folder / f"{i}.{kind}")
+        if kind == "jpg":
+            write(np.ascontiguousarray(pixels), paths[-1])
+        else:  # Pillow takes seconds for each
+            cv2.imwrite(str(paths[-1]), pixels[..., ::-1])
+    return paths
+
+
+def linked(folder: Path, pictures: Sequence[Path], count: int) -> Path:
+    """*folder* with *count* links to *pictures*, in turns."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        picture = pictures[i % len(pictures)]
+        os.link(picture, folder / f"{i:05}{picture.suffix}")
+    return folder
+
+
+def run(contender: Contender, source: Path, destination: Path, report: Path | None = None) -> float:
+    """Its seconds on the folder *source*; a failure is noted in it."""
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir()
+    asked = ["--report", str(report)] if report else []
+    command = [*contender.command, *asked, str(source), str(destination), *contender.after]
+    env = {**os.environ, "PYTHONPATH": CHECKOUT}
+    started = time.perf_counter()
+    done = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    spent = time.perf_counter() - started
+    wrote, wanted = len(list(destination.iterdir())), len(list(source.iterdir()))
+    if done.returncode or wrote != wanted:
+        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason told"]
+        told = next((line for line in lines if "error" in line.lower()), lines[-1])
+        contender.failure = f"exit {done.returncode}, {wrote} of {wanted} files: {told[:150]}"
+    return spent
+
+
+@contextmanager
+def watched(busy: dict[str, list[float]]) -> Iterator[None]:
+    """Sample nvidia-smi into *busy* meanwhile; where there is none, nothing."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        yield
+        return
+    query = f"--query-gpu={','.join(CODECS)}"
+    command = [program, query, "--format=csv,noheader,nounits", "-lms", "50", "-i", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sampler:
+        try:
+            yield
+        finally:
+            sampler.terminate()
+            told = sampler.stdout.read() if sampler.stdout else ""
+    for line in told.splitlines():
+        for what, value in zip(CODECS.values(), line.split(","), strict=False):
+            if value.strip().isdigit():
+                busy.setdefault(what, []).append(float(value))
+
+
+def differs(source: Path, result: Path) -> float:
+    """Mean difference of *result* from OpenCV's blur of *source*."""
+    expected = cv2.GaussianBlur(read(source), (13, 13), 2, borderType=cv2.BORDER_REPLICATE)
+    return float(cv2.absdiff(read(result), expected).mean())
+
+
+def race(
+    every: Sequence[Contender], pictures: Sequence[Path], folder: Path, count: int, rounds: int
+) -> None:
+    """Fill in rates, in *rounds* turns of all."""
+    destination, report = folder / "out", folder / "report.json"
+    warm = linked(folder / "warm", pictures, len(pictures))
+    sources: dict[int, Path] = {}
+    for contender in every:
+        share = contender.share
+        if share not in sources:
+            sources[share] = linked(folder / f"in{share}", pictures, max(1, count // share))
+        run(contender, warm, destination)
+        if contender.failure is None:
+            first = sorted(warm.iterdir())[0]
+            off = differs(first, destination / first.name)
+            if off > SAME:
+                contender.failure = f"another picture: {off:.1f} off on average"
+    for _ in range(rounds):
+        for contender in every:
+            if contender.failure:
+                continue
+            source = sources[contender.share]
+            with watched(contender.busy):
+                spent = run(contender, source, destination)
+            contender.seconds.append(spent)
+            contender.rates.append(len(list(source.iterdir())) / spent)
+    if every[0].failure is None:
+        run(every[0], warm, destination, report)
+        every[0].by_cpu_codec = report.read_text().count("decoded and encoded on the CPU")
+    shutil.rmtree(destination, ignore_errors=True)
+
+
+def table(title: str, every: Sequence[Contender]) -> Iterator[str]:
+    """Markdown of a race."""
+    yield f"\n### {title}\n"
+    yield "| | images/s | of ours | seconds | busy: mean (most) % |"
+    yield "|---|---|---|---|---|"
+    for c in every:
+        if c.failure:
+            yield f"| {c.name} | failed: {c.failure} | | | |"
+            continue
+        share = f"{c.rate / every[0].rate:.2f}" if every[0].rate else ""
+        busy = ", ".join(
+            f"{what} {sum(found) / len(found):.0f} ({max(found):.0f})"
+            for what, found in c.busy.items()
+        )
+        told = f"; {c.by_cpu_codec} of the warm-up by the CPU codec" if c.by_cpu_codec else ""
+        yield f"| {c.name} | {c.rate:.1f} | {share} | {median(c.seconds):.2f} | {busy}{told} |"
+
+
+def rivals(every: Sequence[Contender], name: str) -> float:
+    """The best rate of those whose name begins with *name*."""
+    return max((c.rate for c in every if c.name.startswith(name)), default=0.0)
+
+
+def ratio(a: float, b: float) -> float:
+    """a / b, or 0 where either was not measured."""
+    return a / b if a and b else 0.0
+
+
+def jpegs(every: Sequence[Contender]) -> list[Bar]:
+    fast, plain = every[0].rate, every[1].rate
+    opencv = ratio(plain, rivals(every, "OpenCV"))
+    return [
+        Bar("JPEG: at least 250 images/s with the GPU's codec (aim 330)", fast, fast >= 250),
+        Bar("JPEG: at least 60 images/s without it", plain, plain >= 60),
+        Bar("JPEG: without it, as fast as OpenCV at least", opencv, opencv >= 1),
+    ]
+
+
+def pngs(every: Sequence[Contender]) -> list[Bar]:
+    pillow = ratio(every[0].rate, rivals(every, "Pillow"))
+    return [Bar("PNG: at least 5x Pillow in processes", pillow, pillow >= 5)]
+
+
+def single(picture: Path, folder: Path, rounds: int) -> tuple[list[Contender], list[Bar]]:
+    """One PNG, whole process, on either engine."""
+    every = [
+        ours("cudafilter, GPU", "--engine", "cuda"),
+        ours("cudafilter, CPU engine", "--engine", "cpu"),
+        ours("cudafilter, auto"),
+    ]
+    source = linked(folder / "single", [picture], 1)
+    for turn in range(rounds + 1):
+        for contender in every:
+            if not contender.failure:
+                spent = run(contender, source, folder / "out")
+                if turn:
+                    contender.seconds.append(spent)
+                    contender.rates.append(1 / spent)
+    gpu, cpu, _ = (median(c.seconds) if c.seconds else 0.0 for c in every)
+    both = bool(gpu and cpu)
+    text = "one PNG: the GPU at most 0.25 s slower than the CPU engine"
+    return every, [Bar(text, gpu - cpu if both else 0.0, both and gpu - cpu <= 0.25)]
+
+
+def peak(contender: Contender, source: Path, destination: Path) -> float:
+    """MB of RAM that its processes take together at most; what they share counts in each."""
+    most = 0.0
+    finished = threading.Event()
+
+    def sample() -> None:
+        nonlocal most
+        while not finished.wait(0.05):
+            most = max(most, sum(map(resident, family(os.getpid())[1:])) / 1e6)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        run(contender, source, destination)
+    finally:
+        finished.set()
+        sampler.join()
+    return most
+
+
+def family(pid: int) -> list[int]:
+    """*pid* and all below it."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            children = (task / "children").read_text().split()
+        except OSError:  # it has just ended
+            continue
+        for child in children:
+            found += family(int(child))
+    return found
+
+
+def resident(pid: int) -> int:
+    """Bytes of RAM of a process; 0 if it has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError):
+        return 0
+
+
+def memory(folder: Path) -> tuple[list[str], list[Bar]]:
+    """Peak memory of MANY queued pictures and of FEW."""
+    picture = folder / "small.jpg"
+    write(photo(*SMALL), picture)
+    few, many = (linked(folder / f"queue{n}", [picture], n) for n in (FEW, MANY))
+    lines = [
+        "\n### Peak host memory, MB\n",
+        f"| | {FEW} images | {MANY:,} | ratio |",
+        "|---|---|---|---|",
+    ]
+    bars = []
+    for contender in contenders(1, 1)[:3]:
+        run(contender, few, folder / "out")  # compiles, and shows whether it runs at all
+        if contender.failure:
+            lines.append(f"| {contender.name} | failed: {contender.failure} | | |")
+            continue
+        least, most = (peak(contender, source, folder / "out") for source in (few, many))
+        more = ratio(most, least)
+        lines.append(f"| {contender.name} | {least:.0f} | {most:.0f} | {more:.2f} |")
+        text = f"memory, {contender.name}: {MANY:,} images at most 1.5x that of {FEW}"
+        bars.append(Bar(text, more, 0 < more <= 1.5))
+    return lines, bars
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    known = ("jpeg", "png", "one", "memory")
+    parser.add_argument("--only", default=",".join(known), help="works, with commas")
+    parser.add_argument("--count", type=int, default=256, help="pictures in a folder")
+    parser.add_argument("--rounds", type=int, default=3, help="timed rounds; one of PNGs")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of the peers")
+    parser.add_argument("--json", type=Path, help="write the figures there")
+    given = parser.parse_args()
+    wanted = given.only.split(",")
+    if unknown := {*wanted} - {*known}:
+        parser.error(f"--only knows {', '.join(known)}, not {', '.join(sorted(unknown))}")
+    figures: dict[str, list[dict[str, object]]] = {}
+    bars: list[Bar] = []
+    with tempfile.TemporaryDirectory(prefix="cudafilter-") as temporary:
+        folder = Path(temporary)
+        pictures = {}
+        if {*wanted} & {"jpeg", "png", "one"}:
+            pictures = {kind: distinct(folder, kind) for kind in ("jpg", "png")}
+        for work, kind, rounds, slow in (("jpeg", "jpg", given.rounds, 2), ("png", "png", 1, 4)):
+            if work not in wanted:
+                continue
+            every = contenders(given.workers, slow)
+            race(every, pictures[kind], folder / work, given.count, rounds)
+            size = pictures[kind][0].stat().st_size / 1e6
+            print(*table(f"{given.count} {work.upper()}s of {size:.1f} MB", every), sep="\n")
+            bars += jpegs(every) if work == "jpeg" else pngs(every)
+            figures[work] = [asdict(c) for c in every]
+        if "one" in wanted:
+            every, found = single(pictures["png"][0], folder, max(3, given.rounds))
+            print(*table("One PNG", every), sep="\n")
+            bars += found
+            figures["one"] = [asdict(c) for c in every]
+        if "memory" in wanted:
+            lines, found = memory(folder)
+            print(*lines, sep="\n")
+            bars += found
+    print("\n| bar | found | holds |\n|---|---|---|")
+    for bar in bars:
+        print(f"| {bar.text} | {bar.value:.2f} | {'yes' if bar.ok else 'NO'} |")
+    if given.json:
+        figures["bars"] = [asdict(bar) for bar in bars]
+        given.json.write_text(json.dumps(figures, indent=1))
+    sys.exit(not all(bar.ok for bar in bars))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Plans through the pipeline, told on stderr and in the report as they go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from cudafilter import engines, pipeline, workload
+from cudafilter.borders import Border
+from cudafilter.cli.command import FAILED, INTERRUPTED
+from cudafilter.cli.options import Shared
+from cudafilter.cli.report import JsonLines, Reporter
+from cudafilter.engines import Engine
+from cudafilter.filter import Filter
+from cudafilter.plan import Plan
+from cudafilter.record import Record
+
+
+def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -> None:
+    """Do *plans*, one after the other, and exit with the code of what became of them."""
+    reporter = Reporter(shared)
+    engine = None
+    with JsonLines(shared.report) as report:
+        try:
+            for plan in plans:
+                one = _Run(plan, filter, shared, reporter, report, engine)
+                reporter.add(plan)
+                pipeline.run(
+                    plan.jobs, one.opened, filter, border, one.settings, one.tell,
+                    threads=shared.jobs,
+                )  # fmt: skip
+                engine = one.engine
+        except KeyboardInterrupt:
+            # The engine stays open: it may be at work, and the process ends at once.
+            reporter.finish(interrupted=True)
+            click.get_current_context().exit(INTERRUPTED)
+    if engine is not None:
+        engine.close()
+    reporter.finish()
+    if reporter.failed:
+        click.get_current_context().exit(FAILED)
+
+
+class _Run:
+    """One plan: which engine, opened when the pipeline asks for it, and where its records go."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        filter: Filter,
+        shared: Shared,
+        reporter: Reporter,
+        report: JsonLines,
+        engine: Engine | None,
+    ) -> None:
+        self._plan, self._shared = plan, shared
+        self._reporter, self._report = reporter, report
+        self.engine = engine
+        self._name, self._note = shared.engine, None
+        if engine is None and not shared.watch and _is_free_to_choose(shared):
+            self._note = workload.small(plan.jobs, filter)
+        if self._note is not None:
+            self._name = "cpu"
+        self.settings = pipeline.Settings(
+            gray=shared.gray,
+            check=shared.check,
+            quality=shared.quality,
+            compress_level=shared.compress_level,
+            engine_codec=self._name != "cpu" and shared.codec != "pillow",
+        )
+
+    def opened(self) -> Engine:
+        """The engine, opened unless it is; what the plan refuses is told then."""
+        if self.engine is None:
+            self._reporter.starting()
+            self.engine = engines.open_engine(
+                self._name,
+                gpu=self._shared.gpu,
+                variant=self._shared.variant,
+                codec=self._shared.codec,
+                several=self._plan.many,
+            )
+            if self._note is not None:
+                self.engine.note = self._note
+            self._reporter.start(self.engine)
+        for path, reason in self._plan.refused:
+            self.tell(Record(str(path), "", error=reason))
+        return self.engine
+
+    def tell(self, record: Record) -> None:
+        """Tell of one image."""
+        if self._shared.watch:
+            from cudafilter.watch import gone
+
+            if gone(record):
+                return
+        self._report.write(record)
+        self._reporter.record(record)
+
+
+def _is_free_to_choose(shared: Shared) -> bool:
+    """Whether no word was said for or against a GPU."""
+    return shared.engine == "auto" and shared.gpu is None and shared.variant == "auto"

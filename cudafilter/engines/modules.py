@@ -1,0 +1,93 @@
+"""Compiled kernels as they are loaded on a device, each with its weights."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from types import ModuleType
+from typing import Any
+
+from cudafilter.engines.launch import Launch, Step
+from cudafilter.engines.nvcc import cubin
+from cudafilter.toolkit import Toolkit
+
+MOST_KEPT = 64
+"""Kernels that stay loaded: the one unused for longest goes first."""
+
+
+class Kernels:
+    """The kernels of one device. May be called from any thread whose context is current.
+
+    Weights in constant memory belong to a loaded module, so the same code is loaded once for each
+    set of weights: then no thread waits for another's image to change them.
+    """
+
+    def __init__(self, cuda: ModuleType, device: Any, toolkit: Toolkit) -> None:
+        self._cuda = cuda
+        self._device = device
+        self._toolkit = toolkit
+        major, minor = device.compute_capability()
+        self._arch = f"sm_{major}{minor}"
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[Any, ...], Kernel] = OrderedDict()
+
+    def get(self, ready: Launch) -> Kernel:
+        """The kernel of *ready* with its weights; compiled and loaded where it is not yet.
+
+        Keep a reference till the work is done: a kernel that nobody holds is unloaded.
+        """
+        key = ready.variant, *ready.defines.values(), ready.weights.tobytes()
+        with self._lock:
+            if key not in self._kept:
+                code = cubin(ready.variant, ready.defines, self._arch, self._toolkit)
+                self._kept[key] = Kernel(self._cuda, self._device, code, ready)
+                if len(self._kept) > MOST_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return self._kept[key]
+
+    def clear(self) -> None:
+        """Unload all."""
+        with self._lock:
+            self._kept.clear()
+
+
+class Kernel:
+    """One loaded specialisation with its weights."""
+
+    def __init__(self, cuda: ModuleType, device: Any, code: bytes, ready: Launch) -> None:
+        self._module = cuda.module_from_buffer(code)
+        if ready.weights_in_constant_memory:
+            address = self._module.get_global("weights")[0]
+            self._arguments: tuple[int, ...] = ()
+        else:
+            self._weights = address = cuda.mem_alloc(ready.weights.nbytes)
+            self._arguments = (int(address),)
+        self._functions = {name: self._module.get_function(name) for name in ready.functions}
+        for function in self._functions.values():
+            function.prepare([ready.task_format, *"P" * len(self._arguments)])
+        cuda.memcpy_htod(address, ready.weights)
+        cuda.Context.synchronize()  # that copy may still be under way, and streams do not wait
+        self.resident = _resident(cuda, device, self._functions[ready.functions[0]], ready.warps)
+
+    def queue(self, step: Step, stream: Any) -> None:
+        """Queue *step* on *stream*."""
+        self._functions[step.function].prepared_async_call(
+            (step.blocks, 1), step.threads, stream, step.task, *self._arguments
+        )
+
+
+def _resident(cuda: ModuleType, device: Any, function: Any, warps: int) -> int:
+    """Blocks of *warps* warps that *device* runs at a time: by registers, memory and slots."""
+    limit = cuda.device_attribute
+    # A quarter of the registers belongs to each of the four schedulers.
+    registers = 32 * -(-function.num_regs // 8) * 8
+    resident = device.get_attribute(limit.MAX_REGISTERS_PER_MULTIPROCESSOR) // 4 // registers * 4
+    shared = function.shared_size_bytes + 1024  # the driver keeps 1 KiB a block
+    a_multiprocessor = min(
+        resident // warps,
+        device.get_attribute(limit.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR) // shared,
+        device.get_attribute(limit.MAX_BLOCKS_PER_MULTIPROCESSOR),
+        device.get_attribute(limit.MAX_THREADS_PER_MULTIPROCESSOR) // 32 // warps,
+    )
+    return int(a_multiprocessor * device.multiprocessor_count)

@@ -1,0 +1,92 @@
+"""The formats: how a file of each is told, read and written.
+
+Readers and writers are named, not imported: a job loads the modules of its own formats alone.
+Pillow reads and writes all that nothing faster does as well; each module says what does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple, cast
+
+from cudafilter.formats.metadata import Decoded, Metadata
+from cudafilter.pixels import Pixels
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+
+class Ways(NamedTuple):
+    """How pixels are to be written; each format takes what it knows."""
+
+    alpha: bool = False
+    """The last channel is alpha."""
+    quality: int | None = None
+    """1..100, of lossy coding."""
+    compress_level: int | None = None
+    """0..9, of lossless coding."""
+
+
+Reader = Callable[[bytes, bool], Decoded]
+Writer = Callable[[Pixels, Metadata, Ways], bytes]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format."""
+
+    extensions: tuple[str, ...]
+    starts: tuple[bytes, ...]
+    """First bytes of its files."""
+    reader: str
+    """Function of a module of this package, as "module.function"."""
+    writer: str | None = None
+    """None for formats of fewer colours than a filter makes."""
+    takes_quality: bool = False
+    takes_compress_level: bool = False
+
+    def begins(self, data: bytes) -> bool:
+        """Whether *data* begins as its files do."""
+        # RIFF, of which WebP is a kind, has the file's size in bytes 4 to 7.
+        return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
+
+    def read(self, data: bytes, alone: bool) -> Decoded:
+        """Decode the bytes of a file; *alone* is that of images.load."""
+        return cast(Reader, _named(self.reader))(data, alone)
+
+    def write(self, pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+        """Encode *pixels* with what of *metadata* the format holds; see metadata.split."""
+        assert self.writer is not None
+        return cast(Writer, _named(self.writer))(pixels, metadata, ways)
+
+
+def _named(name: str) -> Any:
+    module, function = name.split(".")
+    return getattr(import_module(f"cudafilter.formats.{module}"), function)
+
+
+FORMATS: dict[str, Format] = {
+    "png": Format(
+        (".png",), (PNG_SIGNATURE,), "png.read", "png.write", takes_compress_level=True
+    ),
+    "jpeg": Format(
+        (".jpg", ".jpeg", ".jpe", ".jfif"), (JPEG_SIGNATURE,), "jpeg.read", "jpeg.write",
+        takes_quality=True,
+    ),
+    "webp": Format(
+        (".webp",), (b"WEBP",), "simple.read_webp", "simple.write_webp", takes_quality=True
+    ),
+    "tiff": Format(
+        (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff.read", "tiff.write",
+        takes_compress_level=True,
+    ),
+    "bmp": Format((".bmp", ".dib"), (b"BM",), "simple.read_bmp", "simple.write_bmp"),
+    "ppm": Format(
+        (".ppm", ".pnm"), (b"P3", b"P6", b"PF", b"Pf"), "simple.read_pnm", "simple.write_pnm"
+    ),
+    "pgm": Format((".pgm",), (b"P2", b"P5"), "simple.read_pnm", "simple.write_pnm"),
+    "pbm": Format((".pbm",), (b"P1", b"P4"), "simple.read_pnm"),
+    "gif": Format((".gif",), (b"GIF87a", b"GIF89a"), "simple.read_gif"),
+}  # fmt: skip

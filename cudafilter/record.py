@@ -1,0 +1,61 @@
+"""What became of an image, for people and for reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cudafilter.check import Agreement
+
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+
+
+@dataclass(slots=True)
+class Record:
+    """What became of one image. Sizes are in pixels and bytes, times in seconds."""
+
+    source: str
+    destination: str
+    status: str = FAILED
+    width: int | None = None
+    height: int | None = None
+    channels: int | None = None
+    colour: str | None = None
+    """What the channels are: gray, gray+alpha, RGB, RGBA or CMYK."""
+    dtype: str | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    engine: str | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of each stage begun: read, decode, run (waiting for the engine included), check, encode,
+    write. A JPEG that the engine decodes and encodes itself has read, run and write."""
+    engine_seconds: dict[str, float] = field(default_factory=dict)
+    """Of the stages of run, where the engine tells them: upload, kernel, download."""
+    agreement: Agreement | None = None
+    notes: tuple[str, ...] = ()
+    """What the reader should know, such as metadata that the output's format cannot hold."""
+    error: str | None = None
+    hint: str | None = None
+    traceback: str | None = None
+    """Of an error, as text: the exception itself would hold the image's pixels in its frames."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The record as plain data for a report: all fields but the traceback."""
+        data = {name: getattr(self, name) for name in self.__slots__ if name != "traceback"}
+        for times in ("seconds", "engine_seconds"):
+            data[times] = {stage: round(spent, 6) for stage, spent in data[times].items()}
+        data["agreement"] = None
+        if (found := self.agreement) is not None:
+            # JSON has no NaN: a figure that is none is null.
+            figures = {"largest": found.largest, "got": found.got, "expected": found.expected}
+            data["agreement"] = {
+                "ok": found.ok,
+                "samples": found.samples,
+                "differing": found.differing,
+                "exact_share": found.exact_share,
+                "violations": found.violations,
+                "worst": list(found.worst),
+                **{name: v if abs(v) < float("inf") else None for name, v in figures.items()},
+            }
+        return data

@@ -1,0 +1,245 @@
+"""Folders that are watched: what arrives in them, planned batch by batch."""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from cudafilter import images
+from cudafilter.errors import CudafilterError, ImageError, ParameterError
+from cudafilter.formats import jpeg, png
+from cudafilter.plan import STREAM, Job, Plan, make_plan, output_owners, plan_arrival
+from cudafilter.record import FAILED, Record
+from cudafilter.sources import Found, Source, find
+
+INTERVAL = 1.0
+"""Seconds from one look to the next."""
+LOOKING_SHARE = 0.1
+"""Most of the time that looking may take: a large tree is looked at less often."""
+PATIENCE = 30.0
+"""Seconds without a change after which a file is taken though it does not look whole: what is wrong
+with it is then told."""
+
+_ENDS = {png.SIGNATURE: b"IEND\xaeB`\x82", jpeg.SIGNATURE: b"\xff\xd9"}
+"""The last bytes of a whole file, by its first."""
+
+
+Refusal = tuple[Path, str]
+"""What cannot be done, and why."""
+
+
+class _Signature(NamedTuple):
+    """What changes when a file is written to. No inode: some network shares make up new ones."""
+
+    size: int
+    modified: int
+
+
+@dataclass
+class _Seen:
+    """A file as it was at the last look."""
+
+    signature: _Signature
+    since: float
+    """Since when it is so, as the clock tells."""
+    looks: int = 1
+    """At how many looks it was so."""
+    taken: bool = False
+    """It is so in a plan."""
+
+
+def watch(
+    sources: Sequence[str],
+    destination: str | None,
+    *,
+    recursive: bool = False,
+    format: str | None = None,
+    existing: str = "overwrite",
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Plan]:
+    """Plans of what is in the folders *sources* and arrives there, until it is interrupted.
+
+    Arguments and refusals are those of make_plan, and found before the first plan is asked for:
+    ParameterError, also for what cannot be watched ("watch"). The first plan has all that is there
+    already and may be empty. Each later one is of files that arrived or changed; such a file goes
+    where make_plan would put it, or is refused alone. A file is taken once it is the same at two
+    looks and whole, or PATIENCE seconds unchanged. *existing* is minded for what is new, while a
+    file that changes is done again in any case.
+
+    Do the jobs of one plan before the next is asked for: so no two write one output at a time, and
+    a file that changes meanwhile is met at the next look. KeyboardInterrupt while it waits for the
+    next plan ends it as it should end: nothing is left undone. CudafilterError is raised when a
+    watched folder is gone.
+    """
+    _require_watchable(sources, destination)
+    assert destination is not None
+    first = make_plan(sources, destination, recursive=recursive, format=format, existing=existing)
+    watcher = _Watcher(sources, destination, recursive, format, existing, clock)
+    return watcher.plans(first, sleep)
+
+
+def gone(record: Record) -> bool:
+    """Whether *record* failed since its image was removed, which is no error when watching."""
+    return record.status == FAILED and not os.path.lexists(record.source)
+
+
+def _require_watchable(sources: Sequence[str], destination: str | None) -> None:
+    if destination is None:
+        raise ParameterError("watch", "in place, each result would be filtered again")
+    if STREAM in (*sources, destination):
+        raise ParameterError("watch", "watches folders, and '-' is a stream")
+    into = Path(os.path.realpath(destination))
+    for source in sources:
+        if not os.path.isdir(source) and (os.path.lexists(source) or glob.has_magic(source)):
+            raise ParameterError("watch", f"watches folders, and {source} is none")
+        real = Path(os.path.realpath(source))
+        if into == real or into in real.parents:
+            raise ParameterError(
+                "watch",
+                f"results in {destination} would arrive in {source} and be filtered again",
+                hint=f"choose a folder beside it, or one in it: {Path(source) / 'out'}",
+            )
+
+
+class _Watcher:
+    """Remembers the files of the last look."""
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        destination: str,
+        recursive: bool,
+        format: str | None,
+        existing: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._sources, self._destination = sources, destination
+        self._recursive, self._format, self._existing = recursive, format, existing
+        self._clock = clock
+        self._seen: dict[Source, _Seen] = {}
+        self._taken: set[Source] = set()
+        """What was ever taken: the outputs there are these images' own."""
+        self._owners: dict[str, Job] = {}
+        self._told: set[Refusal] = set()
+        self._left_alone = 0
+
+    def plans(self, first: Plan, sleep: Callable[[float], None]) -> Iterator[Plan]:
+        """See watch(). *first* is the plan of all that is there, whole or not."""
+        self._owners = output_owners(first.jobs)
+        ready, found, spent = self._look(first=True)
+        self._taken.update(ready)
+        whole = {image.path for image in ready}
+        jobs = [job for job in first.jobs if job.source in whole]
+        yield self._tell(self._plan(jobs, found, first.refused))
+        while True:
+            try:
+                sleep(max(INTERVAL, spent / LOOKING_SHARE))
+                ready, found, spent = self._look()
+            except KeyboardInterrupt:
+                return  # all that had arrived is done
+            jobs, refused = self._arrivals(ready)
+            plan = self._plan(jobs, found, refused)
+            if plan.jobs or plan.refused:
+                yield self._tell(plan)
+
+    def _find(self) -> Found:
+        try:
+            return find(self._sources, self._recursive, Path(self._destination))
+        except ParameterError as error:
+            raise CudafilterError(f"the watched folder is gone: {error}") from error
+
+    def _look(self, first: bool = False) -> tuple[list[Source], Found, float]:
+        """What is to be taken, all that was found, and how many seconds it took to look.
+
+        What is no longer there is forgotten.
+        """
+        now = self._clock()
+        found = self._find()
+        before, self._seen = self._seen, {}
+        ready = []
+        for image in found.images:
+            signature = _signature(image.path)
+            if signature is None:
+                continue
+            seen = before.get(image)
+            if seen is None or seen.signature != signature:
+                # What was there before the watch may have been whole for long.
+                since = min(now, signature.modified / 1e9) if first else now
+                seen = _Seen(signature, since)
+            else:
+                seen.looks += 1
+            self._seen[image] = seen
+            if not seen.taken and _settled(image.path, seen, now):
+                seen.taken = True
+                ready.append(image)
+        return ready, found, self._clock() - now
+
+    def _arrivals(self, ready: Sequence[Source]) -> tuple[list[Job], list[Refusal]]:
+        """The jobs of *ready*, and what has no place to go."""
+        there = {image.path for image in self._seen}
+        self._owners = {key: job for key, job in self._owners.items() if job.source in there}
+        jobs: list[Job] = []
+        refused: list[Refusal] = []
+        for image in ready:
+            existing = "overwrite" if image in self._taken else self._existing
+            try:
+                job = plan_arrival(
+                    image, self._destination, self._owners, format=self._format, existing=existing
+                )
+            except ParameterError as error:
+                reason = str(error).removeprefix(f"{image.path}: ")
+                refused.append((image.path, f"{reason} ({error.hint})" if error.hint else reason))
+            else:
+                jobs.append(job)
+        self._taken.update(ready)
+        return jobs, refused
+
+    def _plan(self, jobs: Sequence[Job], found: Found, refused: Sequence[Refusal]) -> Plan:
+        """*jobs*, and of the rest what was not told before."""
+        new = dict.fromkeys(told for told in (*found.refused, *refused) if told not in self._told)
+        left_alone = max(0, found.left_alone - self._left_alone)
+        return Plan(tuple(jobs), True, left_alone, tuple(new))
+
+    def _tell(self, plan: Plan) -> Plan:
+        """*plan*, whose refusals and count will not be told again."""
+        self._told.update(plan.refused)
+        self._left_alone += plan.left_alone
+        return plan
+
+
+def _signature(path: Path) -> _Signature | None:
+    """None where the file is gone; a broken link has one too, for loading to report it."""
+    for look in (os.stat, os.lstat):
+        try:
+            status = look(path)
+        except OSError:
+            continue
+        return _Signature(status.st_size, status.st_mtime_ns)
+    return None
+
+
+def _settled(path: Path, seen: _Seen, now: float) -> bool:
+    """Whether nobody seems to be writing to the file any more."""
+    return now - seen.since >= PATIENCE or (seen.looks > 1 and _whole(path))
+
+
+def _whole(path: Path) -> bool:
+    """Whether a file holds all of an image: by its end, or else by decoding it."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(len(png.SIGNATURE))
+            for signature, end in _ENDS.items():
+                if head.startswith(signature):
+                    file.seek(-len(end), os.SEEK_END)
+                    if file.read() == end:
+                        return True
+        images.load(path)
+    except (OSError, ImageError):
+        return False
+    return True

@@ -1,0 +1,146 @@
+"""How large a job is: whether it is worth a GPU's start, and how much memory an image takes."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from cudafilter.cores import cores, free_memory
+from cudafilter.filter import Filter
+from cudafilter.images import format_of_bytes
+from cudafilter.plan import Job
+
+GPU_START = 0.6
+"""Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA 0.35,
+the driver's start 0.15, the context 0.12; the least that was measured."""
+
+FEW = 16
+"""Most images of a small job: only so many headers are read before the engine is chosen."""
+
+SAMPLE_SECONDS, TAP_SECONDS = 3e-9, 0.15e-9
+"""What the CPU engine takes on one core for a sample, and for each of its taps. Measured on
+1000x1000 RGB, ns a sample: blur --sigma 2 (26 taps) 3.2 in 8 bits, 8.6 in 16, 9.2 beside alpha,
+and 6.9 by this; sharpen (9) 3.0, 6.2, 7.1 and 4.4; blur --sigma 10 (122) 14, 42, 22 and 21."""
+
+MOST_CORES = 8
+"""Cores past which a single image gets little faster."""
+
+HEAD = 1 << 18
+"""Bytes of a file that are read for its header; metadata may stand before it."""
+
+MOST_THREADS = 1024
+"""Images in work at a time where nobody knows how many will come."""
+
+COPIES = 5
+"""Memory of an image in work, in sizes of its pixels: decoded, decoder's own, result, the
+encoder's filtered rows, the file to be written."""
+
+MEMORY_SHARE = 0.5
+"""Share of the free memory that images in work may take."""
+
+
+class Extent(NamedTuple):
+    """An image's size, as its header tells."""
+
+    width: int
+    height: int
+    channels: int
+    bytes_per_sample: int
+
+    @property
+    def samples(self) -> int:
+        """Width times height times channels."""
+        return self.width * self.height * self.channels
+
+
+def extent(head: bytes) -> Extent | None:
+    """The size of an image by the first bytes of its file, if they hold its header.
+
+    None where they do not, or where it is damaged; loading the image says why.
+    """
+    try:
+        format = format_of_bytes(head)
+        return {"png": _png, "jpeg": _jpeg}.get(format, _by_pillow)(head, format)
+    except Exception:  # noqa: BLE001 - Pillow raises nearly every type there is
+        return None
+
+
+def _png(head: bytes, format: str) -> Extent:
+    width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
+    channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[colour]  # a palette becomes RGBA at most
+    return Extent(width, height, channels, 2 if bits == 16 else 1)
+
+
+def _jpeg(head: bytes, format: str) -> Extent:
+    from cudafilter.formats.jpeg_head import frame_of, segments_of
+
+    frame = frame_of(segments_of(head)[0])
+    if frame is None:
+        raise ValueError("no frame header")
+    return Extent(frame.width, frame.height, len(frame.components), 1)
+
+
+def _by_pillow(head: bytes, format: str) -> Extent:
+    from cudafilter.formats.pillow import open_pillow
+
+    image = open_pillow(head, {"pgm": "PPM", "pbm": "PPM"}.get(format, format.upper()))
+    # Pillow opens 16-bit colour as 8-bit, so only its raw mode tells.
+    deep = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))
+    wide = 4 if image.mode in ("F", "I") else 2 if deep else 1
+    return Extent(*image.size, 4 if image.mode == "P" else len(image.getbands()), wide)
+
+
+def taps(filter: Filter) -> int:
+    """Multiply-adds a sample: of a rank-1 kernel, those of its two passes."""
+    return sum(
+        sum(kernel.shape) if kernel.factors is not None else kernel.shape[0] * kernel.shape[1]
+        for kernel in filter.kernels
+    )
+
+
+def cpu_seconds(jobs: Collection[Job], filter: Filter) -> float | None:
+    """Seconds that the CPU engine takes for all of *jobs*, by their headers.
+
+    None where that is not known: more than FEW images, or one from standard input.
+    """
+    todo = [job for job in jobs if not job.skip]
+    if len(todo) > FEW:
+        return None
+    if any(job.source is None for job in todo):
+        return None
+    samples = sum(_samples(job.source) for job in todo if job.source is not None)
+    each = SAMPLE_SECONDS + TAP_SECONDS * taps(filter)
+    return samples * each / min(cores(), MOST_CORES)
+
+
+def _samples(path: Path) -> int:
+    """Samples of an image file; its bytes where no header tells, 0 where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            size = extent(file.read(HEAD))
+            return size.samples if size else os.fstat(file.fileno()).st_size
+    except OSError:
+        return 0
+
+
+def small(jobs: Collection[Job], filter: Filter) -> str | None:
+    """Why *jobs* need no GPU: the CPU is done before one has started. None where it is not."""
+    seconds = cpu_seconds(jobs, filter)
+    if seconds is None or seconds >= GPU_START:
+        return None
+    return "small job, done before a GPU would have started"
+
+
+def memory_for_images() -> int | None:
+    """Bytes that images in work may take together; None where the system does not tell."""
+    free = free_memory()
+    return None if free is None else int(free * MEMORY_SHARE)
+
+
+def footprint(data: bytes) -> int:
+    """Bytes of memory that an image takes from decoding to writing, by its file's *data*."""
+    size = extent(data)
+    return 0 if size is None else size.samples * size.bytes_per_sample * COPIES

@@ -1,0 +1,492 @@
+"""Several engines as one: who does the work, and what happens when one of them fails."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agreement import random_pixels
+from cudafilter import engines
+from cudafilter.borders import Border
+from cudafilter.engines import Engine, gpu_numbers, open_engine
+from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
+from cudafilter.errors import EngineError, EngineUnavailable, LimitError, ParameterError
+from cudafilter.filter import Filter, make
+from cudafilter.pixels import Pixels
+
+BLUR = make("blur", sigma=1)
+PIXELS = random_pixels((9, 11, 3), "uint8")
+
+
+class StandIn:
+    """A GPU that the test makes work, wait or fail."""
+
+    name = "cuda"
+    note: str | None = None
+
+    def __init__(
+        self, number: int = 0, parallel: int = 2, jpeg: Callable[[], JpegResult] | None = None
+    ) -> None:
+        self.title = f"GPU {number}"
+        self.parallel = parallel
+        self.jpeg: JpegPath | None = StandInJpeg(jpeg) if jpeg else None
+        self.does: Callable[[], object] = lambda: None
+        self.runs = 0
+        self.closed = False
+
+    def run(
+        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+    ) -> Pixels:
+        self.does()
+        self.runs += 1
+        return pixels + np.uint8(1)
+
+    def last_timings(self) -> dict[str, float]:
+        return {self.title: float(self.runs)}
+
+    def last_notes(self) -> tuple[str, ...]:
+        return ()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class StandInJpeg:
+    does: Callable[[], JpegResult]
+    parallel: int = 3
+
+    def filter(
+        self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+    ) -> JpegResult:
+        return self.does()
+
+
+def fail(error: Exception) -> Callable[[], Any]:
+    def raising() -> object:
+        raise error
+
+    return raising
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> None:
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def both(**options: Any) -> tuple[StandIn, StandIn, Fleet]:
+    one, two = StandIn(0, **options), StandIn(1, **options)
+    return one, two, Fleet([one, two])
+
+
+class TestSharing:
+    def test_one_caller_stays_with_the_first_whose_buffers_are_there(self) -> None:
+        one, two, fleet = both()
+        for _ in range(5):
+            fleet.run(PIXELS, BLUR)
+        assert (one.runs, two.runs) == (5, 0)
+
+    @pytest.mark.parametrize("count", [2, 3, 8])
+    def test_callers_at_a_time_are_spread_evenly(self, count: int) -> None:
+        members = [StandIn(i) for i in range(count)]
+        together = threading.Barrier(2 * count, timeout=10)
+        for member in members:
+            member.does = together.wait
+        fleet = Fleet(members)
+        in_threads(2 * count, lambda _: fleet.run(PIXELS, BLUR))
+        assert [member.runs for member in members] == [2] * count
+
+    def test_the_one_that_serves_more_at_a_time_gets_more(self) -> None:
+        small, large = StandIn(0, parallel=1), StandIn(1, parallel=3)
+        together = threading.Barrier(8, timeout=10)
+        small.does = large.does = together.wait
+        fleet = Fleet([small, large])
+        in_threads(8, lambda _: fleet.run(PIXELS, BLUR))
+        assert (small.runs, large.runs) == (2, 6)
+
+    def test_a_slow_one_gets_less(self) -> None:
+        slow, fast, fleet = both(parallel=1)
+        fast_is_done = threading.Event()
+        slow.does = lambda: fast_is_done.wait(10)
+
+        def rest() -> None:
+            for _ in range(20):
+                fleet.run(PIXELS, BLUR)
+            fast_is_done.set()
+
+        in_threads(2, lambda i: fleet.run(PIXELS, BLUR) if i == 0 else rest())
+        assert slow.runs <= 2
+        assert fast.runs >= 19
+
+    def test_it_takes_as_many_callers_as_its_members_together(self) -> None:
+        assert Fleet([StandIn(0, parallel=2), StandIn(1, parallel=3)]).parallel == 5
+
+    def test_it_names_all(self) -> None:
+        _, _, fleet = both()
+        assert fleet.title == "GPU 0 + GPU 1"
+        assert fleet.name == "cuda"
+
+    def test_timings_are_those_of_the_callers_own_last_run(self) -> None:
+        one, two, fleet = both()
+        assert fleet.last_timings() == {}
+        together = threading.Barrier(2, timeout=10)
+        one.does = two.does = together.wait
+        told: dict[int, dict[str, float]] = {}
+
+        def work(i: int) -> None:
+            fleet.run(PIXELS, BLUR)
+            together.wait()
+            told[i] = fleet.last_timings()
+
+        in_threads(2, work)
+        assert sorted(name for timings in told.values() for name in timings) == ["GPU 0", "GPU 1"]
+
+    def test_real_engines_give_the_same_bits_in_any_number(self, cpu: Engine) -> None:
+        fleet = Fleet([open_engine("cpu"), open_engine("cpu"), open_engine("cpu")])
+        images = [random_pixels((33, 40 + i, 3), "uint16", seed=i) for i in range(12)]
+        results: dict[int, Pixels] = {}
+        in_threads(12, lambda i: results.update({i: fleet.run(images[i], BLUR, Border("wrap"))}))
+        fleet.close()
+        for i, image in enumerate(images):
+            assert np.array_equal(results[i], cpu.run(image, BLUR, Border("wrap")))
+
+    def test_closing_closes_all(self) -> None:
+        one, two, fleet = both()
+        fleet.close()
+        assert one.closed
+        assert two.closed
+
+
+class TestFailure:
+    def test_its_image_is_done_by_another_and_it_is_left_out(self) -> None:
+        one, two, fleet = both()
+        one.does = fail(EngineError("the GPU failed: launch failure"))
+        assert np.array_equal(fleet.run(PIXELS, BLUR), PIXELS + np.uint8(1))
+        note = "GPU 0 failed and is left out: the GPU failed: launch failure"
+        assert fleet.last_notes() == (note,)
+        assert two.runs == 1
+        one.does = lambda: None
+        fleet.run(PIXELS, BLUR)
+        assert fleet.last_notes() == (), "it is told once"
+        assert (one.runs, two.runs) == (0, 2)
+
+    def test_images_under_way_on_it_are_all_done(self) -> None:
+        one, two, three = members = [StandIn(i) for i in range(3)]
+        fleet = Fleet(members)
+        together = threading.Barrier(6, timeout=10)
+        begun: set[int] = set()
+
+        def begin() -> None:
+            if threading.get_ident() not in begun:  # not when an image is done again
+                begun.add(threading.get_ident())
+                together.wait()
+
+        def break_down() -> None:
+            begin()
+            raise EngineError("gone")
+
+        one.does = three.does = begin
+        two.does = break_down
+        results: dict[int, Pixels] = {}
+        notes: Counter[str] = Counter()
+
+        def call(i: int) -> None:
+            results[i] = fleet.run(PIXELS, BLUR)
+            notes.update(fleet.last_notes())
+
+        in_threads(6, call)
+        assert len(results) == 6
+        assert notes == {"GPU 1 failed and is left out: gone": 2}
+        assert (two.runs, one.runs + three.runs) == (0, 6)
+
+    def test_an_image_on_which_all_fail_is_to_blame_itself(self) -> None:
+        one, two, fleet = both()
+        one.does, two.does = fail(EngineError("first")), fail(EngineError("second"))
+        with pytest.raises(EngineError, match="first"):
+            fleet.run(PIXELS, BLUR)
+        one.does = two.does = lambda: None
+        fleet.run(PIXELS, BLUR)
+        assert fleet.last_notes() == ()
+        assert one.runs == 1
+
+    def test_the_last_one_that_fails_is_not_left_out(self) -> None:
+        one, two, fleet = both()
+        one.does = fail(EngineError("gone"))
+        fleet.run(PIXELS, BLUR)
+        two.does = fail(EngineError("a bad moment"))
+        for _ in range(2):
+            with pytest.raises(EngineError, match="a bad moment"):
+                fleet.run(PIXELS, BLUR)
+        one.does = two.does = lambda: None
+        fleet.run(PIXELS, BLUR)
+        assert (one.runs, two.runs) == (0, 2)
+
+    def test_what_the_others_fail_at_is_tried_on_one_left_out(self) -> None:
+        one, two, fleet = both()
+        one.does = fail(EngineError("a bad moment"))
+        fleet.run(PIXELS, BLUR)
+        one.does, two.does = lambda: None, fail(EngineError("gone"))
+        fleet.run(PIXELS, BLUR)
+        assert fleet.last_notes() == ("GPU 1 failed and is left out: gone",)
+        assert one.runs == 1
+
+    def test_two_that_fail_in_turns_are_not_both_left_out(self) -> None:
+        one, two, fleet = both(parallel=1)
+        together = threading.Barrier(2, timeout=10)
+        failed: set[str] = set()
+
+        def once(member: StandIn) -> Callable[[], object]:
+            def do() -> None:
+                if member.title not in failed:
+                    failed.add(member.title)
+                    together.wait()
+                    raise EngineError("once")
+
+            return do
+
+        one.does, two.does = once(one), once(two)
+        in_threads(2, lambda _: fleet.run(PIXELS, BLUR))
+        fleet.run(PIXELS, BLUR)
+        assert one.runs + two.runs == 3
+
+    @pytest.mark.parametrize(
+        "error", [LimitError("too large a kernel"), ParameterError("pixels", "are none"), OSError()]
+    )
+    def test_what_is_no_engines_fault_is_raised_at_once(self, error: Exception) -> None:
+        one, two, fleet = both()
+        one.does = fail(error)
+        with pytest.raises(type(error)):
+            fleet.run(PIXELS, BLUR)
+        one.does = lambda: None
+        fleet.run(PIXELS, BLUR)
+        assert (one.runs, two.runs) == (1, 0)
+
+    def test_closing_one_that_failed_is_no_failure(self) -> None:
+        one, two, fleet = both()
+        one.does = fail(EngineError("gone"))
+        fleet.run(PIXELS, BLUR)
+        one.close = fail(EngineError("gone"))  # type: ignore[method-assign]
+        fleet.close()
+        assert two.closed
+
+    def test_closing_one_that_works_tells_its_failure(self) -> None:
+        one, two, fleet = both()
+        two.close = fail(EngineError("a leak"))  # type: ignore[method-assign]
+        with pytest.raises(EngineError, match="a leak"):
+            fleet.close()
+        assert one.closed
+
+
+class TestJpeg:
+    @staticmethod
+    def result(text: bytes) -> JpegResult:
+        return JpegResult(text, 4, 3, 3, "RGB", notes=("a note",))
+
+    def filter(self, fleet: Fleet) -> JpegResult:
+        assert fleet.jpeg is not None
+        return fleet.jpeg.filter(b"", BLUR, Border(), gray=False, quality=None)
+
+    def test_there_is_none_where_no_member_has_one(self) -> None:
+        assert both()[2].jpeg is None
+
+    def test_goes_to_a_member_that_has_one(self) -> None:
+        fleet = Fleet([StandIn(0), StandIn(1, jpeg=lambda: self.result(b"one"))])
+        assert self.filter(fleet).data == b"one"
+        assert fleet.jpeg is not None
+        assert fleet.jpeg.parallel == 3
+
+    def test_is_handed_over_as_other_work_is(self) -> None:
+        first = StandIn(0, jpeg=fail(EngineError("gone")))
+        fleet = Fleet([first, StandIn(1, jpeg=lambda: self.result(b"two"))])
+        assert fleet.jpeg is not None
+        assert fleet.jpeg.parallel == 6
+        done = self.filter(fleet)
+        assert done.data == b"two"
+        assert done.notes == ("a note", "GPU 0 failed and is left out: gone")
+        fleet.run(PIXELS, BLUR)
+        assert first.runs == 0
+
+    def test_a_file_that_is_not_taken_is_no_failure(self) -> None:
+        first = StandIn(0, jpeg=fail(NotTaken("CMYK")))
+        fleet = Fleet([first, StandIn(1, jpeg=lambda: self.result(b"two"))])
+        with pytest.raises(NotTaken, match="CMYK"):
+            self.filter(fleet)
+        fleet.run(PIXELS, BLUR)
+        assert first.runs == 1
+
+
+@dataclass(frozen=True)
+class Card:
+    """What devices() tells of a GPU."""
+
+    index: int
+    name: str = "H100"
+
+
+@dataclass
+class Host:
+    """A host with stand-in GPUs."""
+
+    cards: list[Card] = field(default_factory=list)
+    refuse: set[int] = field(default_factory=set)
+    opened: list[StandIn] = field(default_factory=list)
+
+    def devices(self) -> Sequence[Card]:
+        if not self.cards:
+            raise EngineUnavailable("the NVIDIA driver shows no GPU")
+        return self.cards
+
+    def open(self, gpu: int = 0, variant: str = "auto", *, codec: str = "auto") -> StandIn:
+        self.devices()
+        if gpu >= len(self.cards) or gpu in self.refuse:
+            raise EngineUnavailable(f"GPU {gpu} does not open")
+        engine = StandIn(gpu)
+        self.opened.append(engine)
+        return engine
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> Host:
+    host = Host([Card(0), Card(1), Card(2)])
+    monkeypatch.setattr("cudafilter.engines.cuda.devices", host.devices)
+    monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", host.open)
+    return host
+
+
+class TestOpening:
+    def test_one_image_takes_the_first_gpu(self, host: Host) -> None:
+        assert open_engine().title == "GPU 0"
+        assert len(host.opened) == 1
+
+    def test_several_images_take_all(self, host: Host) -> None:
+        engine = open_engine(several=True)
+        assert engine.title == "cuda: 3 x H100 (GPUs 0, 1, 2)"
+        assert engine.parallel == 6
+        assert engine.note is None
+
+    @pytest.mark.parametrize("several", [False, True])
+    def test_those_asked_for_are_taken(self, host: Host, several: bool) -> None:
+        host.cards[2] = Card(2, "T4")
+        engine = open_engine(gpu="2,0", several=several)
+        assert engine.title == "cuda: 1 x T4 + 1 x H100 (GPUs 2, 0)"
+        assert [opened.title for opened in host.opened] == ["GPU 2", "GPU 0"]
+        assert open_engine(gpu=1, several=several).title == "GPU 1"
+        assert open_engine(gpu="all", several=several).title.endswith("(GPUs 0, 1, 2)")
+
+    @pytest.mark.parametrize("gpu", ["all", None])
+    def test_of_all_those_that_do_not_open_are_left_out_and_told(
+        self, host: Host, gpu: str | None
+    ) -> None:
+        host.refuse = {1}
+        engine = open_engine(gpu=gpu, several=True)
+        assert engine.title == "cuda: 2 x H100 (GPUs 0, 2)"
+        assert engine.note == "GPU 1 is left out: GPU 1 does not open"
+        host.refuse = {0, 1}
+        engine = open_engine(gpu=gpu, several=True)
+        assert engine.title == "GPU 2"
+        assert engine.note is not None
+        assert "GPU 0 is left out" in engine.note
+        assert "GPU 1 is left out" in engine.note
+
+    def test_of_those_named_each_must_open(self, host: Host) -> None:
+        host.refuse = {1}
+        with pytest.raises(EngineUnavailable, match="GPU 1 does not open"):
+            open_engine(gpu="0,1,2")
+        assert len(host.opened) == 2
+        assert all(engine.closed for engine in host.opened)
+        with pytest.raises(EngineUnavailable, match="GPU 7"):
+            open_engine(gpu="7")
+
+    def test_where_none_opens_the_cpu_serves_unless_gpus_were_asked_for(self, host: Host) -> None:
+        host.refuse = {0, 1, 2}
+        engine = open_engine(several=True)
+        assert engine.name == "cpu"
+        assert engine.note == "no CUDA: GPU 0 does not open"
+        engine.close()
+        for choice in ({"name": "cuda"}, {"gpu": "all"}, {"variant": "stream"}):
+            with pytest.raises(EngineUnavailable):
+                open_engine(several=True, **choice)
+
+    def test_a_host_without_a_gpu_says_so(self, host: Host) -> None:
+        host.cards = []
+        assert open_engine(several=True).note == "no CUDA: the NVIDIA driver shows no GPU"
+        with pytest.raises(EngineUnavailable, match="no GPU"):
+            open_engine(gpu="all")
+
+    @pytest.mark.parametrize("gpu", ["all", "0,1", 0])
+    def test_gpus_are_not_for_the_cpu_engine(self, gpu: str | int) -> None:
+        with pytest.raises(ParameterError) as caught:
+            open_engine("cpu", gpu=gpu)
+        assert caught.value.parameter == "gpu"
+
+    def test_the_cpu_engine_serves_several_images(self) -> None:
+        engine = open_engine("cpu", several=True)
+        assert engine.name == "cpu"
+        engine.close()
+
+    @pytest.mark.parametrize(
+        ("text", "numbers"),
+        [("all", None), ("0", (0,)), ("3,1", (3, 1)), ("0, 2", (0, 2)), (5, (5,))],
+    )
+    def test_gpus_are_named_by_number(
+        self, text: str | int, numbers: tuple[int, ...] | None
+    ) -> None:
+        assert gpu_numbers(text) == numbers
+
+    @pytest.mark.parametrize("text", ["", "x", "-1", "0,", "0;1", "1.5", "All", "0,0", -1])
+    def test_other_names_are_refused(self, text: str | int) -> None:
+        with pytest.raises(ParameterError) as caught:
+            gpu_numbers(text)
+        assert caught.value.parameter == "gpu"
+        assert str(engines.ALL) in str(caught.value) or "twice" in str(caught.value)
+
+
+@pytest.mark.gpu
+def test_all_gpus_together_give_the_bits_of_one() -> None:
+    from cudafilter.engines.cuda import CudaEngine, devices
+
+    alone = CudaEngine()
+    # A host of one GPU has it twice, each time with streams and buffers of its own.
+    numbers = range(len(devices())) if len(devices()) > 1 else (0, 0)
+    fleet = Fleet([CudaEngine(number) for number in numbers])
+    images = [random_pixels((300 + i, 410, 3), "uint8", seed=i) for i in range(32)]
+    results: dict[int, Pixels] = {}
+    timings: dict[int, dict[str, float]] = {}
+
+    def work(i: int) -> None:
+        for n in range(i, len(images), 8):
+            results[n] = fleet.run(images[n], BLUR)
+        timings[i] = fleet.last_timings()
+        assert fleet.last_notes() == ()
+
+    in_threads(8, work)
+    for n, image in enumerate(images):
+        assert np.array_equal(results[n], alone.run(image, BLUR))
+    assert all({"upload", "kernel", "download"} == set(told) for told in timings.values())
+    fleet.close()
+    alone.close()
+
+
+@pytest.mark.gpu
+def test_several_images_open_all_gpus_of_the_host() -> None:
+    from cudafilter.engines.cuda import devices
+
+    count = len(devices())
+    for several, opened in ((False, 1), (True, count)):
+        engine = open_engine("cuda", several=several)
+        assert ("GPUs 0, 1" in engine.title) == (opened > 1)
+        assert isinstance(engine, Fleet) == (opened > 1)
+        engine.close()
+    with pytest.raises(EngineUnavailable, match="there is no GPU 99"):
+        open_engine(gpu="0,99")

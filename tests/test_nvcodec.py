@@ -1,0 +1,514 @@
+"""JPEG to JPEG on the GPU: what is taken, what is kept, and what falls to the CPU codec.
+
+Most of it on stand-ins for the driver and for nvJPEG (which codes by Pillow here), so that it runs
+without a GPU; those marked gpu take the real ones.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+from PIL import ImageCms
+
+from cudafilter import images, install_cuda
+from cudafilter.borders import Border
+from cudafilter.engines import nvcodec, nvjpeg
+from cudafilter.engines.cuda import CudaEngine
+from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken, head_of, require_taken
+from cudafilter.engines.nvjpeg import NvJpegError
+from cudafilter.errors import CudafilterError, ImageError
+from cudafilter.filter import make
+from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of, tables_of
+from cudafilter.pixels import Pixels
+from fake_cuda import FakeCuda
+
+BLUR = make("blur", sigma=2)
+
+
+def picture(height: int = 60, width: int = 83, channels: int = 3) -> Pixels:
+    """Something smooth, as photos are."""
+    y, x, c = np.mgrid[:height, :width, :channels]
+    return np.asarray(127 + 60 * np.sin(x / 9 + c) + 60 * np.cos(y / 7 - c), np.uint8)
+
+
+def jpeg(channels: int = 3, mode: str | None = None, **options: Any) -> bytes:
+    """A JPEG by Pillow."""
+    pixels = picture(channels=channels)
+    image = Pillow.fromarray(pixels[..., 0] if channels == 1 else pixels, mode)
+    file = io.BytesIO()
+    image.save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def with_segments(data: bytes, *segments: tuple[int, bytes]) -> bytes:
+    """*data* with more segments at its head."""
+    parts = [bytes([255, marker]) + (len(body) + 2).to_bytes(2) + body for marker, body in segments]
+    return data[:2] + b"".join(parts) + data[2:]
+
+
+def rich() -> bytes:
+    """A JPEG with all there is: EXIF with an orientation, XMP, ICC, comments, IPTC, DPI."""
+    exif = Pillow.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Maker"
+    plain = jpeg(
+        quality=83, subsampling="4:2:0", dpi=(300, 300), exif=exif, comment=b"a comment",
+        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
+    )  # fmt: skip
+    return with_segments(
+        plain,
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"),
+        (0xED, b"Photoshop 3.0\0" + bytes(20)),
+        (0xE7, b"made up"),
+    )
+
+
+def own_tables() -> bytes:
+    """A JPEG with tables of no quality that any encoder has a number for."""
+    tables = [[1 + (7 * i) % 23 for i in range(64)], [2 + (5 * i) % 31 for i in range(64)]]
+    return jpeg(qtables=tables, subsampling="4:2:2")
+
+
+def patched(data: bytes, marker: int, offset: int, value: int) -> bytes:
+    """*data* with a byte of the first segment *marker* changed; offset 1 is the marker itself."""
+    at = data.index(bytes([255, marker]))
+    return data[: at + offset] + bytes([value]) + data[at + offset + 1 :]
+
+
+NOT_TAKEN = {
+    "it is progressive": jpeg(progressive=True),
+    "its coding is arithmetic": patched(jpeg(), 0xC0, 1, 0xC9),
+    "its coding is not baseline": patched(jpeg(), 0xC0, 1, 0xC3),
+    "it has 12 bits a sample": patched(jpeg(), 0xC0, 4, 12),
+    "it is CMYK": jpeg(4, "CMYK"),
+    "it is coded as RGB": jpeg(keep_rgb=True),
+    "its chroma subsampling is unusual": patched(jpeg(), 0xC0, 11, 0x41),
+    "it has several scans": patched(jpeg(), 0xDA, 4, 1),
+    "its frame is unusual": patched(patched(jpeg(), 0xC0, 5, 0), 0xC0, 6, 0),
+    "it is cut off": jpeg()[:-200],
+    "it is damaged": jpeg()[:300],
+}
+
+
+@pytest.mark.parametrize("reason", NOT_TAKEN)
+def test_odd_files_are_left_to_the_cpu_codec_with_the_reason(reason: str) -> None:
+    with pytest.raises(NotTaken, match=f"^{reason}$"):
+        require_taken(NOT_TAKEN[reason], head_of(NOT_TAKEN[reason]))
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xd8", b"\xff\xd8\xff\xdb\0\x43\0", b"\xff\xd8garbage", rich()[:50]]
+)
+def test_no_damage_raises_anything_else(data: bytes) -> None:
+    with pytest.raises(NotTaken, match="it is damaged"):
+        require_taken(data, head_of(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [jpeg(), jpeg(1), rich(), own_tables(), jpeg(subsampling=0), jpeg(optimize=True),
+     jpeg(restart_marker_rows=1), jpeg() + b"what some cameras append"],
+)  # fmt: skip
+def test_usual_files_are_taken(data: bytes) -> None:
+    require_taken(data, head_of(data))
+
+
+def frame(data: bytes) -> Frame:
+    """The frame header of a whole file."""
+    found = frame_of(segments_of(data)[0])
+    assert found is not None
+    return found
+
+
+class StandIn:
+    """NvJpeg by Pillow, on the memory and the streams of a FakeCuda."""
+
+    def __init__(self, cuda: FakeCuda) -> None:
+        self.cuda = cuda
+        self.calls: Counter[str] = Counter()
+        self.failing: dict[str, int] = {}
+        self.ignores_tables = False
+        self._numbers = count(1)
+        self._kept: dict[Any, Any] = {}
+        self.alive: set[int] = set()
+        self.encoder, self.decoder = self.create("CreateEx"), self.create("CreateEx")
+
+    def create(self, name: str, *_: Any) -> ctypes.c_void_p:
+        self.called(name)
+        made = next(self._numbers)
+        self.alive.add(made)
+        return ctypes.c_void_p(made)
+
+    def called(self, name: str) -> None:
+        self.cuda.called("nvjpeg")
+        self.calls[name] += 1
+        if name in self.failing:
+            raise NvJpegError(f"nvjpeg{name}: {nvjpeg._STATUS[self.failing[name]]}")
+
+    def call(self, name: str, *arguments: Any) -> None:
+        self.called(name)
+        if name.endswith("Destroy"):
+            self.alive.remove(arguments[0].value)
+        else:
+            getattr(self, name, self.setting)(*arguments)
+
+    def close(self) -> None:
+        for handle in (self.decoder, self.encoder):
+            self.alive.remove(handle.value or 0)
+
+    def setting(self, *arguments: Any) -> None:
+        """Taken and of no consequence here."""
+
+    def JpegStreamParse(self, _: Any, data: bytes, length: int, *rest: Any) -> None:
+        assert len(data) == length
+        self._kept[rest[-1].value] = data
+
+    def JpegStreamGetChromaSubsampling(self, parsed: Any, out: Any) -> None:
+        sampling = frame(self._kept[parsed.value]).sampling
+        out._obj.value = {(1, 1): 0, (2, 1): 1, (2, 2): 2, None: 6}[sampling]
+
+    def Decode(
+        self, _: Any, state: Any, data: bytes, length: int, form: int, image: Any, stream: int
+    ) -> None:
+        image = image._obj
+        opened = Pillow.open(io.BytesIO(data))
+        opened.draft("L" if form == nvjpeg.OUTPUT_Y else "RGB", None)
+        pixels = np.asarray(opened)
+
+        def work() -> None:
+            self.rows(image, pixels.shape[0], pixels[0].nbytes)[...] = pixels.reshape(
+                pixels.shape[0], -1
+            )
+
+        self.stream(stream).put(work)
+
+    def EncoderParamsSetSamplingFactors(self, settings: Any, css: int | Any, _: int) -> None:
+        self._kept[settings.value, "css"] = getattr(css, "value", css)
+
+    def EncoderParamsCopyQuantizationTables(self, settings: Any, parsed: Any, _: int) -> None:
+        self._kept[settings.value, "tables"] = self._kept[parsed.value]
+
+    def EncodeImage(
+        self, _: Any, state: Any, settings: Any, image: Any, form: int, width: int, height: int,
+        stream: int,
+    ) -> None:  # fmt: skip
+        assert form == nvjpeg.INPUT_RGBI
+        self.encode(state, settings, image._obj, (height, width, 3), stream)
+
+    def EncodeYUV(
+        self, _: Any, state: Any, settings: Any, image: Any, css: int, width: int, height: int,
+        stream: int,
+    ) -> None:  # fmt: skip
+        assert css == 6
+        self.encode(state, settings, image._obj, (height, width), stream)
+
+    def encode(
+        self, state: Any, settings: Any, image: Any, shape: tuple[int, ...], stream: int
+    ) -> None:
+        tables = Pillow.open(io.BytesIO(self._kept[settings.value, "tables"])).quantization  # type: ignore[attr-defined]
+        css = self._kept[settings.value, "css"]
+
+        def work() -> None:
+            rows = self.rows(image, shape[0], shape[1] * (3 if len(shape) == 3 else 1))
+            file = io.BytesIO()
+            own = {"qtables": tables} if not self.ignores_tables else {"quality": 70}
+            Pillow.fromarray(np.ascontiguousarray(rows).reshape(shape)).save(
+                file, "JPEG", comment=b"its own", **own, **({"subsampling": css} if css < 6 else {})
+            )
+            self._kept[state.value] = file.getvalue()
+
+        self.stream(stream).put(work)
+
+    def EncodeRetrieveBitstream(
+        self, _: Any, state: Any, data: Any, length: Any, stream: int
+    ) -> None:
+        done = self._kept[state.value]
+        if data is None:
+            length._obj.value = len(done)
+        else:
+            assert length._obj.value == len(done)
+            ctypes.memmove(data, done, len(done))
+
+    def stream(self, handle: int) -> Any:
+        (found,) = (stream for stream in self.cuda.streams if stream.handle == handle)
+        return found
+
+    def rows(self, image: Any, height: int, row: int) -> np.ndarray[Any, Any]:
+        address, pitch = image.channel[0], image.pitch[0]
+        assert any(kept.holds(address, height * pitch) for kept in self.cuda.used.values())
+        raw = (ctypes.c_uint8 * (height * pitch)).from_address(address)
+        return np.frombuffer(raw, np.uint8).reshape(height, pitch)[:, :row]
+
+
+Opener = Callable[..., tuple[CudaEngine, JpegPath, StandIn]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def fake(folder: Path) -> FakeCuda:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ here")
+    return FakeCuda(folder)
+
+
+@pytest.fixture
+def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+    """Opens the engine with a JPEG path on the stand-ins; at the end nothing is left."""
+    fake.install(monkeypatch)
+    made: list[StandIn] = []
+    engines: list[CudaEngine] = []
+
+    def open(**options: Any) -> tuple[CudaEngine, JpegPath, StandIn]:
+        library = None
+
+        def load(path: str) -> StandIn:
+            assert path == "libnvjpeg"
+            nonlocal library
+            if library is None or not library.alive:
+                library = StandIn(fake)
+                made.append(library)
+            return library
+
+        monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
+        monkeypatch.setattr(nvcodec, "NvJpeg", load)
+        engine = CudaEngine(variant="constant", **options)
+        engines.append(engine)
+        assert engine.jpeg is not None
+        engine.jpeg.filter(jpeg(1), BLUR, Border(), gray=False, quality=None)
+        return engine, engine.jpeg, made[-1]
+
+    yield open
+    for engine in engines:
+        engine.close()
+    assert fake.in_use == 0
+    for library in made:
+        assert not library.alive
+
+
+def by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) -> bytes:
+    """The same through the CPU codec."""
+    image = images.load(data)
+    image = images.to_gray(image) if gray else image
+    result = engine.run(image.pixels, BLUR)
+    return images.encode(image.with_pixels(result), "jpeg", quality=quality)
+
+
+def notes_of(data: bytes) -> list[tuple[int, bytes]]:
+    """The application segments and comments of a JPEG."""
+    return [s for s in segments_of(data)[0] if 0xE0 <= s[0] <= 0xEF or s[0] == 0xFE]
+
+
+def coded(data: bytes) -> tuple[Any, ...]:
+    """How a JPEG is coded."""
+    return frame(data), tables_of(segments_of(data)[0])
+
+
+def assert_as_by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) -> None:
+    """The file is what the CPU codec makes of *data*, but for the codecs' own loss."""
+    assert engine.jpeg is not None
+    done = engine.jpeg.filter(data, BLUR, Border(), gray=gray, quality=quality)
+    host = by_host(engine, data, gray, quality)
+    assert notes_of(done.data) == notes_of(host)
+    assert coded(done.data) == coded(host)
+    got, expected = (images.load(each) for each in (done.data, host))
+    assert got.metadata == expected.metadata
+    assert (done.height, done.width, done.channels) == got.pixels.shape
+    assert done.colour == got.colour
+    off = np.abs(got.pixels.astype(int) - expected.pixels)
+    assert off.mean() < 1.5
+    assert off.max() < 25
+
+
+CASES = {"rich": rich(), "own tables": own_tables(), "gray": jpeg(1), "4:4:4": jpeg(subsampling=0)}
+
+
+@pytest.mark.parametrize("quality", [None, 40])
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_the_file_is_the_cpu_codecs_but_for_the_loss(
+    name: str, gray: bool, quality: int | None, opened: Opener
+) -> None:
+    engine, _, library = opened()
+    assert_as_by_host(engine, CASES[name], gray, quality)
+    assert library.calls["Decode"] == library.calls["EncodeRetrieveBitstream"] // 2 > 0
+
+
+def test_a_gray_result_tells_that_the_colour_profile_is_gone(opened: Opener) -> None:
+    path = opened()[1]
+    assert path.filter(rich(), BLUR, Border(), gray=False, quality=None).notes == ()
+    (note,) = path.filter(rich(), BLUR, Border(), gray=True, quality=None).notes
+    assert "profile is not kept" in note
+
+
+def test_the_time_of_each_stage_is_told(opened: Opener) -> None:
+    done = opened()[1].filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    assert list(done.seconds) == ["decode", "kernel", "encode"]
+
+
+def test_a_file_whose_tables_the_encoder_does_not_keep_is_not_taken(opened: Opener) -> None:
+    _, path, library = opened()
+    library.ignores_tables = True
+    with pytest.raises(NotTaken, match="does not keep its quality"):
+        path.filter(own_tables(), BLUR, Border(), gray=False, quality=None)
+
+
+@pytest.mark.parametrize(
+    "call", ["Decode", "EncodeImage", "JpegStreamParse", "EncodeRetrieveBitstream"]
+)
+def test_after_a_failure_the_next_file_goes_through(call: str, opened: Opener) -> None:
+    engine, path, library = opened()
+    library.failing[call] = 6
+    with pytest.raises(NotTaken, match=f"refuses it: nvjpeg{call}: execution failed"):
+        path.filter(rich(), BLUR, Border(), gray=False, quality=None)
+    library.failing.clear()
+    assert_as_by_host(engine, rich(), False, None)
+
+
+def test_a_picture_too_large_for_the_gpu_is_not_taken(fake: FakeCuda, opened: Opener) -> None:
+    engine, path, _ = opened()
+    engine.memory_limit = 5000
+    with pytest.raises(NotTaken, match="memory limit"):
+        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    engine.memory_limit = None
+    fake.memory = 20_000
+    with pytest.raises(NotTaken, match="the GPU's memory is full"):
+        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+
+
+def test_a_library_that_does_not_load_takes_nothing(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.install(monkeypatch)
+    monkeypatch.setattr(nvjpeg, "find", lambda major: "/nowhere/libnvjpeg.so")
+    engine = CudaEngine(variant="constant")
+    assert engine.jpeg is not None
+    with pytest.raises(NotTaken, match="nvJPEG does not load: /nowhere"):
+        engine.jpeg.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    engine.close()
+
+
+def test_without_the_library_or_by_request_there_is_no_such_path(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.install(monkeypatch)
+    monkeypatch.setattr(nvjpeg, "find", lambda major: None)
+    assert CudaEngine().jpeg is None
+    assert "extra nvcodec" in (CudaEngine().jpeg_reason or "")
+    monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
+    assert CudaEngine().jpeg_reason is None
+    assert CudaEngine(codec="pillow").jpeg is None
+    assert "--codec pillow" in (CudaEngine(codec="pillow").jpeg_reason or "")
+
+
+@pytest.mark.parametrize(("driver", "found"), [(11, None), (12, 12), (13, 13), (14, 13)])
+def test_the_library_is_one_that_the_driver_runs(
+    driver: int, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, major in [("nvjpeg", 12), ("cu13", 13), ("cu14", 14)]:
+        library = tmp_path / "nvidia" / folder / "lib" / f"libnvjpeg.so.{major}"
+        library.parent.mkdir(parents=True)
+        library.touch()
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    path = nvjpeg.find(driver)
+    assert path is None if found is None else path is not None and path.endswith(f".so.{found}")
+    monkeypatch.setattr(sys, "path", [])
+    assert nvjpeg.find(driver) is None
+
+
+def absent(name: str) -> None:
+    """ctypes.CDLL where there is no such library."""
+    raise OSError(name)
+
+
+@pytest.mark.parametrize(
+    ("driver", "package"),
+    [((12, 8), "nvidia-nvjpeg-cu12"), ((13, 0), "nvidia-nvjpeg>="), (None, "nvidia-nvjpeg>=")],
+)
+def test_the_installer_takes_the_library_of_the_driver_and_does_without_it(
+    driver: tuple[int, int] | None, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(install_cuda, "pip", lambda *line: started.append(line))
+    assert "on the GPU too" in install_cuda.install_nvjpeg(driver)
+    ((_, wanted),) = started
+    assert wanted.startswith(package)
+
+    def fail(*_: str) -> None:
+        raise CudafilterError("no network")
+
+    monkeypatch.setattr(install_cuda, "pip", fail)
+    assert "so the CPU codes JPEGs: no network" in install_cuda.install_nvjpeg(driver)
+
+
+def test_a_quality_out_of_range_is_an_error(opened: Opener) -> None:
+    with pytest.raises(ImageError, match="quality must be 1 to 100"):
+        opened()[1].filter(jpeg(), BLUR, Border(), gray=False, quality=101)
+
+
+def test_threads_have_their_own_codecs(fake: FakeCuda, opened: Opener) -> None:
+    _, path, library = opened()
+    expected = {name: through(path, data).data for name, data in CASES.items()}
+    jobs = [*CASES] * 8
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda name: through(path, CASES[name]).data, jobs))
+    assert all(each == expected[name] for name, each in zip(jobs, got, strict=True))
+    assert library.calls["EncoderStateCreate"] <= path.parallel
+
+
+def through(path: JpegPath, data: bytes) -> JpegResult:
+    """*data*, blurred."""
+    return path.filter(data, BLUR, Border(), gray=False, quality=None)
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[CudaEngine]:
+    """The real engine; skips where it has no JPEG path."""
+    engine = CudaEngine()
+    if engine.jpeg is None:
+        engine.close()
+        pytest.skip(str(engine.jpeg_reason))
+    yield engine
+    engine.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("quality", [None, 40])
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("name", CASES)
+def test_on_the_gpu_too(name: str, gray: bool, quality: int | None, gpu: CudaEngine) -> None:
+    assert_as_by_host(gpu, CASES[name], gray, quality)
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_the_same_file_gives_the_same_bytes(gpu: CudaEngine) -> None:
+    assert gpu.jpeg is not None
+    path = gpu.jpeg
+    expected = {name: through(path, data).data for name, data in CASES.items()}
+    jobs = [*CASES] * 8
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda name: through(path, CASES[name]).data, jobs))
+    assert all(each == expected[name] for name, each in zip(jobs, got, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("reason", NOT_TAKEN)
+def test_on_the_gpu_odd_files_are_left_too(reason: str, gpu: CudaEngine) -> None:
+    assert gpu.jpeg is not None
+    with pytest.raises(NotTaken, match=reason):
+        through(gpu.jpeg, NOT_TAKEN[reason])

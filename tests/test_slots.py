@@ -1,0 +1,290 @@
+"""The CUDA engine's transfers, threads and failures, on a stand-in for the driver."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agreement import ALL_BORDERS, assert_agrees, random_pixels
+from cudafilter.borders import Border, border_index
+from cudafilter.check import compare
+from cudafilter.engines import bands, cuda, modules, slots
+from cudafilter.engines.cuda import CudaEngine
+from cudafilter.errors import EngineError
+from cudafilter.filter import Filter, Kernel, make
+from cudafilter.pixels import Pixels
+from fake_cuda import FakeCuda
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+
+BLUR = make("blur", sigma=1)
+DOWNWARD = Filter("down", (Kernel(np.full((4, 1), 0.25), (0, 0)),))
+"""Taps below its pixel alone."""
+
+Opener = Callable[..., CudaEngine]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture
+def fake(folder: Path) -> FakeCuda:
+    return FakeCuda(folder)
+
+
+@pytest.fixture
+def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
+    """Opens engines on the stand-in; at the end nothing is left on it."""
+    engines = []
+    fake.install(monkeypatch)
+
+    def open(**options: object) -> CudaEngine:
+        engines.append(CudaEngine(codec="pillow", **{"variant": "constant"} | options))  # type: ignore[arg-type]
+        return engines[-1]
+
+    yield open
+    fake.failing.clear()
+    for engine in engines:
+        engine.close()
+    assert fake.pinned == fake.in_use == 0
+
+
+@pytest.fixture
+def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of two or three rows of the images here."""
+    monkeypatch.setattr(slots, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(cuda, "LEAST_BAND", 1)
+
+
+def test_a_small_image_costs_no_call_too_many(fake: FakeCuda, opened: Opener) -> None:
+    engine = opened()
+    pixels = random_pixels((64, 64, 3), "uint8")
+    engine.run(pixels, BLUR)
+    fake.calls.clear()
+    assert_agrees(engine, pixels, BLUR)
+    marks = fake.calls.pop("Event.record")
+    assert fake.calls == {"upload": 1, "launch": 1, "download": 1, "Stream.synchronize": 1}
+    assert marks == 3  # the kernel's two, and the download's
+
+
+@pytest.mark.parametrize("lazy", [True, False])
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize(
+    "filter", [BLUR, DOWNWARD, make("blur", sigma=12)], ids=["blur", "down", "large"]
+)
+def test_chunks_have_the_bits_of_the_whole(
+    filter: Filter, border: Border, lazy: bool, fake: FakeCuda, opened: Opener, chunks: None
+) -> None:
+    fake.lazy = lazy
+    engine = opened()
+    pixels = random_pixels((33, 41, 3), "uint8")
+    assert_agrees(engine, pixels, filter, border)
+    assert fake.calls["upload"] > 5
+    assert fake.calls["download"] > 5
+    assert fake.calls["launch"] > (filter.size[0] < 10 and border.mode != "wrap")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels", "alpha"), [("uint16", 4, True), ("float32", 1, False)]
+)
+def test_chunks_of_every_type(
+    dtype: str, channels: int, alpha: bool, opened: Opener, chunks: None
+) -> None:
+    engine = opened()
+    for width in (1, 50):
+        assert_agrees(engine, random_pixels((40, width, channels), dtype), BLUR, alpha=alpha)
+
+
+def test_rows_leave_while_others_arrive(fake: FakeCuda, opened: Opener, chunks: None) -> None:
+    opened().run(random_pixels((60, 60, 3), "uint8"), BLUR)
+    copies = [call for call in fake.order if call in ("upload", "download")]
+    assert copies.index("download") < len(copies) / 4
+    assert fake.pinned <= 2 * slots.DEPTH * 1024
+
+
+def test_under_wrap_no_row_is_filtered_before_the_last_one_arrived(
+    fake: FakeCuda, opened: Opener, chunks: None
+) -> None:
+    opened().run(random_pixels((60, 60, 3), "uint8"), BLUR, Border("wrap"))
+    launch = fake.order.index("launch")
+    assert "upload" not in fake.order[launch:]
+    assert fake.calls["launch"] == 1
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_last_taps(border: Border) -> None:
+    for filter, source, first, rows in [(BLUR, 20, 0, 20), (DOWNWARD, 9, 0, 9), (BLUR, 12, 3, 6)]:
+        above, below, _, _ = filter.reach
+        expected = [
+            max(border_index(first - above, first + y + 1 + below, source, border.mode))
+            for y in range(rows)
+        ]
+        assert bands.last_taps(filter, border, source, first, rows).tolist() == expected
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_bands_of_little_memory_have_the_same_bits(
+    border: Border, opened: Opener, chunks: None
+) -> None:
+    pixels = random_pixels((50, 90, 3), "uint8")
+    for limit in (20_000, 4_000):  # bands of rows, then pieces of a row
+        assert len(bands.cut(pixels, BLUR, limit)) > 1
+        assert_agrees(opened(memory_limit=limit), pixels, BLUR, border)
+
+
+def test_memory_is_shared_among_the_slots(fake: FakeCuda, opened: Opener) -> None:
+    fake.memory = 600_000
+    engine = opened(slots=3)
+    pixels = random_pixels((300, 200, 3), "uint8")
+    assert_agrees(engine, pixels, BLUR)
+    assert fake.in_use < 0.31 * fake.memory
+
+
+def test_what_grew_stays(fake: FakeCuda, opened: Opener) -> None:
+    engine = opened()
+    for side in (70, 20, 70, 50):
+        engine.run(random_pixels((side, side, 3), "uint8"), BLUR)
+    assert fake.calls["mem_alloc"] == 2
+    assert fake.calls["pagelocked_empty"] == 2
+    assert fake.calls["Stream"] == 1
+
+
+def test_threads_overlap_and_keep_their_bits(fake: FakeCuda, opened: Opener, chunks: None) -> None:
+    engine = opened(slots=3)
+    assert engine.parallel == 3
+    filters = [make("blur", sigma=1, radius=3), make("blur", sigma=2, radius=3), make("sharpen")]
+    cases = [
+        (random_pixels((20 + i % 7, 30 + i, 3), "uint8", seed=i), filters[i % 3]) for i in range(24)
+    ]
+    expected = [engine.run(pixels, filter) for pixels, filter in cases]
+    with ThreadPoolExecutor(6) as pool:
+        got = list(pool.map(lambda case: engine.run(*case), cases))
+    assert all(map(np.array_equal, got, expected))
+    for (pixels, filter), result in zip(cases[:3], got, strict=False):
+        assert right(result, pixels, filter)
+    assert 2 <= fake.most_in_flight <= 3
+
+
+def right(result: Pixels, pixels: Pixels, filter: Filter) -> bool:
+    """Whether *result* is that of *filter*, by the contract."""
+    return compare(result, pixels, filter, Border(), False).ok
+
+
+def test_each_set_of_weights_is_loaded_once(fake: FakeCuda, opened: Opener) -> None:
+    engine = opened()
+    pixels = random_pixels((9, 9, 3), "uint8")
+    for _ in range(3):
+        for sigma in (1.0, 2.0):
+            assert_agrees(engine, pixels, make("blur", sigma=sigma, radius=3))
+    assert fake.calls["module_from_buffer"] == 2
+
+
+def test_a_kernel_long_unused_is_unloaded(
+    fake: FakeCuda, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modules, "MOST_KEPT", 2)
+    engine = opened(variant="vanilla")
+    pixels = random_pixels((9, 9, 3), "uint8")
+    for sigma in (1, 2, 1, 3, 1):
+        assert_agrees(engine, pixels, make("blur", sigma=sigma))
+    assert fake.calls["module_from_buffer"] == 3
+
+
+def test_a_full_device_is_emptied_and_tried_again_alone(fake: FakeCuda, opened: Opener) -> None:
+    engine = opened(slots=2)
+    engine.memory_limit = 1 << 20  # so bands do not make up for it
+    pixels = random_pixels((90, 90, 3), "uint8")
+    taken = threading.Event()
+
+    def hold() -> None:
+        with engine.current(), engine._slots.one() as slot:
+            slot.memory("source", 40_000)
+            taken.set()
+            time.sleep(0.2)
+
+    fake.memory = 80_000
+    other = threading.Thread(target=hold)
+    other.start()
+    taken.wait()
+    assert_agrees(engine, pixels, BLUR)  # needs 64 thousand
+    other.join()
+    assert fake.in_use < 70_000
+
+
+def test_an_image_that_never_fits_fails_and_the_next_one_does_not(
+    fake: FakeCuda, opened: Opener
+) -> None:
+    engine = opened()
+    engine.memory_limit = 1 << 20
+    fake.memory = 20_000
+    with pytest.raises(EngineError, match=r"out of GPU memory: .*of 20,000 bytes are free"):
+        engine.run(random_pixels((90, 90, 3), "uint8"), BLUR)
+    assert_agrees(engine, random_pixels((20, 20, 3), "uint8"), BLUR)
+
+
+def test_two_that_run_out_of_memory_do_not_wait_for_each_other(
+    fake: FakeCuda, opened: Opener
+) -> None:
+    engine = opened(slots=2)
+    engine.memory_limit = 1 << 20
+    fake.memory = 70_000
+    pixels = random_pixels((90, 90, 3), "uint8")
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: engine.run(pixels, BLUR), range(8), timeout=60))
+    for result in results:
+        assert right(result, pixels, BLUR)
+
+
+@pytest.mark.parametrize("call", ["upload", "launch", "download", "Stream.synchronize"])
+def test_after_a_failure_the_slot_is_whole(
+    call: str, fake: FakeCuda, opened: Opener, chunks: None
+) -> None:
+    engine = opened(slots=1)
+    pixels = random_pixels((30, 30, 3), "uint8")
+    engine.run(pixels, BLUR)
+    fake.failing.add(call)
+    with pytest.raises(EngineError, match=f"the GPU failed: {call} failed"):
+        engine.run(pixels, BLUR)
+    assert call == "Stream.synchronize" or not any(stream.queue for stream in fake.streams)
+    fake.failing.clear()
+    assert_agrees(engine, random_pixels((31, 20, 3), "uint8"), BLUR)
+
+
+def test_timings_are_those_of_the_calling_thread(opened: Opener) -> None:
+    engine = opened()
+    assert engine.last_timings() == {}
+    engine.run(random_pixels((30, 30, 3), "uint8"), BLUR)
+    mine = engine.last_timings()
+    assert list(mine) == ["upload", "kernel", "download"]
+    assert mine["kernel"] == pytest.approx(1e-3)
+    assert 0 < mine["upload"] < 1
+    other: list[dict[str, float]] = []
+    thread = threading.Thread(target=lambda: other.append(engine.last_timings()))
+    thread.start()
+    thread.join()
+    assert other == [{}]
+
+
+def test_timing_gives_the_result_too(fake: FakeCuda, opened: Opener, chunks: None) -> None:
+    engine = opened()
+    pixels = random_pixels((30, 30, 3), "uint8")
+    result, times = engine.time_kernel(pixels, BLUR, warmup=1, repeats=4)
+    assert right(result, pixels, BLUR)
+    assert times == [1.0] * 4
+    assert fake.calls["launch"] == 5
+    assert engine.time_copy(1000, repeats=2) == [1.0] * 2
+
+
+def test_two_passes_share_a_scratch_image(fake: FakeCuda, opened: Opener, chunks: None) -> None:
+    engine = opened(variant="wide")
+    assert_agrees(engine, random_pixels((40, 30, 3), "uint8"), make("blur", sigma=2))
+    assert fake.calls["mem_alloc"] == 3

@@ -1,0 +1,122 @@
+"""How large a job is, by the headers of its files, and whether it is worth a GPU's start."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cudafilter import workload
+from cudafilter.cores import cores
+from cudafilter.filter import Filter, Kernel, make
+from cudafilter.images import Image as Picture
+from cudafilter.images import encode
+from cudafilter.plan import Job
+from cudafilter.workload import FEW, GPU_START, extent, small, taps
+
+BLUR = make("blur", sigma=2)
+
+
+def job(path: Path | None, skip: bool = False) -> Job:
+    return Job(path, Path("out.png"), "png", skip)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    Image.new("RGB", (640, 480)).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.mark.parametrize(
+    ("format", "shape", "dtype"),
+    [
+        ("png", (20, 30, 1), "uint8"),
+        ("png", (20, 30, 4), "uint8"),
+        ("png", (20, 30, 1), "uint16"),
+        ("png", (20, 30, 3), "uint16"),
+        ("jpeg", (20, 30, 3), "uint8"),
+        ("jpeg", (20, 30, 1), "uint8"),
+        ("tiff", (20, 30, 3), "uint8"),
+        ("tiff", (20, 30, 1), "float32"),
+        ("webp", (20, 30, 3), "uint8"),
+        ("bmp", (20, 30, 3), "uint8"),
+        ("ppm", (20, 30, 3), "uint8"),
+    ],
+)
+def test_a_header_tells_the_size(format: str, shape: tuple[int, int, int], dtype: str) -> None:
+    data = encode(Picture(np.zeros(shape, dtype), alpha=shape[2] in (2, 4)), format)
+    expected = (shape[1], shape[0], shape[2], np.dtype(dtype).itemsize)
+    assert extent(data) == expected
+    assert extent(data[: len(data) // 2]) in (expected, None), "a cut file raises nothing"
+
+
+def test_a_palette_counts_as_what_it_becomes(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 4)).convert("P").save(tmp_path / "x.png")
+    assert extent((tmp_path / "x.png").read_bytes()) == (8, 4, 4, 1)
+
+
+def test_metadata_before_the_size_of_a_jpeg_is_passed_over() -> None:
+    file = BytesIO()
+    Image.new("L", (9, 7)).save(file, "JPEG", icc_profile=b"x" * 100_000, progressive=True)
+    assert extent(file.getvalue()) == (9, 7, 1, 1)
+
+
+@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_has_no_size(data: bytes) -> None:
+    assert extent(data) is None
+
+
+def test_taps_are_those_of_the_passes() -> None:
+    assert taps(BLUR) == 13 + 13
+    assert taps(make("sobel")) == 2 * (3 + 3)
+    assert taps(make("sharpen")) == 9
+    assert taps(Filter("mine", (Kernel(np.random.default_rng(0).normal(size=(5, 7))),))) == 35
+
+
+class TestSmall:
+    def test_one_photo_is(self, photo: Path) -> None:
+        assert small([job(photo)], BLUR) == "small job, done before a GPU would have started"
+
+    def test_twelve_megapixels_are_on_two_cores(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        Image.new("RGB", (4032, 3024)).save(tmp_path / "x.bmp")
+        monkeypatch.setattr(workload, "cores", lambda: 2)
+        assert small([job(tmp_path / "x.bmp")], BLUR)
+        assert small([job(tmp_path / "x.bmp")] * 6, BLUR) is None
+        assert small([job(tmp_path / "x.bmp")], make("blur", sigma=40)) is None
+
+    def test_the_limit_is_the_time_a_gpu_takes_to_start(
+        self, photo: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seconds = workload.cpu_seconds([job(photo)], BLUR)
+        assert seconds is not None
+        assert seconds < GPU_START
+        monkeypatch.setattr(workload, "GPU_START", seconds * 1.01)
+        assert small([job(photo)], BLUR)
+        monkeypatch.setattr(workload, "GPU_START", seconds * 0.99)
+        assert small([job(photo)], BLUR) is None
+
+    def test_many_images_are_not_and_none_is_opened(self, photo: Path) -> None:
+        assert small([job(photo)] * FEW, BLUR)
+        assert small([job(photo.with_name("none"))] * (FEW + 1), BLUR) is None
+
+    def test_images_that_are_skipped_do_not_count(self, photo: Path) -> None:
+        assert small([job(photo), *[job(photo, skip=True)] * 100], BLUR)
+        assert small([job(photo, skip=True)] * 100, BLUR)
+
+    def test_what_comes_from_standard_input_is_not_known(self) -> None:
+        assert small([job(None)], BLUR) is None
+
+    def test_without_a_header_the_bytes_on_disk_count(self, tmp_path: Path) -> None:
+        (tmp_path / "x.tif").write_bytes(b"II*\0\xff\xff\xff\x7f" + bytes(1 << 20))
+        seconds = workload.cpu_seconds([job(tmp_path / "x.tif")], BLUR)
+        assert seconds is not None
+        assert seconds * cores() > (1 << 20) * workload.SAMPLE_SECONDS
+
+    def test_a_broken_file_takes_no_time(self, tmp_path: Path) -> None:
+        (tmp_path / "x.png").write_bytes(b"no image")
+        assert small([job(tmp_path / "x.png")], BLUR)

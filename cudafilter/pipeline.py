@@ -80,7 +80,8 @@ def run(
         worker.engine.give(engine)
         if threads is None:
             codec = engine.jpeg if settings.engine_codec else None
-            waiting = engine.parallel + (codec.parallel if codec else 0)
+            # Threads in the codec only wait, so those of the cores do for it, if they are enough.
+            waiting = max(engine.parallel, codec.parallel - cores() if codec else 0)
             crew.hire(min(most - cores(), waiting))
         crew.join()
     except BaseException:

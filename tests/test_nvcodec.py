@@ -142,7 +142,7 @@ class StandIn:
         self._numbers = count(1)
         self._kept: dict[Any, Any] = {}
         self.alive: set[int] = set()
-        self.encoder, self.decoder = self.create("CreateEx"), self.create("CreateEx")
+        self.handle = self.create("CreateEx")
 
     def create(self, name: str, *_: Any) -> ctypes.c_void_p:
         self.called(name)
@@ -164,8 +164,7 @@ class StandIn:
             getattr(self, name, self.setting)(*arguments)
 
     def close(self) -> None:
-        for handle in (self.decoder, self.encoder):
-            self.alive.remove(handle.value or 0)
+        self.alive.remove(self.handle.value or 0)
 
     def setting(self, *arguments: Any) -> None:
         """Taken and of no consequence here."""

@@ -184,9 +184,10 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
 class GpuJpeg:
     """Engine.jpeg of the CUDA engine; see JpegPath. The device's memory bounds the picture."""
 
-    parallel = 12
+    parallel = 8
     """Decoding and encoding wait for the device most of the time: on an H100, 12-megapixel pictures
-    went through at 94 images/s one by one, 316 by six, 361 by twelve, 380 by sixteen."""
+    went through at 94 images/s one by one, 316 by six, 328 by eight, 361 by twelve; but with files
+    read and written, more threads than these wait for Python's lock."""
 
     def __init__(self, engine: CudaEngine, slots: Slots, library: str) -> None:
         self._engine = engine

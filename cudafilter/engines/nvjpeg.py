@@ -17,7 +17,7 @@ import numpy as np
 MAJORS = (13, 12)
 """CUDA versions whose nvJPEG has all that is called here, the newest first."""
 
-BACKEND_DEFAULT, BACKEND_GPU_HYBRID = 0, 2
+BACKEND_GPU_HYBRID = 2
 INTERPOLATE = 32
 """NVJPEG_FLAGS_UPSAMPLING_WITH_INTERPOLATION: chroma as libjpeg brings it to full size."""
 OUTPUT_Y, OUTPUT_RGBI, INPUT_RGBI = 2, 5, 5
@@ -87,7 +87,7 @@ def find(driver_major: int) -> str | None:
 
 
 class NvJpeg:
-    """The loaded library and its handles; shared by all threads of one device.
+    """The loaded library and its handle; shared by all threads of one device.
 
     To be made, used and closed with the device's primary context current. Raises NvJpegError, or
     OSError where the file cannot be loaded.
@@ -100,10 +100,10 @@ class NvJpeg:
             function = getattr(library, f"nvjpeg{name}")
             function.argtypes, function.restype = arguments, c_int
             self._functions[name] = function
-        self.encoder = self.create("CreateEx", BACKEND_DEFAULT, None, None, 0)
-        self.decoder = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
-        """It decodes on the GPU's multiprocessors. The JPEG unit that some GPUs have is no faster
-        for one image, and takes one at a time: on an H100, 167 images/s where this does 380."""
+        self.handle = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
+        """One for both ways: on an H100 each takes 0.5 s to make. It decodes on the GPU's
+        multiprocessors. The JPEG unit that some GPUs have is no faster for one image, and takes one
+        at a time: 167 images/s where this does 380."""
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call nvjpegNAME. Raises NvJpegError unless it succeeds; the GIL is released meanwhile."""
@@ -119,9 +119,8 @@ class NvJpeg:
         return made
 
     def close(self) -> None:
-        """Destroy the handles; after all Codecs."""
-        for handle in (self.decoder, self.encoder):
-            self.call("Destroy", handle)
+        """Destroy the handle; after all Codecs."""
+        self.call("Destroy", self.handle)
 
 
 class Codec:
@@ -130,12 +129,12 @@ class Codec:
     def __init__(self, nvjpeg: NvJpeg, stream: int) -> None:
         self._nvjpeg = nvjpeg
         self._stream = stream
-        encoder = nvjpeg.encoder
+        handle = nvjpeg.handle
         self._made: list[tuple[str, c_void_p]] = []
-        self._state = self._make("JpegState", nvjpeg.decoder)
-        self._parsed = self._make("JpegStream", encoder)
-        self._encoder = self._make("EncoderState", encoder, stream)
-        self._settings = self._make("EncoderParams", encoder, stream)
+        self._state = self._make("JpegState", handle)
+        self._parsed = self._make("JpegStream", handle)
+        self._encoder = self._make("EncoderState", handle, stream)
+        self._settings = self._make("EncoderParams", handle, stream)
         nvjpeg.call("EncoderParamsSetEncoding", self._settings, _BASELINE, stream)
         nvjpeg.call("EncoderParamsSetOptimizedHuffman", self._settings, 0, stream)
 
@@ -145,7 +144,7 @@ class Codec:
         *data* must live until the stream is done. Raises NvJpegError.
         """
         self._nvjpeg.call(
-            "Decode", self._nvjpeg.decoder, self._state, data, len(data),
+            "Decode", self._nvjpeg.handle, self._state, data, len(data),
             OUTPUT_RGBI if channels == 3 else OUTPUT_Y, byref(_image(address, pitch)), self._stream,
         )  # fmt: skip
 
@@ -158,7 +157,7 @@ class Codec:
         read with written(). Raises NvJpegError.
         """
         call, stream, settings = self._nvjpeg.call, self._stream, self._settings
-        handle, (height, width) = self._nvjpeg.encoder, size
+        handle, (height, width) = self._nvjpeg.handle, size
         subsampling = c_int()
         call("JpegStreamParse", handle, template, len(template), 0, 0, self._parsed)
         call("JpegStreamGetChromaSubsampling", self._parsed, byref(subsampling))
@@ -173,7 +172,7 @@ class Codec:
     def written(self) -> memoryview:
         """The file that encode() made; once the stream is done."""
         length = c_size_t()
-        retrieve = "EncodeRetrieveBitstream", self._nvjpeg.encoder, self._encoder
+        retrieve = "EncodeRetrieveBitstream", self._nvjpeg.handle, self._encoder
         self._nvjpeg.call(*retrieve, None, byref(length), self._stream)
         data = np.empty(length.value, np.uint8)
         self._nvjpeg.call(*retrieve, data.ctypes.data, byref(length), self._stream)

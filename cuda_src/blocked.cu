@@ -6,9 +6,9 @@
 // of them, whose weights come from constant memory, SPAN at a time for all threads. The loops over
 // the kernel's rows and over SPAN columns of it stay loops: one specialisation serves all sizes,
 // and what it repeats fits the instruction cache.
-// The kernel is walked in chunks, as in tiled.cu; a sum a chunk (for uint16, which has no unit in the
-// last place to spare, a sum a row first), and of those a total, keep rounding errors from growing
-// with the number of taps.
+// The kernel is walked in chunks, as in tiled.cu; a sum every SUM_ROWS rows (for uint16, which has no
+// unit in the last place to spare, a sum a row, and of those one a chunk), and of those a total, keep
+// rounding errors from growing with the number of taps.
 // Launch: 256 threads, a tile of 128x32 output pixels, blocks in blockIdx.x row by row. Loaded by
 // engines/cuda.py, which fills `weights`: (kernel_height, kernel_width with zeros up to a multiple
 // of SPAN). One kernel alone.
@@ -20,6 +20,7 @@
 #define SPAN 8  // kernel columns a step
 #define CHUNK_ROWS 31  // as many as 48 KB of shared memory hold
 #define CHUNK_COLUMNS 32  // a multiple of SPAN
+#define SUM_ROWS 8        // kernel rows of a partial sum, of a chunk's columns
 
 #define TILE_WIDTH (LANES * RUN)
 #define HALO_WIDTH (TILE_WIDTH + CHUNK_COLUMNS)
@@ -118,6 +119,9 @@ extern "C" __global__ void __launch_bounds__(LANES * DOWN, CHANNELS == 1 ? 3 : 2
                         for (int j = 0; j < columns; j += SPAN) span(weight + j, line, tx + j, in, part);
 #pragma unroll
                         for (int r = 0; r < RUN; ++r) sum[r] = SAMPLE == 1 ? sum[r] + part[r] : part[r];
+                        if (SAMPLE == 1 || (i + 1) % SUM_ROWS) continue;
+#pragma unroll
+                        for (int r = 0; r < RUN; ++r) total[c][r] += sum[r], sum[r] = 0.0f;
                     }
                 } else {  // zero times infinity is no zero: the kernel's taps alone, one by one
                     const int columns = min(CHUNK_COLUMNS, task.kernel_width - j0);

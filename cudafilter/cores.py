@@ -16,6 +16,20 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+_images = 1
+
+
+def in_work(images: int) -> None:
+    """Tell that so many images are in work at a time, in threads of their own."""
+    global _images
+    _images = max(1, images)
+
+
+def share() -> int:
+    """Cores for one image: all, or its part of them while others are in work."""
+    return max(1, cores() // _images)
+
+
 def free_memory() -> int | None:
     """Bytes that can be had without swapping, by the system or the container; None if untold."""
     told = []

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from cudafilter import images, workload
 from cudafilter.borders import Border
-from cudafilter.cores import cores
+from cudafilter.cores import cores, in_work
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
@@ -74,6 +74,7 @@ def run(
     at_first = min(most, threads or cores())
     worker = _Worker(filter, border, settings, stdin, stdout, room, alone=at_first == 1)
     crew = _Crew(jobs, worker, on_record)
+    in_work(at_first)
     try:
         crew.hire(at_first)
         engine = open_engine()
@@ -87,6 +88,8 @@ def run(
     except BaseException:
         crew.dismiss()
         raise
+    finally:
+        in_work(1)
 
 
 class _Crew:

@@ -182,6 +182,16 @@ def test_large_kernels(variant: str, dtype: str, channels: int, alpha: bool, fol
                 assert_agrees(engine, pixels, filter, border, alpha)
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("variant", ["tiled", "wide", "blocked"])
+def test_equal_terms_keep_the_contract(variant: str, dtype: str, folder: Path) -> None:
+    # Rounding errs to the same side each time where all terms are equal: nothing averages out.
+    for seed in range(8):
+        pixels = random_pixels((1, 1, 1), dtype, seed)
+        for radius in (15, 20, 40):
+            assert_agrees(HostEngine(variant, folder), pixels, make("box", radius=radius))
+
+
 @pytest.mark.parametrize("variant", ["vanilla", "separable", "stream", "wide", "blocked"])
 def test_no_tap_of_zero_weight_is_made_up(variant: str, folder: Path) -> None:
     # An infinity reaches the pixels that tap it and no others: zero times infinity is none of them.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
-from cudafilter.cores import cores
+from cudafilter.cores import cores, share
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels
@@ -73,7 +73,9 @@ class CpuEngine:
             out[y:last] = _filter_block(block, columns, pixels[y:last], filter, alpha, work)
 
         try:
-            for _ in self._pool.map(run_band, range(0, height, step)):
+            bands = range(0, height, step)
+            # Where other images keep the cores busy, handing bands over only costs.
+            for _ in map(run_band, bands) if share() == 1 else self._pool.map(run_band, bands):
                 pass
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.cores import cores
+from cudafilter.cores import cores, share
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +24,7 @@ def each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
     Worth it where *work* does most without the interpreter's lock, as codecs and NumPy do.
     """
-    if len(items) == 1 or cores() == 1:
+    if len(items) == 1 or share() == 1:
         return [work(item) for item in items]
     return list(_threads().map(work, items))
 

@@ -23,7 +23,7 @@ demo: $(VENV)/installed cuda-if-driver ## install, filter the sample images, pro
 	@echo "Now your own: $(BIN)/cudafilter blur --sigma 3 photo.jpg soft.jpg"
 
 test: $(VENV)/installed-test cuda-if-driver ## install what the tests need and run them
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: $(VENV)/installed-dev ## check style and types
 	$(BIN)/ruff check .

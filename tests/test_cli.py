@@ -801,3 +801,20 @@ class TestInfo:
         listed = json.loads(cli("info", "--json").stdout)["devices"]
         assert listed[0]["compute_capability"] == "9.0"
         assert listed[0]["memory_bytes"] == 80 << 30
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*PROGRAM, "filters"],
+        [sys.executable, "-c", "import cudafilter.cli as c; print('late', end=''); c._leave(0)"],
+    ],
+)
+def test_output_that_is_lost_is_a_failure(command: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr

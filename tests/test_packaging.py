@@ -107,7 +107,7 @@ def test_importing_starts_nothing_heavy(module: str) -> None:
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     told = run(
         f"import json, cudafilter.cli; sys.argv = ['cudafilter', *{arguments}]\n"
-        "try: cudafilter.cli.main()\n"
+        "try: cudafilter.cli.app()\n"
         "except SystemExit as end: assert not end.code\n"
         "print(); print(json.dumps(list(sys.modules)))"
     )

@@ -17,7 +17,7 @@ import click
 
 from cudafilter import __version__
 from cudafilter.catalogue import CATALOGUE
-from cudafilter.cli.command import exit_code
+from cudafilter.cli.command import FAILED, exit_code
 
 _OTHERS = ("filters", "info", "bench", "compile")
 """The commands that are no filters, each the ``command`` of the module of its name."""
@@ -83,12 +83,23 @@ def main() -> None:
     try:
         app(prog_name="cudafilter")
     except SystemExit as end:
-        if end.code:
-            # Threads may still be reading or computing what nobody wants any more, and would run
-            # into an interpreter that is being taken down.
-            for stream in (sys.stdout, sys.stderr):
-                # Either may be closed, and the reader gone.
-                with suppress(AttributeError, OSError):
-                    stream.flush()
-            os._exit(int(end.code))
-        raise
+        _leave(int(end.code or 0))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once, with *code*, or 1 where the output's last bytes are lost.
+
+    Taking the interpreter and its libraries down takes 50 ms, and after a failure threads may still
+    be reading or computing what nobody wants any more, and would run into it.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            with suppress(AttributeError):  # closed by the shell
+                stream.flush()
+        except OSError as error:
+            if stream is sys.stdout and not code:
+                code = FAILED
+                if not isinstance(error, BrokenPipeError):
+                    with suppress(OSError):
+                        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+    os._exit(code)

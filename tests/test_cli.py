@@ -770,6 +770,18 @@ class TestInfo:
         for word in ("cuda ", "cpu ", "NumPy", "Pillow", "PyCUDA", "/somewhere/else"):
             assert word in result.stdout
 
+    @pytest.mark.parametrize("library", [None, "/lib/libnvjpeg.so.13"])
+    def test_tells_whether_the_gpu_codes_jpeg(
+        self, library: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from cudafilter.engines import cuda, nvjpeg
+
+        device = cuda.Device(0, "a GPU", (9, 0), 1 << 30, "13.0")
+        monkeypatch.setattr(cuda, "devices", lambda: [device])
+        monkeypatch.setattr(nvjpeg, "find", lambda major: library if major == 13 else "wrong")
+        assert (library or "the extra nvcodec") in cli("info").stdout
+        assert json.loads(cli("info", "--json").stdout)["nvjpeg"] == library
+
     def test_names_what_is_missing_and_what_mends_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from cudafilter import toolkit
         from cudafilter.engines import cuda

@@ -80,8 +80,16 @@ def gather() -> dict[str, Any]:
         "devices": devices,
         "toolkit": toolkit
         and {"nvcc": str(toolkit.nvcc), "root": str(toolkit.root), "origin": toolkit.origin},
+        "nvjpeg": _nvjpeg(devices),
         "cache": str(cache_dir()),
     }
+
+
+def _nvjpeg(devices: list[dict[str, Any]]) -> str | None:
+    """The library that keeps JPEG files on the GPU; None where there is none, or no GPU."""
+    from cudafilter.engines.nvjpeg import find
+
+    return find(int(devices[0]["driver"].split(".")[0])) if devices else None
 
 
 def _run(as_json: bool, debug: bool) -> None:
@@ -104,7 +112,11 @@ def _run(as_json: bool, debug: bool) -> None:
     toolkit = found["toolkit"]
     toolkit_text = f"{toolkit['nvcc']} ({toolkit['origin']})" if toolkit else "no nvcc found"
     versions = [(name, v or "not installed") for name, v in found["versions"].items()]
-    _section("Versions", [*versions, ("CUDA toolkit", toolkit_text)])
+    versions.append(("CUDA toolkit", toolkit_text))
+    if found["devices"]:
+        jpeg = found["nvjpeg"] or "not installed (the extra nvcodec): JPEG is coded on the CPU"
+        versions.append(("nvJPEG", jpeg))
+    _section("Versions", versions)
     _section("Compiled kernels are kept in", [(found["cache"], "")])
 
 

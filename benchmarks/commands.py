@@ -39,19 +39,22 @@ jpeg = [cv2.IMWRITE_JPEG_QUALITY, {QUALITY},
 cv2.imwrite(destination, image, jpeg if destination.endswith(".jpg") else [])
 """
 
-OPENCV_POOL = f"""
+OPENCV_WORK = f"""
 import os, sys, cv2
-from multiprocessing import Pool
-source, destination, processes = sys.argv[1:]
+source, destination, workers = sys.argv[1:]
 jpeg = [cv2.IMWRITE_JPEG_QUALITY, {QUALITY},
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
 def work(name):
     image = cv2.imread(os.path.join(source, name))
     image = cv2.GaussianBlur(image, (13, 13), 2, borderType=cv2.BORDER_REPLICATE)
     settings = jpeg if name.endswith(".jpg") else []
-    cv2.imwrite(os.path.join(destination, name), image, settings)
+    assert cv2.imwrite(os.path.join(destination, name), image, settings)
+"""
+
+OPENCV_POOL = f"""{OPENCV_WORK}
+from multiprocessing import Pool
 if __name__ == "__main__":
-    with Pool(int(processes), cv2.setNumThreads, (1,)) as pool:
+    with Pool(int(workers), cv2.setNumThreads, (1,)) as pool:
         for _ in pool.imap_unordered(work, sorted(os.listdir(source))):
             pass
 """

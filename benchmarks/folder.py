@@ -31,7 +31,7 @@ from statistics import median
 
 import cv2
 import numpy as np
-from commands import CONSOLE_SCRIPT, LARGE, OPENCV_POOL, QUALITY, photo, read, write
+from commands import CONSOLE_SCRIPT, LARGE, OPENCV_POOL, OPENCV_WORK, QUALITY, photo, read, write
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKOUT = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -44,19 +44,10 @@ SAME = 1.5
 
 CODECS = {"utilization.gpu": "GPU", "utilization.jpeg": "NVJPG", "utilization.decoder": "NVDEC"}
 
-OPENCV_THREADS = f"""
-import os, sys, cv2
+OPENCV_THREADS = f"""{OPENCV_WORK}
 from concurrent.futures import ThreadPoolExecutor
-source, destination, threads = sys.argv[1:]
 cv2.setNumThreads(1)
-jpeg = [cv2.IMWRITE_JPEG_QUALITY, {QUALITY},
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
-def work(name):
-    image = cv2.imread(os.path.join(source, name))
-    image = cv2.GaussianBlur(image, (13, 13), 2, borderType=cv2.BORDER_REPLICATE)
-    settings = jpeg if name.endswith(".jpg") else []
-    assert cv2.imwrite(os.path.join(destination, name), image, settings)
-with ThreadPoolExecutor(int(threads)) as pool:
+with ThreadPoolExecutor(int(workers)) as pool:
     list(pool.map(work, sorted(os.listdir(source))))
 """
 

@@ -103,6 +103,11 @@ extern "C" __global__ void __launch_bounds__(LANES * DOWN, CHANNELS == 1 ? 3 : 2
                 const float* weight = weights + i0 * pitch + j0;
 
                 float sum[RUN] = {};
+                auto row_is_done = [&](int i) {  // the same either way, and so are the bits
+                    if (SAMPLE == 1 || (i + 1) % SUM_ROWS) return;
+#pragma unroll
+                    for (int r = 0; r < RUN; ++r) total[c][r] += sum[r], sum[r] = 0.0f;
+                };
                 if (!__syncthreads_or(odd)) {
                     const int columns = min(CHUNK_COLUMNS, pitch - j0);
                     for (int i = 0; i < rows; ++i, weight += pitch) {
@@ -119,17 +124,17 @@ extern "C" __global__ void __launch_bounds__(LANES * DOWN, CHANNELS == 1 ? 3 : 2
                         for (int j = 0; j < columns; j += SPAN) span(weight + j, line, tx + j, in, part);
 #pragma unroll
                         for (int r = 0; r < RUN; ++r) sum[r] = SAMPLE == 1 ? sum[r] + part[r] : part[r];
-                        if (SAMPLE == 1 || (i + 1) % SUM_ROWS) continue;
-#pragma unroll
-                        for (int r = 0; r < RUN; ++r) total[c][r] += sum[r], sum[r] = 0.0f;
+                        row_is_done(i);
                     }
                 } else {  // zero times infinity is no zero: the kernel's taps alone, one by one
                     const int columns = min(CHUNK_COLUMNS, task.kernel_width - j0);
-                    for (int i = 0; i < rows; ++i, weight += pitch)
+                    for (int i = 0; i < rows; ++i, weight += pitch) {
                         for (int j = 0; j < columns; ++j)
 #pragma unroll
                             for (int r = 0; r < RUN; ++r)
                                 sum[r] = fmaf(weight[j], tile[ty + i][at(tx + r + j)], sum[r]);
+                        row_is_done(i);
+                    }
                 }
 #pragma unroll
                 for (int r = 0; r < RUN; ++r) total[c][r] += sum[r];

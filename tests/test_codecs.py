@@ -439,7 +439,8 @@ def test_the_head_is_what_pillow_says_of_the_coding() -> None:
             )
             with Pil.open(io.BytesIO(data)) as image:
                 tables = tuple(tuple(t) for t in image.quantization.values())  # type: ignore[attr-defined]
-            head = jpeg.read_head(data[:700])
+            segments, _ = jpeg_head.segments_of(data[:700])
+            head = jpeg_head.head_of(segments, jpeg_head.frame_of(segments))
             assert head.metadata.jpeg_coding == JpegCoding(tables, subsampling, False)
 
 

@@ -214,6 +214,16 @@ def test_bands_have_the_same_bits(variant: str, folder: Path) -> None:
         assert np.array_equal(whole, bands)
 
 
+def test_bands_have_the_same_bits_beside_an_infinity(folder: Path) -> None:
+    # blocked.cu takes another way through a tile with one, and bands have other tiles.
+    pixels = random_pixels((80, 150, 1), "float32")
+    pixels[40, 75] = np.inf
+    dense = make("kernel", weights=_RANDOM.random((21, 11)), normalize=True)
+    whole = HostEngine("blocked", folder).run(pixels, dense)
+    bands = HostEngine("blocked", folder, cut=9).run(pixels, dense)
+    assert np.array_equal(whole, bands)
+
+
 LONG_SUMS = [
     ("constant", "uint16", make("blur", sigma=20)),
     ("tiled", "uint16", make("blur", sigma=20)),

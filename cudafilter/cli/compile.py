@@ -6,7 +6,6 @@ import re
 
 import click
 
-from cudafilter.catalogue import VARIANTS
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
 from cudafilter.errors import EngineUnavailable
@@ -73,13 +72,7 @@ command = Command(
                 show_default="those of the GPUs here",
                 help="GPU architectures, such as sm_90.",
             ),
-            click.Option(
-                ["--variant"],
-                type=click.Choice(VARIANTS),
-                default="auto",
-                show_default=True,
-                help="Step of the CUDA kernel ladder; auto compiles what filters run with.",
-            ),
+            options.variant("Step of the CUDA kernel ladder; auto compiles what filters run with."),
             click.Option(
                 ["-j", "--jobs"],
                 type=click.IntRange(1, options.MAX_JOBS),

@@ -158,14 +158,19 @@ def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[cli
             help=about_engine,
         ),
         gpu,
-        click.Option(
-            ["--variant"],
-            type=click.Choice(VARIANTS),
-            default="auto",
-            show_default=True,
-            help=about_variant,
-        ),
+        variant(about_variant),
     ]
+
+
+def variant(about: str) -> click.Option:
+    """``--variant``."""
+    return click.Option(
+        ["--variant"],
+        type=click.Choice(VARIANTS),
+        default="auto",
+        show_default=True,
+        help=about,
+    )
 
 
 def as_json() -> click.Option:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head, strips
-from cudafilter.formats.jpeg_head import DRI, SOF0, SOF1, SOF2, SOI, Frame, Head
+from cudafilter.formats.jpeg_head import DRI, SOF0, SOF1, SOF2, SOI, Frame
 from cudafilter.formats.limits import require_size
 from cudafilter.formats.metadata import Decoded, Metadata
 from cudafilter.formats.table import JPEG_SIGNATURE, Ways
@@ -44,12 +44,6 @@ def read(data: bytes, alone: bool) -> Decoded:
         pixels = _read_pillow(bare)
     metadata, notes = jpeg_head.head_of(segments, frame)
     return Decoded(pixels, False, metadata, notes)
-
-
-def read_head(data: bytes) -> Head:
-    """What read() gives beside the pixels, without decoding them."""
-    segments, _ = jpeg_head.segments_of(data)
-    return jpeg_head.head_of(segments, jpeg_head.frame_of(segments))
 
 
 def _decoded(bare: bytes, frame: Frame | None) -> Pixels | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import table
+from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.pixels import Pixels, require_pixels
 
@@ -106,7 +107,7 @@ def read_file(path: Path, name: str | None = None) -> bytes:
         raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
 
 
-def load(source: Path | bytes, name: str | None = None, *, alone: bool = False) -> Image:
+def load(source: Path | Buffer, name: str | None = None, *, alone: bool = False) -> Image:
     """Read an image file, or the bytes of one, whatever its name says it is.
 
     *alone* says that no other thread has Python code to run meanwhile, so that a faster decoder may
@@ -182,7 +183,7 @@ def encode(
     quality: int | None = None,
     compress_level: int | None = None,
     name: str = "output",
-) -> bytes:
+) -> Buffer:
     """*image* as the bytes of a file of *format*.
 
     *quality* 1..100 is for JPEG and WebP. Left out, a JPEG that comes from a JPEG keeps its
@@ -240,7 +241,7 @@ def _require_held(image: Image, format: str) -> None:
         )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: Buffer) -> None:
     """Write *data* to *path* whole or not at all: a temporary file beside it, then a rename.
 
     A link is followed, an existing file keeps its permissions, a new one gets the umask's. Raises
@@ -263,7 +264,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise ImageError(f"{path}: cannot be written: {reason}") from error
 
 
-def _replace(target: Path, data: bytes, mode: int | None) -> None:
+def _replace(target: Path, data: Buffer, mode: int | None) -> None:
     temporary = target.with_name(f".cudafilter-{os.urandom(8).hex()}.tmp")
     try:
         # The kernel applies the umask to 0666, which mkstemp's 0600 would not let it.

@@ -24,6 +24,7 @@ from cudafilter.cores import cores, in_work
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
+from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
@@ -209,7 +210,7 @@ class _Worker:
                 self._write(job.destination, encoded, held)
         record.bytes_out = len(encoded)
 
-    def _by_engine_codec(self, data: bytes, format: str, record: Record) -> bytes | None:
+    def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
         if not self.settings.engine_codec or self.settings.check or format != "jpeg":
             return None
@@ -234,7 +235,7 @@ class _Worker:
         record.notes += images.unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
-    def _by_host_codecs(self, data: bytes, format: str, record: Record) -> bytes:
+    def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
         """The image of the file *data*, filtered, as the bytes of a file of *format*."""
         with self._stage("decode", record):
             image = images.load(data, record.source, alone=self.alone)
@@ -290,7 +291,7 @@ class _Worker:
             return (self.stdin or sys.stdin.buffer).read()
         return images.read_file(source)
 
-    def _write(self, destination: Path | None, data: bytes, held: ExitStack) -> None:
+    def _write(self, destination: Path | None, data: Buffer, held: ExitStack) -> None:
         if destination is None:
             _write_all(self.stdout or sys.stdout.buffer, data)
             return
@@ -299,7 +300,7 @@ class _Worker:
         images.write_atomically(destination, data)
 
 
-def _write_all(stream: BinaryIO, data: bytes) -> None:
+def _write_all(stream: BinaryIO, data: Buffer) -> None:
     """Write *data* to the end: under PYTHONUNBUFFERED a pipe takes only a part at a time.
 
     Raises ImageError, or BrokenPipeError where the reader has gone.

@@ -34,9 +34,9 @@ from cudafilter.formats import (
     table,
 )
 from cudafilter.formats.metadata import JpegCoding, Metadata
-from cudafilter.images import FORMATS, READ_ONLY, Image, encode, load
+from cudafilter.images import FORMATS, READ_ONLY, Image, load
 from cudafilter.pixels import Pixels
-from test_images import ICC, chunk, from_opencv, pil_bytes, random_pixels
+from test_images import ICC, chunk, encode, from_opencv, pil_bytes, random_pixels
 
 Patch = pytest.MonkeyPatch
 
@@ -151,7 +151,7 @@ def test_parts_are_one_zlib_stream(level: int, cuts: list[int]) -> None:
         deflate.part(view[a:b], view[max(0, a - deflate.WINDOW) : a], level, b == len(data))
         for a, b in itertools.pairwise(edges)
     ]
-    stream = deflate.joined(parts)
+    stream = b"".join(deflate.pieces(parts))
     inflater = zlib.decompressobj()
     assert inflater.decompress(stream) == data
     assert inflater.eof  # and so the checksum holds
@@ -165,7 +165,7 @@ def test_checksums_are_joined_at_any_size(size: int, value: int) -> None:
     data = bytes([value]) * size
     empty = memoryview(b"")
     parts = [deflate.part(memoryview(data), empty, 1, False), deflate.part(empty, empty, 1, True)]
-    assert zlib.decompress(deflate.joined(parts)) == data
+    assert zlib.decompress(b"".join(deflate.pieces(parts))) == data
     assert zlib.decompress(deflate.stream(memoryview(data), 1)) == data
 
 
@@ -453,7 +453,7 @@ def test_a_profile_in_parts_is_put_together(missing: bool) -> None:
     assert len(parts) > 2
     others = [segment for segment in segments if segment[0] != 0xE2]
     mixed = parts[1:] if missing else parts[::-1]
-    image = load(b"\xff\xd8" + jpeg_head.joined([*mixed, *others]) + rest)
+    image = load(b"\xff\xd8" + jpeg_head.written([*mixed, *others]) + rest)
     assert image.metadata.icc == (None if missing else profile)
 
 
@@ -478,7 +478,7 @@ def test_jpeg_is_encoded_to_pillows_bytes(
         Pil.fromarray(pixels), "JPEG", quality=quality, subsampling=subsampling,
         progressive=progressive,
     )  # fmt: skip
-    assert jpeg_head.with_head(theirs, Metadata()) == written
+    assert jpeg_head.with_head([theirs], Metadata()) == written
 
 
 @pytest.mark.parametrize("quality", [1, 50, 95, 100])
@@ -486,7 +486,7 @@ def test_gray_jpeg_is_encoded_to_pillows_bytes(quality: int, no_pillow: None) ->
     pixels = np.ascontiguousarray(photo()[..., :1])
     written = encode(Image(pixels), "jpeg", quality=quality)
     theirs = pil_bytes(Pil.fromarray(pixels[..., 0]), "JPEG", quality=quality)
-    assert jpeg_head.with_head(theirs, Metadata()) == written
+    assert jpeg_head.with_head([theirs], Metadata()) == written
 
 
 def test_every_standard_quality_is_recognised() -> None:

@@ -304,7 +304,7 @@ def by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) ->
     image = images.load(data)
     image = images.to_gray(image) if gray else image
     result = engine.run(image.pixels, BLUR)
-    return images.encode(image.with_pixels(result), "jpeg", quality=quality)
+    return bytes(images.encode(image.with_pixels(result), "jpeg", quality=quality))
 
 
 def notes_of(data: bytes) -> list[tuple[int, bytes]]:

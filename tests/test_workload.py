@@ -47,7 +47,7 @@ def photo(tmp_path: Path) -> Path:
     ],
 )
 def test_a_header_tells_the_size(format: str, shape: tuple[int, int, int], dtype: str) -> None:
-    data = encode(Picture(np.zeros(shape, dtype), alpha=shape[2] in (2, 4)), format)
+    data = bytes(encode(Picture(np.zeros(shape, dtype), alpha=shape[2] in (2, 4)), format))
     expected = (shape[1], shape[0], shape[2], np.dtype(dtype).itemsize)
     assert extent(data) == expected
     assert extent(data[: len(data) // 2]) in (expected, None), "a cut file raises nothing"

@@ -7,8 +7,9 @@ quantisation tables and subsampling the result gets. So both codecs keep the sam
 
 from __future__ import annotations
 
+import functools
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -21,8 +22,9 @@ from cudafilter.engines.nvjpeg import Codec, NvJpeg, NvJpegError
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
 from cudafilter.formats import jpeg_head
+from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
-from cudafilter.formats.metadata import Metadata, split
+from cudafilter.formats.metadata import JpegCoding, Metadata, split
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda import CudaEngine
@@ -43,7 +45,7 @@ class NotTaken(CudafilterError):
 class JpegResult:
     """A filtered JPEG file and what the report says of it."""
 
-    data: bytes
+    data: Buffer
     width: int
     height: int
     channels: int
@@ -78,27 +80,22 @@ class Head(NamedTuple):
     """A JPEG up to its first scan."""
 
     segments: list[Segment]
-    scan: bytes
-    """How the scan begins."""
-    length: int
-    """Bytes before the scan."""
+    scan: memoryview
+    """The scan and what follows it."""
 
 
 _JFIF, _ADOBE, _SOS = 0xE0, 0xEE, 0xDA
 _EOI = b"\xff\xd9"
 _SUBSAMPLINGS = {(1, 1), (2, 1), (2, 2)}
 """Luma samples for one of chroma, across and down: what the CPU codec writes too."""
-_USUAL_HEAD = 1 << 17
-"""Bytes that hold nearly every head: so scans of megabytes are not copied for it."""
 
 
-def head_of(data: bytes | memoryview) -> Head:
+def head_of(data: Buffer) -> Head:
     """Read the segments of *data*. Raises NotTaken where no scan follows them."""
-    for part in (bytes(data[:_USUAL_HEAD]), bytes(data)):
-        segments, scan = jpeg_head.segments_of(part)
-        if scan[:1] == b"\xff" and scan[1:2] == bytes([_SOS]) and len(scan) > 4:
-            return Head(segments, scan, len(part) - len(scan))
-    raise NotTaken("it is damaged")
+    segments, scan = jpeg_head.segments_of(data)
+    if len(scan) <= 4 or scan[:2] != bytes([0xFF, _SOS]):
+        raise NotTaken("it is damaged")
+    return Head(segments, scan)
 
 
 def require_taken(data: bytes, head: Head) -> Frame:
@@ -129,7 +126,7 @@ def require_taken(data: bytes, head: Head) -> Frame:
         reason = "its chroma subsampling is unusual"
     elif head.scan[4] != count:
         reason = "it has several scans"
-    elif not data.endswith(_EOI) and data.find(_EOI, head.length) < 0:
+    elif not data.endswith(_EOI) and data.find(_EOI, len(data) - len(head.scan)) < 0:
         reason = "it is cut off"
     else:
         return frame
@@ -160,7 +157,17 @@ def stand_in(head: Head, frame: Frame) -> Image:
     return Image(pixels, False, metadata, notes)
 
 
-def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> bytes:
+@functools.lru_cache
+def template_of(coding: JpegCoding | None, channels: int, quality: int | None) -> bytes:
+    """A small JPEG, coded as the CPU codec codes a picture whose source was coded like *coding*."""
+    from cudafilter import images
+
+    pixels = np.zeros((16, 16, channels), np.uint8)
+    image = images.Image(pixels, False, Metadata(jpeg_coding=coding))
+    return bytes(images.encode(image, "jpeg", quality=quality))
+
+
+def finished(encoded: memoryview, template: Buffer, metadata: Metadata) -> Buffer:
     """*encoded* with the segments of *metadata* in place of its own.
 
     Raises NotTaken unless it was coded as *template* is: the same tables and subsampling.
@@ -168,8 +175,7 @@ def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> bytes:
     wanted, got = head_of(template), head_of(encoded)
     if _coding(wanted.segments) != _coding(got.segments):
         raise NotTaken("the GPU's encoder does not keep its quality")
-    head = jpeg_head.with_head(jpeg_head.bare(got.segments, b""), metadata)
-    return b"".join((head, encoded[got.length :]))
+    return jpeg_head.with_head([jpeg_head.bare(got.segments), got.scan], metadata)
 
 
 def _coding(segments: list[Segment]) -> tuple[object, ...]:
@@ -210,8 +216,7 @@ class GpuJpeg:
         if gray:
             small = images.to_gray(small)
         channels = small.pixels.shape[2]
-        coded_alike = Metadata(jpeg_coding=small.metadata.jpeg_coding)
-        template = images.encode(replace(small, metadata=coded_alike), "jpeg", quality=quality)
+        template = template_of(small.metadata.jpeg_coding, channels, quality)
         ready = launch.prepare(filter, channels, np.uint8, border, False, self._engine.variant)
         with self._engine.current():
             kernel = self._engine.kernel(ready)

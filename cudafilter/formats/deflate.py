@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from isal import isal_zlib
 
+from cudafilter.formats.buffers import Buffer
+
 STORED, FAST = 0, 1
 DEFAULT_LEVEL = FAST
 WINDOW = 1 << 15
@@ -53,22 +55,24 @@ def _zlib(data: memoryview, window: memoryview, level: int, last: bool, strategy
     return deflater.compress(data) + deflater.flush(end)
 
 
-def joined(parts: Iterable[Part]) -> bytes:
-    """One zlib stream of *parts*, the last of which was compressed as such."""
-    low, high, bodies = 1, 0, [b"\x78\x01"]
+def pieces(parts: Iterable[Part]) -> list[bytes]:
+    """One zlib stream of *parts*, the last of which was compressed as such; a piece for each."""
+    low, high, bodies = 1, 0, []
     for body, adler, size in parts:
         # Adler-32 is the sum of the bytes plus 1, and the sum of all these sums.
         high = (high + (adler >> 16) + size * (low - 1)) % _ADLER
         low = (low + (adler & 0xFFFF) - 1) % _ADLER
         bodies.append(body)
-    return b"".join([*bodies, (high << 16 | low).to_bytes(4, "big")])
+    bodies[0] = b"\x78\x01" + bodies[0]
+    bodies[-1] += (high << 16 | low).to_bytes(4, "big")
+    return bodies
 
 
 def stream(data: memoryview, level: int) -> bytes:
     """All of *data* as a zlib stream in one part."""
-    return joined([part(data, memoryview(b""), level, True)])
+    return b"".join(pieces([part(data, memoryview(b""), level, True)]))
 
 
-def crc32(data: bytes | memoryview, value: int = 0) -> int:
+def crc32(data: Buffer, value: int = 0) -> int:
     """zlib's CRC, several times faster."""
     return isal_zlib.crc32(data, value)

@@ -15,6 +15,7 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head, strips
+from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.jpeg_head import DRI, SOF0, SOF1, SOF2, SOI, Frame
 from cudafilter.formats.limits import require_size
 from cudafilter.formats.metadata import Decoded, Metadata
@@ -38,7 +39,7 @@ def read(data: bytes, alone: bool) -> Decoded:
     """Decode a JPEG: gray, RGB or CMYK of 8 bits."""
     segments, rest = jpeg_head.segments_of(data)
     frame = jpeg_head.frame_of(segments)
-    bare = jpeg_head.bare(segments, rest)
+    bare = joined([jpeg_head.bare(segments), rest])
     pixels = _decoded(bare, frame)
     if pixels is None:
         pixels = _read_pillow(bare)
@@ -46,7 +47,7 @@ def read(data: bytes, alone: bool) -> Decoded:
     return Decoded(pixels, False, metadata, notes)
 
 
-def _decoded(bare: bytes, frame: Frame | None) -> Pixels | None:
+def _decoded(bare: Buffer, frame: Frame | None) -> Pixels | None:
     """What simplejpeg reads: gray or colour, Huffman-coded. None for all else.
 
     It refuses whatever libjpeg warns of; Pillow then tells what is broken from what is merely odd.
@@ -66,13 +67,13 @@ def _decoded(bare: bytes, frame: Frame | None) -> Pixels | None:
     return np.asarray(pixels)
 
 
-def _read_pillow(bare: bytes) -> Pixels:
+def _read_pillow(bare: Buffer) -> Pixels:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
     return pixels_of(open_pillow(bare, "JPEG"))[0]
 
 
-def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
     """Encode uint8 gray, RGB or CMYK *pixels*.
 
     Subsampling and progressive coding are those of the source where it was a JPEG, and else 4:4:4
@@ -91,10 +92,12 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     quality = standard_quality(tables, channels) if tables else ways.quality or DEFAULT_QUALITY
     if quality is None or channels == 4:
         options = {"qtables": [list(table) for table in tables]} if tables else {"quality": quality}
-        data = _write_pillow(pixels, metadata.cmyk, subsampling, progressive, options)
+        pieces: list[Buffer] = [
+            _write_pillow(pixels, metadata.cmyk, subsampling, progressive, options)
+        ]
     else:
-        data = _encoded(pixels, quality, subsampling, progressive)
-    return jpeg_head.with_head(data, metadata)
+        pieces = _encoded(pixels, quality, subsampling, progressive)
+    return jpeg_head.with_head(pieces, metadata)
 
 
 @functools.lru_cache
@@ -118,8 +121,11 @@ def _standard(quality: int) -> tuple[tuple[int, ...], ...]:
     return jpeg_head.tables_of(jpeg_head.segments_of(sample)[0])
 
 
-def _encoded(pixels: Pixels, quality: int, subsampling: int, progressive: bool) -> bytes:
-    """*pixels* encoded by OpenCV, a large picture in strips of whole rows of blocks."""
+def _encoded(pixels: Pixels, quality: int, subsampling: int, progressive: bool) -> list[Buffer]:
+    """*pixels* encoded by OpenCV, a large picture in strips of whole rows of blocks.
+
+    In pieces, the first of which holds all segments.
+    """
     from cudafilter.formats import opencv
 
     height, width, _ = pixels.shape
@@ -127,16 +133,16 @@ def _encoded(pixels: Pixels, quality: int, subsampling: int, progressive: bool) 
     blocks = -(-width // across)
     rows = max(1, STRIP_PIXELS // (blocks * across * down))
     if progressive or height <= rows * down:
-        return opencv.encode_jpeg(pixels, quality, subsampling, progressive)
+        return [opencv.encode_jpeg(pixels, quality, subsampling, progressive)]
 
-    def strip(top: int) -> bytes:
+    def strip(top: int) -> Buffer:
         part = pixels[top : top + rows * down]
         return opencv.encode_jpeg(part, quality, subsampling, False)
 
     return _one_file(strips.each(strip, range(0, height, rows * down)), height, blocks * rows)
 
 
-def _one_file(parts: list[bytes], height: int, interval: int) -> bytes:
+def _one_file(parts: list[Buffer], height: int, interval: int) -> list[Buffer]:
     """JPEGs of *interval* blocks each as one of *height*, with restart markers where they meet.
 
     Coding starts afresh at such a marker, and all have the same tables: nothing of a block changes.
@@ -148,12 +154,13 @@ def _one_file(parts: list[bytes], height: int, interval: int) -> bytes:
     ]
     scans = [jpeg_head.segments_of(part)[1] for part in parts]
     length = 2 + int.from_bytes(scans[0][2:4], "big")
-    joined = [SOI, jpeg_head.joined([*head, (DRI, struct.pack(">H", interval))]), scans[0][:length]]
+    segments = [*head, (DRI, struct.pack(">H", interval))]
+    pieces: list[Buffer] = [SOI + jpeg_head.written(segments), scans[0][:length]]
     for number, scan in enumerate(scans):
         last = number == len(scans) - 1
         end = b"\xff\xd9" if last else bytes((0xFF, 0xD0 + number % 8))
-        joined += [scan[length:-2], end]
-    return b"".join(joined)
+        pieces += [scan[length:-2], end]
+    return pieces
 
 
 def _write_pillow(

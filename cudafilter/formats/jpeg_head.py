@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 from cudafilter.formats import ifd
+from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.metadata import EXIF_MARK, XMP_MARK, JpegCoding, Metadata, Resolution
 
 Segment = tuple[int, bytes]
@@ -66,8 +68,9 @@ class Head(NamedTuple):
     notes: tuple[str, ...]
 
 
-def segments_of(data: bytes) -> tuple[list[Segment], bytes]:
+def segments_of(data: Buffer) -> tuple[list[Segment], memoryview]:
     """All segments before the first scan, and what follows them; decoders judge that."""
+    data = memoryview(data)
     found = []
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -78,20 +81,20 @@ def segments_of(data: bytes) -> tuple[list[Segment], bytes]:
         if marker == SOS:
             break
         length = int.from_bytes(data[at + 2 : at + 4], "big")
-        found.append((marker, data[at + 4 : at + 2 + length]))
+        found.append((marker, bytes(data[at + 4 : at + 2 + length])))
         at += 2 + length
     return found, data[at:]
 
 
-def joined(segments: list[Segment]) -> bytes:
+def written(segments: list[Segment]) -> bytes:
     """*segments* as bytes of a file."""
     return b"".join(
         struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body for marker, body in segments
     )
 
 
-def bare(segments: list[Segment], rest: bytes) -> bytes:
-    """A file of nothing but what makes the picture.
+def bare(segments: list[Segment]) -> bytes:
+    """The head of a file of nothing but what makes the picture.
 
     Damaged metadata is kept as it is and does not keep a decoder from the pixels.
     """
@@ -101,7 +104,7 @@ def bare(segments: list[Segment], rest: bytes) -> bytes:
         if segment[0] in (_APP0, _APP14)
         or not (_APP0 <= segment[0] <= _APP15 or segment[0] == _COM)
     ]
-    return SOI + joined(kept) + rest
+    return SOI + written(kept)
 
 
 def frame_of(segments: list[Segment]) -> Frame | None:
@@ -199,15 +202,18 @@ def _profile(segments: list[Segment]) -> bytes | None:
     return b"".join(part[2:] for part in parts) or None
 
 
-def with_head(encoded: bytes, metadata: Metadata) -> bytes:
-    """*encoded* with JFIF and the segments of *metadata* in place of its own JFIF segment."""
-    rest = encoded[len(SOI) :]
-    if rest[:2] == bytes((0xFF, _APP0)):
-        rest = rest[2 + int.from_bytes(rest[2:4], "big") :]
-    return SOI + joined(_written(metadata)) + rest
+def with_head(encoded: Sequence[Buffer], metadata: Metadata) -> Buffer:
+    """*encoded* with JFIF and the segments of *metadata* in place of its own JFIF segment.
+
+    The first of its pieces holds that whole.
+    """
+    first = memoryview(encoded[0])[len(SOI) :]
+    if first[:2] == bytes((0xFF, _APP0)):
+        first = first[2 + int.from_bytes(first[2:4], "big") :]
+    return joined([SOI + written(_segments(metadata)), first, *encoded[1:]])
 
 
-def _written(metadata: Metadata) -> list[Segment]:
+def _segments(metadata: Metadata) -> list[Segment]:
     unit, x, y = 0, 1, 1
     if metadata.resolution:
         named = metadata.resolution.unit

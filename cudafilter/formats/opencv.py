@@ -8,6 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from cudafilter.formats.buffers import Buffer
 from cudafilter.pixels import Pixels
 
 MAX_SIDE = 1 << 20
@@ -26,7 +27,7 @@ def fits(width: int, height: int) -> bool:
     return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
 
 
-def decode(data: bytes) -> Pixels | None:
+def decode(data: Buffer) -> Pixels | None:
     """The pixels of a file as they are stored, of all their bits; None where OpenCV cannot.
 
     (H, W, 1), (H, W, 3) in the order RGB or (H, W, 4) in the order RGBA.
@@ -40,7 +41,7 @@ def decode(data: bytes) -> Pixels | None:
     return np.asarray(cv2.cvtColor(decoded, swap, dst=decoded))
 
 
-def encode_jpeg(pixels: Pixels, quality: int, subsampling: int, progressive: bool) -> bytes:
+def encode_jpeg(pixels: Pixels, quality: int, subsampling: int, progressive: bool) -> Buffer:
     """uint8 gray or RGB *pixels* as a JPEG with the standard quantisation tables of *quality*.
 
     The same bytes as Pillow's, whose code for *subsampling* this is.
@@ -50,4 +51,4 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: int, progressive: boo
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
         ways += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[subsampling]]
     _, encoded = cv2.imencode(".jpg", pixels, ways)
-    return encoded.tobytes()
+    return encoded.data

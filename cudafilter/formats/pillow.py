@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import limits
+from cudafilter.formats.buffers import Buffer
 from cudafilter.pixels import Pixels
 
 if PillowImage.MAX_IMAGE_PIXELS is not None:
@@ -33,7 +34,7 @@ _REFUSED = {
 }
 
 
-def open_pillow(data: bytes, format: str) -> PillowImage.Image:
+def open_pillow(data: Buffer, format: str) -> PillowImage.Image:
     """Open *data* as Pillow's *format* and refuse one that is too large or moves."""
     _plug_in(format)
     try:

@@ -16,6 +16,7 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate, strips
+from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.limits import refuse_frames, require_size
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
 from cudafilter.formats.png_filters import filtered
@@ -26,6 +27,7 @@ SIGNATURE = PNG_SIGNATURE
 STRIP = 1 << 20
 """Bytes of filtered rows that are compressed as one."""
 
+_PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _COLOUR = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"}
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 """PNG's colour types, but for the palette."""
@@ -35,16 +37,17 @@ _XMP = b"XML:com.adobe.xmp"
 _MAX_INFLATED = 1 << 26
 """Bytes past which a compressed profile or XMP packet is taken for a bomb."""
 
-Chunk = tuple[bytes, bytes]
+Chunk = tuple[bytes, Buffer]
 
 
 def _chunks(data: bytes) -> list[Chunk]:
     """All chunks (type, data) to IEND; raises ImageError for a cut or damaged one."""
+    view = memoryview(data)
     found: list[Chunk] = []
     at = len(SIGNATURE)
     while at + 12 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
-        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        kind, body = data[at + 4 : at + 8], view[at + 8 : at + 8 + length]
         crc = data[at + 8 + length : at + 12 + length]
         if len(crc) < 4:
             break
@@ -57,12 +60,12 @@ def _chunks(data: bytes) -> list[Chunk]:
     raise ImageError("it is cut short")
 
 
-def _join(chunks: list[Chunk]) -> bytes:
-    parts = [SIGNATURE]
+def _file(chunks: list[Chunk]) -> Buffer:
+    pieces: list[Buffer] = [SIGNATURE]
     for kind, body in chunks:
         crc = deflate.crc32(body, deflate.crc32(kind))
-        parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", crc)]
-    return b"".join(parts)
+        pieces += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", crc)]
+    return joined(pieces)
 
 
 def read(data: bytes, alone: bool) -> Decoded:
@@ -79,9 +82,9 @@ def read(data: bytes, alone: bool) -> Decoded:
     if b"acTL" in first and (frames := int.from_bytes(first[b"acTL"][:4], "big")) > 1:
         refuse_frames(frames)
     # Only what makes the picture: decoders then cannot turn, tint or expand it.
-    needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == 3 else set())
+    needed = _PICTURE | ({b"tRNS"} if colour == 3 else set())
     kept = [chunk for chunk in chunks if chunk[0] in needed]
-    bare = _join(kept) if len(kept) < len(chunks) else data
+    bare = _file(kept) if len(kept) < len(chunks) else data
     notes: list[str] = []
     alpha = colour in (4, 6)
     if alone and bits == 8 and colour in _SPNG and find_spec("pyspng"):
@@ -110,7 +113,7 @@ def read(data: bytes, alone: bool) -> Decoded:
     return Decoded(pixels, alpha, metadata, (*notes, *lost))
 
 
-def _read_spng(bare: bytes, colour: int) -> Pixels | None:
+def _read_spng(bare: Buffer, colour: int) -> Pixels | None:
     """What libspng reads, which takes half of OpenCV's time. None for what it finds wrong.
 
     It holds the interpreter's lock meanwhile: with several images at a time that costs more. It
@@ -120,13 +123,13 @@ def _read_spng(bare: bytes, colour: int) -> Pixels | None:
     import pyspng
 
     try:
-        pixels = pyspng.load(bare, _SPNG[colour])
+        pixels = pyspng.load(bytes(bare), _SPNG[colour])
     except RuntimeError:
         return None
     return np.asarray(pixels).reshape(*pixels.shape[:2], _CHANNELS[colour])
 
 
-def _read_opencv(bare: bytes, size: tuple[int, int], bits: int, colour: int) -> Pixels | None:
+def _read_opencv(bare: Buffer, size: tuple[int, int], bits: int, colour: int) -> Pixels | None:
     """What OpenCV reads: 8 or 16 bits without a palette. None for what it finds wrong."""
     from cudafilter.formats import opencv
 
@@ -139,7 +142,7 @@ def _read_opencv(bare: bytes, size: tuple[int, int], bits: int, colour: int) -> 
     return np.ascontiguousarray(pixels)
 
 
-def _read_pillow(bare: bytes) -> tuple[Pixels, bool, list[str]]:
+def _read_pillow(bare: Buffer) -> tuple[Pixels, bool, list[str]]:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
     return pixels_of(open_pillow(bare, "PNG"))
@@ -147,9 +150,9 @@ def _read_pillow(bare: bytes) -> tuple[Pixels, bool, list[str]]:
 
 def _metadata(chunks: list[Chunk]) -> tuple[Metadata, list[str]]:
     icc = exif = xmp = resolution = None
-    kept: list[Chunk] = []
+    kept: list[tuple[bytes, bytes]] = []
     notes = []
-    for kind, body in chunks:
+    for kind, body in ((kind, bytes(body)) for kind, body in chunks if kind not in _PICTURE):
         if kind == b"iCCP":
             try:
                 icc = _inflate(body[body.index(b"\0") + 2 :])
@@ -188,22 +191,24 @@ def _international(body: bytes) -> bytes:
     return _inflate(text) if compressed else text
 
 
-def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
     """Encode uint8 or uint16 *pixels*; 2 or 4 channels are read with alpha."""
     height, width, channels = pixels.shape
     level = deflate.DEFAULT_LEVEL if ways.compress_level is None else ways.compress_level
-    body = _compressed(pixels, level)
     colour = (0, 4, 2, 6)[channels - 1]
     depth = pixels.dtype.itemsize * 8
     ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     # A chunk may hold 2**31 - 1 bytes.
     step = 1 << 30
-    data = [(b"IDAT", body[at : at + step]) for at in range(0, len(body), step)]
-    return _join([(b"IHDR", ihdr), *_ancillary(metadata), *data, (b"IEND", b"")])
+    pieces = _compressed(pixels, level)
+    data = [
+        (b"IDAT", piece[at : at + step]) for piece in pieces for at in range(0, len(piece), step)
+    ]
+    return _file([(b"IHDR", ihdr), *_ancillary(metadata), *data, (b"IEND", b"")])
 
 
-def _compressed(pixels: Pixels, level: int) -> bytes:
-    """The filtered rows of *pixels* as one zlib stream, made strip by strip."""
+def _compressed(pixels: Pixels, level: int) -> list[bytes]:
+    """The filtered rows of *pixels* as one zlib stream, made strip by strip, a piece each."""
     height = len(pixels)
     row = 1 + pixels[0].nbytes
     step = max(1, STRIP // row)
@@ -216,12 +221,12 @@ def _compressed(pixels: Pixels, level: int) -> bytes:
         window = rows[max(0, at - deflate.WINDOW) : at]
         return deflate.part(rows[at:], window, level, last=stop == height)
 
-    return deflate.joined(strips.each(strip, range(0, height, step)))
+    return deflate.pieces(strips.each(strip, range(0, height, step)))
 
 
 def _ancillary(metadata: Metadata) -> list[Chunk]:
     """All metadata chunks, which may all stand between IHDR and the pixels."""
-    chunks = []
+    chunks: list[Chunk] = []
     if metadata.icc:
         chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.resolution:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
+from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.metadata import Decoded, Metadata
 from cudafilter.pixels import Pixels
 
@@ -30,7 +31,7 @@ class Ways(NamedTuple):
 
 
 Reader = Callable[[bytes, bool], Decoded]
-Writer = Callable[[Pixels, Metadata, Ways], bytes]
+Writer = Callable[[Pixels, Metadata, Ways], Buffer]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Format:
         """Decode the bytes of a file; *alone* is that of images.load."""
         return cast(Reader, _named(self.reader))(data, alone)
 
-    def write(self, pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
+    def write(self, pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
         """Encode *pixels* with what of *metadata* the format holds; see metadata.split."""
         assert self.writer is not None
         return cast(Writer, _named(self.writer))(pixels, metadata, ways)

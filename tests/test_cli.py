@@ -228,7 +228,7 @@ class TestOneImage:
         picture("in.png")
         told = cli("box", "-v", "in.png", "out.png").stderr.splitlines()
         number = r"\d+\.\d{3}"
-        assert re.fullmatch(rf"  start {number}, engine {number} s", told[1])
+        assert re.fullmatch(rf"  import {number}, opening {number} s", told[1])
         stages = ("read", "decode", "run", "encode", "write")
         times = ", ".join(f"{stage} {number}" for stage in stages)
         assert re.fullmatch(rf"  {times} s; [\d,]+ -> [\d,]+ bytes", told[3])

@@ -30,6 +30,7 @@ from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken, head_of, 
 from cudafilter.engines.nvjpeg import NvJpegError
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.filter import make
+from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of, tables_of
 from cudafilter.pixels import Pixels
 from fake_cuda import FakeCuda
@@ -124,7 +125,7 @@ def test_usual_files_are_taken(data: bytes) -> None:
     require_taken(data, head_of(data))
 
 
-def frame(data: bytes) -> Frame:
+def frame(data: Buffer) -> Frame:
     """The frame header of a whole file."""
     found = frame_of(segments_of(data)[0])
     assert found is not None
@@ -307,12 +308,12 @@ def by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) ->
     return bytes(images.encode(image.with_pixels(result), "jpeg", quality=quality))
 
 
-def notes_of(data: bytes) -> list[tuple[int, bytes]]:
+def notes_of(data: Buffer) -> list[tuple[int, bytes]]:
     """The application segments and comments of a JPEG."""
     return [s for s in segments_of(data)[0] if 0xE0 <= s[0] <= 0xEF or s[0] == 0xFE]
 
 
-def coded(data: bytes) -> tuple[Any, ...]:
+def coded(data: Buffer) -> tuple[Any, ...]:
     """How a JPEG is coded."""
     return frame(data), tables_of(segments_of(data)[0])
 

@@ -319,21 +319,35 @@ class TestSideBySide:
         records = run(folder_jobs(), engine, threads=3)
         assert [record.error for record in records.values()] == [None] * 6
 
-    def test_an_engine_that_waits_gets_threads_beside_the_cores(
-        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize(
+        ("cores", "waiting", "together"),
+        [(1, 0, 1), (2, 0, 2), (8, 0, 8), (1, 3, 3), (2, 4, 4), (8, 3, 6), (16, 4, 12)],
+    )
+    def test_images_in_work_are_as_many_as_keep_cores_and_engine_busy(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, cores: int, waiting: int, together: int
     ) -> None:
-        monkeypatch.setattr(pipeline, "cores", lambda: 1)
-        together = threading.Barrier(4, timeout=10)
+        monkeypatch.setattr(pipeline, "cores", lambda: cores)
+        inside, most = 0, 0
+        changed = threading.Condition()
 
         def wait(pixels: Pixels) -> Pixels:
-            together.wait()
+            nonlocal inside, most
+            with changed:
+                inside += 1
+                most = max(most, inside)
+                changed.notify_all()
+                assert changed.wait_for(lambda: most >= together, timeout=10)
+            time.sleep(0.02)  # for one too many to come
+            with changed:
+                inside -= 1
             return pixels
 
-        jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(8)]
+        jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(2 * together)]
         seen: list[Record] = []
-        engine = StandIn(wait, parallel=3)
+        engine = StandIn(wait, parallel=waiting)
         pipeline.run(jobs, lambda: engine, BLUR, Border(), Settings(), seen.append)
-        assert [record.error for record in seen] == [None] * 8
+        assert [record.error for record in seen] == [None] * len(jobs)
+        assert most == together
 
     def test_outputs_do_not_depend_on_who_is_first(self, photos: Path) -> None:
         rng = np.random.default_rng(4)

@@ -36,6 +36,8 @@ class Reporter:
         self._worst: Record | None = None
         self._checked = self._agreed = 0
         self._check_seconds = 0.0
+        self._importing = 0.0
+        """Seconds from the process's start until all was imported."""
         self._started = time.perf_counter()
         self._progress: Progress | None = None
 
@@ -51,17 +53,18 @@ class Reporter:
         self._total += len(plan.jobs) + len(plan.refused)
         self._left_alone += plan.left_alone
 
-    def starting(self) -> None:
-        """The engine is about to open."""
+    def imported(self) -> None:
+        """All modules are there, and the engine is about to open."""
+        self._importing = _age()
         self._started = time.perf_counter()
 
     def start(self, engine: Engine) -> None:
         """Say which engine runs, and begin to count the time."""
         self._say(engine.title + (f"; {engine.note}" if engine.note else ""))
         if self._shared.verbose:
-            opening = time.perf_counter() - self._started
-            before = _age() - opening
-            self._say(f"  start {before:.3f}, engine {opening:.3f} s")
+            opening = "context" if engine.name == "cuda" else "opening"
+            spent = time.perf_counter() - self._started
+            self._say(f"  import {self._importing:.3f}, {opening} {spent:.3f} s")
         self._started = time.perf_counter()
         wanted = self._many and not self._shared.quiet and not self._shared.watch
         if wanted and sys.stderr.isatty():

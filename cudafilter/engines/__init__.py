@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from cudafilter.borders import Border
@@ -78,6 +81,17 @@ def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:
         if numbers.count(number) > 1:
             raise ParameterError("gpu", f"names GPU {number} twice")
     return numbers
+
+
+def preload(name: str = "auto") -> None:
+    """Import what open_engine() will, so that its time can be told from that of the opening.
+
+    What is missing is open_engine's to tell.
+    """
+    cpu = name == "cpu" or find_spec("pycuda") is None
+    with suppress(ImportError):
+        for module in [f"{__name__}.cpu"] if cpu else ["pycuda.driver", f"{__name__}.cuda"]:
+            import_module(module)
 
 
 def open_engine(

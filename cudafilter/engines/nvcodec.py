@@ -273,19 +273,22 @@ class GpuJpeg:
 
     def _codec(self, slot: Slot) -> Codec:
         """The codec of *slot*, which no other thread has meanwhile."""
+        codec = self._codecs.get(slot)
+        if codec is None:
+            codec = self._codecs[slot] = Codec(self._loaded(), slot.stream.handle)
+        return codec
+
+    def _loaded(self) -> NvJpeg:
         with self._lock:
             if self._nvjpeg is None:
                 try:
                     self._nvjpeg = NvJpeg(self._library)
                 except (OSError, AttributeError) as error:  # no library, or one that lacks a call
                     raise NotTaken(f"nvJPEG does not load: {error}") from error
-            if slot not in self._codecs:
-                self._codecs[slot] = Codec(self._nvjpeg, slot.stream.handle)
-            return self._codecs[slot]
+            return self._nvjpeg
 
     def _free(self, slot: Slot) -> None:
-        with self._lock:
-            codec = self._codecs.pop(slot, None)
+        codec = self._codecs.pop(slot, None)
         if codec is not None:
             with suppress(NvJpegError):  # what led here is told
                 codec.close()

@@ -29,7 +29,6 @@ from cudafilter.gates import Gift, Room, Saves, Stopped
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
 
-
 SPARE = 4
 """One of so many cores is left to the engine's own threads and the system where a GPU filters: a
 thread that is stopped while it holds the interpreter's lock stops the others too. An H100's host

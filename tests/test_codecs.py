@@ -33,6 +33,7 @@ from cudafilter.formats import (
     strips,
     table,
 )
+from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.metadata import JpegCoding, Metadata
 from cudafilter.images import FORMATS, READ_ONLY, Image, load
 from cudafilter.pixels import Pixels
@@ -175,6 +176,14 @@ def test_a_part_refers_back_to_the_one_before() -> None:
         alone = deflate.part(noise, memoryview(b""), level, True)
         known = deflate.part(noise, noise, level, True)
         assert len(known.body) < len(alone.body) / 10
+
+
+@pytest.mark.parametrize("sizes", [[0], [1], [3, 0, 2], [100_000, 1, 65_536]])
+def test_pieces_are_joined_in_order(sizes: list[int]) -> None:
+    rng = np.random.default_rng(3)
+    pieces = [rng.bytes(size) for size in sizes]
+    mixed: list[Buffer] = [memoryview(p) if i % 2 else p for i, p in enumerate(pieces)]
+    assert joined(mixed) == b"".join(pieces)
 
 
 # PNG
@@ -522,12 +531,12 @@ def test_strips_decode_to_the_pixels_of_one_piece(
     metadata = Metadata() if subsampling is None else coded(88, subsampling)
     whole = encode(Image(pixels, False, metadata), "jpeg")
     monkeypatch.setattr(jpeg, "STRIP_PIXELS", strip)
-    joined = encode(Image(pixels, False, metadata), "jpeg")
-    assert (b"\xff\xdd\x00\x04" in joined) == (strip < pixels.shape[0] * pixels.shape[1])
+    stripped = encode(Image(pixels, False, metadata), "jpeg")
+    assert (b"\xff\xdd\x00\x04" in stripped) == (strip < pixels.shape[0] * pixels.shape[1])
     for decoded in (from_pillow, from_opencv, lambda data: load(data).pixels):
-        np.testing.assert_array_equal(decoded(joined), decoded(whole))
+        np.testing.assert_array_equal(decoded(stripped), decoded(whole))
     # Coding loses but this.
-    assert np.abs(load(joined).pixels.astype(int) - pixels).mean() < 3
+    assert np.abs(load(stripped).pixels.astype(int) - pixels).mean() < 3
 
 
 def test_a_large_jpeg_is_encoded_in_strips() -> None:

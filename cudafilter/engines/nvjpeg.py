@@ -101,9 +101,9 @@ class NvJpeg:
             function.argtypes, function.restype = arguments, c_int
             self._functions[name] = function
         self.handle = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
-        """One for both ways: on an H100 the first takes 0.5 s to make, nearly all of it waiting. This
-        backend was the fastest: 380 12-megapixel images/s side by side, where the one that asks for
-        the JPEG unit did 167. nvidia-smi shows that unit at work with either."""
+        """One for both ways: on an H100 the first takes 0.5 s to make, nearly all of it waiting.
+        This backend was the fastest: 380 12-megapixel images/s side by side, where the one that
+        asks for the JPEG unit did 167. nvidia-smi shows that unit at work with either."""
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call nvjpegNAME. Raises NvJpegError unless it succeeds; the GIL is released meanwhile."""

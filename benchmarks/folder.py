@@ -7,9 +7,10 @@ checkout with the GPU's JPEG codec, without it and on its CPU engine, OpenCV in 
 processes, Pillow in processes. Then one PNG on either engine, and the peak memory of many small
 pictures. Contenders take turns, after a round that is not timed and whose first picture is compared
 with OpenCV's blur. Slow peers get fewer pictures: what counts is pictures a second. nvidia-smi
-tells meanwhile how busy the GPU and its codecs are. Prints Markdown and each bar of the whole
-command with its verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes
-up to 6 GB below the temporary folder.
+tells meanwhile how busy the GPU and its codecs are. "Once running" is the rate past those few,
+whose own run counts as the start. Prints Markdown and each bar of the whole command with its
+verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes up to 6 GB below
+the temporary folder.
 """
 
 from __future__ import annotations
@@ -80,6 +81,10 @@ class Contender:
     seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     """Pictures a second."""
+    start: float = 0.0
+    """Seconds on a folder of few pictures: what each run pays before it is under way."""
+    running: list[float] = field(default_factory=list)
+    """Pictures a second past those few, the start left out."""
     busy: dict[str, list[float]] = field(default_factory=dict)
     """Percent, by what nvidia-smi tells."""
     by_cpu_codec: int = 0
@@ -200,6 +205,7 @@ def race(
             sources[share] = linked(folder / f"in{share}", pictures, max(1, count // share))
         run(contender, warm, destination)
         if contender.failure is None:
+            contender.start = run(contender, warm, destination)
             first = sorted(warm.iterdir())[0]
             off = differs(first, destination / first.name)
             if off > SAME:
@@ -212,7 +218,10 @@ def race(
             with watched(contender.busy):
                 spent = run(contender, source, destination)
             contender.seconds.append(spent)
-            contender.rates.append(len(list(source.iterdir())) / spent)
+            done = len(list(source.iterdir()))
+            contender.rates.append(done / spent)
+            past = done - len(pictures)
+            contender.running.append(past / max(1e-9, spent - contender.start))
     if every[0].failure is None:
         run(every[0], warm, destination, report)
         every[0].by_cpu_codec = report.read_text().count("decoded and encoded on the CPU")
@@ -222,11 +231,11 @@ def race(
 def table(title: str, every: Sequence[Contender]) -> Iterator[str]:
     """Markdown of a race."""
     yield f"\n### {title}\n"
-    yield "| | images/s | of ours | seconds | busy: mean (most) % |"
-    yield "|---|---|---|---|---|"
+    yield "| | images/s | of ours | seconds | once running, images/s | busy: mean (most) % |"
+    yield "|---|---|---|---|---|---|"
     for c in every:
         if c.failure:
-            yield f"| {c.name} | failed: {c.failure} | | | |"
+            yield f"| {c.name} | failed: {c.failure} | | | | |"
             continue
         share = f"{c.rate / every[0].rate:.2f}" if every[0].rate else ""
         busy = ", ".join(
@@ -234,7 +243,9 @@ def table(title: str, every: Sequence[Contender]) -> Iterator[str]:
             for what, found in c.busy.items()
         )
         told = f"; {c.by_cpu_codec} of the warm-up by the CPU codec" if c.by_cpu_codec else ""
-        yield f"| {c.name} | {c.rate:.1f} | {share} | {median(c.seconds):.2f} | {busy}{told} |"
+        running = f"{median(c.running):.1f}" if c.running else ""
+        figures = f"{c.rate:.1f} | {share} | {median(c.seconds):.2f} | {running}"
+        yield f"| {c.name} | {figures} | {busy}{told} |"
 
 
 def rivals(every: Sequence[Contender], name: str) -> float:

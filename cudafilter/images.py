@@ -107,11 +107,8 @@ def read_file(path: Path, name: str | None = None) -> bytes:
         raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
 
 
-def load(source: Path | Buffer, name: str | None = None, *, alone: bool = False) -> Image:
+def load(source: Path | Buffer, name: str | None = None) -> Image:
     """Read an image file, or the bytes of one, whatever its name says it is.
-
-    *alone* says that no other thread has Python code to run meanwhile, so that a faster decoder may
-    hold the interpreter's lock; the pixels are the same.
 
     Pixels are not turned by an EXIF orientation, 16-bit colour keeps its 16 bits. Raises
     ImageError, naming the file (or *name*) and the reason, for what cannot be read whole and
@@ -124,7 +121,7 @@ def load(source: Path | Buffer, name: str | None = None, *, alone: bool = False)
         name = name or str(source)
         data = read_file(source, name)
     with _naming(name, "cannot be decoded"):
-        decoded = table.FORMATS[format_of_bytes(data)].read(data, alone)
+        decoded = table.FORMATS[format_of_bytes(data)].read(data)
         pixels = require_pixels(decoded.pixels, decoded.alpha)
     return Image(pixels, decoded.alpha, decoded.metadata, decoded.notes)
 

@@ -79,7 +79,7 @@ def run(
     room = Room(None if threads else workload.memory_for_images())
     most = operator.length_hint(jobs, workload.MOST_THREADS)
     at_first = min(most, threads or cores() - cores() // SPARE)
-    worker = _Worker(filter, border, settings, stdin, stdout, room, alone=at_first == 1)
+    worker = _Worker(filter, border, settings, stdin, stdout, room)
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)
     try:
@@ -172,8 +172,6 @@ class _Worker:
     stdin: BinaryIO | None
     stdout: BinaryIO | None
     room: Room
-    alone: bool
-    """One image at a time, while no other thread has work."""
     engine: Gift[Engine] = field(default_factory=Gift)
     saves: Saves = field(default_factory=Saves)
     checks: Lock = field(default_factory=Lock)
@@ -243,7 +241,7 @@ class _Worker:
     def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
         """The image of the file *data*, filtered, as the bytes of a file of *format*."""
         with self._stage("decode", record):
-            image = images.load(data, record.source, alone=self.alone)
+            image = images.load(data, record.source)
             if self.settings.gray:
                 image = images.to_gray(image)
         record.notes += image.notes

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -408,6 +409,27 @@ class TestErrors:
         done = call("box", "--engine", "cpu", "in.tif", "out.tif")
         assert done.returncode == 0
         assert len(done.stderr.decode().splitlines()) == 2, done.stderr
+
+    @pytest.mark.parametrize(
+        ("at", "wrong"),
+        [(24, 9), (28, 5), (-30, 0)],
+        ids=["depth", "interlacing", "pixels"],
+    )
+    def test_what_libpng_says_of_a_damaged_image_is_not_shown(self, at: int, wrong: int) -> None:
+        data = bytearray(picture("good.png").read_bytes())
+        data[at] = wrong
+        # The checksums stay right, so that libpng itself meets the damage.
+        view, start = bytes(data), 8
+        while start < len(view):
+            end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+            data[end : end + 4] = zlib.crc32(view[start + 4 : end]).to_bytes(4, "big")
+            start = end + 4
+        Path("in.png").write_bytes(data)
+        done = call("blur", "--engine", "cpu", "in.png", "out.png")
+        told = done.stderr.decode().splitlines()
+        assert done.returncode == 1
+        assert len(told) == 2, told
+        assert told[1].startswith("error: in.png: ")
 
     def test_what_opencv_logs_of_a_damaged_image_is_not_shown(self) -> None:
         image = np.random.default_rng(0).integers(0, 65536, (99, 99, 3), dtype=np.uint16)

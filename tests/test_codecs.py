@@ -26,7 +26,6 @@ from cudafilter.formats import (
     deflate,
     jpeg,
     jpeg_head,
-    opencv,
     pillow,
     png,
     png_filters,
@@ -110,10 +109,10 @@ import sys
 from pathlib import Path
 import cudafilter.images as images
 before = set(sys.modules)
-image = images.load(Path(sys.argv[1]), alone=True)
+image = images.load(Path(sys.argv[1]))
 if sys.argv[2]:
     images.encode(image, sys.argv[2])
-heavy = {"PIL", "cv2", "isal", "simplejpeg", "pyspng", "concurrent.futures"}
+heavy = {"PIL", "cv2", "isal", "simplejpeg", "imagecodecs", "concurrent.futures"}
 print(sorted(heavy & before), sorted(heavy & set(sys.modules)))
 """
 
@@ -123,8 +122,8 @@ print(sorted(heavy & before), sorted(heavy & set(sys.modules)))
     [
         ("jpeg", "", ["simplejpeg"]),
         ("jpeg", "jpeg", ["cv2", "simplejpeg"]),
-        ("png", "", ["isal", "pyspng"]),
-        ("png", "png", ["isal", "pyspng"]),
+        ("png", "", ["imagecodecs", "isal"]),
+        ("png", "png", ["imagecodecs", "isal"]),
         ("ppm", "ppm", ["PIL"]),
     ],
 )
@@ -203,8 +202,7 @@ def test_png_is_exact_whatever_the_strips(
         pixels = random_pixels(dtype, channels, *size)
         pixels[size[0] // 2 :] //= 16  # so that rows take different filters
         data = encode(Image(pixels, channels in (2, 4)), "png", compress_level=level)
-        for alone in (False, True):
-            np.testing.assert_array_equal(load(data, alone=alone).pixels, pixels)
+        np.testing.assert_array_equal(load(data).pixels, pixels)
         if channels != 2:
             np.testing.assert_array_equal(from_opencv(data), pixels)
         if dtype == "uint8" or channels == 1:
@@ -283,23 +281,15 @@ def test_each_row_takes_the_filter_that_serves_it() -> None:
     assert kinds[3] == png_filters.NONE
 
 
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize(("dtype", "channels"), KINDS)
-def test_png_is_read_without_pillow(
-    alone: bool, dtype: str, channels: int, monkeypatch: Patch, no_pillow: None
-) -> None:
+def test_png_is_read_without_pillow(dtype: str, channels: int, no_pillow: None) -> None:
     pixels = random_pixels(dtype, channels)
     data = encode(Image(pixels, channels in (2, 4)), "png")
-    if alone and dtype == "uint8" and channels != 2:
-        forbid(monkeypatch, opencv, "decode")
-    elif not alone:
-        forbid(monkeypatch, png, "_read_spng")
-    np.testing.assert_array_equal(load(data, alone=alone).pixels, pixels)
+    np.testing.assert_array_equal(load(data).pixels, pixels)
 
 
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-def test_interlaced_png_is_read_the_same(alone: bool, mode: str, no_pillow: None) -> None:
+def test_interlaced_png_is_read_the_same(mode: str, no_pillow: None) -> None:
     channels = len(Pil.new(mode, (1, 1)).getbands())
     pixels = random_pixels("uint8", channels, 21, 18)
     body = b""
@@ -311,7 +301,7 @@ def test_interlaced_png_is_read_the_same(alone: bool, mode: str, no_pillow: None
         body += b"".join(b"\0" + row.tobytes() for row in rows)
     ihdr = struct.pack(">IIBBBBB", 18, 21, 8, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 1)
     parts = chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(load(png.SIGNATURE + parts, alone=alone).pixels, pixels)
+    np.testing.assert_array_equal(load(png.SIGNATURE + parts).pixels, pixels)
 
 
 def png_of(body: bytes, bits: int = 8) -> bytes:
@@ -321,15 +311,14 @@ def png_of(body: bytes, bits: int = 8) -> bytes:
     return png.SIGNATURE + parts
 
 
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("harm", ["cut", "empty", "short", "flipped", "filter", "header"])
-def test_png_of_broken_pixels_is_refused(alone: bool, bits: int, harm: str) -> None:
+def test_png_of_broken_pixels_is_refused(bits: int, harm: str) -> None:
     rows = np.random.default_rng(4).integers(0, 5, (64, 1 + 64 * 3 * bits // 8), dtype=np.uint8)
     rows[:, 0] = 0
     raw = rows.tobytes()
     whole = zlib.compress(raw)
-    assert load(png_of(whole, bits), alone=alone).pixels.shape == (64, 64, 3)
+    assert load(png_of(whole, bits)).pixels.shape == (64, 64, 3)
     half = len(whole) // 2
     body = {
         "cut": whole[:half],
@@ -340,19 +329,16 @@ def test_png_of_broken_pixels_is_refused(alone: bool, bits: int, harm: str) -> N
         "header": b"\0" + whole[1:],
     }[harm]
     with pytest.raises(ImageError, match=r"^input: "):
-        load(png_of(body, bits), alone=alone)
+        load(png_of(body, bits))
 
 
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("chunks", [(), ((b"tEXt", b"Title\0a picture"),)])
-def test_png_of_a_wrong_checksum_is_refused(
-    alone: bool, chunks: tuple[tuple[bytes, bytes], ...]
-) -> None:
+def test_png_of_a_wrong_checksum_is_refused(chunks: tuple[tuple[bytes, bytes], ...]) -> None:
     image = Image(random_pixels("uint8", 3), False, Metadata(png_chunks=chunks))
     data = bytearray(encode(image, "png", compress_level=0))
     data[data.index(b"IDAT") + 100] ^= 1
     with pytest.raises(ImageError, match="chunk IDAT fails its checksum"):
-        load(bytes(data), alone=alone)
+        load(bytes(data))
 
 
 @pytest.mark.parametrize("wrong", [lambda x: (x >> 8).astype(np.uint8), lambda x: x[..., :1]])
@@ -361,16 +347,9 @@ def test_pixels_of_the_wrong_kind_are_not_believed(
 ) -> None:
     deep = random_pixels("uint16", 3)
     data = encode(Image(deep), "png")
-    monkeypatch.setattr(opencv, "decode", lambda _: wrong(deep))
+    monkeypatch.setattr("imagecodecs.png_decode", lambda _: wrong(deep))
     with pytest.raises(ImageError, match="damaged"):
         load(data)
-
-
-def test_png_reads_without_the_faster_library(monkeypatch: Patch) -> None:
-    pixels = random_pixels("uint8", 3)
-    monkeypatch.setattr(png, "find_spec", lambda _: None)
-    forbid(monkeypatch, png, "_read_spng")
-    np.testing.assert_array_equal(load(encode(Image(pixels), "png"), alone=True).pixels, pixels)
 
 
 # JPEG, reading

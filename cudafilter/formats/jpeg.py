@@ -35,7 +35,7 @@ _MCU = {0: (8, 8), 1: (16, 8), 2: (16, 16)}
 """Pillow's code of a subsampling -> width and height of what is coded as one."""
 
 
-def read(data: bytes, alone: bool) -> Decoded:
+def read(data: bytes) -> Decoded:
     """Decode a JPEG: gray, RGB or CMYK of 8 bits."""
     segments, rest = jpeg_head.segments_of(data)
     frame = jpeg_head.frame_of(segments)

@@ -11,20 +11,11 @@ import numpy as np
 from cudafilter.formats.buffers import Buffer
 from cudafilter.pixels import Pixels
 
-MAX_SIDE = 1 << 20
-"""OpenCV's own limits: pixels a side, and in all."""
-MAX_PIXELS = 1 << 30
-
 _SAMPLING = {
     0: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     1: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
     2: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
 }
-
-
-def fits(width: int, height: int) -> bool:
-    """Whether OpenCV decodes images of this size."""
-    return max(width, height) <= MAX_SIDE and width * height <= MAX_PIXELS
 
 
 def decode(data: Buffer) -> Pixels | None:

@@ -21,7 +21,7 @@ _BMP_V5_HEADER, _EMBEDDED = 124, b"DEBM"
 _INCH = Fraction(254, 10000)
 
 
-def read_webp(data: bytes, alone: bool) -> Decoded:
+def read_webp(data: bytes) -> Decoded:
     """Decode a still WebP: RGB or RGBA."""
     image = open_pillow(data, "WEBP")
     pixels, alpha, notes = pixels_of(image)
@@ -61,7 +61,7 @@ def write_webp(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     )
 
 
-def read_bmp(data: bytes, alone: bool) -> Decoded:
+def read_bmp(data: bytes) -> Decoded:
     """Decode a BMP: gray, RGB or RGBA."""
     image = open_pillow(data, "BMP")
     pixels, alpha, notes = pixels_of(image)
@@ -84,7 +84,7 @@ def write_bmp(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     return bytes(data)
 
 
-def read_gif(data: bytes, alone: bool) -> Decoded:
+def read_gif(data: bytes) -> Decoded:
     """Decode a still GIF: gray, RGB or RGBA."""
     image = open_pillow(data, "GIF")
     pixels, alpha, notes = pixels_of(image)
@@ -96,7 +96,7 @@ _PNM_FIELD = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _PNM_HEADER = re.compile(rb"P([2356])" + _PNM_FIELD * 3)
 
 
-def read_pnm(data: bytes, alone: bool) -> Decoded:
+def read_pnm(data: bytes) -> Decoded:
     """Decode PBM, PGM or PPM, plain or raw: gray or RGB of 8 or 16 bits.
 
     Samples whose greatest value is neither 255 nor 65535 are scaled to the full range, which is

@@ -30,7 +30,7 @@ class Ways(NamedTuple):
     """0..9, of lossless coding."""
 
 
-Reader = Callable[[bytes, bool], Decoded]
+Reader = Callable[[bytes], Decoded]
 Writer = Callable[[Pixels, Metadata, Ways], Buffer]
 
 
@@ -53,9 +53,9 @@ class Format:
         # RIFF, of which WebP is a kind, has the file's size in bytes 4 to 7.
         return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
 
-    def read(self, data: bytes, alone: bool) -> Decoded:
-        """Decode the bytes of a file; *alone* is that of images.load."""
-        return cast(Reader, _named(self.reader))(data, alone)
+    def read(self, data: bytes) -> Decoded:
+        """Decode the bytes of a file."""
+        return cast(Reader, _named(self.reader))(data)
 
     def write(self, pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
         """Encode *pixels* with what of *metadata* the format holds; see metadata.split."""

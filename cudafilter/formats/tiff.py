@@ -44,7 +44,7 @@ _STRIP_SIZE = 1 << 20
 _MAX_SIZE = (1 << 32) - 1
 
 
-def read(data: bytes, alone: bool) -> Decoded:
+def read(data: bytes) -> Decoded:
     """Decode a TIFF of one picture: gray, RGB (with alpha or not) or CMYK.
 
     Pixels stay as they are stored, whatever the orientation tag says.

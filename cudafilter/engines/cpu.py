@@ -74,8 +74,9 @@ class CpuEngine:
 
         try:
             bands = range(0, height, step)
-            # Where other images keep the cores busy, handing bands over only costs.
-            for _ in map(run_band, bands) if share() == 1 else self._pool.map(run_band, bands):
+            # Handing over one band, or many while other images keep the cores busy, only costs.
+            here = len(bands) == 1 or share() == 1
+            for _ in map(run_band, bands) if here else self._pool.map(run_band, bands):
                 pass
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error

@@ -22,7 +22,7 @@ __constant__ float weights[16384];
 // give one kernel as many, it took so many that the others ran 1.3x slower.
 #if KERNELS == 2
 #define BOUNDS __launch_bounds__(TILE * THREAD_ROWS, 2)
-#elif __CUDA_ARCH__ < 900 && SAMPLE == 2 && CHANNELS == 3
+#elif CHANNELS == 3 && __CUDA_ARCH__ < 900
 #define BOUNDS __launch_bounds__(TILE * THREAD_ROWS, 4)  // else the compiler stops at 48 and spills
 #else
 #define BOUNDS __launch_bounds__(TILE * THREAD_ROWS)

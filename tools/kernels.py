@@ -23,12 +23,14 @@ from cudafilter.engines.nvcc import compile_cubin
 from cudafilter.filter import make
 from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 COMPLETE = "sm_90"
 """The architecture that every specialisation is compiled for; others get every STRIDE-th one."""
 
+ARCHITECTURES = (COMPLETE, "sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120")
+
 STRIDE = 5
-"""No divisor of the sample types times the layouts, so that every one of them is met."""
+"""No divisor of the sample types times the layouts, so that every one of them is met. Each
+architecture begins with another one, so that each specialisation is compiled for some of them."""
 
 KERNELS = [variant for variant in VARIANTS if variant != "auto"]
 
@@ -64,9 +66,9 @@ def work(every: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
     for variant in KERNELS:
         every_one = list(launch.specialisations(variant))
         every_one += (defines for defines in large(variant) if defines not in every_one)
-        for arch in ARCHITECTURES:
+        for first, arch in enumerate(ARCHITECTURES):
             for i, defines in enumerate(every_one):
-                if every or arch == COMPLETE or i % STRIDE == 0:
+                if every or arch == COMPLETE or i % STRIDE == first % STRIDE:
                     yield variant, arch, defines
 
 

@@ -53,6 +53,22 @@ def prepare(filter: Filter, variant: str) -> launch.Launch:
     return launch.prepare(filter, 1, np.uint8, Border(), False, variant)
 
 
+def test_a_launch_is_prepared_once_for_many_images() -> None:
+    blur, same = make("blur", sigma=3), make("blur", sigma=3)
+    kept = launch.prepare(blur, 3, np.uint8, Border("edge"), False, "auto")
+    assert launch.prepare(blur, 3, "uint8", Border("edge"), False, "auto") is kept
+    others: list[tuple[Filter, int, str, Border, bool, str]] = [
+        (same, 3, "uint8", Border("edge"), False, "auto"),
+        (blur, 1, "uint8", Border("edge"), False, "auto"),
+        (blur, 3, "uint16", Border("edge"), False, "auto"),
+        (blur, 3, "uint8", Border("wrap"), False, "auto"),
+        (blur, 4, "uint8", Border("edge"), True, "auto"),
+        (blur, 3, "uint8", Border("edge"), False, "tiled"),
+    ]
+    for other in others:
+        assert launch.prepare(*other) is not kept
+
+
 def test_launch_limits() -> None:
     def place(height: int, width: int) -> list[launch.Step]:
         size = (height, width)

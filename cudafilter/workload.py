@@ -13,9 +13,10 @@ from cudafilter.filter import Filter
 from cudafilter.images import format_of_bytes
 from cudafilter.plan import Job
 
-GPU_START = 0.6
-"""Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA 0.35,
-the driver's start 0.15, the context 0.12; the least that was measured."""
+GPU_START = 0.25
+"""Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA and what
+is on it 0.05, the driver's start 0.1, the context 0.1. The least that was measured, on an H100's
+host; twice as much where the files had to come from the disk."""
 
 FEW = 16
 """Most images of a small job: only so many headers are read before the engine is chosen."""

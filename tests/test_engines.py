@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -218,3 +220,21 @@ def test_a_variant_that_cannot_says_why() -> None:
         engine = CudaEngine(variant=variant)
         assert_agrees(engine, pixels, filter)
         engine.close()
+
+
+@pytest.mark.parametrize(("name", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_what_an_engine_needs_is_imported_before_it_is_opened(name: str, other: str) -> None:
+    code = f"""
+import sys
+from cudafilter import engines
+engines.preload({name!r})
+assert "cudafilter.engines.{other}" not in sys.modules
+before = set(sys.modules)
+try:
+    engines.open_engine({name!r})
+except engines.EngineUnavailable:
+    pass
+print(*(m for m in set(sys.modules) - before if m.startswith(("cudafilter", "cv2"))))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

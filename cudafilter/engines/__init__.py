@@ -88,9 +88,9 @@ def preload(name: str = "auto") -> None:
 
     What is missing is open_engine's to tell.
     """
-    cpu = name == "cpu" or find_spec("pycuda") is None
-    with suppress(ImportError):
-        for module in [f"{__name__}.cpu"] if cpu else ["pycuda.driver", f"{__name__}.cuda"]:
+    cpu = name == "cpu" or (name == "auto" and find_spec("pycuda") is None)
+    for module in [f"{__name__}.cpu"] if cpu else ["pycuda.driver", f"{__name__}.cuda"]:
+        with suppress(ImportError):
             import_module(module)
 
 

@@ -220,7 +220,7 @@ def race(
             contender.seconds.append(spent)
             done = len(list(source.iterdir()))
             contender.rates.append(done / spent)
-            past = done - len(pictures)
+            past = max(0, done - len(pictures))
             contender.running.append(past / max(1e-9, spent - contender.start))
     if every[0].failure is None:
         run(every[0], warm, destination, report)

@@ -16,7 +16,7 @@ from cudafilter.plan import Job
 GPU_START = 0.25
 """Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA and what
 is on it 0.05, the driver's start 0.1, the context 0.1. The least that was measured, on an H100's
-host; twice as much where the files had to come from the disk."""
+host; another took 0.6."""
 
 FEW = 16
 """Most images of a small job: only so many headers are read before the engine is chosen."""

@@ -167,7 +167,7 @@ def template_of(coding: JpegCoding | None, channels: int, quality: int | None) -
     return bytes(images.encode(image, "jpeg", quality=quality))
 
 
-def finished(encoded: memoryview, template: Buffer, metadata: Metadata) -> Buffer:
+def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> Buffer:
     """*encoded* with the segments of *metadata* in place of its own.
 
     Raises NotTaken unless it was coded as *template* is: the same tables and subsampling.

@@ -18,7 +18,7 @@ _SAMPLING = {
 }
 
 
-def decode(data: Buffer) -> Pixels | None:
+def decode(data: bytes) -> Pixels | None:
     """The pixels of a file as they are stored, of all their bits; None where OpenCV cannot.
 
     (H, W, 1), (H, W, 3) in the order RGB or (H, W, 4) in the order RGBA.

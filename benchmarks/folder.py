@@ -6,11 +6,11 @@ Gaussian sigma 2 on --count JPEGs and PNGs, links to a handful of distinct ones 
 checkout with the GPU's JPEG codec, without it and on its CPU engine, OpenCV in threads and in
 processes, Pillow in processes. Then one PNG on either engine, and the peak memory of many small
 pictures. Contenders take turns, after a round that is not timed and whose first picture is compared
-with OpenCV's blur. Slow peers get fewer pictures: what counts is pictures a second. nvidia-smi
-tells meanwhile how busy the GPU and its codecs are. "Once running" is the rate past those few,
-whose own run counts as the start. Prints Markdown and each bar of the whole command with its
-verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes up to 6 GB below
-the temporary folder.
+with OpenCV's blur. All keep the bytecode of what they import, as pip has it compiled. Slow peers
+get fewer pictures: what counts is pictures a second. nvidia-smi tells meanwhile how busy the GPU
+and its codecs are. "Once running" is the rate past those few, whose own run counts as the start.
+Prints Markdown and each bar of the whole command with its verdict; exits 1 where one is missed.
+Nothing else should run meanwhile. It writes up to 6 GB below the temporary folder.
 """
 
 from __future__ import annotations
@@ -154,6 +154,8 @@ def run(contender: Contender, source: Path, destination: Path, report: Path | No
     asked = ["--report", str(report)] if report else []
     command = [*contender.command, *asked, str(source), str(destination), *contender.after]
     env = {**os.environ, "PYTHONPATH": CHECKOUT}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    env["PYTHONPYCACHEPREFIX"] = str(destination.parent / "bytecode")
     started = time.perf_counter()
     done = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     spent = time.perf_counter() - started

@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from cudafilter import images, workload
 from cudafilter.borders import Border
-from cudafilter.cores import cores, in_work
+from cudafilter.cores import cores, in_work, workers
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
@@ -28,12 +28,6 @@ from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
-
-SPARE = 4
-"""One of so many cores is left to the engine's own threads and the system where a GPU filters: a
-thread that is stopped while it holds the interpreter's lock stops the others too. An H100's host
-of 16 cores did 104 12-megapixel JPEGs/s by its own codecs with 12 threads, 92 with 16, 75 with 20.
-"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def run(
     """
     room = Room(None if threads else workload.memory_for_images())
     most = operator.length_hint(jobs, workload.MOST_THREADS)
-    at_first = min(most, threads or cores() - cores() // SPARE)
+    at_first = min(most, threads or workers())
     worker = _Worker(filter, border, settings, stdin, stdout, room)
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)

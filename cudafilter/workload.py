@@ -12,14 +12,12 @@ from cudafilter.cores import cores, free_memory
 from cudafilter.filter import Filter
 from cudafilter.images import format_of_bytes
 from cudafilter.plan import Job
+from cudafilter.wake import FEW
 
 GPU_START = 0.25
 """Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA and what
 is on it 0.05, the driver's start 0.1, the context 0.1. The least that was measured, on an H100's
 host; another took 0.6."""
-
-FEW = 16
-"""Most images of a small job: only so many headers are read before the engine is chosen."""
 
 SAMPLE_SECONDS, TAP_SECONDS = 3e-9, 0.15e-9
 """What the CPU engine takes on one core for a sample, and for each of its taps. Measured on
@@ -105,7 +103,8 @@ def taps(filter: Filter) -> int:
 def cpu_seconds(jobs: Collection[Job], filter: Filter) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
-    None where that is not known: more than FEW images, or one from standard input.
+    None where that is not known: more than FEW images, whose headers would take too long to read,
+    or one from standard input.
     """
     todo = [job for job in jobs if not job.skip]
     if len(todo) > FEW:

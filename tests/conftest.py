@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,12 @@ def no_gpu() -> str | None:
     except EngineUnavailable as reason:
         return str(reason)
     return None
+
+
+def pytest_configure() -> None:
+    # A shell's background jobs ignore Ctrl-C, and hand that on to the commands that tests interrupt.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -796,7 +796,8 @@ class TestInfo:
     def test_tells_whether_the_gpu_codes_jpeg(
         self, library: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from cudafilter.engines import cuda, nvjpeg
+        from cudafilter import nvjpeg
+        from cudafilter.engines import cuda
 
         device = cuda.Device(0, "a GPU", (9, 0), 1 << 30, "13.0")
         monkeypatch.setattr(cuda, "devices", lambda: [device])

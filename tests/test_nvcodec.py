@@ -22,16 +22,16 @@ import pytest
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from cudafilter import images, install_cuda
+from cudafilter import images, install_cuda, nvjpeg, wake
 from cudafilter.borders import Border
-from cudafilter.engines import nvcodec, nvjpeg
+from cudafilter.engines import nvcodec
 from cudafilter.engines.cuda import CudaEngine
 from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken, head_of, require_taken
-from cudafilter.engines.nvjpeg import NvJpegError
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.filter import make
 from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of, tables_of
+from cudafilter.nvjpeg import NvJpegError
 from cudafilter.pixels import Pixels
 from fake_cuda import FakeCuda
 
@@ -155,7 +155,7 @@ class StandIn:
         self.cuda.called("nvjpeg")
         self.calls[name] += 1
         if name in self.failing:
-            raise NvJpegError(f"nvjpeg{name}: {nvjpeg._STATUS[self.failing[name]]}")
+            raise NvJpegError(name, self.failing[name])
 
     def call(self, name: str, *arguments: Any) -> None:
         self.called(name)
@@ -178,12 +178,15 @@ class StandIn:
         sampling = frame(self._kept[parsed.value]).sampling
         out._obj.value = {(1, 1): 0, (2, 1): 1, (2, 2): 2, None: 6}[sampling]
 
-    def Decode(
-        self, _: Any, state: Any, data: bytes, length: int, form: int, image: Any, stream: int
+    def DecodeParamsSetOutputFormat(self, layout: Any, form: int) -> None:
+        self._kept[layout.value] = form
+
+    def DecodeJpeg(
+        self, _: Any, decoder: Any, state: Any, parsed: Any, image: Any, layout: Any, stream: int
     ) -> None:
         image = image._obj
-        opened = Pillow.open(io.BytesIO(data))
-        opened.draft("L" if form == nvjpeg.OUTPUT_Y else "RGB", None)
+        opened = Pillow.open(io.BytesIO(self._kept[parsed.value]))
+        opened.draft("L" if self._kept[layout.value] == nvjpeg.OUTPUT_Y else "RGB", None)
         pixels = np.asarray(opened)
 
         def work() -> None:
@@ -345,7 +348,7 @@ def test_the_file_is_the_cpu_codecs_but_for_the_loss(
 ) -> None:
     engine, _, library = opened()
     assert_as_by_host(engine, CASES[name], gray, quality)
-    assert library.calls["Decode"] == library.calls["EncodeRetrieveBitstream"] // 2 > 0
+    assert library.calls["DecodeJpeg"] == library.calls["EncodeRetrieveBitstream"] // 2 > 0
 
 
 def test_a_gray_result_tells_that_the_colour_profile_is_gone(opened: Opener) -> None:
@@ -368,7 +371,7 @@ def test_a_file_whose_tables_the_encoder_does_not_keep_is_not_taken(opened: Open
 
 
 @pytest.mark.parametrize(
-    "call", ["Decode", "EncodeImage", "JpegStreamParse", "EncodeRetrieveBitstream"]
+    "call", ["DecodeJpeg", "EncodeImage", "JpegStreamParse", "EncodeRetrieveBitstream"]
 )
 def test_after_a_failure_the_next_file_goes_through(call: str, opened: Opener) -> None:
     engine, path, library = opened()
@@ -388,6 +391,36 @@ def test_a_picture_too_large_for_the_gpu_is_not_taken(fake: FakeCuda, opened: Op
     fake.memory = 20_000
     with pytest.raises(NotTaken, match="the GPU's memory is full"):
         path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+
+
+def test_memory_that_others_hold_is_given_back_for_a_picture(
+    fake: FakeCuda, opened: Opener
+) -> None:
+    engine, path, library = opened()
+    engine.run(picture(300, 400), BLUR)
+    fake.memory = fake.in_use + 1000
+    assert_as_by_host(engine, jpeg(), False, None)
+    assert fake.in_use < 300_000
+    decoded = library.calls["DecodeJpeg"]
+    library.failing["DecodeJpeg"] = 5
+    with pytest.raises(NotTaken, match="the GPU's memory is full"):
+        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    assert library.calls["DecodeJpeg"] == decoded + 2
+    library.failing.clear()
+    assert_as_by_host(engine, jpeg(), False, None)
+
+
+def test_nvjpeg_that_was_woken_is_taken(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: dict[int, StandIn] = {}
+    fake.install(monkeypatch)
+    monkeypatch.setattr(wake, "nvjpeg_of", lambda gpu: woken.setdefault(gpu, StandIn(fake)))
+    monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
+    monkeypatch.setattr(nvcodec, "NvJpeg", absent)
+    engine = CudaEngine(variant="constant")
+    assert_as_by_host(engine, jpeg(), False, None)
+    engine.close()
+    assert [*woken] == [0]
+    assert not woken[0].alive
 
 
 def test_a_library_that_does_not_load_takes_nothing(

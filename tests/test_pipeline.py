@@ -327,6 +327,7 @@ class TestSideBySide:
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, cores: int, waiting: int, together: int
     ) -> None:
         monkeypatch.setattr(pipeline, "cores", lambda: cores)
+        monkeypatch.setattr("cudafilter.cores.cores", lambda: cores)
         inside, most = 0, 0
         changed = threading.Condition()
 

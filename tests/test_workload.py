@@ -15,7 +15,8 @@ from cudafilter.filter import Filter, Kernel, make
 from cudafilter.images import Image as Picture
 from cudafilter.images import encode
 from cudafilter.plan import Job
-from cudafilter.workload import FEW, GPU_START, extent, small, taps
+from cudafilter.wake import FEW
+from cudafilter.workload import GPU_START, extent, small, taps
 
 BLUR = make("blur", sigma=2)
 

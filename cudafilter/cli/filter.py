@@ -26,15 +26,16 @@ def filter_command(spec: FilterSpec) -> Command:
     """The command of *spec*: its parameters as options, and the shared ones."""
 
     def callback(paths: tuple[str, ...], **values: Any) -> None:
-        from cudafilter.borders import Border
-        from cudafilter.filter import make
-
         parameters = {p.name: values.pop(p.name) for p in spec.parameters}
         shared = Shared(**values)
         if shared.quiet and shared.verbose:
             raise click.UsageError("--quiet and --verbose contradict each other")
         if shared.watch and shared.dry_run:
             raise click.UsageError("--watch does not end, and --dry-run writes nothing")
+        _wake_gpu(paths, shared)
+        from cudafilter.borders import Border
+        from cudafilter.filter import make
+
         filter = make(spec.name, **parameters)
         border = Border(shared.border, shared.border_value)
         plans = _plans(paths, shared)
@@ -54,6 +55,23 @@ def filter_command(spec: FilterSpec) -> Command:
         help=f"{spec.summary}\n\n{spec.description}",
         callback=callback,
     )
+
+
+def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
+    """Begin to start a GPU that is sure to be needed, by what was asked for.
+
+    In other jobs the images' sizes decide, which are known later.
+    """
+    if shared.dry_run or shared.engine == "cpu":
+        return
+    from cudafilter.wake import FEW, any_jpeg, first_images, wake
+
+    names = first_images(paths if shared.in_place else paths[:-1])
+    named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
+    if named or shared.watch or len(names) > FEW:
+        gpu = (shared.gpu or "").partition(",")[0].strip()
+        jpeg = shared.codec != "pillow" and not shared.check and any_jpeg(names)
+        wake(int(gpu) if gpu.isdecimal() else 0, jpeg=jpeg)
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:

@@ -87,7 +87,7 @@ def gather() -> dict[str, Any]:
 
 def _nvjpeg(devices: list[dict[str, Any]]) -> str | None:
     """The library that keeps JPEG files on the GPU; None where there is none, or no GPU."""
-    from cudafilter.engines.nvjpeg import find
+    from cudafilter.nvjpeg import find
 
     return find(int(devices[0]["driver"].split(".")[0])) if devices else None
 

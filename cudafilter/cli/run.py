@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 import click
 
@@ -22,10 +24,17 @@ SWITCH_SECONDS = 0.0005
 from codecs, files and the GPU and want it for an instant; with the interpreter's 5 ms they spent
 more time waiting for it than working."""
 
+# mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
+# back 64 MiB at a time.
+_MMAP_THRESHOLD = -3, 1 << 30
+_TRIM_THRESHOLD = -1, (1 << 31) - 1
+_ARENA_MAX = -8, 1
+
 
 def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -> None:
     """Do *plans*, one after the other, and exit with the code of what became of them."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    _keep_freed_memory()
     reporter = Reporter(shared)
     engine = None
     with JsonLines(shared.report) as report:
@@ -47,6 +56,18 @@ def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -
     reporter.finish()
     if reporter.failed:
         click.get_current_context().exit(FAILED)
+
+
+def _keep_freed_memory() -> None:
+    """Have the C library keep the memory of one image for the next one.
+
+    It gives large blocks back to the system at once, and each new one is zeroed and mapped page by
+    page, for all threads one at a time: with 12 threads, reading a file took 2.5 ms, and 0.8 so.
+    """
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        for parameter, value in (_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX):
+            mallopt(parameter, value)
 
 
 class _Run:

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from cudafilter import nvjpeg
 from cudafilter.borders import Border
-from cudafilter.engines import launch, nvjpeg
+from cudafilter.cores import workers
+from cudafilter.engines import launch
 from cudafilter.engines.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.modules import Kernel, Kernels
 from cudafilter.engines.nvcc import require_toolkit
@@ -134,7 +136,8 @@ class CudaEngine:
         if self.jpeg_reason is None:
             library = nvjpeg.find(self._cuda.get_driver_version() // 1000)
             if library is not None:
-                self._jpeg = GpuJpeg(self, Slots(self._cuda, GpuJpeg.parallel), library)
+                waiting = Slots(self._cuda, max(slots, workers()))
+                self._jpeg = GpuJpeg(self, waiting, library, gpu)
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg
@@ -232,14 +235,18 @@ class CudaEngine:
                 warmup, repeats, slot.stream,
             )  # fmt: skip
 
+    def release(self) -> None:
+        """Wait for the images in flight, and give back the memory kept between them."""
+        with self._slots.alone() as slots:
+            for slot in slots:
+                slot.free()
+
     def close(self) -> None:
         """See Engine.close."""
         with self.current():
             if self._jpeg is not None:
                 self._jpeg.free()
-            with self._slots.alone() as slots:
-                for slot in slots:
-                    slot.free()
+            self.release()
             self._kernels.clear()
         self._context.detach()
 

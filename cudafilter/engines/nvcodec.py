@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from cudafilter import wake
 from cudafilter.borders import Border
 from cudafilter.engines import launch
-from cudafilter.engines.nvjpeg import Codec, NvJpeg, NvJpegError
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
 from cudafilter.formats import jpeg_head
 from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
+from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda import CudaEngine
@@ -190,15 +191,12 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
 class GpuJpeg:
     """Engine.jpeg of the CUDA engine; see JpegPath. The device's memory bounds the picture."""
 
-    parallel = 8
-    """Decoding and encoding wait for the device most of the time: on an H100, 12-megapixel pictures
-    went through at 94 images/s one by one, 316 by six, 328 by eight, 361 by twelve; but with files
-    read and written, more threads than these wait for Python's lock."""
-
-    def __init__(self, engine: CudaEngine, slots: Slots, library: str) -> None:
+    def __init__(self, engine: CudaEngine, slots: Slots, library: str, gpu: int) -> None:
         self._engine = engine
         self._slots = slots
+        self.parallel = slots.count
         self._library = library
+        self._gpu = gpu
         self._lock = Lock()
         self._nvjpeg: NvJpeg | None = None
         self._codecs: dict[Slot, Codec] = {}
@@ -220,10 +218,20 @@ class GpuJpeg:
         ready = launch.prepare(filter, channels, np.uint8, border, False, self._engine.variant)
         with self._engine.current():
             kernel = self._engine.kernel(ready)
-            with self._slots.one() as slot:
-                picture = _Picture(data, template, (frame.height, frame.width), channels)
-                encoded = self._through(slot, picture, kernel, ready)
-                spent = slot.seconds()
+            picture = _Picture(data, template, (frame.height, frame.width), channels)
+            try:
+                with self._slots.one() as slot:
+                    encoded = self._through(slot, picture, kernel, ready)
+                    spent = slot.seconds()
+            except _Full:
+                # The others' buffers may have taken what this picture needs: which way it goes
+                # must not depend on what is in work beside it.
+                self._engine.release()
+                with self._slots.alone() as slots:
+                    for slot in slots:
+                        self._free(slot)
+                    encoded = self._alone(slots[0], picture, kernel, ready)
+                    spent = slots[0].seconds()
         done = finished(encoded, template, split(small.metadata, "jpeg", channels)[0])
         seconds = {stage: spent[stage] for stage in ("decode", "kernel")}
         seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
@@ -241,8 +249,15 @@ class GpuJpeg:
                     self._nvjpeg.close()
                 self._nvjpeg = None
 
+    def _alone(self, slot: Slot, picture: _Picture, kernel: Kernel, ready: Launch) -> memoryview:
+        """_through(), with nothing else in work."""
+        try:
+            return self._through(slot, picture, kernel, ready)
+        except _Full as full:
+            raise NotTaken("the GPU's memory is full") from full
+
     def _through(self, slot: Slot, picture: _Picture, kernel: Kernel, ready: Launch) -> memoryview:
-        """*picture* decoded, filtered and encoded."""
+        """*picture* decoded, filtered and encoded. Raises _Full where memory lacks."""
         size, channels = picture.size, picture.channels
         pitch = launch.pitch(size[1], channels)
         limit = self._engine.memory_limit
@@ -262,14 +277,12 @@ class GpuJpeg:
             codec.encode(picture.template, size, channels, target, pitch)
             slot.finish()
             return codec.written()
-        except NvJpegError as error:
+        except (NvJpegError, self._engine.out_of_memory) as error:
             slot.abandon()
             self._free(slot)
+            if not isinstance(error, NvJpegError) or error.full:
+                raise _Full from error
             raise NotTaken(f"the GPU's codec refuses it: {error}") from error
-        except self._engine.out_of_memory as error:
-            slot.abandon()
-            self._free(slot)
-            raise NotTaken("the GPU's memory is full") from error
 
     def _codec(self, slot: Slot) -> Codec:
         """The codec of *slot*, which no other thread has meanwhile."""
@@ -282,7 +295,7 @@ class GpuJpeg:
         with self._lock:
             if self._nvjpeg is None:
                 try:
-                    self._nvjpeg = NvJpeg(self._library)
+                    self._nvjpeg = wake.nvjpeg_of(self._gpu) or NvJpeg(self._library)
                 except (OSError, AttributeError) as error:  # no library, or one that lacks a call
                     raise NotTaken(f"nvJPEG does not load: {error}") from error
             return self._nvjpeg
@@ -293,6 +306,10 @@ class GpuJpeg:
             with suppress(NvJpegError):  # what led here is told
                 codec.close()
         slot.free()
+
+
+class _Full(Exception):
+    """The device's memory, or the pinned memory, does not hold the picture."""
 
 
 class _Picture(NamedTuple):

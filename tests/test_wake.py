@@ -1,0 +1,163 @@
+"""A GPU that starts while Python still imports."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from cudafilter import nvjpeg, wake
+from cudafilter.cli import app
+from cudafilter.nvjpeg import NvJpeg, NvJpegError
+
+
+class Driver:
+    """libcuda, whose calls fail from *failing* on."""
+
+    def __init__(self, failing: str = "") -> None:
+        self.failing = failing
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            self.calls.append(name)
+            if name == "cuDriverGetVersion":
+                arguments[0]._obj.value = 13020
+            return int(name == self.failing)
+
+        return call
+
+
+@pytest.fixture(autouse=True)
+def asleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """PyCUDA is there and nothing has been woken."""
+    monkeypatch.setattr(wake, "_waking", {})
+    monkeypatch.setattr(wake, "find_spec", lambda name: object())
+    yield
+    for waking in wake._waking.values():
+        waking.join()
+
+
+def driver(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Driver:
+    """The Driver that is loaded, and an NvJpeg that is its path."""
+    made = Driver(failing)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: made)
+    monkeypatch.setattr(wake, "find", lambda major: f"libnvjpeg.so.{major}")
+    monkeypatch.setattr(wake, "NvJpeg", lambda path: path)
+    return made
+
+
+def test_the_context_is_there_before_nvjpeg_which_is_given_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = driver(monkeypatch)
+    wake.wake(1, jpeg=True)
+    assert wake.nvjpeg_of(0) is None
+    assert wake.nvjpeg_of(1) == "libnvjpeg.so.13"
+    assert wake.nvjpeg_of(1) is None
+    assert made.calls == [
+        "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"
+    ]  # fmt: skip
+
+
+def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch)
+    wake.wake(0, jpeg=False)
+    assert wake.nvjpeg_of(0) is None
+    assert made.calls[-1] == "cuDevicePrimaryCtxRetain"
+
+
+@pytest.mark.parametrize("failing", ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"])
+def test_what_fails_is_the_engines_to_tell(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch, failing)
+    wake.wake(0, jpeg=True)
+    assert wake.nvjpeg_of(0) is None
+    assert made.calls[-1] == failing
+
+
+@pytest.mark.parametrize("error", [OSError("no such file"), NvJpegError("CreateEx", 1)])
+def test_a_library_that_fails_is_the_engines_to_tell(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(monkeypatch)
+
+    def load(path: str) -> NvJpeg:
+        raise error
+
+    monkeypatch.setattr(wake, "NvJpeg", load)
+    wake.wake(0, jpeg=True)
+    assert wake.nvjpeg_of(0) is None
+
+
+def test_nothing_starts_without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch)
+    monkeypatch.setattr(wake, "find_spec", lambda name: None)
+    wake.wake(0, jpeg=True)
+    assert wake.nvjpeg_of(0) is None
+    assert not made.calls
+
+
+def test_it_imports_nothing_heavy() -> None:
+    code = "import sys, cudafilter.wake; print('numpy' in sys.modules, 'pycuda' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("line", "woken"),
+    [
+        ("a.png out.png", None),
+        ("a.png out.png --engine cuda", (0, False)),
+        ("a.jpg out.png --engine cuda", (0, True)),
+        ("a.JPEG out.png --gpu 2,0", (2, True)),
+        ("a.jpg out.png --gpu all", (0, True)),
+        ("a.png out.jpg --variant tiled", (0, False)),
+        ("a.jpg out.jpg --engine cuda --codec pillow", (0, False)),
+        ("a.jpg out.jpg --engine cuda --check", (0, False)),
+        ("a.jpg --in-place --engine cuda", (0, True)),
+        ("a.jpg out.jpg --engine cuda --dry-run", None),
+        ("few out -r", None),
+        ("many out -r", (0, True)),
+        ("many out -r --engine cpu", None),
+        ("few many -r", None),
+        ("many/*.png out", None),
+    ],
+)
+def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
+    line: str, woken: tuple[int, bool] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(wake, "wake", lambda gpu, jpeg: seen.append((gpu, jpeg)))
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a.jpg", "a.JPEG"):
+        Path(name).touch()
+    for folder, count in (("few", wake.FEW), ("many", wake.FEW + 1)):
+        Path(folder).mkdir()
+        for i in range(count):
+            Path(folder, f"{i}.{'jpg' if i == 3 else 'png'}").touch()
+    monkeypatch.setattr("cudafilter.cli.filter._plans", lambda *_: (_ for _ in ()))
+    CliRunner().invoke(app, ["blur", *line.split()])
+    assert seen == ([] if woken is None else [woken])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")
+def test_nvjpeg_is_made_on_one_core_and_that_alone() -> None:
+    cores = os.sched_getaffinity(0)
+    seen: list[set[int]] = []
+    with nvjpeg._on_one_core():
+        thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))
+        thread.start()
+        thread.join()
+    assert [len(each) for each in seen] == [1]
+    assert os.sched_getaffinity(0) == cores
+    with pytest.raises(NvJpegError), nvjpeg._on_one_core():
+        raise NvJpegError("CreateEx", 1)
+    assert os.sched_getaffinity(0) == cores

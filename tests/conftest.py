@@ -30,7 +30,7 @@ def no_gpu() -> str | None:
 
 
 def pytest_configure() -> None:
-    # A shell's background jobs ignore Ctrl-C, and hand that on to the commands that tests interrupt.
+    # A shell's background jobs ignore Ctrl-C, and so would the commands that tests interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

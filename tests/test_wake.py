@@ -61,7 +61,7 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
     made = driver(monkeypatch)
     wake.wake(1, jpeg=True)
     assert wake.nvjpeg_of(0) is None
-    assert wake.nvjpeg_of(1) == "libnvjpeg.so.13"
+    assert str(wake.nvjpeg_of(1)) == "libnvjpeg.so.13"
     assert wake.nvjpeg_of(1) is None
     assert made.calls == [
         "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"

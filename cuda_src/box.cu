@@ -9,17 +9,22 @@
 //      prefix[m + left]; neighbouring lanes take neighbouring m.
 // A strip whose halo sticks out of the image reads a copy of its rows with the border in place,
 // which `edges` makes first: so all strips take the same time, whatever the border.
+// The first column sums of a block are those of kernel_height - 1 rows. Where these are many,
+// `starts` first sums up each task.piece rows, once for all blocks that need them, and a block adds
+// task.starts of these sums and the rows that are left: so tall windows start nearly as fast.
 // Compiled for WARPS, which share a strip (LENGTH samples, wide against the halo), NARROW: column
 // sums fit 16 bits, and SMALL: window sums are below 2^23, so that floats hold them.
-// Launch: edges, 256 threads a row of a strip at the border; filter, 32 * WARPS threads,
-// task.columns output pixels across and task.rows down. Blocks in blockIdx.x row by row. Integers
+// Launch: edges, 256 threads a row of a strip at the border; starts, where task.starts, and filter,
+// 32 * WARPS threads, task.columns output pixels across and task.rows down. Blocks in blockIdx.x
+// row by row. In task.scratch: the copies by edges, then the sums by starts. Integers
 // without alpha only. Loaded by engines/cuda.py, which sets weights[0] to the weight that all taps
 // have. Needs rows that start on 16 bytes.
 #include "pixel.cuh"
 
 #define ALIGNED (16 / (int)sizeof(sample_t))  // samples of an aligned read
 #define SAMPLES (3 * ALIGNED)                 // a lane; a multiple of each number of channels
-#define LENGTH (WARPS * 32 * SAMPLES)         // of a strip, with its halo
+#define THREADS (32 * WARPS)
+#define LENGTH (THREADS * SAMPLES)            // of a strip, with its halo
 
 // Warps a multiprocessor. With the registers that 16 leave to each, these would spill.
 #if (SAMPLE == 0 && !NARROW) || WARPS == 4 || (WARPS == 2 && __CUDA_ARCH__ < 900)
@@ -104,7 +109,75 @@ __device__ __forceinline__ unsigned plus(unsigned before, const unsigned (&colum
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) filter(const Task task)
+// What one lane reads of its strip: its SAMPLES samples of any row.
+struct Rows {
+    const sample_t* lane;
+    long long pitch;
+    int first;         // the source row that y counts from
+    unsigned outside;  // the border value, in each sample of a word
+    const Task& task;
+
+    // Of strip `index`, from the first row on that output row y0 taps.
+    __device__ __forceinline__ Rows(const Task& task, int index, int y0)
+        : lane(task.source + strip_of(task, index).first), pitch(task.source_pitch),
+          first(y0 + task.y0 - task.anchor_y),
+          outside((unsigned)task.border_value * (SAMPLE == 0 ? 0x01010101u : 0x00010001u)),
+          task(task)
+    {
+        if (index < task.edges_left || index >= task.edges_right) {
+            const int edge =
+                index < task.edges_left ? index : task.edges_left + index - task.edges_right;
+            lane = (const sample_t*)task.scratch + (size_t)edge * task.source_height * LENGTH;
+            pitch = LENGTH;
+        }
+        lane += threadIdx.x * SAMPLES;
+    }
+
+    __device__ __forceinline__ Row operator()(int y) const
+    {
+        y = border_index(first + y, task.source_height, task.border);
+        Row out;
+#pragma unroll
+        for (int n = 0; n < 3; ++n)
+            out.pieces[n] = y < 0 ? make_uint4(outside, outside, outside, outside)
+                                  : ((const uint4*)(lane + y * pitch))[n];
+        return out;
+    }
+
+    // Add the rows from y on up to `end` to the column sums.
+    __device__ __forceinline__ void add(unsigned (&column)[SUMS], int y, int end) const
+    {
+#pragma unroll 4
+        for (; y < end; ++y) {
+            const Row in = (*this)(y);
+#pragma unroll
+            for (int n = 0; n < SUMS; ++n) column[n] += samples(in, n);
+        }
+    }
+};
+
+// Where this lane's sums of strip `index` and of one piece of rows lie: SUMS / 4 vectors, THREADS
+// apart.
+__device__ __forceinline__ uint4* sums_of(const Task& task, int index, int piece)
+{
+    const int edges = task.edges_left + task.blocks_x - task.edges_right;
+    const size_t copies = (size_t)edges * task.source_height * LENGTH * sizeof(sample_t) / 16;
+    return (uint4*)task.scratch + copies + threadIdx.x +
+           ((size_t)piece * task.blocks_x + index) * (SUMS / 4) * THREADS;
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT / WARPS) starts(const Task task)
+{
+    const int index = blockIdx.x % task.blocks_x, piece = blockIdx.x / task.blocks_x;
+    unsigned column[SUMS] = {};
+    Rows(task, index, piece * task.piece).add(column, 0, task.piece);
+    uint4* to = sums_of(task, index, piece);
+#pragma unroll
+    for (int n = 0; n < SUMS; n += 4)
+        to[n / 4 * THREADS] = make_uint4(column[n], column[n + 1], column[n + 2], column[n + 3]);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT / WARPS) filter(const Task task)
 {
     __align__(16) __shared__ unsigned prefix[LENGTH + LENGTH / 96 * 4];
     __shared__ unsigned totals[WARPS][CHANNELS];  // of each warp
@@ -114,35 +187,22 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, RESIDENT / WARPS) filte
     const int y0 = blockIdx.x / task.blocks_x * task.rows;
     const int last = min(y0 + task.rows, task.height);
     const Strip strip = strip_of(task, index);
-
-    // The strip's rows, of the source or of their bordered copy.
-    const sample_t* rows = task.source + strip.first;
-    long long pitch = task.source_pitch;
-    if (index < task.edges_left || index >= task.edges_right) {
-        const int edge = index < task.edges_left ? index : task.edges_left + index - task.edges_right;
-        rows = (const sample_t*)task.scratch + (size_t)edge * task.source_height * LENGTH;
-        pitch = LENGTH;
-    }
-    rows += thread * SAMPLES;
-    const int first = y0 + task.y0 - task.anchor_y;
-    const unsigned outside = (unsigned)task.border_value * (SAMPLE == 0 ? 0x01010101u : 0x00010001u);
-    auto row = [&](int y) {  // y counts from the first tapped row
-        y = border_index(first + y, task.source_height, task.border);
-        Row out;
-#pragma unroll
-        for (int n = 0; n < 3; ++n)
-            out.pieces[n] = y < 0 ? make_uint4(outside, outside, outside, outside)
-                                  : ((const uint4*)(rows + y * pitch))[n];
-        return out;
-    };
+    const Rows row(task, index, y0);
 
     unsigned column[SUMS] = {};
-#pragma unroll 4
-    for (int y = 0; y < task.kernel_height - 1; ++y) {
-        const Row in = row(y);
+#pragma unroll 1
+    for (int i = 0; i < task.starts; ++i) {
+        const uint4* from = sums_of(task, index, y0 / task.piece + i);
 #pragma unroll
-        for (int n = 0; n < SUMS; ++n) column[n] += samples(in, n);
+        for (int n = 0; n < SUMS; n += 4) {
+            const uint4 four = from[n / 4 * THREADS];
+            column[n] += four.x;
+            column[n + 1] += four.y;
+            column[n + 2] += four.z;
+            column[n + 3] += four.w;
+        }
     }
+    row.add(column, task.starts * task.piece, task.kernel_height - 1);
 
     // Output sample m of the strip, m = begin + 96 * i + 32 * w: left[w] and right[w] are where
     // its two prefix sums lie for i = 0, and both lie 100 further for each i.

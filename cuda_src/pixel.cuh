@@ -43,6 +43,7 @@ struct Task {
     float border_value;      // native units, as are bias and threshold
     float gain, source_gain, bias, threshold;
     float weight_sum[2];
+    int starts, piece;       // sums by `starts` that a block begins with, and rows of each (box)
 };
 
 struct Pixel {

@@ -251,6 +251,22 @@ __device__ __forceinline__ Outputs finish_outputs(
     return out;
 }
 
+// Results are not read again: as the first to leave the L2 cache they make room for rows that are.
+// That takes 4 to 6 % off the time, but for small kernels on float32, where it adds 1 %.
+#define STREAMED (SAMPLE < 2 || ROWS > 7)
+__device__ __forceinline__ void store(Outputs* to, const Outputs& outputs)
+{
+    if constexpr (STREAMED && sizeof(Outputs) % 16 == 0) {
+#pragma unroll
+        for (int i = 0; i < (int)sizeof(Outputs) / 16; ++i)
+            __stcs((uint4*)to + i, ((const uint4*)&outputs)[i]);
+    } else if constexpr (STREAMED && sizeof(Outputs) == 8) {
+        __stcs((uint2*)to, *(const uint2*)&outputs);
+    } else {
+        *to = outputs;
+    }
+}
+
 // What lies left of column 0 or right of the last one in a strip's copied row.
 struct Edge {
     int left, right;  // the samples that lie inside: left <= s < right
@@ -369,7 +385,7 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
             const float4* line = (const float4*)row + LEAD / 4;
 #endif
             accumulate(sum, line);
-            if (completes) *(Outputs*)out = finish_outputs(task, sum, source);
+            if (completes) store((Outputs*)out, finish_outputs(task, sum, source));
             out += task.out_pitch;
             own += task.source_pitch;
         }

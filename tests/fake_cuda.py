@@ -82,15 +82,19 @@ class FakeCuda:
         self.called("mem_get_info")
         return self.memory - self.in_use, self.memory
 
+    def living(self) -> list[_Allocation]:
+        """All that is allocated; other threads may allocate meanwhile."""
+        return [kept for ref in self.used.valuerefs() if (kept := ref()) is not None]
+
     @property
     def in_use(self) -> int:
         """Bytes of device memory that are allocated."""
-        return sum(kept.nbytes for kept in list(self.used.values()) if not kept.pinned)
+        return sum(kept.nbytes for kept in self.living() if not kept.pinned)
 
     @property
     def pinned(self) -> int:
         """Bytes of pinned memory that are allocated."""
-        return sum(kept.nbytes for kept in list(self.used.values()) if kept.pinned)
+        return sum(kept.nbytes for kept in self.living() if kept.pinned)
 
     def mem_alloc(self, nbytes: int) -> _Allocation:
         """Device memory on a multiple of 256, full of what nobody wrote."""
@@ -175,7 +179,7 @@ class FakeCuda:
 
     def _copy(self, stream: _Stream, to: int, source: int, nbytes: int) -> None:
         for address in (to, source):
-            assert any(kept.holds(address, nbytes) for kept in list(self.used.values())), "outside"
+            assert any(kept.holds(address, nbytes) for kept in self.living()), "outside"
         stream.put(lambda: ctypes.memmove(to, source, nbytes), to, source)
 
     def _synchronize(self) -> None:

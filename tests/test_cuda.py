@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from agreement import ALL_BORDERS, random_pixels
 from cudafilter.borders import Border
 from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import launch, open_engine, slots
+from cudafilter.engines import box, launch, open_engine, slots
 from cudafilter.engines.bands import block_of, cut
 from cudafilter.engines.cuda import CudaEngine
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
@@ -99,7 +100,8 @@ def test_launch_limits() -> None:
         (make("sobel"), "stream"),
         (make("box"), "stream"),
         (make("box", radius=50), "box"),
-        (make("box", radius=500), "wide"),
+        (make("box", radius=1500), "box"),
+        (make("box", radius=1600), "wide"),
         (make("kernel", weights=np.random.default_rng(0).random((9, 9))), "stream"),
         (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "blocked"),
     ],
@@ -123,7 +125,25 @@ def test_task_layout_is_that_of_the_struct() -> None:
     names = re.findall(r"(\w+)(?:\[2\])?[,;]", re.sub("//.*", "", struct))
     assert names == [name for name, *_ in launch.Task._fields_]
     fields = [kind for _, kind, *_ in launch.Task._fields_]
-    assert launch.Task.weight_sum.offset == sum(map(ctypes.sizeof, fields[:-1]))  # no gap
+    assert launch.Task.piece.offset == sum(map(ctypes.sizeof, fields[:-1]))  # no gap
+
+
+def test_sums_of_starts_fit_into_their_memory() -> None:
+    started = 0
+    for radius, channels, dtype in product((16, 50, 120), (1, 3), ("uint8", "uint16")):
+        ready = launch.prepare(make("box", radius=radius), channels, dtype, Border(), False, "box")
+        strip = 4 * 32 * ready.warps * box._sums(ready.defines)
+        for strips, resident, most in product((1, 5, 40), (8, 400, 3000), (40, 700, 30_000)):
+            known = 2 * radius + 1, strips, resident, ready.defines
+            for height in {1, 2, 39, most // 7, most // 2, most - 1, most} - {0}:
+                rows, starts, piece = box.walk(known[0], height, *known[1:])
+                assert rows % piece == 0
+                if starts:
+                    pieces = (-(-height // rows) - 1) * (rows // piece) + starts
+                    room = box.start_bytes(known[0], most, *known[1:])
+                    assert pieces * strips * strip <= room, (known, height, most)
+                    started += 1
+    assert started > 200
 
 
 @pytest.mark.gpu

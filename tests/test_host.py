@@ -72,7 +72,7 @@ class HostEngine(StandIn):
         target = _aligned(height, launch.pitch(width, pixel))
         source[:, : block[0].nbytes] = block.reshape(block.shape[0], -1).view(np.uint8)
         target[:] = 0xA5  # what is not written shows
-        scratch = _aligned(1, ready.scratch_bytes(block.shape[:2], (height, width), origin))
+        scratch = _aligned(1, ready.scratch_bytes(block.shape[:2], (height, width), origin, 8))
         scratch[:] = 0xFF  # NaN: what was not written must not be used
         addresses = source.ctypes.data, target.ctypes.data, scratch.ctypes.data
         steps = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
@@ -159,6 +159,25 @@ def test_box(dtype: str, channels: int, folder: Path) -> None:
         for border in ALL_BORDERS:
             for radius in (0, 7, 40):
                 assert_agrees(engine, pixels, make("box", radius=radius), border)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_box_taller_than_a_block(dtype: str, channels: int, folder: Path) -> None:
+    filter = make("box", radius=80)
+    engine = HostEngine("box", folder)
+    for shape, pieces in [((320, 2300 // channels), True), ((300, 40), False)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        ready = launch.prepare(filter, channels, dtype, Border(), False, "box")
+        steps = ready.place((0, 0, 0), shape, shape, (0, 0), 8)
+        assert [step.function for step in steps] == ["edges", "starts", "filter"]
+        task = launch.Task.from_buffer_copy(steps[-1].task)
+        assert task.starts > 1
+        assert (task.piece < task.rows) == pieces
+        for border in ALL_BORDERS:
+            assert_agrees(engine, pixels, filter, border)
+        whole = engine.run(pixels, filter)
+        assert np.array_equal(HostEngine("box", folder, cut=200).run(pixels, filter), whole)
 
 
 LARGE = {

@@ -249,7 +249,7 @@ class StandIn:
 
     def rows(self, image: Any, height: int, row: int) -> np.ndarray[Any, Any]:
         address, pitch = image.channel[0], image.pitch[0]
-        assert any(kept.holds(address, height * pitch) for kept in self.cuda.used.values())
+        assert any(kept.holds(address, height * pitch) for kept in self.cuda.living())
         raw = (ctypes.c_uint8 * (height * pitch)).from_address(address)
         return np.frombuffer(raw, np.uint8).reshape(height, pitch)[:, :row]
 

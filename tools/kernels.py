@@ -39,7 +39,7 @@ def large(variant: str) -> list[dict[str, int]]:
     """Specialisations of *variant* beyond the common ones: for filters near its limits, where
     registers are short."""
     if variant == "box":
-        boxes = [make("box", radius=radius) for radius in (15, 60, 100, 200)]
+        boxes = [make("box", radius=radius) for radius in (15, 60, 100, 200, 500, 1400)]
         return [defines for _, defines in launch.kernels_for(boxes, variant)]
     if variant != "stream":
         return []

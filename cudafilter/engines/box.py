@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from cudafilter.engines import stream
 from cudafilter.filter import Filter
 from cudafilter.pixels import DTYPES, full_scale
 
-FUNCTIONS = ("filter", "edges")
-"""The kernel, and what copies the strips at the border before it."""
+FUNCTIONS = ("filter", "edges", "starts")
+"""The kernel; what copies the strips at the border before it, and what sums up rows for it."""
 
 EDGE_THREADS = 256
 
@@ -25,6 +27,15 @@ HALO_SHARE = 8
 
 START = 1 / 6
 """What adding a row to the first column sums costs, in rows of output."""
+
+LEAST_START = 32
+"""Rows of a kernel from which on sums by ``starts`` may pay."""
+
+STARTS = 3
+"""What their launch costs, in rows of output."""
+
+SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
+"""Shares of the blocks that run at a time: in small images fewer, longer walks start cheaper."""
 
 WORTHWHILE = 9
 """Taps a side from which on ``auto`` takes this and not stream.cu: on an H100 the two are even at
@@ -48,7 +59,7 @@ class Geometry(NamedTuple):
         return self.edges_left + self.strips - self.edges_right
 
 
-def weight(filter: Filter, sample: int, mode: int) -> float | None:
+def weight(filter: Filter, sample: int, channels: int, mode: int) -> float | None:
     """The weight that all taps of *filter* share, or None where box.cu cannot run it.
 
     It takes one kernel of equal weights, integers without alpha (*sample* and *mode* are the
@@ -65,7 +76,7 @@ def weight(filter: Filter, sample: int, mode: int) -> float | None:
     rows, columns = filter.size
     if rows * columns * full_scale(DTYPES[sample]) >= 2**32:
         return None
-    if 4 * columns > length(sample, MOST_WARPS[sample]) // 2:  # four channels at most
+    if channels * columns > length(sample, MOST_WARPS[sample]) // 2:
         return None
     return float(column[0] * row[0])
 
@@ -106,3 +117,76 @@ def geometry(
     left = sum(first < 0 for first in firsts)
     right = sum(first + whole <= source_width * channels for first in firsts)
     return Geometry(columns, strips, left, max(left, right))
+
+
+class Walk(NamedTuple):
+    """How far down a block goes, and how it starts."""
+
+    rows: int
+    """Output rows a block."""
+    starts: int = 0
+    """Sums that a block begins with; 0 where it adds all its rows itself."""
+    piece: int = 1
+    """Rows of each of these sums; ``rows`` is a multiple of it."""
+
+
+def walk(
+    kernel_height: int, height: int, strips: int, resident: int, defines: Mapping[str, int]
+) -> Walk:
+    """The walks over *height* rows of *strips*, for the shortest time in all.
+
+    *resident* blocks run at a time. Times are in rows of output.
+    """
+
+    def time(rows: int, start: float) -> float:
+        waves = -(-strips * -(-height // rows) // resident)
+        return waves * (rows + start + stream.START)
+
+    before = kernel_height - 1
+    best = Walk(stream.rows_a_block(int(START * before), height, strips, resident))
+    least = time(best.rows, START * before)
+    if kernel_height < LEAST_START:
+        return best
+    for share in SHARES:
+        down = max(1, int(resident * share) // strips)
+        rows = -(-height // down)
+        pieces = max(1, round(rows / _piece(kernel_height, defines)))
+        piece = -(-rows // pieces)
+        rows = piece * pieces
+        starts, rest = divmod(before, piece)
+        if before > rows * down or not starts:
+            continue
+        start = START * (starts * _cost(defines) + rest)
+        taken = time(rows, start) + START * rows + STARTS
+        if taken < least:
+            best, least = Walk(rows, starts, piece), taken
+    return best
+
+
+def start_bytes(
+    kernel_height: int, height: int, strips: int, resident: int, defines: Mapping[str, int]
+) -> int:
+    """Most device memory that the sums of walk() take, over *height* rows or fewer."""
+    if kernel_height < LEAST_START:
+        return 0
+    # A piece has two thirds of the rows that it should have, or more. Or it is as long as a walk:
+    # then there are as many as walks below each other, and as many again for the last start.
+    pieces = 1.5 * (height + kernel_height) / _piece(kernel_height, defines)
+    most = min(max(int(pieces), 2 * (resident // strips)) + 2, height + kernel_height)
+    return strips * most * 32 * defines["WARPS"] * 4 * _sums(defines)
+
+
+def _piece(kernel_height: int, defines: Mapping[str, int]) -> float:
+    """Rows of a piece that start a block soonest: longer ones leave more rows, shorter ones are
+    more."""
+    return float(np.sqrt(2 * _cost(defines) * kernel_height))
+
+
+def _cost(defines: Mapping[str, int]) -> float:
+    """What a lane's sums cost to read, in rows of its samples: by their bytes."""
+    return 4 * _sums(defines) / (3 * 16)
+
+
+def _sums(defines: Mapping[str, int]) -> int:
+    """SUMS of box.cu: the words that hold a lane's column sums."""
+    return 3 * ALIGNED[defines["SAMPLE"]] // (2 if defines["NARROW"] else 1)

@@ -209,7 +209,9 @@ class CudaEngine:
             kernel = self._kernels.get(ready)
             source = slot.memory("source", size[0] * pitch)
             target = slot.memory("out", size[0] * pitch)
-            scratch = slot.memory("scratch", ready.scratch_bytes(size, size, (0, 0)))
+            scratch = slot.memory(
+                "scratch", ready.scratch_bytes(size, size, (0, 0), kernel.resident)
+            )
             for _ in slot.upload(pixels, source, pitch):
                 pass
             steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)
@@ -293,7 +295,9 @@ class CudaEngine:
             return cut(pixels, work.filter, self.memory_limit)
         height, width, _ = pixels.shape
         whole = height * launch.pitch(width, pixels[0, 0].nbytes)
-        scratch = work.ready.scratch_bytes((height, width), (height, width), (0, 0))
+        scratch = work.ready.scratch_bytes(
+            (height, width), (height, width), (0, 0), work.kernel.resident
+        )
         if slot.holds(source=whole, out=whole, scratch=scratch):
             return [((0, height), (0, width))]
         free = self._cuda.mem_get_info()[0] + slot.held
@@ -334,7 +338,7 @@ class _Work:
         arriving, leaving = (launch.pitch(n, out[0, 0].nbytes) for n in (size[1], width))
         source = slot.memory("source", size[0] * arriving)
         target = slot.memory("out", height * leaving)
-        wanted = self.ready.scratch_bytes(size, (height, width), origin)
+        wanted = self.ready.scratch_bytes(size, (height, width), origin, self.kernel.resident)
         scratch = slot.memory("scratch", wanted)  # the same for all rows of output
         needed, least = None, LEAST_BAND * self.filter.size[0]
         done = 0

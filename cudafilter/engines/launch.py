@@ -86,6 +86,8 @@ class Task(ctypes.Structure):
             "border_value", "gain", "source_gain", "bias", "threshold",
         )),
         ("weight_sum", ctypes.c_float * 2),
+        ("starts", ctypes.c_int32),
+        ("piece", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -141,16 +143,22 @@ class Launch:
         return f"{ctypes.sizeof(Task)}s"
 
     def scratch_bytes(
-        self, source_size: tuple[int, int], out_size: tuple[int, int], origin: tuple[int, int]
+        self,
+        source_size: tuple[int, int],
+        out_size: tuple[int, int],
+        origin: tuple[int, int],
+        resident: int,
     ) -> int:
-        """Device memory that place() wants beside source and output."""
+        """Device memory that place() wants beside source and output; enough for fewer rows too."""
         channels, sample = self.defines["CHANNELS"], self.defines["SAMPLE"]
         if self.variant == "wide":
             return wide.scratch_bytes(self.task.kernel_width, channels, out_size[1])
         if self.variant == "box":
-            edges = self._strips(source_size, out_size, origin).edges
+            found = self._strips(source_size, out_size, origin)
             row = box.length(sample, self.defines["WARPS"]) * np.dtype(DTYPES[sample]).itemsize
-            return edges * source_size[0] * row
+            return found.edges * source_size[0] * row + box.start_bytes(
+                self.task.kernel_height, out_size[0], found.strips, resident, self.defines
+            )
         return 0
 
     def _strips(
@@ -194,16 +202,24 @@ class Launch:
             return self._bands(task, itemsize)
         if self.variant == "stream":
             task.blocks_x = -(-width * channels // (32 * self.defines["OUTPUTS"]))
-            task.rows = stream.rows_a_block(self.defines["ROWS"], height, task.blocks_x, resident)
+            rows = self.defines["ROWS"]
+            imbalance = stream.imbalance(rows, self.defines["SAMPLE"])
+            task.rows = stream.rows_a_block(rows, height, task.blocks_x, resident, imbalance)
         elif self.variant == "box":
             strips = self._strips(source_size, out_size, origin)
             task.columns, task.blocks_x, task.edges_left, task.edges_right = strips
-            start = int(box.START * task.kernel_height)
-            task.rows = stream.rows_a_block(start, height, task.blocks_x, resident)
+            task.rows, task.starts, task.piece = box.walk(
+                task.kernel_height, height, task.blocks_x, resident, self.defines
+            )
         else:
             tile_width, task.rows = SHAPES[self.variant].tile
             task.blocks_x = -(-width // tile_width)
-        steps = [self._step("filter", task.blocks_x * -(-height // task.rows), task)]
+        down = -(-height // task.rows)
+        steps = [self._step("filter", task.blocks_x * down, task)]
+        if task.starts:
+            pieces = (down - 1) * (task.rows // task.piece) + task.starts
+            blocks = task.blocks_x * pieces
+            steps.insert(0, self._step("starts", blocks, task))
         if self.variant == "box" and strips.edges:
             edges = self._step("edges", strips.edges * source_size[0], task, box.EDGE_THREADS)
             steps.insert(0, edges)
@@ -279,7 +295,7 @@ def _prepared(
         defines |= stream.specialise(filter, sample, channels, mode) or {}
     if variant == "box":
         defines |= box.specialise(filter, sample, channels)
-        kept = np.array([box.weight(filter, sample, mode)], np.float32)
+        kept = np.array([box.weight(filter, sample, channels, mode)], np.float32)
     else:
         factored = variant in FACTORED or bool(defines.get("RANK1"))
         kept = weights(filter, factored, ALIGNMENT.get(variant, 1))
@@ -301,7 +317,7 @@ def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int
             f"the {variant} kernel takes one kernel, and {filter.name} has {len(filter.kernels)}",
             hint="use --variant tiled or auto",
         )
-    if variant == "box" and box.weight(filter, sample, mode) is None:
+    if variant == "box" and box.weight(filter, sample, channels, mode) is None:
         raise LimitError(
             "the box kernel takes equal weights, integers without alpha and windows whose sum is"
             f" below 2^32; this is not so for {filter.name} on these pixels",
@@ -324,7 +340,7 @@ def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int
 def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
     """The variant that ``auto`` runs *filter* with: the fastest that can."""
     single, taps = len(filter.kernels) == 1, max(filter.size)
-    if taps >= box.WORTHWHILE and box.weight(filter, sample, mode) is not None:
+    if taps >= box.WORTHWHILE and box.weight(filter, sample, channels, mode) is not None:
         return "box"
     passes = single and filter.rank1 and fits(filter, "wide")
     if passes and taps >= wide.WORTHWHILE[channels]:

@@ -267,7 +267,9 @@ class GpuJpeg:
             codec = self._codec(slot)
             source = slot.memory("source", size[0] * pitch)
             target = slot.memory("out", size[0] * pitch)
-            scratch = slot.memory("scratch", ready.scratch_bytes(size, size, (0, 0)))
+            scratch = slot.memory(
+                "scratch", ready.scratch_bytes(size, size, (0, 0), kernel.resident)
+            )
             with slot.timed("decode"):
                 codec.decode(picture.data, channels, source, pitch)
             steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)

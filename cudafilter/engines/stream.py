@@ -25,6 +25,12 @@ START = 8
 IMBALANCE = 0.15
 """Share of its time that a single wave of walks waits for its slowest one."""
 
+IMBALANCE_FLOAT32, FEW_ROWS = 1.0, 3
+"""The same on float32 of kernels of so few rows, which only wait for memory."""
+
+WARPS_FLOAT32 = 16
+"""Warps of a multiprocessor that are enough on float32: more of them only crowd the cache."""
+
 REGISTERS = 16384
 """Registers of each of the four quarters of a multiprocessor, on every architecture since sm_75."""
 
@@ -84,7 +90,7 @@ def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[st
         "LEFT": filter.reach[2],
         "OUTPUTS": outputs,
         "SOURCE": int(wants_source),
-        "BLOCKS": blocks_a_multiprocessor(registers),
+        "BLOCKS": min(blocks_a_multiprocessor(registers), WARPS_FLOAT32 if sample == 2 else 32),
     }
 
 
@@ -102,19 +108,26 @@ def shortcuts(filter: Filter, weights: npt.NDArray[np.float32]) -> dict[str, int
     return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0)}
 
 
-def rows_a_block(rows: int, height: int, blocks_x: int, resident: int) -> int:
+def imbalance(rows: int, sample: int) -> float:
+    """What rows_a_block() is to reckon with, for a kernel of so many rows."""
+    return IMBALANCE_FLOAT32 if sample == 2 and rows <= FEW_ROWS else IMBALANCE
+
+
+def rows_a_block(
+    rows: int, height: int, blocks_x: int, resident: int, imbalance: float = IMBALANCE
+) -> int:
     """Output rows that each warp walks down, for the shortest time in all.
 
     *rows* is the kernel's, *blocks_x* the strips side by side and *resident* the warps that run
     at a time. A walk of n rows costs n + rows - 1 and START; as many waves of walks as it takes
     follow each other, the last one seldom full. The fewer they are, the longer the others wait
-    for the slowest: by IMBALANCE of a single wave's time.
+    for the slowest: by *imbalance* of a single wave's time.
     """
     best, least = height, float("inf")
     for waves in range(1, 17):
         down = max(1, resident * waves // blocks_x)  # walks below each other
         walk = -(-height // down)
         taken = -(-blocks_x * -(-height // walk) // resident) * (walk + rows - 1 + START)
-        if taken * (1 + IMBALANCE / waves) < least:
-            best, least = walk, taken * (1 + IMBALANCE / waves)
+        if taken * (1 + imbalance / waves) < least:
+            best, least = walk, taken * (1 + imbalance / waves)
     return best

@@ -124,6 +124,12 @@ inline unsigned thread() { return threadIdx.x + blockDim.x * threadIdx.y; }
 inline void __syncthreads() { host::barrier(); }
 inline void __syncwarp() { host::barrier(); }
 
+template <typename T>
+void __stcs(T* to, const T& value)
+{
+    *to = value;
+}
+
 inline unsigned __shfl_up_sync(unsigned, unsigned value, int delta)
 {
     const unsigned me = host::thread();

@@ -9,16 +9,17 @@
 //            since the scratch image holds the halo to the left and right too.
 //   rows:    scratch -> out. A lane is a row; each channel in turn.
 // The image goes through in bands of BAND rows, so that the scratch image stays in the L2 cache.
+// A dense kernel that is a sum of TERMS such products goes through in one: the first pass makes as
+// many scratch images, and the second adds up what it finds in them.
 // Launch, per band: columns, then rows; 256 threads: a warp has 32 lanes across and RUN outputs
 // along the taps, the block's 8 warps follow each other along them. Blocks in blockIdx.x.
-// Loaded by engines/cuda.py, which fills `weights`: the column (kernel_height, zeros up
-// to a multiple of 4), then the row (kernel_width). One kernel of rank 1 alone.
+// Loaded by engines/cuda.py, which fills `weights`: of each term the column (kernel_height, zeros up
+// to a multiple of 4), then the row (kernel_width). One kernel alone.
 #include "pixel.cuh"
 
 #define WARPS 8
 #define RUN 16    // outputs a thread
 #define BLOCK 256  // taps of a partial sum, a multiple of RUN
-#define BAND (CHANNELS == 1 ? 1024 : CHANNELS == 2 ? 512 : CHANNELS == 3 ? 384 : 256)  // rows
 // Of the scratch image: a line for each sample of a row. No power of two, which would put all
 // lines into the same sets of the caches.
 #define PITCH (BAND + 32)
@@ -26,6 +27,18 @@
 __align__(16) __constant__ float weights[16384];
 
 __device__ __forceinline__ int padded(int taps) { return (taps + 3) / 4 * 4; }
+
+__device__ __forceinline__ const float* column_of(const Task& task, int term)
+{
+    return weights + term * (padded(task.kernel_height) + padded(task.kernel_width));
+}
+
+// The scratch image of a term. Threads read up to two runs past its halo, and use none of it.
+__device__ __forceinline__ float* image_of(const Task& task, int term)
+{
+    const size_t lines = (size_t)(task.width + task.kernel_width - 1 + 3 * RUN) * CHANNELS;
+    return task.scratch + term * lines * PITCH;
+}
 
 // sum[r] += weight[t] * in(t + r) for all `taps` t. tap(t, in) reads in(t) to in(t + RUN - 1); what
 // lies past in(taps + RUN - 2) is read and not used, so it may be anything. All lanes walk together:
@@ -95,13 +108,17 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, SAMPLE == 1 ? 2 : 3) co
             in[u] = column < 0 || bordered < 0 ? outside : tap_of(at + bordered * task.source_pitch, c);
         }
     };
-    float sum[RUN] = {};
-    correlate(weights, task.kernel_height, tap, sum);
+#pragma unroll 1
+    for (int term = 0; term < TERMS; ++term) {
+        float sum[RUN] = {};
+        correlate(column_of(task, term), task.kernel_height, tap, sum);
 
-    if (s >= (task.width + task.kernel_width - 1) * CHANNELS) return;
-    float4* to = (float4*)(task.scratch + (size_t)s * PITCH + y);
+        if (s >= (task.width + task.kernel_width - 1) * CHANNELS) continue;
+        float4* to = (float4*)(image_of(task, term) + (size_t)s * PITCH + y);
 #pragma unroll
-    for (int r = 0; r < RUN; r += 4) to[r / 4] = make_float4(sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
+        for (int r = 0; r < RUN; r += 4)
+            to[r / 4] = make_float4(sum[r], sum[r + 1], sum[r + 2], sum[r + 3]);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) rows(const Task task)
@@ -114,15 +131,18 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) rows(const Task task
 
     float sum[CHANNELS][RUN] = {};
 #pragma unroll
-    for (int c = 0; c < CHANNELS; ++c) {
-        const float* from = task.scratch + (size_t)(x * CHANNELS + c) * PITCH + y;
-        auto tap = [&](int t, float (&in)[RUN]) {
-            const float* at = from + (size_t)t * CHANNELS * PITCH;
+    for (int c = 0; c < CHANNELS; ++c)
+#pragma unroll 1
+        for (int term = 0; term < TERMS; ++term) {
+            const float* from = image_of(task, term) + (size_t)(x * CHANNELS + c) * PITCH + y;
+            auto tap = [&](int t, float (&in)[RUN]) {
+                const float* at = from + (size_t)t * CHANNELS * PITCH;
 #pragma unroll
-            for (int u = 0; u < RUN; ++u) in[u] = at[u * CHANNELS * PITCH];
-        };
-        correlate(weights + padded(task.kernel_height), task.kernel_width, tap, sum[c]);
-    }
+                for (int u = 0; u < RUN; ++u) in[u] = at[u * CHANNELS * PITCH];
+            };
+            const float* row = column_of(task, term) + padded(task.kernel_height);
+            correlate(row, task.kernel_width, tap, sum[c]);
+        }
     if (y >= task.height) return;
 
     store_run(task, x, y, sum);

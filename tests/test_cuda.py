@@ -110,6 +110,47 @@ def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:
     assert prepare(filter, "auto").variant == variant
 
 
+_SUM = np.random.default_rng(1).random((31, 2)) @ np.random.default_rng(2).random((2, 31))
+_NORMAL = np.random.default_rng(0).standard_normal
+_LARGE = _NORMAL((61, 8)) @ _NORMAL((8, 61))
+
+
+@pytest.mark.parametrize(
+    ("weights", "dtype", "variant"),
+    [
+        (_SUM, "uint8", "wide"),
+        (_SUM, "uint16", "wide"),
+        (_SUM, "float32", "blocked"),
+        (_SUM[:15, :15], "uint8", "stream"),
+        (_SUM + 1e-6 * np.eye(31), "uint8", "blocked"),
+        (np.kron(_SUM, np.eye(4)), "uint8", "wide"),
+        (_LARGE, "uint8", "wide"),
+        (_LARGE, "uint16", "blocked"),
+        (np.kron(_SUM, np.eye(9)), "uint8", "vanilla"),
+    ],
+    ids=[
+        "8 bits",
+        "16 bits",
+        "float32: infinities",
+        "small",
+        "31 terms",
+        "8 terms",
+        "8 that cancel",
+        "too much for 16 bits",
+        "18 terms",
+    ],
+)
+def test_dense_kernels_that_are_sums_of_few_products(
+    weights: np.ndarray, dtype: str, variant: str
+) -> None:
+    filter = make("kernel", weights=weights)
+    ready = launch.prepare(filter, 1, dtype, Border(), False, "auto")
+    assert ready.variant == variant
+    if variant in ("blocked", "vanilla"):
+        with pytest.raises(LimitError, match="or on integers the sum of a few"):
+            launch.prepare(filter, 1, dtype, Border(), False, "wide")
+
+
 def test_specialisations_are_what_launches_ask_for() -> None:
     for variant in launch.SHAPES:
         known = [tuple(d.items()) for d in launch.specialisations(variant)]

@@ -201,6 +201,37 @@ def test_large_kernels(variant: str, dtype: str, channels: int, alpha: bool, fol
                 assert_agrees(engine, pixels, filter, border, alpha)
 
 
+def _gaussian(sigma: float) -> np.ndarray:
+    row = np.exp(-np.square(np.arange(-15, 16)) / (2 * sigma**2))
+    return np.outer(row, row / row.sum() ** 2)
+
+
+LOW_RANK = {
+    "difference of Gaussians": _gaussian(5) / _gaussian(5).sum()
+    - _gaussian(3) / _gaussian(3).sum(),
+    "random, rank 3": (_RANDOM.random((31, 3)) - 0.2) @ _RANDOM.random((3, 26)) / 500,
+    "random, rank 4": _RANDOM.standard_normal((45, 4)) @ _RANDOM.standard_normal((4, 45)) / 2000,
+}
+
+
+@pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS[:3])
+@pytest.mark.parametrize("name", LOW_RANK)
+def test_sums_of_few_products(
+    name: str, dtype: str, channels: int, alpha: bool, folder: Path
+) -> None:
+    filter = make("kernel", weights=LOW_RANK[name], bias=0.25)
+    engine = HostEngine("wide", folder)
+    terms = launch.prepare(filter, channels, dtype, Border(), alpha, "wide").defines["TERMS"]
+    assert terms == np.linalg.matrix_rank(LOW_RANK[name])
+    for shape in [(1, 1), (150, 20), (37, 200)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        for border in ALL_BORDERS:
+            assert_agrees(engine, pixels, filter, border, alpha)
+        whole = engine.run(pixels, filter, alpha=alpha)
+        cut = HostEngine("wide", folder, cut=16).run(pixels, filter, alpha=alpha)
+        assert np.array_equal(cut, whole)
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("variant", ["tiled", "wide", "blocked"])
 def test_equal_terms_keep_the_contract(variant: str, dtype: str, folder: Path) -> None:

@@ -152,7 +152,8 @@ class Launch:
         """Device memory that place() wants beside source and output; enough for fewer rows too."""
         channels, sample = self.defines["CHANNELS"], self.defines["SAMPLE"]
         if self.variant == "wide":
-            return wide.scratch_bytes(self.task.kernel_width, channels, out_size[1])
+            terms = self.defines["TERMS"]
+            return wide.scratch_bytes(self.task.kernel_width, channels, out_size[1], terms)
         if self.variant == "box":
             found = self._strips(source_size, out_size, origin)
             row = box.length(sample, self.defines["WARPS"]) * np.dtype(DTYPES[sample]).itemsize
@@ -229,7 +230,7 @@ class Launch:
         """Both passes of wide.cu over each band of rows."""
         height, out = task.height, task.out
         channels = self.defines["CHANNELS"]
-        rows, steps = wide.BAND[channels], []
+        rows, steps = self.defines["BAND"], []
         for first in range(0, height, rows):
             band = Task.from_buffer_copy(task)
             band.height = min(rows, height - first)
@@ -296,6 +297,11 @@ def _prepared(
     if variant == "box":
         defines |= box.specialise(filter, sample, channels)
         kept = np.array([box.weight(filter, sample, channels, mode)], np.float32)
+    elif variant == "wide":
+        terms = wide.terms(filter.kernels[0], sample)
+        defines |= {"TERMS": len(terms), "BAND": wide.band(channels, len(terms))}
+        parts = [np.pad(factor, (0, -len(factor) % 4)) for term in terms for factor in term]
+        kept = np.concatenate(parts).astype(np.float32)
     else:
         factored = variant in FACTORED or bool(defines.get("RANK1"))
         kept = weights(filter, factored, ALIGNMENT.get(variant, 1))
@@ -307,9 +313,11 @@ def _prepared(
 def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int) -> None:
     """Raise LimitError where *variant* cannot run *filter* on such pixels."""
     rows, columns = filter.size
-    if variant in FACTORED and not filter.rank1:
+    terms = _terms(filter, variant, sample)
+    if variant in FACTORED and not terms:
+        few = ", or on integers the sum of a few," if variant == "wide" else ""
         raise LimitError(
-            f"the {variant} kernel needs kernels of rank 1; {filter.name}'s are not",
+            f"the {variant} kernel needs kernels of rank 1{few} and {filter.name}'s are not",
             hint="use --variant tiled or auto",
         )
     if variant in SINGLE and len(filter.kernels) > 1:
@@ -329,10 +337,10 @@ def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int
             f" {rows} rows and {columns} columns is too large for them",
             hint="use --variant auto",
         )
-    if not fits(filter, variant):
+    if not fits(filter, variant, terms):
         raise LimitError(
             f"constant memory holds {CONSTANT_BYTES:,} bytes of weights; {filter.name}'s"
-            f" {columns}x{rows} kernel needs {4 * weight_count(filter, variant):,}",
+            f" {columns}x{rows} kernel needs {4 * weight_count(filter, variant, terms):,}",
             hint="use --variant vanilla, whose weights are in global memory, or auto",
         )
 
@@ -345,6 +353,10 @@ def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
     passes = single and filter.rank1 and fits(filter, "wide")
     if passes and taps >= wide.WORTHWHILE[channels]:
         return "wide"
+    if single and not filter.rank1:
+        terms = _terms(filter, "wide", sample)
+        if terms and wide.pays(terms, filter.size) and fits(filter, "wide", terms):
+            return "wide"
     dense = single and not filter.rank1 and fits(filter, "blocked")
     if dense and filter.size[0] * filter.size[1] >= BLOCKED_WORTHWHILE:
         return "blocked"
@@ -359,18 +371,26 @@ def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
     return "tiled" if fits(filter, "tiled") else "vanilla"
 
 
-def fits(filter: Filter, variant: str) -> bool:
+def _terms(filter: Filter, variant: str, sample: int) -> int:
+    """Products of a column and a row that *variant* needs for each kernel; 0 where there are none
+    but needed."""
+    if variant == "wide":
+        return len(wide.terms(filter.kernels[0], sample))
+    return int(filter.rank1 or variant not in FACTORED)
+
+
+def fits(filter: Filter, variant: str, terms: int = 1) -> bool:
     """Whether the weights *variant* wants fit where it keeps them."""
     if variant in ("vanilla", "stream", "box"):  # stream's limit is registers, and stricter
         return True
-    return 4 * weight_count(filter, variant) <= CONSTANT_BYTES
+    return 4 * weight_count(filter, variant, terms) <= CONSTANT_BYTES
 
 
-def weight_count(filter: Filter, variant: str) -> int:
-    """How many weights *variant* keeps, zeros to align them included."""
+def weight_count(filter: Filter, variant: str, terms: int = 1) -> int:
+    """How many weights *variant* keeps of *terms* products, zeros to align them included."""
     alignment = ALIGNMENT.get(variant, 1)
     rows, columns = (-(-taps // alignment) * alignment for taps in filter.size)
-    count = rows + columns if variant in FACTORED else filter.size[0] * columns
+    count = terms * (rows + columns) if variant in FACTORED else filter.size[0] * columns
     return len(filter.kernels) * count
 
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
+import numpy as np
+
+from cudafilter.filter import Kernel, Weights
+
 FUNCTIONS = ("columns", "rows")
 """The two passes, in their order."""
 
@@ -11,18 +17,90 @@ WARPS, RUN = 8, 16
 THREADS = 32 * WARPS
 
 BAND = {1: 1024, 2: 512, 3: 384, 4: 256}
-"""Rows that go through at a time, by channels. They stand in wide.cu too."""
+"""Rows that go through at a time, by channels: the scratch image then fits the L2 cache."""
 
 WORTHWHILE = {1: 65, 2: 65, 3: 49, 4: 49}
 """Taps a side from which on ``auto`` takes this and not stream.cu, by channels. On an H100, 81 taps
 take stream.cu 1.5 times as long on uint8 gray, and 61 on uint8 RGB 1.2 times."""
 
 
-def scratch_bytes(kernel_width: int, channels: int, width: int) -> int:
-    """The scratch image: a line of float32 for each sample of a row and its halo."""
+MOST_TERMS = 8
+"""Products of a column and a row that a kernel may be the sum of."""
+
+TERM = 156
+"""What a term costs beside its taps, in taps of a dense kernel: on an H100, 8192x8192 gray, a pass
+down and one across take 0.5 ms and 3.2 us a tap, and a dense kernel takes 3.2 us a tap."""
+
+PAYS = 0.8
+"""Share of a dense kernel's time that its terms may take."""
+
+RESIDUE = 1e-9
+"""Largest error of a sum of terms, relative to the largest weight, that counts as none."""
+
+CANCELLING = {0: 4.0, 1: 2.0}
+"""By SAMPLE: how much larger than the kernel's weights those of the terms may be in all, since
+rounding errors grow with it. Not for float32: of an infinity, terms that cancel leave NaN."""
+
+Factors = tuple[Weights, Weights]
+
+
+def band(channels: int, terms: int) -> int:
+    """BAND of wide.cu: so many rows that all terms' scratch images fit, in whole tiles."""
+    tile = RUN * WARPS
+    return max(tile, BAND[channels] // terms // tile * tile)
+
+
+@functools.lru_cache(16)  # finding out takes milliseconds, and is asked for more than once
+def terms(kernel: Kernel, sample: int) -> tuple[Factors, ...]:
+    """(column, row) of the products that *kernel* is the sum of; none where there is no such sum.
+
+    At most MOST_TERMS that cancel each other no more than CANCELLING allows on *sample*. The
+    singular value decomposition has the fewest.
+    """
+    if kernel.factors is not None:
+        return (kernel.factors,)
+    if sample not in CANCELLING or not _few(kernel):
+        return ()
+    left, strength, right = np.linalg.svd(kernel.weights, full_matrices=False)
+    largest = np.abs(kernel.weights).max()
+    for count in range(2, min(MOST_TERMS, len(strength)) + 1):
+        scale = np.sqrt(strength[:count])
+        columns, rows = left[:, :count] * scale, right[:count] * scale[:, None]
+        if np.abs(columns @ rows - kernel.weights).max() > RESIDUE * largest:
+            continue
+        magnitude = float(np.abs(columns).sum(0) @ np.abs(rows).sum(1))
+        if magnitude > CANCELLING[sample] * kernel.magnitude:
+            return ()
+        return tuple((columns[:, i], rows[i]) for i in range(count))
+    return ()
+
+
+def _few(kernel: Kernel) -> bool:
+    """Whether MOST_TERMS products of its own rows and columns leave next to nothing of *kernel*.
+
+    That much cheaper than the decomposition, which most kernels need not go through.
+    """
+    rest = kernel.weights.copy()
+    largest = np.abs(rest).max()
+    for _ in range(MOST_TERMS):
+        i, j = np.unravel_index(np.argmax(np.abs(rest)), rest.shape)
+        if abs(rest[i, j]) <= RESIDUE * largest:
+            return True
+        rest -= np.outer(rest[:, j], rest[i] / rest[i, j])
+    return bool(np.abs(rest).max() <= RESIDUE * largest)
+
+
+def pays(count: int, size: tuple[int, int]) -> bool:
+    """Whether *count* terms are faster than the dense kernel of *size* (rows, columns)."""
+    rows, columns = size
+    return count * (rows + columns + TERM) < PAYS * rows * columns
+
+
+def scratch_bytes(kernel_width: int, channels: int, width: int, terms: int) -> int:
+    """The scratch images: a line of float32 for each sample of a row and its halo."""
     # Threads read up to two runs past the halo, and use none of it.
     lines = (width + kernel_width - 1 + 3 * RUN) * channels
-    return 4 * lines * (BAND[channels] + 32)
+    return 4 * terms * lines * (band(channels, terms) + 32)
 
 
 def blocks(kernel_width: int, channels: int, out_size: tuple[int, int]) -> tuple[int, int, int]:

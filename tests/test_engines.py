@@ -110,6 +110,38 @@ def test_box(dtype: str, channels: int, border: Border) -> None:
     engine.close()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_boxes_taller_than_a_block(dtype: str, channels: int) -> None:
+    from cudafilter.engines.cuda import CudaEngine
+
+    engine = CudaEngine()
+    for shape, radius in [((700, 300), 60), ((2000, 500), 120)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        filter = make("box", radius=radius)
+        assert engine.prepare(pixels, filter).variant == "box"
+        assert_agrees(engine, pixels, filter)
+    engine.close()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_sums_of_few_products(dtype: str, channels: int, border: Border) -> None:
+    from cudafilter.engines.cuda import CudaEngine
+
+    engine = CudaEngine()
+    rng = np.random.default_rng(0)
+    filter = make("kernel", weights=rng.random((31, 2)) @ rng.random((2, 31)), normalize=True)
+    for shape in [*SHAPES, (1300, 70)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        assert engine.prepare(pixels, filter, border, channels == 4).variant == "wide"
+        assert_agrees(engine, pixels, filter, border, channels == 4)
+    engine.close()
+
+
 def test_real_gradients_and_plateaus(engine: Engine) -> None:
     ramp = np.linspace(0, 255, 300).astype(np.uint8)
     pixels = np.ascontiguousarray(np.broadcast_to(ramp, (200, 300)))[..., None]

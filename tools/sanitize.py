@@ -57,13 +57,16 @@ def sanitize(tools: list[str]) -> int:
 
 def run(few: bool) -> None:
     """Every variant over all cases, or over every third."""
-    weights = np.random.default_rng(0).random((18, 5))
+    rng = np.random.default_rng(0)
+    weights, factors = rng.random((18, 5)), rng.random((2, 26, 2))
     filters = [
         make("blur", sigma=1),
         make("kernel", weights=weights, normalize=True),
         make("sobel"),
         make("box", radius=8),
+        make("kernel", weights=factors[0] @ factors[1].T, normalize=True),  # two terms for wide
     ]
+    tall = random_pixels((700, 300, 1), "uint8")  # so that box sums up its starts
     cases = [
         (dtype, channels, alpha, ALL_BORDERS[i % len(ALL_BORDERS)])
         for i, (channels, alpha) in enumerate(LAYOUTS)
@@ -78,6 +81,9 @@ def run(few: bool) -> None:
                 with contextlib.suppress(LimitError):  # not every variant takes every filter
                     assert_agrees(engine, pixels, filter, border, alpha)
                     runs += 1
+        if variant == "box":
+            assert_agrees(engine, tall, make("box", radius=60), ALL_BORDERS[0], False)
+            runs += 1
         engine.close()
     print(f"{runs} runs agree with the reference")
 

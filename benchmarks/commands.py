@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,8 @@ MEAN, TAIL = 1.0, 12
 """Difference from the reference, in steps of 255, that counts as the same picture: on average,
 and of all but a thousandth of the samples. Tools cut the kernel at 2 to 4 sigma, approximate it
 by boxes or recursion, and JPEG takes its own share."""
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CONSOLE_SCRIPT = "import sys; from cudafilter.cli import main; sys.exit(main())"
 
@@ -148,6 +151,18 @@ def photo(width: int, height: int) -> Array:
     scene += random.standard_normal((height, width, 3), np.float32) * 1.5
     made: Array = np.clip(np.rint(scene), 0, 255).astype(np.uint8)
     return made
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What every contender runs in: Python finds this checkout first, and keeps the bytecode of all
+    that is imported, as pip does for what it installs, below *folder*."""
+    env = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    paths = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
+    return {
+        **env,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPYCACHEPREFIX": str(folder / "bytecode"),
+    }
 
 
 def write(pixels: Array, path: Path) -> None:

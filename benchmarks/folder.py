@@ -32,11 +32,18 @@ from statistics import median
 
 import cv2
 import numpy as np
-from commands import CONSOLE_SCRIPT, LARGE, OPENCV_POOL, OPENCV_WORK, QUALITY, photo, read, write
+from commands import (
+    CONSOLE_SCRIPT,
+    LARGE,
+    OPENCV_POOL,
+    OPENCV_WORK,
+    QUALITY,
+    environment,
+    photo,
+    read,
+    write,
+)
 
-ROOT = Path(__file__).resolve().parent.parent
-CHECKOUT = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-"""Where Python finds this checkout first, and whatever else it finds now."""
 SMALL = (320, 240)
 """Width and height of the pictures that only queue."""
 MANY, FEW = 10_000, 100
@@ -153,9 +160,7 @@ def run(contender: Contender, source: Path, destination: Path, report: Path | No
     destination.mkdir()
     asked = ["--report", str(report)] if report else []
     command = [*contender.command, *asked, str(source), str(destination), *contender.after]
-    env = {**os.environ, "PYTHONPATH": CHECKOUT}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    env["PYTHONPYCACHEPREFIX"] = str(destination.parent / "bytecode")
+    env = environment(destination.parent)
     started = time.perf_counter()
     done = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     spent = time.perf_counter() - started

@@ -6,9 +6,10 @@ Runs this checkout and every tool that is installed (ImageMagick, GraphicsMagick
 ffmpeg, scripts with OpenCV and Pillow) on the same pictures, Gaussian sigma 2, in turns: A B C,
 A B C, ... after a first round that is not timed. That round's pictures are compared with the
 float64 reference; a tool whose picture is another one is shown and counts for no bar. The
-pictures are made here, the same on every run. All processes keep to --cores cores. Prints
-Markdown: a table of medians and minima for each work, and each bar with its verdict, a ratio of
-medians taken in one run. Exits 1 where a bar is missed. Nothing else should run meanwhile.
+pictures are made here, the same on every run. Python keeps the bytecode of what it imports. All
+processes keep to --cores cores. Prints Markdown: a table of medians and minima for each work, and
+each bar with its verdict, a ratio of medians taken in one run. Exits 1 where a bar is missed.
+Nothing else should run meanwhile.
 
 JPEGs come in at quality 90 with 4:2:0 chroma, which ours keeps; the others are told to write the
 same. ffmpeg has a quality scale of its own and gets its best but one.
@@ -30,12 +31,8 @@ from typing import Any
 
 import cv2
 import numpy as np
-from commands import QUALITY, Bar, Contender, Work, Works, read
+from commands import QUALITY, Bar, Contender, Work, Works, environment, read
 from PIL import Image
-
-ROOT = Path(__file__).resolve().parent.parent
-CHECKOUT = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-"""Where Python finds this checkout first, and whatever else it finds now."""
 
 
 def once(contender: Contender, folder: Path) -> float:
@@ -45,7 +42,7 @@ def once(contender: Contender, folder: Path) -> float:
             path.unlink()
         if contender.output.is_file():
             contender.output.unlink()
-    env = {**os.environ, "PYTHONPATH": CHECKOUT, **contender.env}
+    env = {**environment(folder), **contender.env}
     started = time.perf_counter()
     ran = subprocess.run(
         contender.command, input=contender.stdin.encode(), cwd=folder, env=env,

@@ -27,14 +27,20 @@ _waking: dict[int, _Waking] = {}
 """By the GPU's number."""
 
 
-def wake(gpu: int, *, jpeg: bool) -> None:
-    """Begin to start *gpu*, and nvJPEG on it if *jpeg*.
+def wake(gpus: Sequence[int] | None, *, jpeg: bool) -> None:
+    """Begin to start *gpus*, or all where that is None, and nvJPEG on them if *jpeg*.
 
     Nothing is raised: what fails here fails again where the engine opens, which tells why.
     """
-    if gpu not in _waking and find_spec("pycuda") is not None:
-        _waking[gpu] = _Waking(gpu, jpeg)
-        _waking[gpu].start()
+    if find_spec("pycuda") is None:
+        return
+    for gpu in (0,) if gpus is None else gpus:
+        _begin(_Waking(gpu, jpeg, others=gpus is None))
+
+
+def _begin(waking: _Waking) -> None:
+    if _waking.setdefault(waking.gpu, waking) is waking:
+        waking.start()
 
 
 def nvjpeg_of(gpu: int) -> NvJpeg | None:
@@ -72,19 +78,22 @@ def _names(sources: Sequence[str]) -> Iterator[str]:
 class _Waking(Thread):
     """Its context stays the primary one for as long as the process lives."""
 
-    def __init__(self, gpu: int, jpeg: bool) -> None:
+    def __init__(self, gpu: int, jpeg: bool, others: bool = False) -> None:
         super().__init__(name="wake", daemon=True)
-        self._gpu, self._jpeg = gpu, jpeg
+        self.gpu, self._jpeg, self._others = gpu, jpeg, others
         self.nvjpeg: NvJpeg | None = None
 
     def run(self) -> None:
         with suppress(OSError, AttributeError, NvJpegError):
             driver = ctypes.CDLL("libcuda.so.1")
-            version, device, context = c_int(), c_int(), c_void_p()
+            version, count, device, context = c_int(), c_int(), c_int(), c_void_p()
+            if driver.cuInit(0) or driver.cuDeviceGetCount(byref(count)):
+                return
+            for other in range(1, count.value) if self._others else ():
+                _begin(_Waking(other, self._jpeg))
             if (
-                driver.cuInit(0) == 0
-                and driver.cuDriverGetVersion(byref(version)) == 0
-                and driver.cuDeviceGet(byref(device), self._gpu) == 0
+                driver.cuDriverGetVersion(byref(version)) == 0
+                and driver.cuDeviceGet(byref(device), self.gpu) == 0
                 and driver.cuDevicePrimaryCtxRetain(byref(context), device) == 0
                 and self._jpeg
                 and driver.cuCtxSetCurrent(context) == 0

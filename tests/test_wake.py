@@ -31,6 +31,8 @@ class Driver:
             self.calls.append(name)
             if name == "cuDriverGetVersion":
                 arguments[0]._obj.value = 13020
+            if name == "cuDeviceGetCount":
+                arguments[0]._obj.value = 3
             return int(name == self.failing)
 
         return call
@@ -59,26 +61,46 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = driver(monkeypatch)
-    wake.wake(1, jpeg=True)
+    wake.wake([1], jpeg=True)
     assert wake.nvjpeg_of(0) is None
     assert str(wake.nvjpeg_of(1)) == "libnvjpeg.so.13"
     assert wake.nvjpeg_of(1) is None
     assert made.calls == [
-        "cuInit", "cuDriverGetVersion", "cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent"
+        "cuInit", "cuDeviceGetCount", "cuDriverGetVersion", "cuDeviceGet",
+        "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent",
     ]  # fmt: skip
+
+
+def test_all_gpus_are_woken_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch)
+    wake.wake(None, jpeg=True)
+    assert wake.nvjpeg_of(0) is not None  # the first one finds out how many there are
+    assert [wake.nvjpeg_of(gpu) is not None for gpu in (1, 2, 3)] == [True, True, False]
+    assert made.calls.count("cuDevicePrimaryCtxRetain") == 3
+
+
+def test_a_gpu_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = driver(monkeypatch)
+    wake.wake([1], jpeg=True)
+    wake.wake([1, 2], jpeg=True)
+    assert wake.nvjpeg_of(1) is not None
+    assert wake.nvjpeg_of(2) is not None
+    assert made.calls.count("cuDevicePrimaryCtxRetain") == 2
 
 
 def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    wake.wake(0, jpeg=False)
+    wake.wake([0], jpeg=False)
     assert wake.nvjpeg_of(0) is None
     assert made.calls[-1] == "cuDevicePrimaryCtxRetain"
 
 
-@pytest.mark.parametrize("failing", ["cuInit", "cuDeviceGet", "cuDevicePrimaryCtxRetain"])
+@pytest.mark.parametrize(
+    "failing", ["cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDevicePrimaryCtxRetain"]
+)
 def test_what_fails_is_the_engines_to_tell(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch, failing)
-    wake.wake(0, jpeg=True)
+    wake.wake([0], jpeg=True)
     assert wake.nvjpeg_of(0) is None
     assert made.calls[-1] == failing
 
@@ -93,14 +115,14 @@ def test_a_library_that_fails_is_the_engines_to_tell(
         raise error
 
     monkeypatch.setattr(wake, "NvJpeg", load)
-    wake.wake(0, jpeg=True)
+    wake.wake([0], jpeg=True)
     assert wake.nvjpeg_of(0) is None
 
 
 def test_nothing_starts_without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     monkeypatch.setattr(wake, "find_spec", lambda name: None)
-    wake.wake(0, jpeg=True)
+    wake.wake([0], jpeg=True)
     assert wake.nvjpeg_of(0) is None
     assert not made.calls
 
@@ -115,27 +137,32 @@ def test_it_imports_nothing_heavy() -> None:
     ("line", "woken"),
     [
         ("a.png out.png", None),
-        ("a.png out.png --engine cuda", (0, False)),
-        ("a.jpg out.png --engine cuda", (0, True)),
-        ("a.JPEG out.png --gpu 2,0", (2, True)),
-        ("a.jpg out.png --gpu all", (0, True)),
-        ("a.png out.jpg --variant tiled", (0, False)),
-        ("a.jpg out.jpg --engine cuda --codec pillow", (0, False)),
-        ("a.jpg out.jpg --engine cuda --check", (0, False)),
-        ("a.jpg --in-place --engine cuda", (0, True)),
+        ("a.png out.png --engine cuda", ([0], False)),
+        ("a.jpg out.png --engine cuda", ([0], True)),
+        ("a.JPEG out.png --gpu 2,0", ([2, 0], True)),
+        ("a.jpg out.png --gpu all", (None, True)),
+        ("a.png out.jpg --variant tiled", ([0], False)),
+        ("a.jpg out.jpg --engine cuda --codec pillow", ([0], False)),
+        ("a.jpg out.jpg --engine cuda --check", ([0], False)),
+        ("a.jpg --in-place --engine cuda", ([0], True)),
         ("a.jpg out.jpg --engine cuda --dry-run", None),
         ("few out -r", None),
-        ("many out -r", (0, True)),
+        ("many out -r", (None, True)),
+        ("few out -r --engine cuda", (None, True)),
+        ("many out -r --gpu 1", ([1], True)),
         ("many out -r --engine cpu", None),
         ("few many -r", None),
         ("many/*.png out", None),
     ],
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
-    line: str, woken: tuple[int, bool] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str,
+    woken: tuple[list[int] | None, bool] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
-    monkeypatch.setattr(wake, "wake", lambda gpu, jpeg: seen.append((gpu, jpeg)))
+    monkeypatch.setattr(wake, "wake", lambda gpus, jpeg: seen.append((gpus, jpeg)))
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a.jpg", "a.JPEG"):
         Path(name).touch()

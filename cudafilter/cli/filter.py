@@ -69,9 +69,11 @@ def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
     names = first_images(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
-        gpu = (shared.gpu or "").partition(",")[0].strip()
+        several = shared.recursive or len(names) > 1
+        given = shared.gpu or ("all" if several else "0")
+        numbers = [int(part) for part in given.split(",") if part.strip().isdecimal()]
         jpeg = shared.codec != "pillow" and not shared.check and any_jpeg(names)
-        wake(int(gpu) if gpu.isdecimal() else 0, jpeg=jpeg)
+        wake(numbers if given != "all" else None, jpeg=jpeg)
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:

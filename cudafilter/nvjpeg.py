@@ -10,7 +10,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
@@ -118,15 +118,16 @@ def _on_one_core() -> Iterator[None]:
     the wait, which then takes its whole timeout: 0.52 s on an H100's host with driver 580, and 0.02
     on one core.
     """
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
+    cores: set[int] = set()
+    with suppress(AttributeError, OSError):  # no such call, or not allowed: it only takes longer
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(allowed)})
+        cores = allowed
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        if cores:
+            os.sched_setaffinity(0, cores)
 
 
 class NvJpeg:

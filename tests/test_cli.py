@@ -576,6 +576,27 @@ class TestFolder:
         each = cli("box", "-rv", "in", "out", "--format", "bmp").stderr
         assert "note: in/0.jpg: BMP does not hold" in each
 
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc alone")
+    def test_memory_of_one_image_serves_the_next(self) -> None:
+        code = """
+import resource
+import numpy as np
+from cudafilter.cli.run import _keep_freed_memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(36 << 20, np.uint8)[::4096] = 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+_keep_freed_memory()
+print(faults(), faults())
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        first, second = map(int, done.stdout.split())
+        assert second < 5 < first
+
 
 class TestStreams:
     def test_standard_input_to_standard_output(self) -> None:

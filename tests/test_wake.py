@@ -188,3 +188,15 @@ def test_nvjpeg_is_made_on_one_core_and_that_alone() -> None:
     with pytest.raises(NvJpegError), nvjpeg._on_one_core():
         raise NvJpegError("CreateEx", 1)
     assert os.sched_getaffinity(0) == cores
+
+
+def test_nvjpeg_is_made_where_cores_cannot_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("seccomp")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    with nvjpeg._on_one_core():
+        pass
+    monkeypatch.delattr(os, "sched_setaffinity")
+    with nvjpeg._on_one_core():
+        pass

@@ -592,7 +592,11 @@ _keep_freed_memory()
 print(faults(), faults())
 """
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env=ENVIRONMENT,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         first, second = map(int, done.stdout.split())
         assert second < 5 < first

@@ -1,7 +1,7 @@
 """Every kernel beside its floors, its bars and NVIDIA's libraries; and how its cost grows.
 
     python benchmarks/roofline.py [--side 8192] [--only SUBSTRING ...] [--no-peers] [--json FILE]
-    python benchmarks/roofline.py --growth [--json FILE]
+    python benchmarks/roofline.py --growth [size,taps,box,terms] [--json FILE]
 
 Device-resident random data; CUDA events, medians after 3 warm-ups; every result is verified
 against float64 before it counts. Needs a GPU, and for the peers PyTorch, CuPy and NPP. Exits with
@@ -41,6 +41,7 @@ LANES = 128
 
 SIDES = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 TAPS = (3, 5, 7, 9, 13, 17, 21, 31, 41, 51, 61, 81, 101, 127, 191, 255)
+TERMS, TERM_SIDES = range(2, 9), (23, 31, 45, 61)
 BOX_RADII = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -344,8 +345,8 @@ class Growth:
                 cells += [short(None if ms is None else 1e6 * ms / side**2) for ms in times]
             line(side, cells)
 
-    def over_radius(self, side: int) -> None:
-        """Milliseconds, also a tap, of Gaussians of 3 to 255 taps; of boxes to radius 500."""
+    def over_taps(self, side: int) -> None:
+        """Milliseconds, also a tap, of Gaussians of 3 to 255 taps."""
         images = {
             dtype: random_image(np.random.default_rng(0), side, dtype, 1)
             for dtype in ("uint8", "float32")
@@ -360,7 +361,10 @@ class Growth:
                 ms = self.time(f"blur {dtype}", pixels, filter, side=side, taps=taps)
                 cells += [self.variant, short(ms), short(None if ms is None else 1e3 * ms / taps)]
             line(taps, cells)
-        pixels = images["uint8"]
+
+    def over_box(self, side: int) -> None:
+        """Milliseconds of boxes to radius 1000."""
+        pixels = random_image(np.random.default_rng(0), side, "uint8", 1)
         copy = self.copy(pixels)
         print(f"\nbox over radius, {side}x{side} uint8 gray; copy {short(copy)} ms\n")
         head("radius", ("variant", "ms", "x copy"))
@@ -368,17 +372,42 @@ class Growth:
             ms = self.time("box uint8", pixels, make("box", radius=radius), radius=radius)
             line(radius, [self.variant, short(ms), short(None if ms is None else ms / copy)])
 
+    def over_terms(self, side: int) -> None:
+        """Milliseconds of dense kernels that are sums of 2 to 8 products, as such and as dense."""
+        pixels = random_image(np.random.default_rng(0), side, "uint8", 1)
+        rng = np.random.default_rng(1)
+        print(f"\nsums of products, {side}x{side} uint8 gray, ms; * what auto takes\n")
+        head("terms", [f"{n}x{n} {variant}" for n in TERM_SIDES for variant in ("wide", "dense")])
+        for terms in TERMS:
+            cells = []
+            for taps in TERM_SIDES:
+                weights = rng.random((taps, terms)) @ rng.random((terms, taps))
+                filter = make("kernel", weights=weights, normalize=True)
+                picked = self.engine.prepare(pixels, filter).variant
+                for variant in ("wide", "blocked"):
+                    self.engine.variant = variant
+                    figures = {"side": side, "taps": taps, "terms": terms}
+                    ms = self.time(f"sum as {variant}", pixels, filter, **figures)
+                    cells.append(short(ms) + "*" * (variant == picked))
+                self.engine.variant = "auto"
+            line(terms, cells)
+
 
 def growth(engine: CudaEngine, arguments: argparse.Namespace) -> bool:
     """Print the tables of growth and write the JSON; whether all results were right."""
     print(f"{engine.title}; random data, medians of {arguments.repeats} by CUDA events\n")
     taken = Growth(engine, arguments.repeats)
-    parts: tuple[Callable[[], None], ...] = (
-        taken.over_size,
-        lambda: taken.over_radius(arguments.side),
-    )
-    for part in parts:
-        part()
+    parts: Mapping[str, Callable[[], None]] = {
+        "size": taken.over_size,
+        "taps": lambda: taken.over_taps(arguments.side),
+        "box": lambda: taken.over_box(arguments.side),
+        "terms": lambda: taken.over_terms(arguments.side),
+    }
+    wanted = arguments.growth.split(",")
+    if unknown := set(wanted) - {*parts}:
+        sys.exit(f"--growth takes {', '.join(parts)}, not {', '.join(sorted(unknown))}")
+    for name in wanted:
+        parts[name]()
         save(arguments.json, {"engine": engine.title, "repeats": taken.repeats,
                               "figures": taken.figures, "failures": taken.failures})  # fmt: skip
     for failure in taken.failures:
@@ -414,7 +443,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", metavar="SUBSTRING", help="rows that contain one")
     parser.add_argument("--no-peers", action="store_true", help="leave the libraries out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--growth", action="store_true", help="cost over size and radius instead")
+    parser.add_argument(
+        "--growth", nargs="?", const="size,taps,box,terms", help="how cost grows, and over what"
+    )
     arguments = parser.parse_args()
     if arguments.side < 256 or arguments.repeats < 1:
         parser.error("--side takes 256 and more (the peers need an interior), --repeats 1 and more")

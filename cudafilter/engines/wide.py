@@ -54,40 +54,44 @@ def band(channels: int, terms: int) -> int:
 def terms(kernel: Kernel, sample: int) -> tuple[Factors, ...]:
     """(column, row) of the products that *kernel* is the sum of; none where there is no such sum.
 
-    At most MOST_TERMS that cancel each other no more than CANCELLING allows on *sample*. The
-    singular value decomposition has the fewest.
+    At most MOST_TERMS that cancel each other no more than CANCELLING allows on *sample*: those of
+    the singular value decomposition, which has the fewest.
     """
     if kernel.factors is not None:
         return (kernel.factors,)
-    if sample not in CANCELLING or not _few(kernel):
+    found = _cross(kernel.weights) if sample in CANCELLING else None
+    if found is None:
         return ()
-    left, strength, right = np.linalg.svd(kernel.weights, full_matrices=False)
-    largest = np.abs(kernel.weights).max()
-    for count in range(2, min(MOST_TERMS, len(strength)) + 1):
-        scale = np.sqrt(strength[:count])
-        columns, rows = left[:, :count] * scale, right[:count] * scale[:, None]
-        if np.abs(columns @ rows - kernel.weights).max() > RESIDUE * largest:
-            continue
-        magnitude = float(np.abs(columns).sum(0) @ np.abs(rows).sum(1))
-        if magnitude > CANCELLING[sample] * kernel.magnitude:
-            return ()
-        return tuple((columns[:, i], rows[i]) for i in range(count))
-    return ()
+    left, right = (np.linalg.qr(factor) for factor in found)
+    turn, strength, turned = np.linalg.svd(left.R @ right.R.T)
+    columns, rows = left.Q @ turn * np.sqrt(strength), right.Q @ turned.T * np.sqrt(strength)
+    magnitude = float(np.abs(columns).sum(0) @ np.abs(rows).sum(0))
+    if magnitude > CANCELLING[sample] * kernel.magnitude:
+        return ()
+    return tuple(zip(columns.T, rows.T, strict=True))
 
 
-def _few(kernel: Kernel) -> bool:
-    """Whether MOST_TERMS products of its own rows and columns leave next to nothing of *kernel*.
+def _cross(weights: Weights) -> tuple[Weights, Weights] | None:
+    """(rows, n) and (columns, n) arrays whose n products add up to *weights*, n <= MOST_TERMS.
 
-    That much cheaper than the decomposition, which most kernels need not go through.
+    None where that leaves more than RESIDUE. Cross approximation: each time the product of the row
+    and the column that meet in the largest weight that is left. A decomposition of all of a large
+    kernel would take minutes.
     """
-    rest = kernel.weights.copy()
-    largest = np.abs(rest).max()
-    for _ in range(MOST_TERMS):
+    rest = weights.copy()
+    least = RESIDUE * np.abs(rest).max()
+    columns: list[Weights] = []
+    rows: list[Weights] = []
+    while True:
         i, j = np.unravel_index(np.argmax(np.abs(rest)), rest.shape)
-        if abs(rest[i, j]) <= RESIDUE * largest:
-            return True
-        rest -= np.outer(rest[:, j], rest[i] / rest[i, j])
-    return bool(np.abs(rest).max() <= RESIDUE * largest)
+        pivot = rest[i, j]
+        if abs(pivot) <= least:
+            return np.array(columns).T, np.array(rows).T
+        if len(columns) == MOST_TERMS:
+            return None
+        columns.append(rest[:, j].copy())
+        rows.append(rest[i] / pivot)
+        rest -= np.outer(columns[-1], rows[-1])
 
 
 def pays(count: int, size: tuple[int, int]) -> bool:

@@ -56,7 +56,7 @@ def nvjpeg_of(gpu: int) -> NvJpeg | None:
     return nvjpeg
 
 
-def first_images(sources: Sequence[str]) -> list[str]:
+def first_files(sources: Sequence[str]) -> list[str]:
     """Names of up to FEW + 1 of the files that *sources* name, folders looked into."""
     return list(islice(_names(sources), FEW + 1))
 

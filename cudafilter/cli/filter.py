@@ -64,9 +64,9 @@ def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
     """
     if shared.dry_run or shared.engine == "cpu":
         return
-    from cudafilter.wake import FEW, any_jpeg, first_images, wake
+    from cudafilter.wake import FEW, any_jpeg, first_files, wake
 
-    names = first_images(paths if shared.in_place else paths[:-1])
+    names = first_files(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
         several = shared.recursive or len(names) > 1

@@ -148,3 +148,16 @@ def test_a_sum_too_large_for_an_integer_is_white(cpu: Engine) -> None:
     pixels = random_pixels((20, 20, 1), "uint8")
     filter = Filter("huge", (Kernel([[1e12]]),))
     assert np.array_equal(cpu.run(pixels, filter), np.where(pixels > 0, 255, 0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    "weights", [[[1, 1]], [[1.001]], [[2, -1]], [[-0.5, 0.5]], [[0.5, 0.5]]], ids=str
+)
+def test_only_what_leaves_the_range_is_clamped(
+    cpu: Engine, weights: list[list[float]], dtype: str
+) -> None:
+    pixels = random_pixels((40, 50, 3), dtype)
+    pixels[:20] = np.iinfo(dtype).max
+    for bias in (0.0, 0.2, -0.2):
+        assert_agrees(cpu, pixels, make("kernel", weights=weights, bias=bias))

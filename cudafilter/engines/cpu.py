@@ -170,7 +170,8 @@ def _filter_block(
             plane *= own
     sums = [_correlate(block, columns, filter, kernel, run, work) for kernel in filter.kernels]
     if not alpha:
-        return _quantise(_finish(filter, _combine(filter, sums), source, full), source.dtype)
+        out = _finish(filter, _combine(filter, sums), source, full)
+        return _quantise(out, source.dtype, within=_is_mean(filter))
 
     *colours, own = np.moveaxis(source, 2, 0)
     if filter.alpha == "keep":
@@ -294,9 +295,25 @@ def _finish(filter: Filter, out: Work, source: Pixels, full: float) -> Work:
     return out
 
 
-def _quantise(result: Work, dtype: np.dtype[np.generic]) -> Work:
-    """As pixels.quantise, in place and but for the cast, which storing the result does."""
+def _is_mean(filter: Filter) -> bool:
+    """Whether *filter* makes weighted means, which stay between the least and the largest tap.
+
+    But for the last bits, which round away.
+    """
+    if len(filter.kernels) > 1 or filter.source_gain or filter.bias or filter.gain < 0:
+        return False
+    (kernel,) = filter.kernels
+    positive = kernel.magnitude <= kernel.sum * (1 + 1e-12)
+    return positive and filter.gain * kernel.magnitude <= 1 + 1e-6
+
+
+def _quantise(result: Work, dtype: np.dtype[np.generic], within: bool = False) -> Work:
+    """As pixels.quantise, in place and but for the cast, which storing the result does.
+
+    *within*: what is rounded lies in the range of *dtype*.
+    """
     if dtype.kind == "u":
         np.rint(result, out=result)
-        np.clip(result, 0, full_scale(dtype), out=result)
+        if not within:
+            np.clip(result, 0, full_scale(dtype), out=result)
     return result

@@ -19,6 +19,8 @@ VARIANTS: tuple[str, ...] = (
 )  # fmt: skip
 CODECS: tuple[str, ...] = ("auto", "pillow")
 """What decodes and encodes JPEG: a GPU's codec where it has one, or always the host's."""
+ALL = "all"
+"""Every GPU, as --gpu takes it."""
 EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
 """What to do about outputs that are there already."""
 
@@ -237,3 +239,24 @@ CATALOGUE: dict[str, FilterSpec] = {
         ),
     )
 }
+
+
+def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:
+    """The numbers of the GPUs that *gpu* asks for: ``0``, ``0,2``; None for ALL.
+
+    Whether they are there is not looked at. Raises ParameterError ("gpu").
+    """
+    if gpu == ALL:
+        return None
+    parts = str(gpu).split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise ParameterError(
+            "gpu",
+            f"must be {ALL}, or numbers of GPUs such as 0 or 0,2, not {str(gpu)!r}",
+            hint="`cudafilter info` lists them",
+        )
+    numbers = tuple(int(part) for part in parts)
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise ParameterError("gpu", f"names GPU {number} twice")
+    return numbers

@@ -178,20 +178,26 @@ class Codec:
     def __init__(self, nvjpeg: NvJpeg, stream: int) -> None:
         self._nvjpeg = nvjpeg
         self._stream = stream
-        handle = nvjpeg.handle
         self._made: list[tuple[str, c_void_p]] = []
+        try:
+            self._make_all(nvjpeg.handle, stream)
+        except NvJpegError:
+            self.close()
+            raise
+
+    def _make_all(self, handle: c_void_p, stream: int) -> None:
         self._decoder = self._make("Decoder", handle, BACKEND_GPU_HYBRID)
         self._state = self._make("DecoderState", handle, self._decoder)
         for kind in ("Pinned", "Device"):
             buffer = self._make(f"Buffer{kind}", handle, None)
-            nvjpeg.call(f"StateAttach{kind}Buffer", self._state, buffer)
+            self._nvjpeg.call(f"StateAttach{kind}Buffer", self._state, buffer)
         self._layout = self._make("DecodeParams", handle)
         self._parsed = self._make("JpegStream", handle)
         self._template = self._make("JpegStream", handle)
         self._encoder = self._make("EncoderState", handle, stream)
         self._settings = self._make("EncoderParams", handle, stream)
-        nvjpeg.call("EncoderParamsSetEncoding", self._settings, _BASELINE, stream)
-        nvjpeg.call("EncoderParamsSetOptimizedHuffman", self._settings, 0, stream)
+        self._nvjpeg.call("EncoderParamsSetEncoding", self._settings, _BASELINE, stream)
+        self._nvjpeg.call("EncoderParamsSetOptimizedHuffman", self._settings, 0, stream)
 
     def decode(self, data: bytes, channels: int, address: int, pitch: int) -> None:
         """Queue *data* to be decoded to *address*: luma, or interleaved RGB.

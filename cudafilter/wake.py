@@ -1,8 +1,8 @@
 """A GPU's start while Python still imports: the driver, a device's context, nvJPEG.
 
 A thread does by ctypes, without the interpreter's lock, what the engine would do later: the engine
-then finds the device's primary context there, and nvJPEG. On an H100's host that takes 0.25 s, and
-the imports 0.35.
+then finds the device's primary context there, and nvJPEG. On an H100's host that takes 0.3 s, no
+longer than the imports.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FEW = 16
 """Most images of a small job; more of them are worth a GPU's start, whatever their size."""
 
 _JPEG = (".jpg", ".jpeg")
+"""The usual ones; for the others nvJPEG starts when it is needed."""
 
 _waking: dict[int, _Waking] = {}
 """By the GPU's number."""
@@ -69,8 +70,11 @@ def any_jpeg(names: Sequence[str]) -> bool:
 def _names(sources: Sequence[str]) -> Iterator[str]:
     for source in sources:
         if os.path.isdir(source):
-            for _, _, names in os.walk(source):
-                yield from names
+            # Entry by entry: a folder may hold a million, and the first few are enough.
+            with suppress(OSError), os.scandir(source) as entries:
+                for entry in entries:
+                    folder = entry.is_dir(follow_symlinks=False)
+                    yield from _names([entry.path]) if folder else [entry.name]
         else:
             yield source
 

@@ -601,6 +601,21 @@ print(faults(), faults())
         first, second = map(int, done.stdout.split())
         assert second < 5 < first
 
+    def test_opencv_starts_no_threads_beside_ours(self) -> None:
+        code = (
+            "import sys, cudafilter.cli as cli; cli._leave = lambda code: None;"
+            " sys.argv[1:] = ['--version']; cli.main(); import cv2; print(cv2.getNumThreads())"
+        )
+        environment = {k: v for k, v in ENVIRONMENT.items() if k != "OPENCV_FOR_THREADS_NUM"}
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.split()[-1] == "1"
+
 
 class TestStreams:
     def test_standard_input_to_standard_output(self) -> None:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter import engines
 from cudafilter.borders import Border
-from cudafilter.engines import Engine, gpu_numbers, open_engine
+from cudafilter.catalogue import ALL, gpu_numbers
+from cudafilter.engines import Engine, open_engine
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError, ParameterError
@@ -449,7 +449,7 @@ class TestOpening:
         with pytest.raises(ParameterError) as caught:
             gpu_numbers(text)
         assert caught.value.parameter == "gpu"
-        assert str(engines.ALL) in str(caught.value) or "twice" in str(caught.value)
+        assert ALL in str(caught.value) or "twice" in str(caught.value)
 
 
 @pytest.mark.gpu

@@ -382,6 +382,20 @@ def test_after_a_failure_the_next_file_goes_through(call: str, opened: Opener) -
     assert_as_by_host(engine, rich(), False, None)
 
 
+def test_a_codec_that_is_made_in_part_leaves_nothing(fake: FakeCuda, opened: Opener) -> None:
+    engine, path, library = opened()
+    kept = len(library.alive)
+    library.failing["DecodeJpeg"] = 6  # so that the slot's codec goes
+    with pytest.raises(NotTaken):
+        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    library.failing = {"EncoderStateCreate": 6}
+    with pytest.raises(NotTaken, match="EncoderStateCreate"):
+        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    assert len(library.alive) == 1 < kept  # the handle
+    library.failing.clear()
+    assert_as_by_host(engine, jpeg(), False, None)
+
+
 def test_a_picture_too_large_for_the_gpu_is_not_taken(fake: FakeCuda, opened: Opener) -> None:
     engine, path, _ = opened()
     engine.memory_limit = 5000

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = driver(monkeypatch)
-    wake.wake([1], jpeg=True)
+    wake.wake((1,), jpeg=True)
     assert wake.nvjpeg_of(0) is None
     assert str(wake.nvjpeg_of(1)) == "libnvjpeg.so.13"
     assert wake.nvjpeg_of(1) is None
@@ -81,7 +82,7 @@ def test_all_gpus_are_woken_side_by_side(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_gpu_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    wake.wake([1], jpeg=True)
+    wake.wake((1,), jpeg=True)
     wake.wake([1, 2], jpeg=True)
     assert wake.nvjpeg_of(1) is not None
     assert wake.nvjpeg_of(2) is not None
@@ -90,7 +91,7 @@ def test_a_gpu_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    wake.wake([0], jpeg=False)
+    wake.wake((0,), jpeg=False)
     assert wake.nvjpeg_of(0) is None
     assert made.calls[-1] == "cuDevicePrimaryCtxRetain"
 
@@ -100,7 +101,7 @@ def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_fails_is_the_engines_to_tell(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch, failing)
-    wake.wake([0], jpeg=True)
+    wake.wake((0,), jpeg=True)
     assert wake.nvjpeg_of(0) is None
     assert made.calls[-1] == failing
 
@@ -115,14 +116,14 @@ def test_a_library_that_fails_is_the_engines_to_tell(
         raise error
 
     monkeypatch.setattr(wake, "NvJpeg", load)
-    wake.wake([0], jpeg=True)
+    wake.wake((0,), jpeg=True)
     assert wake.nvjpeg_of(0) is None
 
 
 def test_nothing_starts_without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     monkeypatch.setattr(wake, "find_spec", lambda name: None)
-    wake.wake([0], jpeg=True)
+    wake.wake((0,), jpeg=True)
     assert wake.nvjpeg_of(0) is None
     assert not made.calls
 
@@ -137,19 +138,19 @@ def test_it_imports_nothing_heavy() -> None:
     ("line", "woken"),
     [
         ("a.png out.png", None),
-        ("a.png out.png --engine cuda", ([0], False)),
-        ("a.jpg out.png --engine cuda", ([0], True)),
-        ("a.JPEG out.png --gpu 2,0", ([2, 0], True)),
+        ("a.png out.png --engine cuda", ((0,), False)),
+        ("a.jpg out.png --engine cuda", ((0,), True)),
+        ("a.JPEG out.png --gpu 2,0", ((2, 0), True)),
         ("a.jpg out.png --gpu all", (None, True)),
-        ("a.png out.jpg --variant tiled", ([0], False)),
-        ("a.jpg out.jpg --engine cuda --codec pillow", ([0], False)),
-        ("a.jpg out.jpg --engine cuda --check", ([0], False)),
-        ("a.jpg --in-place --engine cuda", ([0], True)),
+        ("a.png out.jpg --variant tiled", ((0,), False)),
+        ("a.jpg out.jpg --engine cuda --codec pillow", ((0,), False)),
+        ("a.jpg out.jpg --engine cuda --check", ((0,), False)),
+        ("a.jpg --in-place --engine cuda", ((0,), True)),
         ("a.jpg out.jpg --engine cuda --dry-run", None),
         ("few out -r", None),
         ("many out -r", (None, True)),
         ("few out -r --engine cuda", (None, True)),
-        ("many out -r --gpu 1", ([1], True)),
+        ("many out -r --gpu 1", ((1,), True)),
         ("many out -r --engine cpu", None),
         ("few many -r", None),
         ("many/*.png out", None),
@@ -157,7 +158,7 @@ def test_it_imports_nothing_heavy() -> None:
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
     line: str,
-    woken: tuple[list[int] | None, bool] | None,
+    woken: tuple[tuple[int, ...] | None, bool] | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,3 +201,36 @@ def test_nvjpeg_is_made_where_cores_cannot_be_chosen(monkeypatch: pytest.MonkeyP
     monkeypatch.delattr(os, "sched_setaffinity")
     with nvjpeg._on_one_core():
         pass
+
+
+def test_nvjpeg_makes_its_handle_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    @contextmanager
+    def on_one_core() -> Iterator[None]:
+        made.append("one core")
+        yield
+        made.append("all")
+
+    def function(name: str) -> Any:
+        return lambda *_: made.append(name)  # None, as a status, is success
+
+    class Library:
+        def __getattr__(self, name: str) -> Any:
+            return function(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: Library())
+    monkeypatch.setattr(nvjpeg, "_on_one_core", on_one_core)
+    NvJpeg("libnvjpeg")
+    assert made == ["one core", "nvjpegCreateEx", "all"]
+
+
+def test_the_first_files_are_found_in_folders_and_no_more(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for n in range(wake.FEW // 2):
+        (tmp_path / f"{n}.png").touch()
+        (tmp_path / "a" / "b" / f"{n}.jpg").touch()
+    found = wake.first_files([str(tmp_path), "one.png", str(tmp_path / "none")])
+    assert len(found) == wake.FEW + 1
+    assert len([name for name in found if name.endswith(".jpg")]) == wake.FEW // 2
+    assert "one.png" in found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.catalogue import FilterSpec
+from cudafilter.catalogue import ALL, FilterSpec, gpu_numbers
 from cudafilter.cli import options
 from cudafilter.cli.command import FAILED, Command
 from cudafilter.cli.options import Shared
@@ -70,10 +70,9 @@ def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
         several = shared.recursive or len(names) > 1
-        given = shared.gpu or ("all" if several else "0")
-        numbers = [int(part) for part in given.split(",") if part.strip().isdecimal()]
+        gpus = gpu_numbers(shared.gpu if shared.gpu is not None else ALL if several else 0)
         jpeg = shared.codec != "pillow" and not shared.check and any_jpeg(names)
-        wake(numbers if given != "all" else None, jpeg=jpeg)
+        wake(gpus, jpeg=jpeg)
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:

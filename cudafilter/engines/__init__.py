@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from cudafilter.borders import Border
-from cudafilter.catalogue import ENGINES, VARIANTS
+from cudafilter.catalogue import ALL, ENGINES, VARIANTS, gpu_numbers
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
@@ -56,31 +56,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what the engine holds. A closed engine is not used again."""
         ...
-
-
-ALL = "all"
-"""Every GPU, as --gpu takes it."""
-
-
-def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:
-    """The numbers of the GPUs that *gpu* asks for: ``0``, ``0,2``; None for ALL.
-
-    Whether they are there is not looked at. Raises ParameterError ("gpu").
-    """
-    if gpu == ALL:
-        return None
-    parts = str(gpu).split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise ParameterError(
-            "gpu",
-            f"must be {ALL}, or numbers of GPUs such as 0 or 0,2, not {str(gpu)!r}",
-            hint="`cudafilter info` lists them",
-        )
-    numbers = tuple(int(part) for part in parts)
-    for number in numbers:
-        if numbers.count(number) > 1:
-            raise ParameterError("gpu", f"names GPU {number} twice")
-    return numbers
 
 
 def preload(name: str = "auto") -> None:

@@ -147,10 +147,11 @@ def walk(
     least = time(best.rows, START * before)
     if kernel_height < LEAST_START:
         return best
+    wanted = _piece(kernel_height, defines)
     for share in SHARES:
         down = max(1, int(resident * share) // strips)
         rows = -(-height // down)
-        pieces = max(1, round(rows / _piece(kernel_height, defines)))
+        pieces = max(1, round(rows / wanted))
         piece = -(-rows // pieces)
         rows = piece * pieces
         starts, rest = divmod(before, piece)

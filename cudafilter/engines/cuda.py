@@ -238,7 +238,7 @@ class CudaEngine:
             )  # fmt: skip
 
     def release(self) -> None:
-        """Wait for the images in flight, and give back the memory kept between them."""
+        """Wait for run()'s images in flight and give their memory back; with current()."""
         with self._slots.alone() as slots:
             for slot in slots:
                 slot.free()

@@ -300,7 +300,8 @@ def _prepared(
     elif variant == "wide":
         terms = wide.terms(filter.kernels[0], sample)
         defines |= {"TERMS": len(terms), "BAND": wide.band(channels, len(terms))}
-        parts = [np.pad(factor, (0, -len(factor) % 4)) for term in terms for factor in term]
+        align = ALIGNMENT["wide"]
+        parts = [np.pad(factor, (0, -len(factor) % align)) for term in terms for factor in term]
         kept = np.concatenate(parts).astype(np.float32)
     else:
         factored = variant in FACTORED or bool(defines.get("RANK1"))
@@ -315,9 +316,9 @@ def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int
     rows, columns = filter.size
     terms = _terms(filter, variant, sample)
     if variant in FACTORED and not terms:
-        few = ", or on integers the sum of a few," if variant == "wide" else ""
+        few = ", or on integers the sum of a few" if variant == "wide" else ""
         raise LimitError(
-            f"the {variant} kernel needs kernels of rank 1{few} and {filter.name}'s are not",
+            f"the {variant} kernel needs kernels of rank 1{few}; {filter.name}'s are not",
             hint="use --variant tiled or auto",
         )
     if variant in SINGLE and len(filter.kernels) > 1:

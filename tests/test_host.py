@@ -207,8 +207,7 @@ def _gaussian(sigma: float) -> np.ndarray:
 
 
 LOW_RANK = {
-    "difference of Gaussians": _gaussian(5) / _gaussian(5).sum()
-    - _gaussian(3) / _gaussian(3).sum(),
+    "difference of Gaussians": _gaussian(5) - _gaussian(3),
     "random, rank 3": (_RANDOM.random((31, 3)) - 0.2) @ _RANDOM.random((3, 26)) / 500,
     "random, rank 4": _RANDOM.standard_normal((45, 4)) @ _RANDOM.standard_normal((4, 45)) / 2000,
 }

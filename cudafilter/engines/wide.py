@@ -26,11 +26,11 @@ take stream.cu 1.5 times as long on uint8 gray, and 61 on uint8 RGB 1.2 times.""
 MOST_TERMS = 8
 """Products of a column and a row that a kernel may be the sum of."""
 
-TERM = 156
-"""What a term costs beside its taps, in taps of a dense kernel: on an H100, 8192x8192 gray, a pass
-down and one across take 0.5 ms and 3.2 us a tap, and a dense kernel takes 3.2 us a tap."""
+TERM = 170
+"""What a term costs beside its taps, in taps of a dense kernel: on an H100, 8192x8192 uint8 gray, a
+pass down and one across take 0.49 ms and 2.8 us a tap, and a dense kernel takes 2.9 us a tap."""
 
-PAYS = 0.8
+PAYS = 0.9
 """Share of a dense kernel's time that its terms may take."""
 
 RESIDUE = 1e-9

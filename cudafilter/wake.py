@@ -15,8 +15,10 @@ from ctypes import byref, c_int, c_void_p
 from importlib.util import find_spec
 from itertools import islice
 from threading import Thread
+from typing import TYPE_CHECKING
 
-from cudafilter.nvjpeg import NvJpeg, NvJpegError, find
+if TYPE_CHECKING:
+    from cudafilter.nvjpeg import NvJpeg
 
 FEW = 16
 """Most images of a small job; more of them are worth a GPU's start, whatever their size."""
@@ -88,6 +90,8 @@ class _Waking(Thread):
         self.nvjpeg: NvJpeg | None = None
 
     def run(self) -> None:
+        from cudafilter.nvjpeg import NvJpeg, NvJpegError, find
+
         with suppress(OSError, AttributeError, NvJpegError):
             driver = ctypes.CDLL("libcuda.so.1")
             version, count, device, context = c_int(), c_int(), c_int(), c_void_p()

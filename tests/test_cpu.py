@@ -161,3 +161,27 @@ def test_only_what_leaves_the_range_is_clamped(
     pixels[:20] = np.iinfo(dtype).max
     for bias in (0.0, 0.2, -0.2):
         assert_agrees(cpu, pixels, make("kernel", weights=weights, bias=bias))
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "gain"),
+    [([1, 2, 1], [1, 2, 1], 1 / 16), ([0.25, 0.5, 0.25], [0.5, 0.5], 1.0), ([2], [0.5], 0.5),
+     ([-1, -3, 0], [-0.125, 0, -0.125], 1.0), ([0, 0], [1], 1.0), ([1], [1], 0.0)],
+    ids=str,
+)  # fmt: skip
+def test_means_of_bytes_round_half_to_even(
+    cpu: Engine,
+    column: list[float],
+    row: list[float],
+    gain: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Sums of these are exact in float32, and many end in one half.
+    kernel = Kernel.outer(np.asarray(column, float), np.asarray(row, float))
+    pixels, mean = random_pixels((40, 50, 3), "uint8"), Filter("mean", (kernel,), gain=gain)
+    for border in (Border(), Border("constant", 1.0)):
+        expected = reference.apply(pixels, mean, border)
+        assert np.array_equal(cpu.run(pixels, mean, border), expected)
+    if kernel.sum > 0:
+        monkeypatch.delattr(cpu_module, "_quantise")
+        cpu.run(pixels, mean)

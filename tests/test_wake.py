@@ -53,8 +53,8 @@ def driver(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Driver:
     """The Driver that is loaded, and an NvJpeg that is its path."""
     made = Driver(failing)
     monkeypatch.setattr(ctypes, "CDLL", lambda name: made)
-    monkeypatch.setattr(wake, "find", lambda major: f"libnvjpeg.so.{major}")
-    monkeypatch.setattr(wake, "NvJpeg", lambda path: path)
+    monkeypatch.setattr(nvjpeg, "find", lambda major: f"libnvjpeg.so.{major}")
+    monkeypatch.setattr(nvjpeg, "NvJpeg", lambda path: path)
     return made
 
 
@@ -115,7 +115,7 @@ def test_a_library_that_fails_is_the_engines_to_tell(
     def load(path: str) -> NvJpeg:
         raise error
 
-    monkeypatch.setattr(wake, "NvJpeg", load)
+    monkeypatch.setattr(nvjpeg, "NvJpeg", load)
     wake.wake((0,), jpeg=True)
     assert wake.nvjpeg_of(0) is None
 

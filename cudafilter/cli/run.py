@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -113,6 +114,7 @@ class _Run:
             if self._note is not None:
                 self.engine.note = self._note
             self._reporter.start(self.engine)
+            gc.enable()
         for path, reason in self._plan.refused:
             self.tell(Record(str(path), "", error=reason))
         return self.engine

@@ -153,11 +153,16 @@ def _filter_block(
     filter: Filter,
     alpha: bool,
     work: np.dtype[np.floating],
-) -> Work:
+) -> Pixels:
     """*source* (h, w, C) filtered and rounded, where *block* is it with the filter's halo around.
 
     *columns* is for _correlate. Integers come in the type *work*, for the caller to cast.
     """
+    if columns is None and source.dtype == np.uint8 and not alpha and _is_mean(filter):
+        (kernel,) = filter.kernels
+        if kernel.factors is not None and kernel.sum > 0:
+            whole = _mean_of_bytes(block, *kernel.factors, kernel.anchor, filter.gain)
+            return _inner(whole, filter)
     full = full_scale(source.dtype)
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
     run = _filter2d if not alpha or filter.alpha == "keep" else _tap_by_tap
@@ -214,7 +219,6 @@ def _correlate(
     With *columns*, (w + halo,) indices into those of *block*, the kernel runs as its factors, and
     *block* gets its halo of columns from *columns* between the two.
     """
-    above, below, left, right = filter.reach
     y, x = kernel.anchor
     if kernel.factors is None:
         whole = run(block, kernel.weights, (x, y))
@@ -222,10 +226,17 @@ def _correlate(
         column, row = kernel.factors
         whole = _separable(block, column, row, (x, y), work)
     else:
+        above, below, left, right = filter.reach
         column, row = kernel.factors
         down = run(block, column[:, None], (0, y))[above : len(block) - below]
         return run(down[:, columns], row[None, :], (x, 0))[:, left : len(columns) - right]
-    return whole[above : len(block) - below, left : block.shape[1] - right]
+    return _inner(whole, filter)
+
+
+def _inner(block: Pixels, filter: Filter) -> Pixels:
+    """*block* without the halo of *filter*."""
+    above, below, left, right = filter.reach
+    return block[above : len(block) - below, left : block.shape[1] - right]
 
 
 def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
@@ -248,6 +259,22 @@ def _separable(
     depth = cv2.CV_64F if work == np.float64 else cv2.CV_32F
     done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
     return cast(Work, done).reshape(block.shape)
+
+
+def _mean_of_bytes(
+    block: Pixels, column: Weights, row: Weights, anchor: tuple[int, int], gain: float
+) -> Pixels:
+    """As _separable with ``gain * outer(column, row)`` on uint8 *block*, rounded in the same pass.
+
+    *anchor* is (y, x).
+    """
+    # Where both sum to 1, OpenCV may take integers for them, and round half up.
+    twice = 2 / column.sum()
+    done = cv2.sepFilter2D(
+        block, cv2.CV_8U, row * (gain / twice), column * twice, anchor=anchor[::-1],
+        borderType=cv2.BORDER_CONSTANT,
+    )  # fmt: skip
+    return cast(Pixels, done).reshape(block.shape)
 
 
 def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
@@ -300,7 +327,9 @@ def _is_mean(filter: Filter) -> bool:
 
     But for the last bits, which round away.
     """
-    if len(filter.kernels) > 1 or filter.source_gain or filter.bias or filter.gain < 0:
+    if filter.source_gain or filter.bias or filter.threshold:
+        return False
+    if len(filter.kernels) > 1 or filter.gain < 0:
         return False
     (kernel,) = filter.kernels
     positive = kernel.magnitude <= kernel.sum * (1 + 1e-12)

@@ -53,7 +53,10 @@ def test_the_layout_in_memory_makes_no_difference(pixels: Pixels) -> None:
 def test_shape_and_type_stay(dtype: str) -> None:
     pixels = PIXELS.astype(dtype)
     assert blurred(pixels).dtype == dtype
-    np.testing.assert_array_equal(blurred(pixels[..., 1]), blurred(pixels)[..., 1])
+    # OpenCV's vectors round floats otherwise than what is left at the end of a row.
+    np.testing.assert_allclose(
+        blurred(pixels[..., 1]), blurred(pixels)[..., 1], rtol=1e-6 if dtype == "float32" else 0
+    )
 
 
 def test_an_open_engine_and_a_made_filter_will_do(cpu: Engine) -> None:

@@ -34,6 +34,11 @@ LARGE = {
     ),
 }  # fmt: skip
 
+OFF_CENTRE = [
+    Filter("off centre", (Kernel(_RANDOM.random((23, 5)), anchor),), gain=1 / 115)
+    for anchor in ((21, 0), (1, 4))
+]
+
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
@@ -182,6 +187,27 @@ def test_means_of_bytes_round_half_to_even(
     for border in (Border(), Border("constant", 1.0)):
         expected = reference.apply(pixels, mean, border)
         assert np.array_equal(cpu.run(pixels, mean, border), expected)
-    if kernel.sum > 0:
-        monkeypatch.delattr(cpu_module, "_quantise")
-        cpu.run(pixels, mean)
+    monkeypatch.delattr(cpu_module, "_quantise")
+    cpu.run(pixels, mean)
+
+
+@pytest.mark.parametrize("name", ["sharpen", "laplacian", "emboss"])
+def test_small_kernels_on_bytes_take_one_pass(
+    cpu: Engine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(cpu_module, "_quantise")
+    pixels = random_pixels((40, 50, 3), "uint8")
+    for border in ALL_BORDERS:
+        expected = reference.apply(pixels, make(name), border)
+        assert np.array_equal(cpu.run(pixels, make(name), border), expected)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric"])
+def test_no_border_is_copied_that_opencv_makes(
+    cpu: Engine, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(cpu_module, "extract")
+    monkeypatch.setattr(cpu_module, "BAND_BYTES", 1)
+    for dtype in DTYPES:
+        for filter in (make("blur"), make("sobel"), make("unsharp"), LARGE["dense"], *OFF_CENTRE):
+            assert_agrees(cpu, random_pixels((97, 40, 3), dtype), filter, Border(mode))

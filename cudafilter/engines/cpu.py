@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -27,9 +27,38 @@ for huge pages, which it gives far faster than small ones."""
 LONG = 128
 """Taps along an axis from which two 1-D passes beat sepFilter2D, whose cost per tap grows."""
 
+BORDERS = {
+    "edge": cv2.BORDER_REPLICATE,
+    "symmetric": cv2.BORDER_REFLECT,
+    "reflect": cv2.BORDER_REFLECT_101,
+}
+"""Borders that OpenCV makes as it goes. A copy of the image with a border of the others around it
+takes a third of a blur's time."""
+
+FEW = 10
+"""Taps of a dense kernel from which on bytes are faster by way of floats."""
+
+FAR = 1e6
+"""How far past white, in full scales, OpenCV may round to bytes: its integers have 32 bits."""
+
 Work = npt.NDArray[np.floating]
 Index = npt.NDArray[np.intp]
-Correlate = Callable[[Work, Weights, tuple[int, int]], Work]
+Correlate = Callable[[Work, Weights, tuple[int, int], int], Work]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A band of an image and what its taps reach."""
+
+    pixels: Pixels
+    """The band with its halo, but for what *border* makes."""
+    inner: tuple[slice, slice]
+    """Rows and columns of the band in *pixels*."""
+    border: int = cv2.BORDER_CONSTANT
+    """OpenCV's name for what lies outside *pixels*."""
+    columns: Index | None = None
+    """(w + halo,) indices into the columns of *pixels*, where the kernel runs as its factors: what
+    the column factor gave gets its halo of columns so, and *inner* counts in these."""
 
 
 class CpuEngine:
@@ -58,19 +87,14 @@ class CpuEngine:
         out = np.empty_like(pixels)
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
         filter = fold(filter, height, width, border)
-        above, below, left, right = filter.reach
-        span, columns = (-left, width + right), None
-        if filter.rank1 and max(filter.size) >= LONG:
-            # One axis after the other: the columns beside the image are made from what the column
-            # factors gave. OUTSIDE is the last one, which lies outside the image.
-            span, columns = (0, width + 1), border_index(-left, width + right, width, border.mode)
+        above, below, *_ = filter.reach
         # A band shorter than its halo would read more rows of halo than of image.
         step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
 
         def run_band(y: int) -> None:
             last = min(y + step, height)
-            block = extract(pixels, (y - above, last + below), span, border)
-            out[y:last] = _filter_block(block, columns, pixels[y:last], filter, alpha, work)
+            block = _around(pixels, (y, last), filter, border, alpha)
+            out[y:last] = _filter_block(block, pixels[y:last], filter, alpha, work)
 
         try:
             bands = range(0, height, step)
@@ -146,34 +170,57 @@ def _fold_axis(weights: Weights, anchor: int, limit: int, period: int | None) ->
     return out
 
 
-def _filter_block(
-    block: Pixels,
-    columns: Index | None,
-    source: Pixels,
-    filter: Filter,
-    alpha: bool,
-    work: np.dtype[np.floating],
-) -> Pixels:
-    """*source* (h, w, C) filtered and rounded, where *block* is it with the filter's halo around.
+def _around(
+    pixels: Pixels, rows: tuple[int, int], filter: Filter, border: Border, alpha: bool
+) -> _Block:
+    """Rows ``rows[0]..rows[1]-1`` of *pixels* with what the taps of *filter* reach."""
+    first, last = rows
+    above, below, left, right = filter.reach
+    width = pixels.shape[1]
+    inner = slice(above, above + last - first)
+    if filter.rank1 and max(filter.size) >= LONG:
+        # The last column lies outside the image: OUTSIDE is its index.
+        block = extract(pixels, (first - above, last + below), (0, width + 1), border)
+        columns = border_index(-left, width + right, width, border.mode)
+        return _Block(block, (inner, slice(left, left + width)), columns=columns)
+    if border.mode not in BORDERS or _run(filter, alpha) is _tap_by_tap:
+        block = extract(pixels, (first - above, last + below), (-left, width + right), border)
+        return _Block(block, (inner, slice(left, left + width)))
+    # A border reflects as far as the kernel reaches past it, which is the way back.
+    halo = max(above, below)
+    start = max(0, first - halo)
+    inner = slice(first - start, last - start)
+    return _Block(pixels[start : last + halo], (inner, slice(0, width)), BORDERS[border.mode])
 
-    *columns* is for _correlate. Integers come in the type *work*, for the caller to cast.
-    """
-    if columns is None and source.dtype == np.uint8 and not alpha and _is_mean(filter):
-        (kernel,) = filter.kernels
-        if kernel.factors is not None and kernel.sum > 0:
-            whole = _mean_of_bytes(block, *kernel.factors, kernel.anchor, filter.gain)
-            return _inner(whole, filter)
-    full = full_scale(source.dtype)
+
+def _run(filter: Filter, alpha: bool) -> Correlate:
+    """What runs a kernel of *filter* that has no factors."""
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
-    run = _filter2d if not alpha or filter.alpha == "keep" else _tap_by_tap
-    if alpha or columns is not None or not filter.rank1:
-        block = block.astype(work)  # sepFilter2D alone converts on the way, and saves the memory
+    return _filter2d if not alpha or filter.alpha == "keep" else _tap_by_tap
+
+
+def _filter_block(
+    block: _Block, source: Pixels, filter: Filter, alpha: bool, work: np.dtype[np.floating]
+) -> Pixels:
+    """*source* (h, w, C) filtered and rounded, where *block* is it with what its taps reach.
+
+    Integers come in the type *work*, for the caller to cast, or in their own.
+    """
+    if source.dtype == np.uint8 and not alpha:
+        done = _bytes(block, filter)
+        if done is not None:
+            return done
+    full = full_scale(source.dtype)
+    if alpha or block.columns is not None or not filter.rank1:
+        # sepFilter2D alone converts on the way, and saves the memory.
+        block = replace(block, pixels=block.pixels.astype(work))
     if alpha:
         # Alpha stays in native units where it multiplies colour: integers are then exact.
-        *planes, own = np.moveaxis(block, 2, 0)
+        *planes, own = np.moveaxis(block.pixels, 2, 0)
         for plane in planes:  # NumPy is slow along an axis of 3
             plane *= own
-    sums = [_correlate(block, columns, filter, kernel, run, work) for kernel in filter.kernels]
+    run = _run(filter, alpha)
+    sums = [_correlate(block, kernel, run, work) for kernel in filter.kernels]
     if not alpha:
         out = _finish(filter, _combine(filter, sums), source, full)
         return _quantise(out, source.dtype, within=_is_mean(filter))
@@ -206,45 +253,25 @@ def _filter_block(
     return _quantise(out, source.dtype)
 
 
-def _correlate(
-    block: Pixels,
-    columns: Index | None,
-    filter: Filter,
-    kernel: Kernel,
-    run: Correlate,
-    work: np.dtype[np.floating],
-) -> Work:
-    """One kernel of *filter* over *block*, (h + halo, w + halo, C); returns (h, w, C).
-
-    With *columns*, (w + halo,) indices into those of *block*, the kernel runs as its factors, and
-    *block* gets its halo of columns from *columns* between the two.
-    """
+def _correlate(block: _Block, kernel: Kernel, run: Correlate, work: np.dtype[np.floating]) -> Work:
+    """One kernel of a filter over *block*; returns (h, w, C), the inner part."""
     y, x = kernel.anchor
     if kernel.factors is None:
-        whole = run(block, kernel.weights, (x, y))
-    elif columns is None:
-        column, row = kernel.factors
-        whole = _separable(block, column, row, (x, y), work)
-    else:
-        above, below, left, right = filter.reach
-        column, row = kernel.factors
-        down = run(block, column[:, None], (0, y))[above : len(block) - below]
-        return run(down[:, columns], row[None, :], (x, 0))[:, left : len(columns) - right]
-    return _inner(whole, filter)
+        return run(block.pixels, kernel.weights, (x, y), block.border)[block.inner]
+    column, row = kernel.factors
+    if block.columns is None:
+        return _separable(block.pixels, column, row, (x, y), block.border, work)[block.inner]
+    rows, columns = block.inner
+    down = run(block.pixels, column[:, None], (0, y), block.border)[rows]
+    return run(down[:, block.columns], row[None, :], (x, 0), block.border)[:, columns]
 
 
-def _inner(block: Pixels, filter: Filter) -> Pixels:
-    """*block* without the halo of *filter*."""
-    above, below, left, right = filter.reach
-    return block[above : len(block) - below, left : block.shape[1] - right]
-
-
-def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
+def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
     """*weights* over *block*, by OpenCV's Fourier transform if they are many.
 
-    *anchor* is (x, y). The result has the shape of *block* and holds only where no tap leaves it.
+    *anchor* is (x, y). The result has the shape of *block*.
     """
-    done = cv2.filter2D(block, -1, weights, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
+    done = cv2.filter2D(block, -1, weights, anchor=anchor, borderType=border)
     return cast(Work, done).reshape(block.shape)  # OpenCV drops a last axis of 1
 
 
@@ -253,45 +280,58 @@ def _separable(
     column: Weights,
     row: Weights,
     anchor: tuple[int, int],
+    border: int,
     work: np.dtype[np.floating],
 ) -> Work:
     """As _filter2d with ``outer(column, row)``, but summed tap by tap, in the type *work*."""
     depth = cv2.CV_64F if work == np.float64 else cv2.CV_32F
-    done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=cv2.BORDER_CONSTANT)
+    done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=border)
     return cast(Work, done).reshape(block.shape)
 
 
-def _mean_of_bytes(
-    block: Pixels, column: Weights, row: Weights, anchor: tuple[int, int], gain: float
-) -> Pixels:
-    """As _separable with ``gain * outer(column, row)`` on uint8 *block*, rounded in the same pass.
+def _bytes(block: _Block, filter: Filter) -> Pixels | None:
+    """uint8 *block* filtered, the inner part, where OpenCV does all and rounds in the same pass.
 
-    *anchor* is (y, x).
+    None where it cannot, or would take longer.
     """
-    # Where both sum to 1, OpenCV may take integers for them, and round half up.
-    twice = 2 / column.sum()
-    done = cv2.sepFilter2D(
-        block, cv2.CV_8U, row * (gain / twice), column * twice, anchor=anchor[::-1],
-        borderType=cv2.BORDER_CONSTANT,
-    )  # fmt: skip
-    return cast(Pixels, done).reshape(block.shape)
+    if block.columns is not None or filter.combine != "single" or filter.threshold:
+        return None
+    (kernel,) = filter.kernels
+    if abs(filter.gain) * kernel.magnitude + abs(filter.source_gain) + abs(filter.bias) > FAR:
+        return None
+    y, x = kernel.anchor
+    extra = (x, y), filter.bias * full_scale(np.dtype(np.uint8)), block.border
+    if kernel.factors is not None and not filter.source_gain:
+        column, row = kernel.factors
+        # Where both are positive and sum to 1, OpenCV may take integers, and round half up.
+        twice = 2 / (np.abs(column).max() or 1)
+        row, column = row * (filter.gain / twice), column * twice
+        done = cv2.sepFilter2D(block.pixels, cv2.CV_8U, row, column, None, *extra)
+    elif np.count_nonzero(kernel.weights) < FEW:
+        weights = filter.gain * kernel.weights
+        weights[y, x] += filter.source_gain
+        done = cv2.filter2D(block.pixels, cv2.CV_8U, weights, None, *extra)
+    else:
+        return None
+    return cast(Pixels, done).reshape(block.pixels.shape)[block.inner]
 
 
-def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int]) -> Work:
+def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
     """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps.
 
-    In float64: over thousands of taps, float32 loses more than the contract allows.
+    In float64: over thousands of taps, float32 loses more than the contract allows. It holds only
+    where no tap leaves *block*.
     """
     x, y = anchor
     if weights.shape[1] == 1 < len(weights):  # rows are several times as fast as columns
         turned = np.ascontiguousarray(block.swapaxes(0, 1))
-        return _tap_by_tap(turned, weights.T, (y, x)).swapaxes(0, 1)
+        return _tap_by_tap(turned, weights.T, (y, x), border).swapaxes(0, 1)
     block = block.astype(np.float64, copy=False)
     out = np.zeros_like(block)
     height = len(block) - len(weights) + 1
     for i, taps in enumerate(weights):
         band = block[i : i + height]
-        out[y : y + height] += _separable(band, np.ones(1), taps, (x, 0), block.dtype)
+        out[y : y + height] += _separable(band, np.ones(1), taps, (x, 0), border, block.dtype)
     return out
 
 

@@ -193,8 +193,8 @@ def encode(
         if format not in FORMATS or format in READ_ONLY:
             known = ", ".join(known for known in FORMATS if known not in READ_ONLY)
             raise ImageError(f"{format} files are not written", hint=f"choose one of {known}")
-        _require_range("quality", quality, 1, 100)
-        _require_range("compress level", compress_level, 0, 9)
+        require_range("quality", quality, 1, 100)
+        require_range("compress level", compress_level, 0, 9)
         pixels = require_pixels(image.pixels, image.alpha)
         _require_held(image, format)
         metadata, _ = split(image.metadata, format, pixels.shape[2])
@@ -202,7 +202,8 @@ def encode(
         return table.FORMATS[format].write(pixels, metadata, ways)
 
 
-def _require_range(what: str, value: int | None, least: int, most: int) -> None:
+def require_range(what: str, value: int | None, least: int, most: int) -> None:
+    """Raise ImageError unless *value* is None or *least* to *most*."""
     if value is not None and not least <= value <= most:
         raise ImageError(f"{what} must be {least} to {most}, not {value}")
 

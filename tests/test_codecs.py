@@ -500,6 +500,44 @@ def test_tables_of_no_standard_quality_are_kept(mode: str, monkeypatch: Patch) -
     assert difference.mean() < 2
 
 
+@pytest.mark.parametrize("quality", [None, 1, 77])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_template_is_coded_as_a_picture_is(
+    quality: int | None, channels: int, subsampling: int, odd: bool, progressive: bool
+) -> None:
+    tables = jpeg._standard(88)
+    tables = (tables[0][::-1], tables[1]) if odd else tables
+    metadata = Metadata(jpeg_coding=JpegCoding(tables, subsampling, progressive))
+    for known in (metadata, Metadata()):
+        picture = encode(
+            Image(photo()[:16, :16, :channels].copy(), False, known), "jpeg", quality=quality
+        )
+        small = jpeg.template(channels, known, table.Ways(quality=quality))
+        assert _coding(small) == _coding(picture)
+        assert from_pillow(small).shape[:2] == (16, 16)
+
+
+def _coding(data: bytes) -> list[jpeg_head.Segment]:
+    """Frame and quantisation tables of a JPEG."""
+    segments, _ = jpeg_head.segments_of(data)
+    return [segment for segment in segments if segment[0] in (0xC0, 0xC2, 0xDB)]
+
+
+def test_a_template_does_not_wait_for_opencv() -> None:
+    code = """
+import sys
+from cudafilter.formats import jpeg, metadata, table
+known = metadata.Metadata(jpeg_coding=metadata.JpegCoding(jpeg._standard(88), 2, False))
+assert jpeg.template(3, known, table.Ways())
+print([name for name in ("cv2", "PIL", "simplejpeg") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['simplejpeg']"
+
+
 @pytest.mark.parametrize("subsampling", [0, 1, 2, None])
 @pytest.mark.parametrize("strip", [1, 5000, 40_000])
 @pytest.mark.parametrize("size", [(600, 803), (161, 16), (17, 803), (48, 48)])

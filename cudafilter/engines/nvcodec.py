@@ -162,10 +162,11 @@ def stand_in(head: Head, frame: Frame) -> Image:
 def template_of(coding: JpegCoding | None, channels: int, quality: int | None) -> bytes:
     """A small JPEG, coded as the CPU codec codes a picture whose source was coded like *coding*."""
     from cudafilter import images
+    from cudafilter.formats import jpeg
+    from cudafilter.formats.table import Ways
 
-    pixels = np.zeros((16, 16, channels), np.uint8)
-    image = images.Image(pixels, False, Metadata(jpeg_coding=coding))
-    return bytes(images.encode(image, "jpeg", quality=quality))
+    images.require_range("quality", quality, 1, 100)
+    return jpeg.template(channels, Metadata(jpeg_coding=coding), Ways(quality=quality))
 
 
 def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> Buffer:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import functools
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,8 @@ STRIP_PIXELS = 1 << 20
 """Pixels that are encoded as one: at most 16,384 blocks, and a restart interval holds 65,535."""
 _SAMPLINGS = frozenset({(1, 1), (2, 1), (2, 2), (1, 2), (4, 1), (1, 4)})
 """Luma samples for one of chroma, across and down, that simplejpeg knows."""
+_NAMES = {0: "444", 1: "422", 2: "420"}
+"""Pillow's code of a subsampling -> simplejpeg's."""
 _MCU = {0: (8, 8), 1: (16, 8), 2: (16, 16)}
 """Pillow's code of a subsampling -> width and height of what is coded as one."""
 
@@ -85,19 +87,43 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
             f"{width} x {height} pixels are more than the {MAX_SIDE} a side that JPEG holds",
             hint="choose .png or .tif",
         )
+    chosen = _chosen(channels, metadata, ways)
+    if chosen.quality is None or channels == 4:
+        pieces: list[Buffer] = [_write_pillow(pixels, metadata.cmyk, chosen)]
+    else:
+        pieces = _encoded(pixels, chosen.quality, chosen.subsampling, chosen.progressive)
+    return jpeg_head.with_head(pieces, metadata)
+
+
+def template(channels: int, metadata: Metadata, ways: Ways) -> bytes:
+    """A small JPEG of 1 or 3 *channels*, coded as write() would code one."""
+    pixels, chosen = np.zeros((16, 16, channels), np.uint8), _chosen(channels, metadata, ways)
+    if chosen.quality is None or chosen.progressive:
+        return bytes(write(pixels, metadata, ways))
+    import simplejpeg  # is loaded far sooner than OpenCV
+
+    colour = ("RGB", _NAMES[chosen.subsampling]) if channels == 3 else ("GRAY", "Gray")
+    return bytes(simplejpeg.encode_jpeg(pixels, chosen.quality, *colour))
+
+
+class _Chosen(NamedTuple):
+    """How a picture is coded."""
+
+    quality: int | None
+    """None where *tables* are those of no quality."""
+    tables: tuple[tuple[int, ...], ...]
+    """The source's; empty where *quality* decides."""
+    subsampling: int
+    progressive: bool
+
+
+def _chosen(channels: int, metadata: Metadata, ways: Ways) -> _Chosen:
     coding = metadata.jpeg_coding
     subsampling = coding.subsampling if coding and channels > 1 else 0
     progressive = bool(coding and coding.progressive)
     tables = coding.tables[: 1 if channels == 1 else 4] if coding and ways.quality is None else ()
     quality = standard_quality(tables, channels) if tables else ways.quality or DEFAULT_QUALITY
-    if quality is None or channels == 4:
-        options = {"qtables": [list(table) for table in tables]} if tables else {"quality": quality}
-        pieces: list[Buffer] = [
-            _write_pillow(pixels, metadata.cmyk, subsampling, progressive, options)
-        ]
-    else:
-        pieces = _encoded(pixels, quality, subsampling, progressive)
-    return jpeg_head.with_head(pieces, metadata)
+    return _Chosen(quality, tables, subsampling, progressive)
 
 
 @functools.lru_cache
@@ -115,9 +141,9 @@ def standard_quality(tables: tuple[tuple[int, ...], ...], channels: int) -> int 
 
 
 def _standard(quality: int) -> tuple[tuple[int, ...], ...]:
-    from cudafilter.formats import opencv
+    import simplejpeg
 
-    sample = opencv.encode_jpeg(np.zeros((8, 8, 3), np.uint8), quality, 0, False)
+    sample = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8), quality)
     return jpeg_head.tables_of(jpeg_head.segments_of(sample)[0])
 
 
@@ -163,15 +189,16 @@ def _one_file(parts: list[Buffer], height: int, interval: int) -> list[Buffer]:
     return pieces
 
 
-def _write_pillow(
-    pixels: Pixels, cmyk: bool, subsampling: int, progressive: bool, options: dict[str, Any]
-) -> bytes:
+def _write_pillow(pixels: Pixels, cmyk: bool, chosen: _Chosen) -> bytes:
     from cudafilter.formats.pillow import save_pillow
 
+    options: dict[str, Any] = {"quality": chosen.quality}
+    if chosen.tables:
+        options = {"qtables": [list(table) for table in chosen.tables]}
     if pixels.shape[2] > 1:
-        options["subsampling"] = subsampling
+        options["subsampling"] = chosen.subsampling
     try:
-        return save_pillow(pixels, "JPEG", cmyk, progressive=progressive, **options)
+        return save_pillow(pixels, "JPEG", cmyk, progressive=chosen.progressive, **options)
     except OSError:
         # Pillow's buffer for a progressive file is too small for noise at the finest quality.
         # A sequential file decodes to the same pixels.

@@ -40,3 +40,74 @@ __device__ __forceinline__ float read_constant(const float* constant)
                  : "=f"(value) : "l"(__cvta_generic_to_constant(constant)));
     return value;
 }
+
+// Two floats, rounded to halves: the first one in the lower 16 bits.
+__device__ __forceinline__ unsigned to_halves(float first, float second)
+{
+    unsigned halves;
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(halves) : "f"(second), "f"(first));
+#else
+    asm("{\n.reg .b16 low, high;\n"
+        "cvt.rn.f16.f32 low, %1;\ncvt.rn.f16.f32 high, %2;\nmov.b32 %0, {low, high};\n}"
+        : "=r"(halves) : "f"(first), "f"(second));
+#endif
+    return halves;
+}
+
+__device__ __forceinline__ float low_half(unsigned halves)
+{
+    float value;
+    asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\ncvt.f32.f16 %0, low;\n}"
+        : "=f"(value) : "r"(halves));
+    return value;
+}
+
+__device__ __forceinline__ float high_half(unsigned halves)
+{
+    float value;
+    asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\ncvt.f32.f16 %0, high;\n}"
+        : "=f"(value) : "r"(halves));
+    return value;
+}
+
+// out = a * b + c by a warp: 16x16 halves times 16x8, in the fragments of PTX's mma.m16n8k16.
+__device__ __forceinline__ void multiply_add(
+    float (&out)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4])
+{
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7},"
+        " {%8, %9}, {%10, %11, %12, %13};"
+        : "=f"(out[0]), "=f"(out[1]), "=f"(out[2]), "=f"(out[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]),
+          "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
+#else
+    const float* sum = c;
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6},"
+            " {%7, %8, %9, %10};"
+            : "=f"(out[0]), "=f"(out[1]), "=f"(out[2]), "=f"(out[3])
+            : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]),
+              "f"(sum[0]), "f"(sum[1]), "f"(sum[2]), "f"(sum[3]));
+        sum = out;
+    }
+#endif
+}
+
+// An 8x8 matrix of 16 bits each, transposed by a warp: lane l holds 2l % 8 and the next of row l / 4.
+__device__ __forceinline__ unsigned transposed(unsigned pair)
+{
+    unsigned out;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(out) : "r"(pair));
+    return out;
+}
+
+// Four integers, clamped, as the bytes of a word.
+__device__ __forceinline__ unsigned to_bytes(int first, int second, int third, int fourth)
+{
+    unsigned upper, word;
+    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, 0;" : "=r"(upper) : "r"(fourth), "r"(third));
+    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(second), "r"(first), "r"(upper));
+    return word;
+}

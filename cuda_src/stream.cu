@@ -14,7 +14,7 @@
 // A kernel of rank 1 adds one horizontal sum times its column; a dense one a horizontal sum for
 // each of its rows. Channels are interleaved, so a horizontal tap is a stride of CHANNELS samples.
 // Strips that touch a border copy what lies inside and patch the rest, from the copy itself where
-// they can (class Edge); only where they cannot is each sample fetched by itself.
+// they can; only where they cannot is each sample fetched by itself (strip.cuh).
 //
 // Macros besides pixel.cuh's: RANK1, ROWS, COLUMNS (the kernel), LEFT (its anchor's column),
 // OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source),
@@ -24,11 +24,9 @@
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
 // Loaded by engines/cuda.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
 // then its row (COLUMNS); dense: (KERNELS, ROWS, COLUMNS).
-#include <limits.h>
-
-#include "copy.cuh"
 #include "pixel.cuh"
 
+#define THREADS 32
 #define STRIP (32 * OUTPUTS)                                // samples
 #define SPAN (OUTPUTS + (COLUMNS - 1) * CHANNELS)           // samples that a lane's outputs tap
 #define ALIGN (32 / (int)sizeof(sample_t))                  // samples of a sector of memory
@@ -37,6 +35,8 @@
 #define COPIED ((NEEDED * (int)sizeof(sample_t) + 15) / 16 * 16)  // bytes
 #define CONVERT (SAMPLE != 2 || ALPHA)                      // else the line is the copied row
 #define GROUP 4                                             // rows copied together
+
+#include "strip.cuh"
 
 // Whether weights[i] is not 0, as far as the compiler is told: TAPS has a bit for each, up to 62.
 #define WEIGHTS (KERNELS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS))
@@ -267,34 +267,6 @@ __device__ __forceinline__ void store(Outputs* to, const Outputs& outputs)
     }
 }
 
-// What lies left of column 0 or right of the last one in a strip's copied row.
-struct Edge {
-    int left, right;  // the samples that lie inside: left <= s < right
-    bool patches;     // whether a needed one does not
-
-    __device__ __forceinline__ Edge(const Task& task, int first)
-        : left(max(0, -first)), right(min(NEEDED, task.source_width * CHANNELS - first)),
-          patches(left > LEAD || right < NEEDED)
-    {
-    }
-
-    // Call use(s, at) for this lane's samples s outside; `at`: where in the strip's row, which
-    // starts with sample `first` of the image's, the border reads them, or INT_MIN: its value.
-    template <typename Use>
-    __device__ __forceinline__ void each(const Task& task, int first, Use use) const
-    {
-        const int begin = max(left, LEAD), inside = max(0, right - begin);
-#pragma unroll 1
-        for (int i = LEAD + threadIdx.x; i < NEEDED - inside; i += 32) {
-            const int s = i < begin ? i : i + inside;
-            const int sample = first + s + (CHANNELS << 20);  // no negative division
-            const int x = border_index(
-                sample / CHANNELS - (1 << 20), task.source_width, task.border);
-            use(s, x < 0 ? INT_MIN : x * CHANNELS + sample % CHANNELS - first);
-        }
-    }
-};
-
 extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
 {
     __shared__ Shared shared;
@@ -315,35 +287,8 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
         });
         copied = __all_sync(~0u, copied);
     }
-    const bool rows_inside = top >= 0 && top + steps <= task.source_height;
-    const sample_t border_value = (sample_t)task.border_value;
-    const int bytes = (edge.right - edge.left) * (int)sizeof(sample_t) + 15 & ~15;
-
-    // Bring the GROUP rows from row t of the walk on to a half of the buffers.
-    auto copy = [&](int t, int half) {
-        auto source_row = [&](int i) {
-            const int row = top + t + i;
-            return rows_inside ? row : border_index(row, task.source_height, task.border);
-        };
-        const int rows = max(0, min(GROUP, steps - t));
-        if (copied) {
-            shared.rows.start(half, rows, edge.left * sizeof(sample_t), bytes, [&](int i) {
-                return task.source + source_row(i) * task.source_pitch + first + edge.left;
-            });
-        } else {
-#pragma unroll 1
-            for (int i = 0; i < rows; ++i) {
-                const int row = source_row(i);
-                const sample_t* from = task.source + row * task.source_pitch + first;
-                sample_t* to = (sample_t*)shared.rows.data[half][i];
-                for (int s = edge.left + threadIdx.x; s < edge.right; s += 32)
-                    to[s] = row < 0 ? border_value : from[s];
-                edge.each(task, first, [&](int s, int at) {
-                    to[s] = row < 0 || at == INT_MIN ? border_value : from[at];
-                });
-            }
-        }
-    };
+    const Walk walk = walk_of(task, edge, first, top, steps, copied);
+    auto copy = [&](int t, int half) { bring(shared.rows, task, edge, walk, t, half); };
     if (copied) shared.rows.init();
     copy(0, 0);
     copy(GROUP, 1);
@@ -372,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
             sample_t* row = (sample_t*)shared.rows.data[half][u];
             if (copied && edge.patches) {
                 edge.each(task, first, [&](int s, int at) {
-                    row[s] = at == INT_MIN ? border_value : row[at];
+                    row[s] = at == INT_MIN ? walk.border_value : row[at];
                 });
                 shared.rows.wrote();
                 __syncwarp();

@@ -15,7 +15,8 @@ from cudafilter.errors import EngineUnavailable
 CUDA = [
     pytest.param(f"cuda-{variant}", marks=pytest.mark.gpu)
     for variant in VARIANTS
-    if variant != "box"  # for box filters alone: test_engines.test_box
+    if variant
+    not in ("box", "tensor")  # for few filters alone: test_engines.test_box, test_products
 ]
 
 

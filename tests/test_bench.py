@@ -151,9 +151,9 @@ def test_the_ladder_is_timed_beside_the_copy() -> None:
     (case,) = bench.measure(["blur"], contestants, **settings)  # type: ignore[arg-type]
     assert case.copy_ms is not None
     variants = {row.variant: row for row in case.rows}
-    assert "auto (stream)" in variants
+    assert "auto (tensor)" in variants
     assert variants["vanilla"].times_vanilla == 1
-    assert variants["stream"].kernel_ms is not None
+    assert variants["tensor"].kernel_ms is not None
     assert variants["box"].why_not is not None
     for contestant in {id(c.engine): c for c in contestants}.values():
         contestant.engine.close()

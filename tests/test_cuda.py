@@ -29,11 +29,15 @@ def test_cut_covers_the_image_within_the_budget() -> None:
     for shape in [(100, 80, 3), (1, 5000, 1), (5000, 1, 4)]:
         pixels = np.zeros(shape, np.uint16)
         whole = 2 * shape[0] * launch.pitch(shape[1], pixels[0, 0].nbytes)
-        for budget in (whole, whole - 1, whole // 2, 9000, 6000):
+        least = {1: 6000, 16: 50_000}
+        for budget, step in product((whole, whole - 1, whole // 2, 50_000, 9000, 6000), least):
+            if budget < least[step]:
+                continue
             covered = np.zeros(shape[:2], int)
-            bands = cut(pixels, filter, budget)
+            bands = cut(pixels, filter, budget, step)
             assert (len(bands) == 1) == (budget >= whole)
             for rows, columns in bands:
+                assert rows[0] % step == columns[0] % step == 0
                 covered[slice(*rows), slice(*columns)] += 1
                 if len(bands) > 1:
                     block, (y0, x0) = block_of(pixels, filter, Border("wrap"), rows, columns)
@@ -94,8 +98,10 @@ def test_launch_limits() -> None:
 @pytest.mark.parametrize(
     ("filter", "variant"),
     [
-        (make("blur"), "stream"),
-        (make("blur", sigma=3), "stream"),
+        (make("blur", sigma=1), "stream"),
+        (make("blur"), "tensor"),
+        (make("blur", sigma=13), "tensor"),
+        (make("unsharp"), "stream"),
         (make("blur", sigma=100), "wide"),
         (make("sobel"), "stream"),
         (make("box"), "stream"),
@@ -193,7 +199,7 @@ def test_sums_of_starts_fit_into_their_memory() -> None:
 def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
     unlimited = CudaEngine(variant=variant)
     for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
-        if variant == "box" and alpha:
+        if variant in ("box", "tensor") and alpha:
             continue
         pixels = random_pixels((150, 90, channels), dtype)
         filter = make("box", radius=6) if variant == "box" else make("blur", sigma=2)
@@ -201,7 +207,8 @@ def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
         whole = 2 * 150 * launch.pitch(90, pixels[0, 0].nbytes)
         for budget in (whole - 1, whole // 3, 32 * 1024):
             banded = CudaEngine(variant=variant, memory_limit=budget)
-            assert len(cut(pixels, filter, budget)) > 1
+            step = banded.prepare(pixels, filter, border, alpha).step
+            assert len(cut(pixels, filter, budget, step)) > 1
             assert np.array_equal(banded.run(pixels, filter, border, alpha), expected)
             banded.close()
     unlimited.close()
@@ -275,7 +282,7 @@ def test_chunks_have_the_same_bits(
 ) -> None:
     engine = CudaEngine(variant=variant)
     for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
-        if variant == "box" and alpha:
+        if variant in ("box", "tensor") and alpha:
             continue
         pixels = random_pixels((400, 333, channels), dtype)
         for size in (8, 2):

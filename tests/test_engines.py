@@ -12,7 +12,7 @@ import pytest
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, tensor
 from cudafilter.errors import LimitError, ParameterError
 from cudafilter.filter import Filter, Kernel, make
 from cudafilter.pixels import DTYPES, Pixels
@@ -122,6 +122,37 @@ def test_boxes_taller_than_a_block(dtype: str, channels: int) -> None:
         filter = make("box", radius=radius)
         assert engine.prepare(pixels, filter).variant == "box"
         assert_agrees(engine, pixels, filter)
+    engine.close()
+
+
+PRODUCTS = {
+    **{f"{2 * r + 1} taps": make("blur", sigma=r / 3, radius=r) for r in (3, 8, 9, 15, 22, 30, 40)},
+    "box": make("box", radius=3),
+    "row": make("kernel", weights=_RANDOM.random((1, 20)) - 0.3, bias=0.3),
+    "column off its centre": Filter(
+        "column", (Kernel(_RANDOM.random((31, 3)), (30, 0)),), gain=0.02
+    ),
+    "even, bright": Filter("bright", (Kernel(np.ones((4, 18))),), gain=1 / 20, bias=-0.5),
+    "differences": make("kernel", weights=np.outer(np.arange(-5, 6), np.hanning(21)), bias=0.5),
+}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str, channels: int, border: Border) -> None:
+    from cudafilter.engines.cuda import CudaEngine
+
+    filter = PRODUCTS[name]
+    if tensor.specialise(filter, 0, channels, 0) is None:
+        pytest.skip("too many taps for so many channels")
+    engine = CudaEngine(variant="tensor")
+    for shape in [*SHAPES, (5, 4500), (300, 40), (531, 1100)]:
+        assert_agrees(engine, random_pixels((*shape, channels), "uint8"), filter, border)
+    for level in (0, 1, 254, 255):
+        flat = np.full((60, 90, channels), level, np.uint8)
+        assert_agrees(engine, flat, filter, border)
     engine.close()
 
 

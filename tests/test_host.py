@@ -16,9 +16,9 @@ import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.borders import Border
-from cudafilter.engines import launch
+from cudafilter.engines import launch, tensor
 from cudafilter.engines.cuda import block_of
-from cudafilter.filter import Filter, make
+from cudafilter.filter import Filter, Kernel, make
 from cudafilter.pixels import Pixels
 from cudafilter.toolkit import kernel_sources
 
@@ -199,6 +199,44 @@ def test_large_kernels(variant: str, dtype: str, channels: int, alpha: bool, fol
         for filter in LARGE[variant]:
             for border in ALL_BORDERS:
                 assert_agrees(engine, pixels, filter, border, alpha)
+
+
+PRODUCTS = [
+    make("blur", sigma=2),
+    make("blur", sigma=7),
+    make("box", radius=2),
+    make("kernel", weights=_RANDOM.random((1, 20)) - 0.3, bias=0.3),
+    Filter(
+        "off its centre",
+        (Kernel(np.outer(_RANDOM.random(31), _RANDOM.random(3)), (30, 0)),),
+        gain=0.04,
+    ),
+    Filter("bright", (Kernel(np.ones((4, 18))),), gain=1 / 20, bias=-0.5),
+]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("filter", PRODUCTS, ids=lambda filter: filter.name)
+def test_products(filter: Filter, channels: int, folder: Path) -> None:
+    engine = HostEngine("tensor", folder)
+    for border in ALL_BORDERS:
+        assert_agrees(engine, random_pixels((21, 70, channels), "uint8"), filter, border)
+    for shape in [(1, 1), (50, 20)]:
+        pixels = random_pixels((*shape, channels), "uint8")
+        assert_agrees(engine, pixels, filter)
+    bands = HostEngine("tensor", folder, cut=32).run(pixels, filter)
+    assert np.array_equal(bands, engine.run(pixels, filter))
+
+
+PLANS = [(channels, steps) for channels, plans in tensor.PLANS.items() for steps in plans]
+
+
+@pytest.mark.parametrize(("channels", "steps"), PLANS)
+def test_every_plan_for_products(channels: int, steps: int, folder: Path) -> None:
+    weights = np.outer(_RANDOM.random(16 * steps - 15), _RANDOM.random(9))
+    filter = make("kernel", weights=weights, normalize=True)
+    pixels = random_pixels((40, 30, channels), "uint8")
+    assert_agrees(HostEngine("tensor", folder), pixels, filter, Border("reflect"))
 
 
 def _gaussian(sigma: float) -> np.ndarray:

@@ -61,6 +61,7 @@ def run(few: bool) -> None:
     weights, factors = rng.random((18, 5)), rng.random((2, 26, 2))
     filters = [
         make("blur", sigma=1),
+        make("blur", sigma=7),
         make("kernel", weights=weights, normalize=True),
         make("sobel"),
         make("box", radius=8),

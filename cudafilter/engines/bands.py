@@ -34,11 +34,12 @@ def block_of(
     return np.ascontiguousarray(block), (above, left)
 
 
-def cut(pixels: Pixels, filter: Filter, budget: int) -> list[Band]:
+def cut(pixels: Pixels, filter: Filter, budget: int, step: int = 1) -> list[Band]:
     """Output bands, each of which fits with its halo into *budget* bytes.
 
-    The whole image in one where it fits; else bands of full rows; else, where not even one row
-    with its halo fits, pieces of a row. Raises LimitError where not one pixel with its halo does.
+    The whole image in one where it fits; else bands of full rows; else, where not even *step* rows
+    with their halo fit, pieces of these. All start at multiples of *step* rows and columns. Raises
+    LimitError where not *step* rows of so many pixels with their halo do.
     """
     height, width, channels = pixels.shape
     pixel = channels * pixels.itemsize
@@ -48,17 +49,18 @@ def cut(pixels: Pixels, filter: Filter, budget: int) -> list[Band]:
     above, below, left, right = filter.reach
     halo = left + 31 + right  # see block_of
     source_row = launch.pitch(width + halo, pixel)
-    rows = (budget - (above + below) * source_row) // (source_row + out_row)
+    rows = (budget - (above + below) * source_row) // (source_row + out_row) // step * step
     columns = width
-    if rows < 1:
-        rows, lines = 1, above + 1 + below + 1
-        columns = (budget // lines - launch.pitch(0, pixel) - 127) // pixel - halo
-    if columns < 1:
-        one = (above + 1 + below) * launch.pitch(1 + halo, pixel) + launch.pitch(1, pixel)
-        raise LimitError(
-            f"one pixel with the halo of {filter.name}'s kernel needs {one:,} bytes of GPU memory;"
-            f" {budget:,} are free"
-        )
+    if rows < step:
+        rows, lines = step, above + below + 2 * step
+        columns = ((budget // lines - launch.pitch(0, pixel) - 127) // pixel - halo) // step * step
+        if columns < step:
+            least = (above + step + below) * launch.pitch(step + halo, pixel)
+            least += step * launch.pitch(step, pixel)
+            raise LimitError(
+                f"{step}x{step} pixels with the halo of {filter.name}'s kernel need {least:,} bytes of"
+                f" GPU memory; {budget:,} are free"
+            )
     return [
         ((y, min(y + rows, height)), (x, min(x + columns, width)))
         for y in range(0, height, rows)

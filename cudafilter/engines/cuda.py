@@ -292,7 +292,7 @@ class CudaEngine:
     def _bands(self, slot: Slot, work: _Work, pixels: Pixels) -> list[Band]:
         """The whole image, or bands of it that leave the other slots their share of the memory."""
         if self.memory_limit is not None:
-            return cut(pixels, work.filter, self.memory_limit)
+            return cut(pixels, work.filter, self.memory_limit, work.ready.step)
         height, width, _ = pixels.shape
         whole = height * launch.pitch(width, pixels[0, 0].nbytes)
         scratch = work.ready.scratch_bytes(
@@ -301,7 +301,8 @@ class CudaEngine:
         if slot.holds(source=whole, out=whole, scratch=scratch):
             return [((0, height), (0, width))]
         free = self._cuda.mem_get_info()[0] + slot.held
-        return cut(pixels, work.filter, int(free * MEMORY_SHARE / self._slots.count) - scratch)
+        share = int(free * MEMORY_SHARE / self._slots.count) - scratch
+        return cut(pixels, work.filter, share, work.ready.step)
 
     def _time(
         self, work: Callable[[], None], warmup: int, repeats: int, stream: Any
@@ -347,7 +348,7 @@ class _Work:
             if arrived < size[0]:
                 if needed is None:
                     needed = last_taps(self.filter, self.border, size[0], origin[0], height)
-                end = int(np.searchsorted(needed, arrived))
+                end = int(np.searchsorted(needed, arrived)) // self.ready.step * self.ready.step
                 if end - done < least:
                     continue
             addresses = source, target + done * leaving, scratch

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS, CATALOGUE
-from cudafilter.engines import box, stream, wide
+from cudafilter.engines import box, stream, tensor, wide
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import DTYPES, full_scale
@@ -55,7 +55,7 @@ SHAPES: Mapping[str, Shape] = {
     "blocked": Shape((256, 1, 1), (128, 32)),
 }
 
-SINGLE = ("box", "wide", "blocked")
+SINGLE = ("box", "wide", "blocked", "tensor")
 """Variants that take one kernel, not two and their magnitude."""
 
 FACTORED = ("separable", "wide")
@@ -128,14 +128,19 @@ class Launch:
         """Threads of a block."""
         if self.variant in SHAPES:
             return SHAPES[self.variant].block
-        warps = {"wide": wide.WARPS, "box": self.defines.get("WARPS", 1)}
-        return 32 * warps.get(self.variant, 1), 1, 1
+        warps = {"wide": wide.WARPS}
+        return 32 * warps.get(self.variant, self.defines.get("WARPS", 1)), 1, 1
 
     @property
     def warps(self) -> int:
         """Warps of a block."""
         x, y, z = self.block
         return x * y * z // 32
+
+    @property
+    def step(self) -> int:
+        """Rows and columns that parts of an output start at multiples of, to have the same bits."""
+        return tensor.STEP if self.variant == "tensor" else 1
 
     @property
     def task_format(self) -> str:
@@ -206,6 +211,9 @@ class Launch:
             rows = self.defines["ROWS"]
             imbalance = stream.imbalance(rows, self.defines["SAMPLE"])
             task.rows = stream.rows_a_block(rows, height, task.blocks_x, resident, imbalance)
+        elif self.variant == "tensor":
+            task.blocks_x = -(-width // (16 * self.defines["BESIDE"] * self.defines["WARPS"]))
+            task.rows = tensor.rows(task.kernel_height, height, task.blocks_x, resident)
         elif self.variant == "box":
             strips = self._strips(source_size, out_size, origin)
             task.columns, task.blocks_x, task.edges_left, task.edges_right = strips
@@ -297,6 +305,9 @@ def _prepared(
     if variant == "box":
         defines |= box.specialise(filter, sample, channels)
         kept = np.array([box.weight(filter, sample, channels, mode)], np.float32)
+    elif variant == "tensor":
+        defines |= tensor.specialise(filter, sample, channels, mode) or {}
+        kept, task.gain, task.bias, task.weight_sum[0] = tensor.scaled(filter, full)
     elif variant == "wide":
         terms = wide.terms(filter.kernels[0], sample)
         defines |= {"TERMS": len(terms), "BAND": wide.band(channels, len(terms))}
@@ -332,6 +343,12 @@ def _require(filter: Filter, variant: str, sample: int, channels: int, mode: int
             f" below 2^32; this is not so for {filter.name} on these pixels",
             hint="use --variant auto",
         )
+    if variant == "tensor" and tensor.specialise(filter, sample, channels, mode) is None:
+        raise LimitError(
+            "the tensor kernel takes one kernel of rank 1 that is not too large, uint8 without"
+            f" alpha, and no share of the source; this is not so for {filter.name} here",
+            hint="use --variant auto",
+        )
     if variant == "stream" and stream.specialise(filter, sample, channels, mode) is None:
         raise LimitError(
             f"the stream kernel keeps unfinished rows in registers; {filter.name}'s kernel of"
@@ -351,6 +368,9 @@ def choose(filter: Filter, sample: int, channels: int, mode: int) -> str:
     single, taps = len(filter.kernels) == 1, max(filter.size)
     if taps >= box.WORTHWHILE and box.weight(filter, sample, channels, mode) is not None:
         return "box"
+    products = tensor.specialise(filter, sample, channels, mode)
+    if products is not None and sum(filter.size) >= tensor.WORTHWHILE:
+        return "tensor"
     passes = single and filter.rank1 and fits(filter, "wide")
     if passes and taps >= wide.WORTHWHILE[channels]:
         return "wide"
@@ -382,7 +402,12 @@ def _terms(filter: Filter, variant: str, sample: int) -> int:
 
 def fits(filter: Filter, variant: str, terms: int = 1) -> bool:
     """Whether the weights *variant* wants fit where it keeps them."""
-    if variant in ("vanilla", "stream", "box"):  # stream's limit is registers, and stricter
+    if variant in (
+        "vanilla",
+        "stream",
+        "box",
+        "tensor",
+    ):  # stream's limit is registers, and stricter
         return True
     return 4 * weight_count(filter, variant, terms) <= CONSTANT_BYTES
 

@@ -50,6 +50,7 @@ constexpr std::common_type_t<A, B> min(A a, B b) { return b < a ? b : a; }
 template <typename A, typename B>
 constexpr std::common_type_t<A, B> max(A a, B b) { return a < b ? b : a; }
 
+inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)

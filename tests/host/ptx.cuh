@@ -10,3 +10,52 @@ inline unsigned short to_uint16(float value) { return (unsigned short)clamped(va
 inline float fast_root(float value) { return sqrtf(value); }
 inline float fast_reciprocal(float value) { return 1.0f / value; }
 inline float read_constant(const float* constant) { return *constant; }
+
+inline unsigned to_halves(float first, float second)
+{
+    const _Float16 both[2] = {(_Float16)first, (_Float16)second};
+    return std::bit_cast<unsigned>(both);
+}
+inline float low_half(unsigned halves) { return std::bit_cast<_Float16>((unsigned short)halves); }
+inline float high_half(unsigned halves) { return low_half(halves >> 16); }
+
+inline void multiply_add(
+    float (&out)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4])
+{
+    static unsigned all[32 * 32][6];
+    const unsigned me = host::thread(), warp = me / 32 * 32, lane = me % 32;
+    for (int i = 0; i < 4; ++i) all[me][i] = a[i];
+    for (int i = 0; i < 2; ++i) all[me][4 + i] = b[i];
+    host::barrier();
+    auto half = [](unsigned pair, int odd) { return odd ? high_half(pair) : low_half(pair); };
+    for (int i = 0; i < 4; ++i) {
+        out[i] = c[i];
+        const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+        for (unsigned k = 0; k < 16; ++k) {
+            const unsigned* of_a = all[warp + row % 8 * 4 + k % 8 / 2];
+            const unsigned* of_b = all[warp + column * 4 + k % 8 / 2];
+            out[i] += half(of_a[row / 8 + k / 8 * 2], k % 2) * half(of_b[4 + k / 8], k % 2);
+        }
+    }
+    host::barrier();
+}
+
+inline unsigned transposed(unsigned pair)
+{
+    const unsigned me = host::thread(), warp = me / 32 * 32, lane = me % 32;
+    host::exchange[me] = pair;
+    host::barrier();
+    unsigned out = 0;
+    for (unsigned i = 0; i < 2; ++i) {
+        const unsigned row = lane % 4 * 2 + i, column = lane / 4;
+        out |= (host::exchange[warp + row * 4 + column / 2] >> 16 * (column % 2) & 0xFFFF) << 16 * i;
+    }
+    host::barrier();
+    return out;
+}
+
+inline unsigned to_bytes(int first, int second, int third, int fourth)
+{
+    auto byte = [](int value) { return (unsigned)min(max(value, 0), 255); };
+    return byte(first) | byte(second) << 8 | byte(third) << 16 | byte(fourth) << 24;
+}

@@ -1,0 +1,122 @@
+"""How tensor.cu is specialised and launched."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.engines.stream import rows_a_block
+from cudafilter.filter import Filter, Weights
+
+WORTHWHILE = 18
+"""Rows and columns of a kernel, together, from which on ``auto`` takes this and not stream.cu."""
+
+WARPS = 4
+"""Warps of a block."""
+
+STEP = 16
+"""Rows and columns of a matrix."""
+
+
+class Plan(NamedTuple):
+    """How a kernel is laid out."""
+
+    beside: int
+    """Matrices side by side of a warp."""
+    kept: int
+    """Whether the bands are kept in registers, and not in shared memory."""
+    warps: int
+    """Resident ones of a multiprocessor to compile for; see nvcc.py for where that spills."""
+
+
+_FEW, _MANY = Plan(1, 0, 8), Plan(2, 0, 8)
+PLANS = {
+    1: {
+        1: Plan(4, 1, 12),
+        2: Plan(4, 1, 12),
+        3: Plan(2, 1, 12),
+        4: _MANY,
+        5: _MANY,
+        6: _FEW,
+        7: _FEW,
+    },
+    2: {1: Plan(2, 0, 12), 2: Plan(2, 0, 12), 3: _MANY, 4: _FEW, 5: _FEW, 6: _FEW},
+    3: {1: Plan(1, 0, 16), 2: Plan(1, 0, 16), 3: _MANY, 4: _FEW, 5: _FEW},
+    4: {1: Plan(1, 0, 12), 2: Plan(1, 0, 12), 3: _FEW},
+}
+"""By channels and the steps that the kernel's rows reach over: the fastest on an H100 of those that
+spill no registers. Columns may reach over as many steps; shared memory ends there."""
+
+SCALE = 128.0
+"""Sum of magnitudes of the weights along an axis: the low parts of all that matter are normal
+halves, and 255 times it is still one."""
+
+FAR = 1e4
+"""How far past white, in full scales, results may lie: they are rounded in 22 bits."""
+
+
+class Scaled(NamedTuple):
+    """What the kernel takes for the weights of a filter and its gain and bias."""
+
+    weights: npt.NDArray[np.float32]
+    """Column, then row."""
+    gain: float
+    bias: float
+    start: float
+    """What the 1024 in each byte's half adds to a sum over a row, negative."""
+
+
+def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[str, int] | None:
+    """The macros of tensor.cu beyond pixel.cuh's, or None where it cannot run *filter*.
+
+    *sample* and *mode* are the macros SAMPLE and ALPHA.
+    """
+    if sample or mode or len(filter.kernels) > 1 or not filter.rank1:
+        return None
+    gain = abs(filter.gain) * filter.kernels[0].magnitude
+    if filter.source_gain or filter.threshold or not 0 < gain <= FAR - abs(filter.bias):
+        return None
+    rows, columns = filter.size
+    # At most 3 pixels are read before the first tap.
+    down, across = -(-(rows + STEP - 1) // STEP), -(-(columns + STEP + 2) // STEP)
+    plans = PLANS[channels]
+    if max(down, across) > max(plans):
+        return None
+    plan = plans[down]
+    return {
+        "ROWS": rows,
+        "COLUMNS": columns,
+        "LEFT": filter.reach[2],
+        "WARPS": WARPS,
+        "BESIDE": plan.beside,
+        "KEPT": plan.kept,
+        "BLOCKS": plan.warps,
+    }
+
+
+def scaled(filter: Filter, full: float) -> Scaled:
+    """What specialise() accepted, in numbers; *full* is full scale."""
+    (kernel,) = filter.kernels
+    assert kernel.factors is not None
+    column, row = kernel.factors
+    parts = [SCALE * factor / np.abs(factor).sum() for factor in (column, row)]
+    gain = filter.gain * float(np.abs(column).sum() * np.abs(row).sum()) / SCALE**2
+    weights = np.concatenate(parts).astype(np.float32)
+    return Scaled(
+        weights, gain, filter.bias * full / gain, -1024.0 * _halved(weights[len(column) :])
+    )
+
+
+def _halved(weights: Weights | npt.NDArray[np.float32]) -> float:
+    """The sum of *weights* as two halves each."""
+    high = weights.astype(np.float16).astype(np.float32)
+    low = (weights - high).astype(np.float16)
+    return float(high.sum(dtype=np.float64) + low.sum(dtype=np.float64))
+
+
+def rows(kernel_rows: int, height: int, blocks_x: int, resident: int) -> int:
+    """Output rows of a block: whole steps."""
+    walk = rows_a_block(kernel_rows + STEP, height, blocks_x, resident)
+    return -(-walk // STEP) * STEP

@@ -95,7 +95,7 @@ __device__ __forceinline__ void multiply_add(
 #endif
 }
 
-// An 8x8 matrix of 16 bits each, transposed by a warp: lane l holds 2l % 8 and the next of row l / 4.
+// An 8x8 matrix of 16 bits each, transposed by a warp: lane l has two neighbours of row l / 4.
 __device__ __forceinline__ unsigned transposed(unsigned pair)
 {
     unsigned out;
@@ -108,6 +108,7 @@ __device__ __forceinline__ unsigned to_bytes(int first, int second, int third, i
 {
     unsigned upper, word;
     asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, 0;" : "=r"(upper) : "r"(fourth), "r"(third));
-    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;" : "=r"(word) : "r"(second), "r"(first), "r"(upper));
+    asm("cvt.pack.sat.u8.s32.b32 %0, %1, %2, %3;"
+        : "=r"(word) : "r"(second), "r"(first), "r"(upper));
     return word;
 }

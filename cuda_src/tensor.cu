@@ -2,8 +2,8 @@
 //
 // A tap row that slides over 16 outputs is a band matrix, so a pass over a tile is a product of two
 // matrices. Halves hold a byte exactly, and a weight as the sum of two (high and low); so does what
-// is between the passes, whose low part needs no low weights. Sums are float32: both passes
-// together are exact to about 0.002 of a byte's step.
+// is between the passes, whose low part needs no low weights. Sums are float32, so both passes
+// together err by far less than the 0.01 of a byte's step that the contract allows.
 //   across: part(column, row) = sum over k of row_band(column, k) * source(k, row)
 //   down:   out(column, row)  = sum over k of part(column, k) * column_band(k, row)
 // The first product leaves the registers of a warp just as the second one wants them: nothing goes
@@ -12,11 +12,12 @@
 // A byte b becomes 1024 + b by a permutation, as the low bits of a half; the first sum starts at
 // what takes the 1024 away again.
 //
-// A block's warps have 16 columns each and walk down task.rows rows, 16 source rows a step. A
-// step adds to the TILES tiles of 8 output rows that these are taps of, and completes two.
+// A block's warps have BESIDE tiles of 16 columns each and walk down task.rows rows, 16 source rows a
+// step. A step adds to the TILES tiles of 8 output rows that these are taps of, and completes two.
+// The sums take turns in registers; bands are there too (KEPT), or in shared memory.
 //
 // Macros besides pixel.cuh's: ROWS, COLUMNS, LEFT (the kernel, and its anchor's column), WARPS (of a
-// block), BLOCKS (resident ones of a multiprocessor to compile for).
+// block), BESIDE, KEPT, BLOCKS (resident warps of a multiprocessor to compile for).
 // Launch: WARPS warps; task.blocks_x blocks side by side, then down, task.rows rows each.
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
 // Loaded by engines/cuda.py, which fills `weights`: column (ROWS), then row (COLUMNS), scaled so that
@@ -34,8 +35,9 @@
 #define NEEDED (LEAD + STRIP + (COLUMNS - 1) * CHANNELS)       // samples copied before the last tap
 #define START (LEAD - EARLY * CHANNELS)
 #define READ (START + 16 * (BESIDE * WARPS - 1 + ACROSS) * CHANNELS)  // bytes that warps read of a row
-// Bytes of a row: 16 * CHANNELS more than a multiple of 128, so that 8 rows lie in all banks.
-#define LINE (((READ > NEEDED + 16 ? READ : NEEDED + 16) - 16 * CHANNELS + 127) / 128 * 128 + 16 * CHANNELS)
+// Bytes of a row, 16 * CHANNELS more than a multiple of 128, so that 8 rows lie in all banks.
+#define ENOUGH (READ > NEEDED + 16 ? READ : NEEDED + 16)
+#define LINE ((ENOUGH - 16 * CHANNELS + 127) / 128 * 128 + 16 * CHANNELS)
 #define GROUP 32  // rows that are copied together: two steps, so that warps wait for others less
 #define ACROSS ((EARLY + COLUMNS + 30) / 16)  // 16-pixel steps of the first product
 #define DEEP ((ROWS + 30) / 16)               // steps that an output row takes part in
@@ -49,7 +51,7 @@ __constant__ float weights[ROWS + COLUMNS];
 #define DOWN_TAPS (16 * DEEP + 2 * MARGIN)
 #define ACROSS_TAPS (16 * ACROSS + 2 * MARGIN)
 
-// Band matrices, a lane's share: of 16 pixels for all columns, and of 8 output rows for all source rows.
+// A lane's share of the band matrices: of 16 source pixels, and of 8 output rows.
 struct RowBand {
     unsigned high[4], low[4];
 };

@@ -17,11 +17,11 @@ import pytest
 from agreement import ALL_BORDERS, random_pixels
 from cudafilter.borders import Border
 from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import box, launch, open_engine, slots
+from cudafilter.engines import box, launch, open_engine, slots, tensor
 from cudafilter.engines.bands import block_of, cut
 from cudafilter.engines.cuda import CudaEngine
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
-from cudafilter.filter import Filter, make
+from cudafilter.filter import Filter, Kernel, make
 
 
 def test_cut_covers_the_image_within_the_budget() -> None:
@@ -173,6 +173,24 @@ def test_task_layout_is_that_of_the_struct() -> None:
     assert names == [name for name, *_ in launch.Task._fields_]
     fields = [kind for _, kind, *_ in launch.Task._fields_]
     assert launch.Task.piece.offset == sum(map(ctypes.sizeof, fields[:-1]))  # no gap
+
+
+def test_products_stay_within_shared_memory() -> None:
+    known = {(1, 6): 26192, (1, 30): 28624, (3, 6): 24144, (3, 15): 42704, (3, 30): 38864}
+    for (channels, radius), shared in known.items():  # by nvcc's report
+        plan = tensor.PLANS[channels][(2 * radius + 31) // 16]
+        told = tensor._across(channels, 2 * radius + 1, radius, (2 * radius + 31) // 16, plan)[1]
+        assert 0 <= told - shared <= 16
+    for channels, rows, columns in product((1, 2, 3, 4), (1, 20, 40, 90), range(1, 100, 3)):
+        for left in {0, columns // 3, columns - 1}:
+            filter = Filter("", (Kernel(np.ones((rows, columns)), (0, left)),))
+            found = tensor.specialise(filter, 0, channels, 0)
+            if found is None:
+                assert max(rows, columns) > 16 * (max(tensor.PLANS[channels]) - 2)
+                continue
+            plan = tensor.Plan(found["BESIDE"], found["KEPT"], found["BLOCKS"])
+            steps = (rows + 30) // 16
+            assert tensor._across(channels, columns, left, steps, plan)[1] <= tensor.SHARED_BYTES
 
 
 def test_sums_of_starts_fit_into_their_memory() -> None:

@@ -58,8 +58,8 @@ def cut(pixels: Pixels, filter: Filter, budget: int, step: int = 1) -> list[Band
             least = (above + step + below) * launch.pitch(step + halo, pixel)
             least += step * launch.pitch(step, pixel)
             raise LimitError(
-                f"{step}x{step} pixels with the halo of {filter.name}'s kernel need {least:,} bytes of"
-                f" GPU memory; {budget:,} are free"
+                f"{step}x{step} pixels with the halo of {filter.name}'s kernel need {least:,} bytes"
+                f" of GPU memory; {budget:,} are free"
             )
     return [
         ((y, min(y + rows, height)), (x, min(x + columns, width)))

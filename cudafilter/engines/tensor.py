@@ -47,7 +47,10 @@ PLANS = {
     4: {1: Plan(1, 0, 12), 2: Plan(1, 0, 12), 3: _FEW},
 }
 """By channels and the steps that the kernel's rows reach over: the fastest on an H100 of those that
-spill no registers. Columns may reach over as many steps; shared memory ends there."""
+spill no registers. Columns may reach over as many steps."""
+
+SHARED_BYTES = 48 << 10
+"""Shared memory that a block may have without asking for more."""
 
 SCALE = 128.0
 """Sum of magnitudes of the weights along an axis: the low parts of all that matter are normal
@@ -79,21 +82,40 @@ def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[st
     if filter.source_gain or filter.threshold or not 0 < gain <= FAR - abs(filter.bias):
         return None
     rows, columns = filter.size
-    # At most 3 pixels are read before the first tap.
-    down, across = -(-(rows + STEP - 1) // STEP), -(-(columns + STEP + 2) // STEP)
-    plans = PLANS[channels]
-    if max(down, across) > max(plans):
+    steps, plans = -(-(rows + STEP - 1) // STEP), PLANS[channels]
+    if steps not in plans:
         return None
-    plan = plans[down]
+    for plan in (plans[steps], _FEW):
+        left = filter.reach[2]
+        across, shared = _across(channels, columns, left, steps, plan)
+        if across <= max(plans) and shared <= SHARED_BYTES:
+            break
+    else:
+        return None
     return {
         "ROWS": rows,
         "COLUMNS": columns,
-        "LEFT": filter.reach[2],
+        "LEFT": left,
         "WARPS": WARPS,
         "BESIDE": plan.beside,
         "KEPT": plan.kept,
         "BLOCKS": plan.warps,
     }
+
+
+def _across(channels: int, columns: int, left: int, down: int, plan: Plan) -> tuple[int, int]:
+    """ACROSS of tensor.cu, and the bytes of shared memory of a block."""
+    first = -left * channels % 32
+    early = -first % 4 if channels == 3 else first // channels % 4
+    lead = first if first >= early * channels else first + 32
+    across = (early + columns + 30) // STEP
+    beside = plan.beside * WARPS
+    read = lead - early * channels + STEP * (beside - 1 + across) * channels
+    needed = lead + (STEP * beside + columns - 1) * channels
+    odd = STEP * channels
+    line = -(-(max(read, needed + 16) - odd) // 128) * 128 + odd
+    bands = 0 if plan.kept else 1024 * across + 1024 * down
+    return across, 64 * line + 16 + bands + 4 * (STEP * (across + down) + 80)
 
 
 def scaled(filter: Filter, full: float) -> Scaled:

@@ -167,9 +167,10 @@ def variant(about: str) -> click.Option:
     return click.Option(
         ["--variant"],
         type=click.Choice(VARIANTS),
+        metavar="NAME",  # all of them do not fit a line of 80
         default="auto",
         show_default=True,
-        help=about,
+        help=f"{about} One of {', '.join(VARIANTS)}.",
     )
 
 

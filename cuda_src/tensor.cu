@@ -14,7 +14,8 @@
 //
 // A block's warps have BESIDE tiles of 16 columns each and walk down task.rows rows, 16 source rows a
 // step. A step adds to the TILES tiles of 8 output rows that these are taps of, and completes two.
-// The sums take turns in registers; bands are there too (KEPT), or in shared memory.
+// Sums live in registers, and a tile's start from those of the tile two further down of the step
+// before: the shift costs nothing. Bands are there too (KEPT), or in shared memory.
 //
 // Macros besides pixel.cuh's: ROWS, COLUMNS, LEFT (the kernel, and its anchor's column), WARPS (of a
 // block), BESIDE, KEPT, BLOCKS (resident warps of a multiprocessor to compile for).
@@ -180,103 +181,103 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
     const int lane_at = START + (COLUMNS_A_WARP * warp + 4 * t) * CHANNELS;
     float sums[BESIDE][CHANNELS][TILES][4] = {};
 #pragma unroll 1
-    for (int s0 = 0; s0 < steps; s0 += DEEP) {
-#pragma unroll
-        for (int v = 0; v < DEEP; ++v) {
-            const int s = s0 + v, half = s / 2 % 2;
-            if (s >= steps) break;
-            if (s % 2 == 0) {
-                if (copied) shared.rows.wait(half, s / 4);
-                __syncthreads();  // the other half is read by all
-                bring(shared.rows, task, edge, walk, (s / 2 + 1) * GROUP, 1 - half);
-                if (copied && edge.patches) {
-                    patch<GROUP>(shared.rows.data[half], task, edge, walk);
-                    shared.rows.wrote();
-                    __syncthreads();
-                }
+    for (int s = 0; s < steps; ++s) {
+        const int half = s / 2 % 2;
+        if (s % 2 == 0) {
+            if (copied) shared.rows.wait(half, s / 4);
+            __syncthreads();  // the other half is read by all
+            bring(shared.rows, task, edge, walk, (s / 2 + 1) * GROUP, 1 - half);
+            if (copied && edge.patches) {
+                patch<GROUP>(shared.rows.data[half], task, edge, walk);
+                shared.rows.wrote();
+                __syncthreads();
             }
-            const unsigned char* lines = shared.rows.data[half][s % 2 * 16 + g] + lane_at;
+        }
+        const unsigned char* lines = shared.rows.data[half][s % 2 * 16 + g] + lane_at;
 
-            float part[BESIDE][CHANNELS][2][4];
-            RowBand bands[ACROSS];
+        float part[BESIDE][CHANNELS][2][4];
+        RowBand bands[ACROSS];
 #pragma unroll
-            for (int q = 0; q < ACROSS + BESIDE - 1; ++q) {
-                if (q < ACROSS) bands[q] = row_band(q);
-                unsigned pixels[2][CHANNELS][2];
+        for (int q = 0; q < ACROSS + BESIDE - 1; ++q) {
+            if (q < ACROSS) bands[q] = row_band(q);
+            unsigned pixels[2][CHANNELS][2];
 #pragma unroll
-                for (int j = 0; j < 2; ++j) {
-                    unsigned words[CHANNELS];
+            for (int j = 0; j < 2; ++j) {
+                unsigned words[CHANNELS];
 #pragma unroll
-                    for (int c = 0; c < CHANNELS; ++c)
-                        words[c] = ((const unsigned*)(lines + 8 * j * LINE + 16 * q * CHANNELS))[c];
-#pragma unroll
-                    for (int c = 0; c < CHANNELS; ++c)
-#pragma unroll
-                        for (int i = 0; i < 2; ++i)
-                            pixels[j][c][i] = biased(words, 2 * i * CHANNELS + c, (2 * i + 1) * CHANNELS + c);
-                }
-                auto all = [&](auto use) {
-#pragma unroll
-                    for (int m = 0; m < BESIDE; ++m)
-#pragma unroll
-                        for (int c = 0; c < CHANNELS; ++c)
-#pragma unroll
-                            for (int j = 0; j < 2; ++j)
-                                if (q >= m && q < m + ACROSS) use(part[m][c][j], pixels[j][c], m);
-                };
-                all([&](float (&to)[4], auto& pixels, int m) {
-                    multiply_add(to, bands[q - m].high, pixels, q == m ? start : to);
-                });
-                all([&](float (&to)[4], auto& pixels, int m) {
-                    multiply_add(to, bands[q - m].low, pixels, to);
-                });
-            }
-            unsigned high[BESIDE][CHANNELS][4], low[BESIDE][CHANNELS][4];
-#pragma unroll
-            for (int m = 0; m < BESIDE; ++m)
+                for (int c = 0; c < CHANNELS; ++c)
+                    words[c] = ((const unsigned*)(lines + 8 * j * LINE + 16 * q * CHANNELS))[c];
 #pragma unroll
                 for (int c = 0; c < CHANNELS; ++c)
 #pragma unroll
-                    for (int r = 0; r < 4; ++r) {
-                        const float* pair = &part[m][c][r / 2][r % 2 * 2];
-                        split(pair[0], pair[1], high[m][c][r], low[m][c][r]);
-                    }
-#pragma unroll
-            for (int u = 0; u < TILES; ++u) {
-                const ColumnBand band = column_band(u);
-                auto all = [&](auto use) {
-#pragma unroll
-                    for (int m = 0; m < BESIDE; ++m)
-#pragma unroll
-                        for (int c = 0; c < CHANNELS; ++c)
-                            use(sums[m][c][(u + 2 * v) % TILES], high[m][c], low[m][c]);
-                };
-                all([&](float (&to)[4], auto& high, auto&) {
-                    multiply_add(to, high, band.high, u < TILES - 2 ? to : bias);
-                });
-                all([&](float (&to)[4], auto&, auto& low) { multiply_add(to, low, band.high, to); });
-                all([&](float (&to)[4], auto& high, auto&) { multiply_add(to, high, band.low, to); });
+                    for (int i = 0; i < 2; ++i)
+                        pixels[j][c][i] = biased(words, 2 * i * CHANNELS + c, (2 * i + 1) * CHANNELS + c);
             }
+            auto all = [&](auto use) {
 #pragma unroll
-            for (int u = 0; u < 2; ++u) {
-                const int row = 16 * s + 16 - 8 * TILES + 8 * u;  // and 7 more
-                if (row + 7 < 0) continue;
+                for (int m = 0; m < BESIDE; ++m)
 #pragma unroll
-                for (int m = 0; m < BESIDE; ++m) {
-                    unsigned planes[CHANNELS];
+                    for (int c = 0; c < CHANNELS; ++c)
 #pragma unroll
-                    for (int c = 0; c < CHANNELS; ++c) {
-                        float (&done)[4] = sums[m][c][(u + 2 * v) % TILES];
-                        // The low bits of 1.5 * 2^23 + value are the value, rounded half to even.
-                        int whole[4];
+                        for (int j = 0; j < 2; ++j)
+                            if (q >= m && q < m + ACROSS) use(part[m][c][j], pixels[j][c], m);
+            };
+            all([&](float (&to)[4], auto& pixels, int m) {
+                multiply_add(to, bands[q - m].high, pixels, q == m ? start : to);
+            });
+            all([&](float (&to)[4], auto& pixels, int m) {
+                multiply_add(to, bands[q - m].low, pixels, to);
+            });
+        }
+        unsigned high[BESIDE][CHANNELS][4], low[BESIDE][CHANNELS][4];
 #pragma unroll
-                        for (int r = 0; r < 4; ++r)
-                            whole[r] = __float_as_int(fmaf(task.gain, done[r], 12582912.0f)) - 0x4B400000;
-                        planes[c] = transposed(to_bytes(whole[0], whole[2], whole[1], whole[3]));
-                    }
-                    if (row + g < 0 || row + g >= height) continue;
-                    store(task, out + row * task.out_pitch + 16 * m * CHANNELS, x + 16 * m, planes);
+        for (int m = 0; m < BESIDE; ++m)
+#pragma unroll
+            for (int c = 0; c < CHANNELS; ++c)
+#pragma unroll
+                for (int r = 0; r < 4; ++r) {
+                    const float* pair = &part[m][c][r / 2][r % 2 * 2];
+                    split(pair[0], pair[1], high[m][c][r], low[m][c][r]);
                 }
+#pragma unroll
+        for (int u = 0; u < TILES; ++u) {
+            const ColumnBand band = column_band(u);
+            auto all = [&](auto use) {
+#pragma unroll
+                for (int m = 0; m < BESIDE; ++m)
+#pragma unroll
+                    for (int c = 0; c < CHANNELS; ++c)
+                        use(sums[m][c], high[m][c], low[m][c]);
+            };
+            all([&](float (&sum)[TILES][4], auto& high, auto&) {
+                multiply_add(sum[u], high, band.high, u < TILES - 2 ? sum[u + 2] : bias);
+            });
+            all([&](float (&sum)[TILES][4], auto&, auto& low) {
+                multiply_add(sum[u], low, band.high, sum[u]);
+            });
+            all([&](float (&sum)[TILES][4], auto& high, auto&) {
+                multiply_add(sum[u], high, band.low, sum[u]);
+            });
+        }
+#pragma unroll
+        for (int u = 0; u < 2; ++u) {
+            const int row = 16 * s + 16 - 8 * TILES + 8 * u;  // and 7 more
+            if (row + 7 < 0) continue;
+#pragma unroll
+            for (int m = 0; m < BESIDE; ++m) {
+                unsigned planes[CHANNELS];
+#pragma unroll
+                for (int c = 0; c < CHANNELS; ++c) {
+                    float (&done)[4] = sums[m][c][u];
+                    // The low bits of 1.5 * 2^23 + value are the value, rounded half to even.
+                    int whole[4];
+#pragma unroll
+                    for (int r = 0; r < 4; ++r)
+                        whole[r] = __float_as_int(fmaf(task.gain, done[r], 12582912.0f)) - 0x4B400000;
+                    planes[c] = transposed(to_bytes(whole[0], whole[2], whole[1], whole[3]));
+                }
+                if (row + g < 0 || row + g >= height) continue;
+                store(task, out + row * task.out_pitch + 16 * m * CHANNELS, x + 16 * m, planes);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -54,6 +55,15 @@ def call(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedPro
         [*PROGRAM, *arguments], input=stdin, capture_output=True, env=ENVIRONMENT, check=False,
         timeout=60,
     )  # fmt: skip
+
+
+def python(code: str, without: tuple[str, ...] = ()) -> str:
+    """What *code* prints, in a process whose environment lacks *without*."""
+    environment = {k: v for k, v in ENVIRONMENT.items() if k not in without}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def cli(*arguments: str) -> Result:
@@ -591,30 +601,42 @@ def faults():
 _keep_freed_memory()
 print(faults(), faults())
 """
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=ENVIRONMENT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        first, second = map(int, done.stdout.split())
+        first, second = map(int, python(code).split())
         assert second < 5 < first
 
-    def test_opencv_starts_no_threads_beside_ours(self) -> None:
+    def test_libraries_start_no_threads_beside_ours(self) -> None:
         code = (
-            "import sys, cudafilter.cli as cli; cli._leave = lambda code: None;"
-            " sys.argv[1:] = ['--version']; cli.main(); import cv2; print(cv2.getNumThreads())"
+            "import os, sys, cudafilter.cli as cli; cli._leave = lambda code: None;"
+            " sys.argv[1:] = ['--version']; cli.main(); import cv2; print(cv2.getNumThreads());"
+            " print(len(os.listdir('/proc/self/task')) if os.path.isdir('/proc/self/task') else 1)"
         )
-        environment = {k: v for k, v in ENVIRONMENT.items() if k != "OPENCV_FOR_THREADS_NUM"}
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.split()[-1] == "1"
+        told = python(code, without=("OPENCV_FOR_THREADS_NUM", "OPENBLAS_NUM_THREADS"))
+        assert told.split()[-2:] == ["1", "1"]
+
+    def test_no_garbage_is_looked_for_until_the_engine_is_open(self) -> None:
+        picture("in.png")
+        code = """
+import gc, sys, cudafilter.cli as cli
+from cudafilter import engines
+open_engine, seen = engines.open_engine, []
+def opened(*args, **options):
+    seen.append(gc.isenabled())
+    engine = open_engine(*args, **options)
+    run = engine.run
+    engine.run = lambda *pixels: (seen.append(gc.isenabled()), run(*pixels))[1]
+    return engine
+engines.open_engine = opened
+cli._leave = lambda code: print(code, seen)
+sys.argv[1:] = ["blur", "-q", "--engine", "cpu", "in.png", "out.png"]
+cli.main()
+"""
+        assert python(code) == "0 [False, True]\n"
+        gc.disable()
+        try:
+            cli("blur", "--dry-run", "in.png", "out.png")
+            assert gc.isenabled()
+        finally:
+            gc.enable()
 
 
 class TestStreams:

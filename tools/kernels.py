@@ -41,6 +41,11 @@ def large(variant: str) -> list[dict[str, int]]:
     if variant == "box":
         boxes = [make("box", radius=radius) for radius in (15, 60, 100, 200, 500, 1400)]
         return [defines for _, defines in launch.kernels_for(boxes, variant)]
+    if variant == "tensor":
+        blurs = [
+            make("blur", sigma=radius / 3, radius=radius) for radius in (8, 16, 24, 32, 40, 48)
+        ]
+        return [defines for _, defines in launch.kernels_for(blurs, variant)]
     if variant != "stream":
         return []
     rng = np.random.default_rng(0)

@@ -5,7 +5,6 @@ Modules here import nothing heavy at their top, so that ``--help`` is instant.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -74,8 +73,6 @@ def app() -> None:
 
 def main() -> None:
     """The console script."""
-    # Until the imports are done, which leave no garbage: a tenth of their time.
-    gc.disable()
     # What OpenCV and Pillow say of a damaged image, our own error tells in one line.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     # Its threads, which spin while they wait, took a quarter of 16 cores' time beside ours.

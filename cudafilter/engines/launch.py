@@ -128,8 +128,8 @@ class Launch:
         """Threads of a block."""
         if self.variant in SHAPES:
             return SHAPES[self.variant].block
-        warps = {"wide": wide.WARPS}
-        return 32 * warps.get(self.variant, self.defines.get("WARPS", 1)), 1, 1
+        warps = wide.WARPS if self.variant == "wide" else self.defines.get("WARPS", 1)
+        return 32 * warps, 1, 1
 
     @property
     def warps(self) -> int:
@@ -212,7 +212,8 @@ class Launch:
             imbalance = stream.imbalance(rows, self.defines["SAMPLE"])
             task.rows = stream.rows_a_block(rows, height, task.blocks_x, resident, imbalance)
         elif self.variant == "tensor":
-            task.blocks_x = -(-width // (16 * self.defines["BESIDE"] * self.defines["WARPS"]))
+            columns = tensor.STEP * self.defines["BESIDE"] * self.defines["WARPS"]
+            task.blocks_x = -(-width // columns)
             task.rows = tensor.rows(task.kernel_height, height, task.blocks_x, resident)
         elif self.variant == "box":
             strips = self._strips(source_size, out_size, origin)
@@ -402,12 +403,7 @@ def _terms(filter: Filter, variant: str, sample: int) -> int:
 
 def fits(filter: Filter, variant: str, terms: int = 1) -> bool:
     """Whether the weights *variant* wants fit where it keeps them."""
-    if variant in (
-        "vanilla",
-        "stream",
-        "box",
-        "tensor",
-    ):  # stream's limit is registers, and stricter
+    if variant in ("vanilla", "stream", "box", "tensor"):  # other limits are stricter, if any
         return True
     return 4 * weight_count(filter, variant, terms) <= CONSTANT_BYTES
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.engines.stream import rows_a_block
-from cudafilter.filter import Filter, Weights
+from cudafilter.filter import Filter
 
 WORTHWHILE = 18
 """Rows and columns of a kernel, together, from which on ``auto`` takes this and not stream.cu."""
@@ -57,7 +57,8 @@ SCALE = 128.0
 halves, and 255 times it is still one."""
 
 FAR = 1e4
-"""How far past white, in full scales, results may lie: they are rounded in 22 bits."""
+"""How far past white, in full scales, results may lie: they are rounded in 22 bits. As far below
+it the bias, which comes before the gain, is still a float."""
 
 
 class Scaled(NamedTuple):
@@ -79,14 +80,14 @@ def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[st
     if sample or mode or len(filter.kernels) > 1 or not filter.rank1:
         return None
     gain = abs(filter.gain) * filter.kernels[0].magnitude
-    if filter.source_gain or filter.threshold or not 0 < gain <= FAR - abs(filter.bias):
+    if filter.source_gain or filter.threshold or not 1 / FAR <= gain <= FAR - abs(filter.bias):
         return None
     rows, columns = filter.size
     steps, plans = -(-(rows + STEP - 1) // STEP), PLANS[channels]
     if steps not in plans:
         return None
-    for plan in (plans[steps], _FEW):
-        left = filter.reach[2]
+    left = filter.reach[2]
+    for plan in (plans[steps], _FEW):  # wide kernels may leave memory for the latter alone
         across, shared = _across(channels, columns, left, steps, plan)
         if across <= max(plans) and shared <= SHARED_BYTES:
             break
@@ -131,7 +132,7 @@ def scaled(filter: Filter, full: float) -> Scaled:
     )
 
 
-def _halved(weights: Weights | npt.NDArray[np.float32]) -> float:
+def _halved(weights: npt.NDArray[np.float32]) -> float:
     """The sum of *weights* as two halves each."""
     high = weights.astype(np.float16).astype(np.float32)
     low = (weights - high).astype(np.float16)

@@ -16,17 +16,6 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-SPARE = 4
-"""One of so many cores is left to the system and to the threads of engine and driver: a thread that
-is stopped while it holds Python's lock stops the others too. An H100's host of 16 cores did 104
-12-megapixel JPEGs/s by its own codecs with 12 threads, 92 with 16, 75 with 20."""
-
-
-def workers() -> int:
-    """Threads that keep the cores busy with images while a GPU filters."""
-    return cores() - cores() // SPARE
-
-
 _images = 1
 
 

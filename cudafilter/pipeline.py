@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from cudafilter import images, workload
 from cudafilter.borders import Border
-from cudafilter.cores import cores, in_work, workers
+from cudafilter.cores import cores, in_work
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, DisagreementError, ImageError
 from cudafilter.filter import Filter
@@ -72,7 +72,7 @@ def run(
     """
     room = Room(None if threads else workload.memory_for_images())
     most = operator.length_hint(jobs, workload.MOST_THREADS)
-    at_first = min(most, threads or workers())
+    at_first = min(most, threads or cores())
     worker = _Worker(filter, border, settings, stdin, stdout, room)
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)
@@ -83,7 +83,7 @@ def run(
         if threads is None:
             codec = engine.jpeg if settings.engine_codec else None
             waiting = max(engine.parallel, codec.parallel if codec else 0)
-            crew.hire(min(most, waiting or cores()) - at_first)
+            crew.hire(min(most, waiting) - at_first)
         crew.join()
     except BaseException:
         crew.dismiss()

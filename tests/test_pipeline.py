@@ -321,13 +321,12 @@ class TestSideBySide:
 
     @pytest.mark.parametrize(
         ("cores", "waiting", "together"),
-        [(1, 0, 1), (2, 0, 2), (8, 0, 8), (1, 3, 3), (2, 4, 4), (8, 3, 6), (16, 4, 12)],
+        [(1, 0, 1), (2, 0, 2), (8, 0, 8), (1, 3, 3), (2, 4, 4), (8, 3, 8), (16, 4, 16)],
     )
     def test_images_in_work_are_as_many_as_keep_cores_and_engine_busy(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, cores: int, waiting: int, together: int
     ) -> None:
         monkeypatch.setattr(pipeline, "cores", lambda: cores)
-        monkeypatch.setattr("cudafilter.cores.cores", lambda: cores)
         inside, most = 0, 0
         changed = threading.Condition()
 

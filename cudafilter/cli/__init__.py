@@ -79,6 +79,9 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     # NumPy's BLAS starts one thread a core, and nothing here multiplies large matrices.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The driver makes eight hardware queues for a context. Two serve as well, and make it in 70 ms
+    # in place of 120, and end it in 75 in place of 100.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "2")
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     for stop in (signal.SIGTERM, signal.SIGHUP):

@@ -14,12 +14,12 @@ import numpy as np
 
 from cudafilter import nvjpeg
 from cudafilter.borders import Border
-from cudafilter.cores import workers
+from cudafilter.cores import cores
 from cudafilter.engines import launch
 from cudafilter.engines.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.modules import Kernel, Kernels
 from cudafilter.engines.nvcc import require_toolkit
-from cudafilter.engines.nvcodec import GpuJpeg, JpegPath
+from cudafilter.engines.nvcodec import MOST, GpuJpeg, JpegPath
 from cudafilter.engines.slots import Slot, Slots
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.filter import Filter
@@ -136,7 +136,7 @@ class CudaEngine:
         if self.jpeg_reason is None:
             library = nvjpeg.find(self._cuda.get_driver_version() // 1000)
             if library is not None:
-                waiting = Slots(self._cuda, max(slots, workers()))
+                waiting = Slots(self._cuda, max(slots, min(cores(), MOST)))
                 self._jpeg = GpuJpeg(self, waiting, library, gpu)
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"

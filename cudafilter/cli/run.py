@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -20,11 +19,6 @@ from cudafilter.filter import Filter
 from cudafilter.plan import Plan
 from cudafilter.record import Record
 
-SWITCH_SECONDS = 0.0005
-"""How long a thread may keep Python's lock from others that want it. Threads here mostly come back
-from codecs, files and the GPU and want it for an instant; with the interpreter's 5 ms they spent
-more time waiting for it than working."""
-
 # mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
 # back 64 MiB at a time.
 _MMAP_THRESHOLD = -3, 1 << 30
@@ -34,7 +28,6 @@ _ARENA_MAX = -8, 1
 
 def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -> None:
     """Do *plans*, one after the other, and exit with the code of what became of them."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     _keep_freed_memory()
     reporter = Reporter(shared)
     engine = None

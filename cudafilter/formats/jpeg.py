@@ -12,7 +12,9 @@ import struct
 from typing import Any, NamedTuple
 
 import numpy as np
+import simplejpeg
 
+from cudafilter import ahead
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head, strips
 from cudafilter.formats.buffers import Buffer, joined
@@ -42,15 +44,15 @@ def read(data: bytes) -> Decoded:
     segments, rest = jpeg_head.segments_of(data)
     frame = jpeg_head.frame_of(segments)
     bare = joined([jpeg_head.bare(segments), rest])
-    pixels = _decoded(bare, frame)
+    pixels = _decoded(data, bare, frame)
     if pixels is None:
         pixels = _read_pillow(bare)
     metadata, notes = jpeg_head.head_of(segments, frame)
     return Decoded(pixels, False, metadata, notes)
 
 
-def _decoded(bare: Buffer, frame: Frame | None) -> Pixels | None:
-    """What simplejpeg reads: gray or colour, Huffman-coded. None for all else.
+def _decoded(data: bytes, bare: Buffer, frame: Frame | None) -> Pixels | None:
+    """What simplejpeg reads of *data*, or *bare*: gray or colour, Huffman-coded. Else None.
 
     It refuses whatever libjpeg warns of; Pillow then tells what is broken from what is merely odd.
     """
@@ -60,8 +62,10 @@ def _decoded(bare: Buffer, frame: Frame | None) -> Pixels | None:
     if not gray and frame.sampling not in _SAMPLINGS:
         return None
     require_size(frame.width, frame.height, len(frame.components))
-    import simplejpeg
-
+    shape = frame.height, frame.width, 1 if gray else 3
+    pixels = ahead.pixels_of(data)
+    if pixels is not None and pixels.shape == shape:
+        return pixels
     try:
         pixels = simplejpeg.decode_jpeg(bare, "GRAY" if gray else "RGB", strict=True)
     except ValueError:
@@ -100,8 +104,6 @@ def template(channels: int, metadata: Metadata, ways: Ways) -> bytes:
     pixels, chosen = np.zeros((16, 16, channels), np.uint8), _chosen(channels, metadata, ways)
     if chosen.quality is None or chosen.progressive:
         return bytes(write(pixels, metadata, ways))
-    import simplejpeg  # is loaded far sooner than OpenCV
-
     colour = ("RGB", _NAMES[chosen.subsampling]) if channels == 3 else ("GRAY", "Gray")
     return bytes(simplejpeg.encode_jpeg(pixels, chosen.quality, *colour))
 
@@ -141,8 +143,6 @@ def standard_quality(tables: tuple[tuple[int, ...], ...], channels: int) -> int 
 
 
 def _standard(quality: int) -> tuple[tuple[int, ...], ...]:
-    import simplejpeg
-
     sample = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8), quality)
     return jpeg_head.tables_of(jpeg_head.segments_of(sample)[0])
 

@@ -1,0 +1,190 @@
+"""A job's first JPEG, decoded while Python still imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import cudafilter
+from cudafilter import ahead, images
+from cudafilter.cli import app
+
+
+@pytest.fixture(autouse=True)
+def nothing_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ahead, "_first", None)
+    yield
+    if ahead._first is not None:
+        ahead._first.join()
+
+
+def jpeg(name: str, mode: str = "RGB", **options: Any) -> bytes:
+    """A JPEG of noise, 40 x 30, written to *name*."""
+    shape = (30, 40) if mode == "L" else (30, 40, len(mode))
+    noise = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(noise, mode).save(name, "JPEG", **options)
+    return Path(name).read_bytes()
+
+
+def begun(name: str) -> None:
+    """Begin with *name*, and wait until that has led to something."""
+    ahead.begin(name)
+    assert ahead._first is not None
+    ahead._first.join()
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What simplejpeg decodes from now on."""
+    seen: list[bytes] = []
+    original: Callable[..., Any] = simplejpeg.decode_jpeg
+
+    def decode(data: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(bytes(data))
+        return original(data, *arguments, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", decode)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("RGB", {}), ("RGB", {"progressive": True}), ("L", {}), ("RGB", {"comment": b"there"})],
+)
+def test_pixels_are_those_of_a_file_that_was_not_begun_with(
+    mode: str, options: dict[str, Any], decoded: list[bytes]
+) -> None:
+    data = jpeg("a.jpg", mode, exif=Image.Exif(), **options)
+    plain = images.load(data)
+    begun("a.jpg")
+    assert len(decoded) == 2
+    loaded = images.load(data)
+    assert len(decoded) == 2  # it was there
+    assert np.array_equal(loaded.pixels, plain.pixels)
+    assert loaded.metadata == plain.metadata
+
+
+def test_they_are_given_away_once() -> None:
+    data = jpeg("a.jpg")
+    begun("a.jpg")
+    assert ahead.pixels_of(data) is not None
+    assert ahead.pixels_of(data) is None
+
+
+def test_another_file_does_not_get_them() -> None:
+    data, other = jpeg("a.jpg"), jpeg("b.jpg", quality=30)
+    begun("a.jpg")
+    assert ahead.pixels_of(other) is None
+    assert ahead.pixels_of(data) is not None
+
+
+def test_a_file_that_has_changed_since_is_decoded_again() -> None:
+    jpeg("a.jpg")
+    begun("a.jpg")
+    changed = jpeg("a.jpg", quality=30)
+    assert np.array_equal(images.load(Path("a.jpg")).pixels, simplejpeg.decode_jpeg(changed))
+
+
+def test_who_comes_early_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = jpeg("a.jpg")
+    original = simplejpeg.decode_jpeg
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(0.2)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", slow)
+    ahead.begin("a.jpg")
+    while ahead._first is not None and ahead._first.data is None:
+        time.sleep(0.001)
+    assert ahead.pixels_of(data) is not None
+
+
+@pytest.mark.parametrize("what", ["missing", "a folder", "no JPEG", "cut off", "CMYK", "too large"])
+def test_what_cannot_be_begun_with_fails_where_it_is_needed(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"no image"
+    if what == "a folder":
+        Path("a.jpg").mkdir()
+    elif what == "no JPEG":
+        Path("a.jpg").write_bytes(data)
+    elif what == "cut off":
+        data = jpeg("a.jpg")[:-200]
+        Path("a.jpg").write_bytes(data)
+    elif what != "missing":
+        data = jpeg("a.jpg", "CMYK" if what == "CMYK" else "RGB")
+        if what == "too large":
+            monkeypatch.setattr(ahead, "MOST_PIXELS", 40 * 30 - 1)
+    begun("a.jpg")
+    assert ahead.pixels_of(data) is None
+
+
+def blur(line: str) -> Result:
+    return CliRunner().invoke(app, ["blur", *line.split()])
+
+
+@pytest.mark.parametrize(
+    ("line", "first"),
+    [
+        ("a.jpg out.png --engine cpu", "a.jpg"),
+        ("a.jpg out.png --codec pillow", "a.jpg"),
+        ("a.jpg --in-place --engine cpu", "a.jpg"),
+        ("a.jpg b.png out --engine cpu", "a.jpg"),
+        ("b.png a.jpg out --engine cpu", None),
+        ("a.jpg out.png --engine cuda", None),
+        ("a.jpg out.png --engine cpu --dry-run", None),
+        ("a.jpg out.png --engine cpu --existing skip", None),
+        ("folder.jpg out -r --engine cpu", None),
+        ("missing.jpg out.png --engine cpu", None),
+        ("- out.png --engine cpu", None),
+    ],
+)
+def test_only_a_jpeg_that_is_sure_to_be_decoded_here_is_begun_with(
+    line: str, first: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jpeg("a.jpg")
+    Path("folder.jpg").mkdir()
+    seen: list[str] = []
+    monkeypatch.setattr(ahead, "begin", seen.append)
+    monkeypatch.setattr("cudafilter.cli.filter.find_spec", lambda name: object())  # PyCUDA's
+    monkeypatch.setattr("cudafilter.cli.filter._plans", lambda *_: (_ for _ in ()))
+    monkeypatch.setattr("cudafilter.wake.wake", lambda gpus, jpeg: None)
+    blur(line)
+    assert seen == ([] if first is None else [first])
+
+
+def test_a_command_decodes_its_jpeg_once(decoded: list[bytes]) -> None:
+    jpeg("a.jpg")
+    assert blur("a.jpg out.png --engine cpu").exit_code == 0
+    assert len(decoded) == 1
+
+
+def test_a_damaged_file_is_told_as_ever() -> None:
+    Path("a.jpg").write_bytes(jpeg("a.jpg")[:-200])
+    told = blur("a.jpg out.png --engine cpu")
+    assert told.exit_code == 1
+    assert "a.jpg: cannot be decoded" in told.stderr
+
+
+def test_it_imports_numpy_and_the_decoder_alone() -> None:
+    code = (
+        "import sys, cudafilter.ahead; print(*sorted(name for name in sys.modules"
+        " if name.startswith('cudafilter.') or name in ('cv2', 'PIL', 'click')))"
+    )
+    home = Path(cudafilter.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["cudafilter.ahead", "cudafilter.errors", "cudafilter.pixels"]

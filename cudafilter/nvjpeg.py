@@ -113,10 +113,10 @@ def find(driver_major: int) -> str | None:
 def _on_one_core() -> Iterator[None]:
     """This thread, and those it starts, on one core.
 
-    The first handle of a process asks the video driver for its JPEG units. That starts a thread and
-    waits for its signal; where the thread runs at once, on another core, the signal comes before
-    the wait, which then takes its whole timeout: 0.52 s on an H100's host with driver 580, and 0.02
-    on one core.
+    The first handle of a process asks the video driver for its JPEG units. That, twice, starts a
+    thread and misses its word, for 0.25 s, unless the thread runs as soon as it is started: on an
+    H100's host with driver 580 it takes 0.52 s where the thread gets another core, and 0.02 on one
+    core that nothing else wants. So the caller keeps its other threads waiting.
     """
     cores: set[int] = set()
     with suppress(AttributeError, OSError):  # no such call, or not allowed: it only takes longer

@@ -14,6 +14,7 @@ import sys
 import time
 import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -708,6 +709,7 @@ class TestInterruption:
         process = subprocess.Popen(
             [*PROGRAM, "blur", "--engine", "cpu", "-r", "in", "out", "--report", "r.jsonl"],
             env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=partial(signal.signal, stop, signal.SIG_DFL),  # as nohup leaves it, ignored
         )  # fmt: skip
         deadline = time.monotonic() + 30
         while not (Path("out").exists() and len(list(Path("out").glob("*.png"))) >= 3):

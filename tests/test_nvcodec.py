@@ -424,13 +424,23 @@ def test_memory_that_others_hold_is_given_back_for_a_picture(
     assert_as_by_host(engine, jpeg(), False, None)
 
 
-def test_nvjpeg_that_was_woken_is_taken(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvjpeg_that_was_woken_is_taken_before_any_image_is_at_work(
+    fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     woken: dict[int, StandIn] = {}
+
+    def wait(gpu: int) -> StandIn:
+        fake.push()
+        woken[gpu] = StandIn(fake)
+        fake.pop()
+        return woken[gpu]
+
     fake.install(monkeypatch)
-    monkeypatch.setattr(wake, "nvjpeg_of", lambda gpu: woken.setdefault(gpu, StandIn(fake)))
+    monkeypatch.setattr(wake, "nvjpeg_of", wait)
     monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
     monkeypatch.setattr(nvcodec, "NvJpeg", absent)
     engine = CudaEngine(variant="constant")
+    assert [*woken] == [0]
     assert_as_by_host(engine, jpeg(), False, None)
     engine.close()
     assert [*woken] == [0]

@@ -21,10 +21,11 @@ from cudafilter.borders import Border
 from cudafilter.engines import launch
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
-from cudafilter.formats import jpeg_head
+from cudafilter.formats import jpeg, jpeg_head
 from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
+from cudafilter.formats.table import Ways
 from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError
 
 if TYPE_CHECKING:
@@ -168,8 +169,6 @@ def stand_in(head: Head, frame: Frame) -> Image:
 def template_of(coding: JpegCoding | None, channels: int, quality: int | None) -> bytes:
     """A small JPEG, coded as the CPU codec codes a picture whose source was coded like *coding*."""
     from cudafilter import images
-    from cudafilter.formats import jpeg
-    from cudafilter.formats.table import Ways
 
     images.require_range("quality", quality, 1, 100)
     return jpeg.template(channels, Metadata(jpeg_coding=coding), Ways(quality=quality))
@@ -203,9 +202,9 @@ class GpuJpeg:
         self._slots = slots
         self.parallel = slots.count
         self._library = library
-        self._gpu = gpu
         self._lock = Lock()
-        self._nvjpeg: NvJpeg | None = None
+        # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
+        self._nvjpeg = wake.nvjpeg_of(gpu)
         self._codecs: dict[Slot, Codec] = {}
 
     def filter(
@@ -304,7 +303,7 @@ class GpuJpeg:
         with self._lock:
             if self._nvjpeg is None:
                 try:
-                    self._nvjpeg = wake.nvjpeg_of(self._gpu) or NvJpeg(self._library)
+                    self._nvjpeg = NvJpeg(self._library)
                 except (OSError, AttributeError) as error:  # no library, or one that lacks a call
                     raise NotTaken(f"nvJPEG does not load: {error}") from error
             return self._nvjpeg

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from cudafilter import reference
 from cudafilter.borders import Border
-from cudafilter.cores import cores
+from cudafilter.cores import cores, each
 from cudafilter.errors import ParameterError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Exact, Pixels, quantise
@@ -118,8 +117,7 @@ def compare_all(
             exact = reference.exact(source, filter, border, alpha, rows=(y, last))
             return [_examine(r[y:last], exact, y, filter, alpha, limit) for r in results]
 
-    with ThreadPoolExecutor(cores()) as pool:
-        bands = list(pool.map(examine, range(0, height, step)))
+    bands = each(examine, range(0, height, step), cores())
     seconds = time.perf_counter() - started
     return [_agreement(found, source.size, seconds) for found in zip(*bands, strict=True)]
 

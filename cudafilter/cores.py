@@ -1,10 +1,17 @@
-"""How many cores and how much memory there are to use."""
+"""How many cores and how much memory there are to use, and work on several cores."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _PROC, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 
@@ -28,6 +35,41 @@ def in_work(images: int) -> None:
 def share() -> int:
     """Cores for one image: all, or its part of them while others are in work."""
     return max(1, cores() // _images)
+
+
+def each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
+    """``work`` of each item, in order, by share() threads or so many, this one among them.
+
+    Worth it where *work* does most without the interpreter's lock, as codecs, OpenCV and NumPy do.
+    What it raises is raised, and no further item is begun. Not by a concurrent.futures pool: that
+    imports logging and more, 7 ms of a command's start.
+    """
+    results: dict[int, R] = {}
+    errors: list[BaseException] = []
+    waiting = deque(enumerate(items))
+
+    def serve() -> None:
+        try:
+            while True:
+                try:
+                    n, item = waiting.popleft()
+                except IndexError:
+                    return
+                results[n] = work(item)
+        except BaseException as error:  # noqa: BLE001 - raised on below
+            errors.append(error)
+            waiting.clear()
+
+    count = min(len(items), threads or share())
+    helpers = [Thread(target=serve, name="part", daemon=True) for _ in range(count - 1)]
+    for helper in helpers:
+        helper.start()
+    serve()
+    for helper in helpers:
+        helper.join()
+    if errors:
+        raise errors[0]
+    return [results[n] for n in range(len(items))]
 
 
 def free_memory() -> int | None:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
+from cudafilter import cores
 from cudafilter.errors import ImageError
 from cudafilter.formats import (
     deflate,
@@ -29,7 +30,6 @@ from cudafilter.formats import (
     pillow,
     png,
     png_filters,
-    strips,
     table,
 )
 from cudafilter.formats.buffers import Buffer, joined
@@ -590,7 +590,7 @@ def encode_in_child(pixels: Pixels, found: Any) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_has_threads_of_its_own(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(strips, "cores", lambda: 2)
+    monkeypatch.setattr(cores, "cores", lambda: 2)
     pixels = np.tile(photo(), (2, 2, 1))
     size = len(encode(Image(pixels), "png"))
     context = multiprocessing.get_context("fork")
@@ -609,6 +609,6 @@ def test_files_do_not_depend_on_the_core_count(format: str, monkeypatch: Patch) 
     image = Image(np.ascontiguousarray(np.tile(photo(), (3, 2, 1))))
     files = set()
     for count in (1, 2):
-        monkeypatch.setattr(strips, "cores", lambda count=count: count)
+        monkeypatch.setattr(cores, "cores", lambda count=count: count)
         files.add(encode(image, format))
     assert len(files) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
-from cudafilter.cores import cores, share
+from cudafilter.cores import cores, each
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels
@@ -74,9 +73,8 @@ class CpuEngine:
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note
-        self._threads = threads or cores()
-        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="cpu-engine")
-        self.title = f"cpu: OpenCV {cv2.__version__}, {self._threads} threads"
+        self._threads = threads
+        self.title = f"cpu: OpenCV {cv2.__version__}, {threads or cores()} threads"
 
     def run(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
@@ -97,11 +95,7 @@ class CpuEngine:
             out[y:last] = _filter_block(block, pixels[y:last], filter, alpha, work)
 
         try:
-            bands = range(0, height, step)
-            # Handing over one band, or many while other images keep the cores busy, only costs.
-            here = len(bands) == 1 or share() == 1
-            for _ in map(run_band, bands) if here else self._pool.map(run_band, bands):
-                pass
+            each(run_band, range(0, height, step), self._threads)
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         return out
@@ -116,7 +110,6 @@ class CpuEngine:
 
     def close(self) -> None:
         """See Engine.close."""
-        self._pool.shutdown()
 
 
 def fold(filter: Filter, height: int, width: int, border: Border) -> Filter:

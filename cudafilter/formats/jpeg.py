@@ -15,8 +15,9 @@ import numpy as np
 import simplejpeg
 
 from cudafilter import ahead
+from cudafilter.cores import each
 from cudafilter.errors import ImageError
-from cudafilter.formats import jpeg_head, strips
+from cudafilter.formats import jpeg_head
 from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.jpeg_head import DRI, SOF0, SOF1, SOF2, SOI, Frame
 from cudafilter.formats.limits import require_size
@@ -43,31 +44,35 @@ def read(data: bytes) -> Decoded:
     """Decode a JPEG: gray, RGB or CMYK of 8 bits."""
     segments, rest = jpeg_head.segments_of(data)
     frame = jpeg_head.frame_of(segments)
-    bare = joined([jpeg_head.bare(segments), rest])
-    pixels = _decoded(data, bare, frame)
-    if pixels is None:
-        pixels = _read_pillow(bare)
+    shape = _shape(frame)
+    pixels = ahead.pixels_of(data) if shape else None
+    if pixels is None or pixels.shape != shape:
+        bare = joined([jpeg_head.bare(segments), rest])
+        pixels = _decoded(bare, shape[2]) if shape else None
+        if pixels is None:
+            pixels = _read_pillow(bare)
     metadata, notes = jpeg_head.head_of(segments, frame)
     return Decoded(pixels, False, metadata, notes)
 
 
-def _decoded(data: bytes, bare: Buffer, frame: Frame | None) -> Pixels | None:
-    """What simplejpeg reads of *data*, or *bare*: gray or colour, Huffman-coded. Else None.
+def _shape(frame: Frame | None) -> tuple[int, int, int] | None:
+    """(H, W, C) of what simplejpeg reads: gray or colour, Huffman-coded. None of anything else."""
+    if frame is None or frame.marker not in (SOF0, SOF1, SOF2) or frame.bits != 8:
+        return None
+    channels = len(frame.components)
+    if channels != 1 and frame.sampling not in _SAMPLINGS:
+        return None
+    require_size(frame.width, frame.height, channels)
+    return frame.height, frame.width, 1 if channels == 1 else 3
+
+
+def _decoded(bare: Buffer, channels: int) -> Pixels | None:
+    """What simplejpeg reads of *bare*.
 
     It refuses whatever libjpeg warns of; Pillow then tells what is broken from what is merely odd.
     """
-    if frame is None or frame.marker not in (SOF0, SOF1, SOF2) or frame.bits != 8:
-        return None
-    gray = len(frame.components) == 1
-    if not gray and frame.sampling not in _SAMPLINGS:
-        return None
-    require_size(frame.width, frame.height, len(frame.components))
-    shape = frame.height, frame.width, 1 if gray else 3
-    pixels = ahead.pixels_of(data)
-    if pixels is not None and pixels.shape == shape:
-        return pixels
     try:
-        pixels = simplejpeg.decode_jpeg(bare, "GRAY" if gray else "RGB", strict=True)
+        pixels = simplejpeg.decode_jpeg(bare, "GRAY" if channels == 1 else "RGB", strict=True)
     except ValueError:
         return None
     return np.asarray(pixels)
@@ -165,7 +170,7 @@ def _encoded(pixels: Pixels, quality: int, subsampling: int, progressive: bool) 
         part = pixels[top : top + rows * down]
         return opencv.encode_jpeg(part, quality, subsampling, False)
 
-    return _one_file(strips.each(strip, range(0, height, rows * down)), height, blocks * rows)
+    return _one_file(each(strip, range(0, height, rows * down)), height, blocks * rows)
 
 
 def _one_file(parts: list[Buffer], height: int, interval: int) -> list[Buffer]:

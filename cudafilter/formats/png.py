@@ -15,8 +15,9 @@ from typing import cast
 
 import numpy as np
 
+from cudafilter.cores import each
 from cudafilter.errors import ImageError
-from cudafilter.formats import deflate, strips
+from cudafilter.formats import deflate
 from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.limits import refuse_frames, require_size
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
@@ -204,7 +205,7 @@ def _compressed(pixels: Pixels, level: int) -> list[bytes]:
         window = rows[max(0, at - deflate.WINDOW) : at]
         return deflate.part(rows[at:], window, level, last=stop == height)
 
-    return deflate.pieces(strips.each(strip, range(0, height, step)))
+    return deflate.pieces(each(strip, range(0, height, step)))
 
 
 def _ancillary(metadata: Metadata) -> list[Chunk]:

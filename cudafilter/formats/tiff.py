@@ -13,8 +13,9 @@ from fractions import Fraction
 
 import numpy as np
 
+from cudafilter.cores import each
 from cudafilter.errors import ImageError
-from cudafilter.formats import deflate, ifd, strips
+from cudafilter.formats import deflate, ifd
 from cudafilter.formats.ifd import Entry
 from cudafilter.formats.limits import refuse_frames, require_size
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
@@ -224,9 +225,7 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
             order, found, _ = ifd.parse(blob)
             tags |= {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
     rows = max(1, _STRIP_SIZE // (width * channels * pixels.itemsize))
-    parts = strips.each(
-        lambda y: _deflated(pixels[y : y + rows], order, level), range(0, height, rows)
-    )
+    parts = each(lambda y: _deflated(pixels[y : y + rows], order, level), range(0, height, rows))
     starts = [8]
     for strip in parts:
         # Strips begin at even offsets, as the IFD must.

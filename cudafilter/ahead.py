@@ -1,4 +1,4 @@
-"""A job's first JPEG, decoded while Python still imports what filters it.
+"""A JPEG named first, decoded while Python still imports what filters it.
 
 The decoder works without the interpreter's lock, so on a second core that costs the imports
 nothing. This module imports NumPy and the decoder alone, so that it begins soon.

@@ -62,11 +62,14 @@ def each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None)
 
     count = min(len(items), threads or share())
     helpers = [Thread(target=serve, name="part", daemon=True) for _ in range(count - 1)]
-    for helper in helpers:
-        helper.start()
-    serve()
-    for helper in helpers:
-        helper.join()
+    try:
+        for helper in helpers:
+            helper.start()
+        serve()
+        for helper in helpers:
+            helper.join()
+    finally:
+        waiting.clear()  # an interruption begins nothing more
     if errors:
         raise errors[0]
     return [results[n] for n in range(len(items))]

@@ -116,7 +116,7 @@ def _on_one_core() -> Iterator[None]:
     The first handle of a process asks the video driver for its JPEG units. That, twice, starts a
     thread and misses its word, for 0.25 s, unless the thread runs as soon as it is started: on an
     H100's host with driver 580 it takes 0.52 s where the thread gets another core, and 0.02 on one
-    core that nothing else wants. So the caller keeps its other threads waiting.
+    core that nothing else wants. So where wake() makes it, the engine waits for it while it opens.
     """
     cores: set[int] = set()
     with suppress(AttributeError, OSError):  # no such call, or not allowed: it only takes longer

@@ -13,9 +13,9 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cudafilter.cores import each
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.toolkit import (
     Missing,
@@ -102,13 +102,8 @@ def compile_ahead(
         _write(path, compile_cubin(*kernel, arch, toolkit))
         return True
 
-    with ThreadPoolExecutor(jobs) as pool:
-        brought = [pool.submit(bring, kernel) for kernel in kernels]
-        try:
-            compiled = sum(one.result() for one in brought)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    brought = each(bring, [*kernels], jobs)
+    compiled = sum(brought)
     return compiled, len(brought) - compiled
 
 

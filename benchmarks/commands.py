@@ -30,7 +30,7 @@ by boxes or recursion, and JPEG takes its own share."""
 
 ROOT = Path(__file__).resolve().parent.parent
 
-CONSOLE_SCRIPT = "import sys; from cudafilter.cli import main; sys.exit(main())"
+CONSOLE_SCRIPT = "import sys; from cudafilter.__main__ import main; sys.exit(main())"
 
 OPENCV = f"""
 import sys, cv2

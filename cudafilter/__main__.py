@@ -1,6 +1,82 @@
-"""``python -m cudafilter``."""
+"""The process ``cudafilter``: the command line, and what starts before it is imported."""
 
-from cudafilter.cli import main
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+_NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
+"""Options under which the first image may not be wanted."""
+
+
+def main() -> None:
+    """The console script."""
+    _set_libraries()
+    _decode_ahead(sys.argv[1:])
+    from cudafilter.cli import main
+
+    main()
+
+
+def _set_libraries() -> None:
+    """What libraries read from the environment as they are loaded, unless the user has set it."""
+    # What OpenCV and Pillow say of a damaged image, our own error tells in one line.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    # Its threads, which spin while they wait, took a quarter of 16 cores' time beside ours.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    # NumPy's BLAS starts one thread a core, and nothing here multiplies large matrices.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The driver makes eight hardware queues for a context. Two serve as well, and make it in 70 ms
+    # in place of 120, and end it in 75 in place of 100.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "2")
+
+
+def _decode_ahead(words: Sequence[str]) -> None:
+    """Begin to decode the first image of the command line *words*, if it is such a JPEG.
+
+    The sooner the decoder works beside the imports, the sooner all is done: a tenth of a
+    12-megapixel JPEG's command, compared with a start after the options are parsed.
+    """
+    first = first_jpeg(words)
+    if first is None:
+        return
+    gc.disable()  # imports leave no garbage, and looking for it took a tenth of their time
+    try:
+        from cudafilter import ahead
+
+        ahead.begin(first)
+    finally:
+        gc.enable()
+
+
+def first_jpeg(words: Sequence[str]) -> str | None:
+    """The image that the command line *words* begins with, if it is a JPEG that the CPU decodes.
+
+    By a look at the words alone: where it errs, a picture is decoded later, or for nothing.
+    """
+    named = dict(_options(words))
+    if _NOT_SURE & named.keys():
+        return None
+    # Elsewhere a GPU's own codec may take it.
+    on_cpu = named.get("--engine") == "cpu" or named.get("--codec") == "pillow"
+    files = (word for word in words[1:] if word == "-" or os.path.exists(word))
+    first = next(files, "-")
+    if not first.lower().endswith((".jpg", ".jpeg")) or not os.path.isfile(first):
+        return None
+    return first if on_cpu or find_spec("pycuda") is None else None
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """What of *words* may be an option, with what may be its value."""
+    pairs = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        pairs.append((name, value if equals else following))
+    return pairs
+
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -17,7 +18,10 @@ from PIL import Image
 
 import cudafilter
 from cudafilter import ahead, images
+from cudafilter.__main__ import first_jpeg, main
 from cudafilter.cli import app
+
+HOME = str(Path(cudafilter.__file__).parents[1])
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +152,12 @@ def blur(line: str) -> Result:
         ("a.jpg out.png --engine cpu --existing skip", None),
         ("folder.jpg out -r --engine cpu", None),
         ("missing.jpg out.png --engine cpu", None),
-        ("- out.png --engine cpu", None),
+        ("- there.jpg --engine cpu", None),
+        ("--sigma 3 --engine=cpu a.jpg out.png", "a.jpg"),
+        ("b.png there.jpg --engine cpu", None),
+        ("a.jpg out.png --engine cpu --existing=skip", None),
+        ("a.jpg out.png --engine cpu --watch", None),
+        ("a.jpg out.png", None),
     ],
 )
 def test_only_a_jpeg_that_is_sure_to_be_decoded_here_is_begun_with(
@@ -156,17 +165,44 @@ def test_only_a_jpeg_that_is_sure_to_be_decoded_here_is_begun_with(
 ) -> None:
     jpeg("a.jpg")
     Path("folder.jpg").mkdir()
-    seen: list[str] = []
-    monkeypatch.setattr(ahead, "begin", seen.append)
-    monkeypatch.setattr("cudafilter.cli.filter.find_spec", lambda name: object())  # PyCUDA's
-    monkeypatch.setattr("cudafilter.cli.filter._plans", lambda *_: (_ for _ in ()))
-    monkeypatch.setattr("cudafilter.wake.wake", lambda gpus, jpeg: None)
-    blur(line)
-    assert seen == ([] if first is None else [first])
+    jpeg("there.jpg")
+    Path("b.png").touch()
+    monkeypatch.setattr("cudafilter.__main__.find_spec", lambda name: object())  # PyCUDA's
+    assert first_jpeg(["blur", *line.split()]) == first
+
+
+def test_without_a_gpu_no_engine_needs_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    jpeg("a.jpg")
+    monkeypatch.setattr("cudafilter.__main__.find_spec", lambda name: None)  # no PyCUDA
+    assert first_jpeg(["blur", "a.jpg", "out.png"]) == "a.jpg"
+
+
+def test_the_process_begins_with_it_before_it_reads_the_command_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jpeg("a.jpg")
+    begun_with: list[bool] = []
+    monkeypatch.setattr("sys.argv", ["cudafilter", "blur", "a.jpg", "out.png", "--engine", "cpu"])
+    monkeypatch.setattr("cudafilter.cli.main", lambda: begun_with.append(ahead._first is not None))
+    main()
+    assert begun_with == [True]
+
+
+def test_the_decoder_is_imported_before_click() -> None:
+    jpeg("a.jpg")
+    command = [sys.executable, "-X", "importtime", "-m", "cudafilter"]
+    done = subprocess.run(
+        [*command, "blur", "a.jpg", "out.png", "--engine", "cpu"],
+        env={**os.environ, "PYTHONPATH": HOME}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    order = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert order.index("simplejpeg") < order.index("click")
+    assert Path("out.png").exists()
 
 
 def test_a_command_decodes_its_jpeg_once(decoded: list[bytes]) -> None:
     jpeg("a.jpg")
+    begun("a.jpg")
     assert blur("a.jpg out.png --engine cpu").exit_code == 0
     assert len(decoded) == 1
 
@@ -183,8 +219,7 @@ def test_it_imports_numpy_and_the_decoder_alone() -> None:
         "import sys, cudafilter.ahead; print(*sorted(name for name in sys.modules"
         " if name.startswith('cudafilter.') or name in ('cv2', 'PIL', 'click')))"
     )
-    home = Path(cudafilter.__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["cudafilter.ahead", "cudafilter.errors", "cudafilter.pixels"]

@@ -608,7 +608,8 @@ print(faults(), faults())
     def test_libraries_start_no_threads_beside_ours(self) -> None:
         code = (
             "import os, sys, cudafilter.cli as cli; cli._leave = lambda code: None;"
-            " sys.argv[1:] = ['--version']; cli.main(); import cv2; print(cv2.getNumThreads());"
+            " from cudafilter.__main__ import main;"
+            " sys.argv[1:] = ['--version']; main(); import cv2; print(cv2.getNumThreads());"
             " print(len(os.listdir('/proc/self/task')) if os.path.isdir('/proc/self/task') else 1)"
         )
         told = python(code, without=("OPENCV_FOR_THREADS_NUM", "OPENBLAS_NUM_THREADS"))

@@ -75,7 +75,7 @@ def test_the_wheel_brings_the_command_and_the_licence(built: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         info = f"cudafilter-{cudafilter.__version__}.dist-info"
         scripts = archive.read(f"{info}/entry_points.txt").decode()
-        assert "cudafilter = cudafilter.cli:main" in scripts
+        assert "cudafilter = cudafilter.__main__:main" in scripts
         assert "MIT" in archive.read(f"{info}/licenses/LICENSE").decode()
 
 

@@ -77,16 +77,7 @@ def app() -> None:
 
 
 def main() -> None:
-    """The console script."""
-    # What OpenCV and Pillow say of a damaged image, our own error tells in one line.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    # Its threads, which spin while they wait, took a quarter of 16 cores' time beside ours.
-    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-    # NumPy's BLAS starts one thread a core, and nothing here multiplies large matrices.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # The driver makes eight hardware queues for a context. Two serve as well, and make it in 70 ms
-    # in place of 120, and end it in 75 in place of 100.
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "2")
+    """Run the command line and end the process."""
     sys.setswitchinterval(SWITCH_SECONDS)
     if not sys.warnoptions:
         warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +36,6 @@ def filter_command(spec: FilterSpec) -> Command:
         if shared.watch and shared.dry_run:
             raise click.UsageError("--watch does not end, and --dry-run writes nothing")
         _wake_gpu(paths, shared)
-        _decode_ahead(paths[0], shared)
         from cudafilter.borders import Border
         from cudafilter.filter import make
 
@@ -89,20 +87,6 @@ def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
         gpus = gpu_numbers(shared.gpu if shared.gpu is not None else ALL if several else 0)
         jpeg = shared.codec != "pillow" and not shared.check and any_jpeg(names)
         wake(gpus, jpeg=jpeg)
-
-
-def _decode_ahead(first: str, shared: Shared) -> None:
-    """Begin to decode *first* if it is a JPEG, where that is sure to be needed, and on the CPU."""
-    wanted = shared.existing == "overwrite" and not shared.dry_run and not shared.watch
-    on_cpu = shared.engine == "cpu" or shared.codec == "pillow" or find_spec("pycuda") is None
-    if not wanted or not on_cpu:
-        return
-    from cudafilter.wake import any_jpeg
-
-    if any_jpeg([first]) and os.path.isfile(first):
-        from cudafilter import ahead
-
-        ahead.begin(first)
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:

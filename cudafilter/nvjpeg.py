@@ -179,6 +179,10 @@ class Codec:
         self._nvjpeg = nvjpeg
         self._stream = stream
         self._made: list[tuple[str, c_void_p]] = []
+        self._form: int | None = None
+        """The output's, as it was last set."""
+        self._coded_as: bytes | None = None
+        """The template that the encoder was last set by."""
         try:
             self._make_all(nvjpeg.handle, stream)
         except NvJpegError:
@@ -207,7 +211,9 @@ class Codec:
         call, handle = self._nvjpeg.call, self._nvjpeg.handle
         call("JpegStreamParse", handle, data, len(data), 0, 0, self._parsed)
         form = OUTPUT_RGBI if channels == 3 else OUTPUT_Y
-        call("DecodeParamsSetOutputFormat", self._layout, form)
+        if form != self._form:
+            call("DecodeParamsSetOutputFormat", self._layout, form)
+            self._form = form
         call(
             "DecodeJpeg", handle, self._decoder, self._state, self._parsed,
             byref(_image(address, pitch)), self._layout, self._stream,
@@ -221,18 +227,25 @@ class Codec:
         Subsampling and quantisation tables are those of *template*, a whole JPEG. The file is
         read with written(). Raises NvJpegError.
         """
+        if template != self._coded_as:
+            self._code_as(template)
+        height, width = size
+        self._nvjpeg.call(
+            "EncodeImage" if channels == 3 else "EncodeYUV", self._nvjpeg.handle, self._encoder,
+            self._settings, byref(_image(address, pitch)),
+            INPUT_RGBI if channels == 3 else _CSS_GRAY, width, height, self._stream,
+        )  # fmt: skip
+
+    def _code_as(self, template: bytes) -> None:
+        """Set the encoder by *template*; it keeps that for the next picture."""
         call, stream, settings = self._nvjpeg.call, self._stream, self._settings
-        handle, (height, width) = self._nvjpeg.handle, size
         subsampling = c_int()
-        call("JpegStreamParse", handle, template, len(template), 0, 0, self._template)
+        self._coded_as = None
+        call("JpegStreamParse", self._nvjpeg.handle, template, len(template), 0, 0, self._template)
         call("JpegStreamGetChromaSubsampling", self._template, byref(subsampling))
         call("EncoderParamsSetSamplingFactors", settings, subsampling, stream)
         call("EncoderParamsCopyQuantizationTables", settings, self._template, stream)
-        call(
-            "EncodeImage" if channels == 3 else "EncodeYUV", handle, self._encoder, settings,
-            byref(_image(address, pitch)), INPUT_RGBI if channels == 3 else _CSS_GRAY,
-            width, height, stream,
-        )  # fmt: skip
+        self._coded_as = template
 
     def written(self) -> memoryview:
         """The file that encode() made; once the stream is done."""

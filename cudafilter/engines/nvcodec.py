@@ -181,10 +181,15 @@ def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> Buffer
 
     Raises NotTaken unless it was coded as *template* is: the same tables and subsampling.
     """
-    wanted, got = head_of(template), head_of(encoded)
-    if _coding(wanted.segments) != _coding(got.segments):
+    got = head_of(encoded)
+    if _coding_of(template) != _coding(got.segments):
         raise NotTaken("the GPU's encoder does not keep its quality")
     return jpeg_head.with_head([jpeg_head.bare(got.segments), got.scan], metadata)
+
+
+@functools.lru_cache
+def _coding_of(template: bytes) -> tuple[object, ...]:
+    return _coding(head_of(template).segments)
 
 
 def _coding(segments: list[Segment]) -> tuple[object, ...]:

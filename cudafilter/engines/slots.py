@@ -233,7 +233,12 @@ class Slots:
             slot.abandon()
             raise
         finally:
-            self._put_back([slot])
+            with self._changed:
+                self._free.append(slot)
+                if self._closed:  # the one that waits to be alone may be anywhere in the line
+                    self._changed.notify_all()
+                else:  # whoever is woken for nothing takes the interpreter's lock from the others
+                    self._changed.notify()
 
     @contextmanager
     def alone(self) -> Iterator[list[Slot]]:
@@ -253,10 +258,6 @@ class Slots:
             raise
         finally:
             with self._changed:
+                self._free += slots
                 self._closed = False
-            self._put_back(slots)
-
-    def _put_back(self, slots: list[Slot]) -> None:
-        with self._changed:
-            self._free += slots
-            self._changed.notify_all()
+                self._changed.notify_all()

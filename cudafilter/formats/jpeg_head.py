@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from fractions import Fraction
+from operator import itemgetter
 from typing import NamedTuple
 
 from cudafilter.formats import ifd
@@ -34,6 +35,8 @@ def _diagonal(place: int) -> tuple[int, int]:
 
 _ZIGZAG = sorted(range(64), key=_diagonal)
 """Where the values of a quantisation table belong, in the order that the file has them."""
+_by_rows = itemgetter(*sorted(range(64), key=_ZIGZAG.__getitem__))
+"""Brings them from the file's order into that of rows."""
 
 
 class Component(NamedTuple):
@@ -131,8 +134,7 @@ def tables_of(segments: list[Segment]) -> tuple[tuple[int, ...], ...]:
             if len(body) < size:
                 break
             values = struct.unpack_from(">64H" if wide else "64B", body, 1)
-            table = dict(zip(_ZIGZAG, values, strict=True))
-            tables[body[0] & 15] = tuple(table[place] for place in range(64))
+            tables[body[0] & 15] = _by_rows(values)
             body = body[size:]
     return tuple(tables[number] for number in sorted(tables))
 

@@ -72,9 +72,9 @@ _SIGNATURES: dict[str, list[Any]] = {
     "JpegStreamDestroy": [c_void_p],
     "JpegStreamParse": [c_void_p, c_char_p, c_size_t, c_int, c_int, c_void_p],
     "JpegStreamGetChromaSubsampling": [c_void_p, POINTER(c_int)],
-    "DecodeJpeg": [
-        c_void_p, c_void_p, c_void_p, c_void_p, POINTER(_Image), c_void_p, c_void_p,
-    ],
+    "DecodeJpegHost": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
+    "DecodeJpegTransferToDevice": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
+    "DecodeJpegDevice": [c_void_p, c_void_p, c_void_p, POINTER(_Image), c_void_p],
     "EncoderStateCreate": [c_void_p, _HANDLE, c_void_p],
     "EncoderStateDestroy": [c_void_p],
     "EncoderParamsCreate": [c_void_p, _HANDLE, c_void_p],
@@ -166,47 +166,56 @@ class NvJpeg:
         self.call("Destroy", self.handle)
 
 
-class Codec:
-    """Decodes and encodes one image at a time on one CUDA stream (*stream*: its handle).
+class _Holder:
+    """Makes things of nvJPEG's and destroys them together."""
 
-    Decodes on the multiprocessors, with the host's help (20 ms of a core for 12 megapixels). The
-    JPEG unit that some GPUs have beside them is as fast (550 images/s by eight threads of C, 570 by
-    sixteen here), but while it works, PyCUDA's calls wait for the driver with Python's lock in
-    their hands: 130 images/s, whatever the threads. A state for it also takes 0.05 s to make.
-    """
-
-    def __init__(self, nvjpeg: NvJpeg, stream: int) -> None:
+    def __init__(self, nvjpeg: NvJpeg) -> None:
         self._nvjpeg = nvjpeg
-        self._stream = stream
         self._made: list[tuple[str, c_void_p]] = []
-        self._form: int | None = None
-        """The output's, as it was last set."""
-        self._coded_as: bytes | None = None
-        """The template that the encoder was last set by."""
         try:
-            self._make_all(nvjpeg.handle, stream)
+            self._make_all(nvjpeg.handle)
         except NvJpegError:
             self.close()
             raise
 
-    def _make_all(self, handle: c_void_p, stream: int) -> None:
+    def _make_all(self, handle: c_void_p) -> None:
+        raise NotImplementedError
+
+    def _make(self, kind: str, *arguments: Any) -> c_void_p:
+        made = self._nvjpeg.create(f"{kind}Create", *arguments)
+        self._made.append((kind, made))
+        return made
+
+    def close(self) -> None:
+        """Destroy what was made."""
+        for kind, made in reversed(self._made):
+            self._nvjpeg.call(_DESTROYED_BY.get(kind, f"{kind}Destroy"), made)
+        self._made.clear()
+
+
+class Reader(_Holder):
+    """The host's part of decoding, one image at a time; a Codec does the rest.
+
+    It takes 20 ms of a core for 12 megapixels. The JPEG unit that some GPUs have is as fast (550
+    images/s by eight threads of C, 570 by sixteen here), but while it works, PyCUDA's calls wait
+    for the driver with Python's lock in their hands: 130 images/s, whatever the threads. A state
+    for it also takes 0.05 s to make.
+    """
+
+    def _make_all(self, handle: c_void_p) -> None:
+        self._form: int | None = None
+        """The output's, as it was last set."""
         self._decoder = self._make("Decoder", handle, BACKEND_GPU_HYBRID)
         self._state = self._make("DecoderState", handle, self._decoder)
-        for kind in ("Pinned", "Device"):
-            buffer = self._make(f"Buffer{kind}", handle, None)
-            self._nvjpeg.call(f"StateAttach{kind}Buffer", self._state, buffer)
+        pinned = self._make("BufferPinned", handle, None)
+        self._nvjpeg.call("StateAttachPinnedBuffer", self._state, pinned)
         self._layout = self._make("DecodeParams", handle)
         self._parsed = self._make("JpegStream", handle)
-        self._template = self._make("JpegStream", handle)
-        self._encoder = self._make("EncoderState", handle, stream)
-        self._settings = self._make("EncoderParams", handle, stream)
-        self._nvjpeg.call("EncoderParamsSetEncoding", self._settings, _BASELINE, stream)
-        self._nvjpeg.call("EncoderParamsSetOptimizedHuffman", self._settings, 0, stream)
 
-    def decode(self, data: bytes, channels: int, address: int, pitch: int) -> None:
-        """Queue *data* to be decoded to *address*: luma, or interleaved RGB.
+    def read(self, data: bytes, channels: int) -> None:
+        """Decode *data*, to luma or to interleaved RGB, as far as the host does.
 
-        *data* must live until the stream is done. Raises NvJpegError.
+        *data* must live until the image is decoded. Raises NvJpegError.
         """
         call, handle = self._nvjpeg.call, self._nvjpeg.handle
         call("JpegStreamParse", handle, data, len(data), 0, 0, self._parsed)
@@ -214,10 +223,40 @@ class Codec:
         if form != self._form:
             call("DecodeParamsSetOutputFormat", self._layout, form)
             self._form = form
-        call(
-            "DecodeJpeg", handle, self._decoder, self._state, self._parsed,
-            byref(_image(address, pitch)), self._layout, self._stream,
-        )  # fmt: skip
+        call("DecodeJpegHost", handle, self._decoder, self._state, self._layout, self._parsed)
+
+    def queue(self, buffer: c_void_p, address: int, pitch: int, stream: int) -> None:
+        """Queue the rest on *stream*, with nvJPEG's device *buffer*. Raises NvJpegError.
+
+        The next image may be read once the stream is done.
+        """
+        call, state = self._nvjpeg.call, (self._nvjpeg.handle, self._decoder, self._state)
+        call("StateAttachDeviceBuffer", self._state, buffer)
+        call("DecodeJpegTransferToDevice", *state, self._parsed, stream)
+        call("DecodeJpegDevice", *state, byref(_image(address, pitch)), stream)
+
+
+class Codec(_Holder):
+    """Decodes what a Reader has read, and encodes, on one CUDA stream (*stream*: its handle)."""
+
+    def __init__(self, nvjpeg: NvJpeg, stream: int) -> None:
+        self._stream = stream
+        self._coded_as: bytes | None = None
+        """The template that the encoder was last set by."""
+        super().__init__(nvjpeg)
+
+    def _make_all(self, handle: c_void_p) -> None:
+        stream = self._stream
+        self._buffer = self._make("BufferDevice", handle, None)
+        self._template = self._make("JpegStream", handle)
+        self._encoder = self._make("EncoderState", handle, stream)
+        self._settings = self._make("EncoderParams", handle, stream)
+        self._nvjpeg.call("EncoderParamsSetEncoding", self._settings, _BASELINE, stream)
+        self._nvjpeg.call("EncoderParamsSetOptimizedHuffman", self._settings, 0, stream)
+
+    def decode(self, reader: Reader, address: int, pitch: int) -> None:
+        """Queue what *reader* has read to be decoded to *address*. Raises NvJpegError."""
+        reader.queue(self._buffer, address, pitch, self._stream)
 
     def encode(
         self, template: bytes, size: tuple[int, int], channels: int, address: int, pitch: int
@@ -257,17 +296,6 @@ class Codec:
         data = np.empty(length.value, np.uint8)
         self._nvjpeg.call(*retrieve, data.ctypes.data, byref(length), self._stream)
         return data[: length.value].data
-
-    def close(self) -> None:
-        """Destroy what the codec holds."""
-        for kind, made in reversed(self._made):
-            self._nvjpeg.call(_DESTROYED_BY.get(kind, f"{kind}Destroy"), made)
-        self._made.clear()
-
-    def _make(self, kind: str, *arguments: Any) -> c_void_p:
-        made = self._nvjpeg.create(f"{kind}Create", *arguments)
-        self._made.append((kind, made))
-        return made
 
 
 def _image(address: int, pitch: int) -> _Image:

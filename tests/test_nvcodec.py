@@ -181,15 +181,29 @@ class StandIn:
     def DecodeParamsSetOutputFormat(self, layout: Any, form: int) -> None:
         self._kept[layout.value] = form
 
-    def DecodeJpeg(
-        self, _: Any, decoder: Any, state: Any, parsed: Any, image: Any, layout: Any, stream: int
-    ) -> None:
-        image = image._obj
+    def DecodeJpegHost(self, _: Any, decoder: Any, state: Any, layout: Any, parsed: Any) -> None:
         opened = Pillow.open(io.BytesIO(self._kept[parsed.value]))
         opened.draft("L" if self._kept[layout.value] == nvjpeg.OUTPUT_Y else "RGB", None)
-        pixels = np.asarray(opened)
+        self._kept[state.value] = np.asarray(opened)
+
+    def StateAttachDeviceBuffer(self, state: Any, buffer: Any) -> None:
+        self._kept[state.value, "buffer"] = buffer.value
+
+    def DecodeJpegTransferToDevice(
+        self, _: Any, decoder: Any, state: Any, parsed: Any, stream: int
+    ) -> None:
+        pixels, buffer = self._kept[state.value], self._kept[state.value, "buffer"]
 
         def work() -> None:
+            self._kept[buffer] = pixels
+
+        self.stream(stream).put(work)
+
+    def DecodeJpegDevice(self, _: Any, decoder: Any, state: Any, image: Any, stream: int) -> None:
+        image, buffer = image._obj, self._kept[state.value, "buffer"]
+
+        def work() -> None:
+            pixels = self._kept[buffer]
             self.rows(image, pixels.shape[0], pixels[0].nbytes)[...] = pixels.reshape(
                 pixels.shape[0], -1
             )
@@ -348,7 +362,7 @@ def test_the_file_is_the_cpu_codecs_but_for_the_loss(
 ) -> None:
     engine, _, library = opened()
     assert_as_by_host(engine, CASES[name], gray, quality)
-    assert library.calls["DecodeJpeg"] == library.calls["EncodeRetrieveBitstream"] // 2 > 0
+    assert library.calls["DecodeJpegDevice"] == library.calls["EncodeRetrieveBitstream"] // 2 > 0
 
 
 def test_a_gray_result_tells_that_the_colour_profile_is_gone(opened: Opener) -> None:
@@ -371,7 +385,15 @@ def test_a_file_whose_tables_the_encoder_does_not_keep_is_not_taken(opened: Open
 
 
 @pytest.mark.parametrize(
-    "call", ["DecodeJpeg", "EncodeImage", "JpegStreamParse", "EncodeRetrieveBitstream"]
+    "call",
+    [
+        "JpegStreamParse",
+        "DecodeJpegHost",
+        "DecodeJpegTransferToDevice",
+        "DecodeJpegDevice",
+        "EncodeImage",
+        "EncodeRetrieveBitstream",
+    ],
 )
 def test_after_a_failure_the_next_file_goes_through(call: str, opened: Opener) -> None:
     engine, path, library = opened()
@@ -385,7 +407,7 @@ def test_after_a_failure_the_next_file_goes_through(call: str, opened: Opener) -
 def test_a_codec_that_is_made_in_part_leaves_nothing(fake: FakeCuda, opened: Opener) -> None:
     engine, path, library = opened()
     kept = len(library.alive)
-    library.failing["DecodeJpeg"] = 6  # so that the slot's codec goes
+    library.failing["DecodeJpegDevice"] = 6  # so that the slot's codec goes
     with pytest.raises(NotTaken):
         path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
     library.failing = {"EncoderStateCreate": 6}
@@ -415,13 +437,14 @@ def test_memory_that_others_hold_is_given_back_for_a_picture(
     fake.memory = fake.in_use + 1000
     assert_as_by_host(engine, jpeg(), False, None)
     assert fake.in_use < 300_000
-    decoded = library.calls["DecodeJpeg"]
-    library.failing["DecodeJpeg"] = 5
-    with pytest.raises(NotTaken, match="the GPU's memory is full"):
-        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
-    assert library.calls["DecodeJpeg"] == decoded + 2
-    library.failing.clear()
-    assert_as_by_host(engine, jpeg(), False, None)
+    for call in ("DecodeJpegHost", "DecodeJpegDevice"):
+        decoded = library.calls[call]
+        library.failing[call] = 5
+        with pytest.raises(NotTaken, match="the GPU's memory is full"):
+            path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+        assert library.calls[call] == decoded + 2
+        library.failing.clear()
+        assert_as_by_host(engine, jpeg(), False, None)
 
 
 def test_nvjpeg_that_was_woken_is_taken_before_any_image_is_at_work(
@@ -525,7 +548,8 @@ def test_threads_have_their_own_codecs(fake: FakeCuda, opened: Opener) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda name: through(path, CASES[name]).data, jobs))
     assert all(each == expected[name] for name, each in zip(jobs, got, strict=True))
-    assert library.calls["EncoderStateCreate"] <= path.parallel
+    assert library.calls["EncoderStateCreate"] <= nvcodec.SLOTS
+    assert library.calls["DecoderStateCreate"] <= path.parallel
 
 
 def through(path: JpegPath, data: bytes) -> JpegResult:

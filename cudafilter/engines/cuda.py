@@ -14,13 +14,12 @@ import numpy as np
 
 from cudafilter import nvjpeg
 from cudafilter.borders import Border
-from cudafilter.cores import cores
 from cudafilter.engines import launch
 from cudafilter.engines.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.modules import Kernel, Kernels
 from cudafilter.engines.nvcc import require_toolkit
-from cudafilter.engines.nvcodec import MOST, GpuJpeg, JpegPath
-from cudafilter.engines.slots import Slot, Slots
+from cudafilter.engines.nvcodec import GpuJpeg, JpegPath
+from cudafilter.engines.slots import Pool, Slot
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels, require_pixels
@@ -129,15 +128,14 @@ class CudaEngine:
         except self._cuda.Error as error:  # taken by another program alone, out of memory
             raise EngineUnavailable(f"GPU {gpu} cannot be opened: {error}") from error
         self._kernels = Kernels(self._cuda, device, toolkit)
-        self._slots = Slots(self._cuda, slots)
+        self._slots = Pool([Slot(self._cuda) for _ in range(slots)])
         self._local = threading.local()
         self._jpeg: GpuJpeg | None = None
         self.jpeg_reason = "--codec pillow was asked for" if codec == "pillow" else None
         if self.jpeg_reason is None:
             library = nvjpeg.find(self._cuda.get_driver_version() // 1000)
             if library is not None:
-                waiting = Slots(self._cuda, max(slots, min(cores(), MOST)))
-                self._jpeg = GpuJpeg(self, waiting, library, gpu)
+                self._jpeg = GpuJpeg(self, self._cuda, library, gpu)
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg

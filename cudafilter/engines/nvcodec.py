@@ -8,17 +8,21 @@ quantisation tables and subsampling the result gets. So both codecs keep the sam
 from __future__ import annotations
 
 import functools
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
+from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from cudafilter import wake
 from cudafilter.borders import Border
+from cudafilter.cores import cores
 from cudafilter.engines import launch
+from cudafilter.engines.slots import Pool, Slot
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
 from cudafilter.formats import jpeg, jpeg_head
@@ -26,22 +30,22 @@ from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
 from cudafilter.formats.table import Ways
-from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError
+from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda import CudaEngine
     from cudafilter.engines.launch import Launch
     from cudafilter.engines.modules import Kernel
-    from cudafilter.engines.slots import Slot, Slots
     from cudafilter.images import Image
 
 
-MOST = 12
-"""Pictures in work at a time on one GPU, if there are as many cores. Each takes 20 ms of a core for
-12 megapixels, nearly all in nvJPEG's decoding, so that 16 cores are busy with 12 and an H100 is
-not: with 14 and 16 whole commands took 0 to 6 % less or more, by the machine. Each also costs
-350 MB of device memory and the time to allocate it.
-"""
+READERS = 16
+"""Pictures that the host decodes at a time for one GPU, if there are as many cores. Each takes
+20 ms of a core for 12 megapixels, and 36 MB of pinned memory."""
+
+SLOTS = 4
+"""Pictures on the GPU at a time, beside them. Each takes it a millisecond, and 350 MB of its
+memory, which takes time to get."""
 
 
 class NotTaken(CudafilterError):
@@ -204,15 +208,15 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
 class GpuJpeg:
     """Engine.jpeg of the CUDA engine; see JpegPath. The device's memory bounds the picture."""
 
-    def __init__(self, engine: CudaEngine, slots: Slots, library: str, gpu: int) -> None:
+    def __init__(self, engine: CudaEngine, cuda: ModuleType, library: str, gpu: int) -> None:
         self._engine = engine
-        self._slots = slots
-        self.parallel = slots.count
+        self._readers = Pool([_Place() for _ in range(max(1, min(cores(), READERS)))])
+        self._slots = Pool([_JpegSlot(cuda) for _ in range(SLOTS)])
+        self.parallel = self._readers.count
         self._library = library
         self._lock = Lock()
         # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
         self._nvjpeg = wake.nvjpeg_of(gpu)
-        self._codecs: dict[Slot, Codec] = {}
 
     def filter(
         self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
@@ -229,24 +233,31 @@ class GpuJpeg:
         channels = small.pixels.shape[2]
         template = template_of(small.metadata.jpeg_coding, channels, quality)
         ready = launch.prepare(filter, channels, np.uint8, border, False, self._engine.variant)
+        size = frame.height, frame.width
+        limit = self._engine.memory_limit
+        if limit is not None and 2 * size[0] * launch.pitch(size[1], channels) > limit:
+            raise NotTaken("it is larger than the memory limit")
+        picture = _Picture(data, template, size, channels)
         with self._engine.current():
             kernel = self._engine.kernel(ready)
-            picture = _Picture(data, template, (frame.height, frame.width), channels)
             try:
-                with self._slots.one() as slot:
-                    encoded = self._through(slot, picture, kernel, ready)
-                    spent = slot.seconds()
+                with self._readers.one() as place:
+                    reading = self._read(place, picture)
+                    with self._slots.one() as slot:
+                        encoded, spent = self._through(place, slot, picture, kernel, ready)
             except _Full:
-                # The others' buffers may have taken what this picture needs: which way it goes
-                # must not depend on what is in work beside it.
+                # What others hold may have taken what this picture needs: which way it goes must
+                # not depend on what is in work beside it.
                 self._engine.release()
-                with self._slots.alone() as slots:
-                    for slot in slots:
-                        self._free(slot)
-                    encoded = self._alone(slots[0], picture, kernel, ready)
-                    spent = slots[0].seconds()
+                with self._readers.alone() as places, self._slots.alone() as slots:
+                    self._free(places, slots)
+                    try:
+                        reading = self._read(places[0], picture)
+                        encoded, spent = self._through(places[0], slots[0], picture, kernel, ready)
+                    except _Full as full:
+                        raise NotTaken("the GPU's memory is full") from full
         done = finished(encoded, template, split(small.metadata, "jpeg", channels)[0])
-        seconds = {stage: spent[stage] for stage in ("decode", "kernel")}
+        seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
         seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
         return JpegResult(
             done, frame.width, frame.height, channels, small.colour, small.notes, seconds
@@ -254,57 +265,63 @@ class GpuJpeg:
 
     def free(self) -> None:
         """Wait for the images in flight and give back all that is held; with current()."""
-        with self._slots.alone() as slots:
-            for slot in slots:
-                self._free(slot)
+        with self._readers.alone() as places, self._slots.alone() as slots:
+            self._free(places, slots)
             if self._nvjpeg is not None:
                 with suppress(NvJpegError):  # all work is done
                     self._nvjpeg.close()
                 self._nvjpeg = None
 
-    def _alone(self, slot: Slot, picture: _Picture, kernel: Kernel, ready: Launch) -> memoryview:
-        """_through(), with nothing else in work."""
-        try:
-            return self._through(slot, picture, kernel, ready)
-        except _Full as full:
-            raise NotTaken("the GPU's memory is full") from full
+    def _free(self, places: list[_Place], slots: list[_JpegSlot]) -> None:
+        for place in places:
+            place.free()
+        for slot in slots:
+            slot.free()
 
-    def _through(self, slot: Slot, picture: _Picture, kernel: Kernel, ready: Launch) -> memoryview:
-        """*picture* decoded, filtered and encoded. Raises _Full where memory lacks."""
+    def _read(self, place: _Place, picture: _Picture) -> float:
+        """The host's part of decoding *picture*; its seconds. Raises _Full where memory lacks."""
+        started = perf_counter()
+        with self._refusals():
+            place.reader = place.reader or Reader(self._loaded())
+            place.reader.read(picture.data, picture.channels)
+        return perf_counter() - started
+
+    def _through(
+        self, place: _Place, slot: _JpegSlot, picture: _Picture, kernel: Kernel, ready: Launch
+    ) -> tuple[memoryview, dict[str, float]]:
+        """What was read at *place* decoded, filtered and encoded; the device's seconds.
+
+        Raises _Full where memory lacks.
+        """
         size, channels = picture.size, picture.channels
         pitch = launch.pitch(size[1], channels)
-        limit = self._engine.memory_limit
-        if limit is not None and 2 * size[0] * pitch > limit:
-            raise NotTaken("it is larger than the memory limit")
-        try:
-            codec = self._codec(slot)
+        assert place.reader is not None
+        with self._refusals():
+            slot.codec = slot.codec or Codec(self._loaded(), slot.stream.handle)
             source = slot.memory("source", size[0] * pitch)
             target = slot.memory("out", size[0] * pitch)
             scratch = slot.memory(
                 "scratch", ready.scratch_bytes(size, size, (0, 0), kernel.resident)
             )
             with slot.timed("decode"):
-                codec.decode(picture.data, channels, source, pitch)
+                slot.codec.decode(place.reader, source, pitch)
             steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)
             with slot.timed():
                 for step in steps:
                     kernel.queue(step, slot.stream)
-            codec.encode(picture.template, size, channels, target, pitch)
+            slot.codec.encode(picture.template, size, channels, target, pitch)
             slot.finish()
-            return codec.written()
+            return slot.codec.written(), slot.seconds()
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Make nvJPEG's errors and the lack of memory into NotTaken and _Full."""
+        try:
+            yield
         except (NvJpegError, self._engine.out_of_memory) as error:
-            slot.abandon()
-            self._free(slot)
             if not isinstance(error, NvJpegError) or error.full:
                 raise _Full from error
             raise NotTaken(f"the GPU's codec refuses it: {error}") from error
-
-    def _codec(self, slot: Slot) -> Codec:
-        """The codec of *slot*, which no other thread has meanwhile."""
-        codec = self._codecs.get(slot)
-        if codec is None:
-            codec = self._codecs[slot] = Codec(self._loaded(), slot.stream.handle)
-        return codec
 
     def _loaded(self) -> NvJpeg:
         with self._lock:
@@ -315,12 +332,48 @@ class GpuJpeg:
                     raise NotTaken(f"nvJPEG does not load: {error}") from error
             return self._nvjpeg
 
-    def _free(self, slot: Slot) -> None:
-        codec = self._codecs.pop(slot, None)
-        if codec is not None:
-            with suppress(NvJpegError):  # what led here is told
-                codec.close()
-        slot.free()
+
+class _Place:
+    """Where the host decodes one picture at a time."""
+
+    def __init__(self) -> None:
+        self.reader: Reader | None = None
+        """Made when it is first needed."""
+
+    def abandon(self) -> None:
+        """See Lendable."""
+        self.free()
+
+    def free(self) -> None:
+        """Give its memory back."""
+        _close(self.reader)
+        self.reader = None
+
+
+class _JpegSlot(Slot):
+    """A slot with a codec on its stream."""
+
+    def __init__(self, cuda: ModuleType) -> None:
+        super().__init__(cuda)
+        self.codec: Codec | None = None
+        """Made when it is first needed."""
+
+    def abandon(self) -> None:
+        """See Lendable."""
+        super().abandon()
+        self.free()
+
+    def free(self) -> None:
+        """See Slot.free."""
+        _close(self.codec)
+        self.codec = None
+        super().free()
+
+
+def _close(made: Reader | Codec | None) -> None:
+    if made is not None:
+        with suppress(NvJpegError):  # what led here is told
+            made.close()
 
 
 class _Full(Exception):

@@ -7,12 +7,12 @@ later rows still arrive. Buffers are kept between images and only grow.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Condition
 from time import perf_counter
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -212,52 +212,62 @@ def rows_of(staged: npt.NDArray[np.uint8], like: Pixels, pitch: int) -> Pixels:
     return staged.reshape(-1, pitch)[:, :row].view(like.dtype).reshape(like.shape)
 
 
-class Slots:
-    """Lends slots to threads, one each; a thread waits while none is free."""
+class Lendable(Protocol):
+    """What a Pool lends."""
 
-    def __init__(self, cuda: ModuleType, count: int) -> None:
-        self.count = count
-        self._free = [Slot(cuda) for _ in range(count)]
+    def abandon(self) -> None:
+        """Be ready for the next one, after a failure."""
+
+
+T = TypeVar("T", bound=Lendable)
+
+
+class Pool(Generic[T]):
+    """Lends *items* to threads, one each; a thread waits while none is free."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self.count = len(items)
+        self._free = [*items]
         self._changed = Condition()
         self._closed = False
 
     @contextmanager
-    def one(self) -> Iterator[Slot]:
-        """A slot of one's own; the one used last, whose buffers are there."""
+    def one(self) -> Iterator[T]:
+        """An item of one's own; the one used last, whose buffers are there."""
         with self._changed:
             self._changed.wait_for(lambda: self._free and not self._closed)
-            slot = self._free.pop()
+            item = self._free.pop()
         try:
-            yield slot
+            yield item
         except BaseException:
-            slot.abandon()
+            item.abandon()
             raise
         finally:
             with self._changed:
-                self._free.append(slot)
+                self._free.append(item)
                 if self._closed:  # the one that waits to be alone may be anywhere in the line
                     self._changed.notify_all()
                 else:  # whoever is woken for nothing takes the interpreter's lock from the others
                     self._changed.notify()
 
     @contextmanager
-    def alone(self) -> Iterator[list[Slot]]:
-        """All slots, once the others are done; nobody gets one meanwhile."""
+    def alone(self) -> Iterator[list[T]]:
+        """All items, once the others are done; nobody gets one meanwhile."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True
-        slots: list[Slot] = []
+        items: list[T] = []
         try:
             with self._changed:
                 self._changed.wait_for(lambda: len(self._free) == self.count)
-                slots, self._free = self._free, []
-            yield slots
+                items, self._free = self._free, []
+            yield items
         except BaseException:
-            for slot in slots:
-                slot.abandon()
+            for item in items:
+                item.abandon()
             raise
         finally:
             with self._changed:
-                self._free += slots
+                self._free += items
                 self._closed = False
                 self._changed.notify_all()

@@ -16,6 +16,7 @@ def main() -> None:
     """The console script."""
     _set_libraries()
     _decode_ahead(sys.argv[1:])
+    _wake_driver(sys.argv[1:])
     from cudafilter.cli import main
 
     main()
@@ -50,6 +51,33 @@ def _decode_ahead(words: Sequence[str]) -> None:
         ahead.begin(first)
     finally:
         gc.enable()
+
+
+def _wake_driver(words: Sequence[str]) -> None:
+    """Begin to start the GPU's driver, if the command line *words* is sure to need it."""
+    if find_spec("pycuda") is not None and needs_gpu(words):
+        from cudafilter.wake import wake_driver
+
+        wake_driver()
+
+
+def needs_gpu(words: Sequence[str]) -> bool:
+    """Whether the command line *words* asks for a GPU, or for many files without a word against it.
+
+    By a look at the words alone: where it errs, the driver starts later, or for nothing.
+    """
+    named = dict(_options(words))
+    if {"--dry-run", "--help", "-h"} & named.keys() or named.get("--engine") == "cpu":
+        return False
+    if {"--gpu", "--variant"} & named.keys() or named.get("--engine") == "cuda":
+        return True
+    there = [word for word in words[1:] if os.path.exists(word)]
+    if not there:
+        return False
+    from cudafilter.wake import FEW, first_files
+
+    sources = there[:-1] or there  # the last of several may be the destination
+    return len(first_files(sources)) > FEW
 
 
 def first_jpeg(words: Sequence[str]) -> str | None:

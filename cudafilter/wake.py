@@ -41,6 +41,19 @@ def wake(gpus: Sequence[int] | None, *, jpeg: bool) -> None:
         _begin(_Waking(gpu, jpeg, others=gpus is None))
 
 
+def wake_driver() -> None:
+    """Begin to start the driver alone: half of what wake() does, and the same for all GPUs.
+
+    Nothing is raised, as in wake(), which waits for it.
+    """
+
+    def start() -> None:
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libcuda.so.1").cuInit(0)
+
+    Thread(target=start, name="driver", daemon=True).start()
+
+
 def _begin(waking: _Waking) -> None:
     if _waking.setdefault(waking.gpu, waking) is waking:
         waking.start()

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from cudafilter import __main__ as process
 from cudafilter import nvjpeg, wake
+from cudafilter.__main__ import needs_gpu
 from cudafilter.cli import app
 from cudafilter.nvjpeg import NvJpeg, NvJpegError
 
@@ -138,6 +140,8 @@ def test_it_imports_nothing_heavy() -> None:
     ("line", "woken"),
     [
         ("a.png out.png", None),
+        ("a.png many", None),
+        ("", None),
         ("a.png out.png --engine cuda", ((0,), False)),
         ("a.jpg out.png --engine cuda", ((0,), True)),
         ("a.JPEG out.png --gpu 2,0", ((2, 0), True)),
@@ -154,6 +158,7 @@ def test_it_imports_nothing_heavy() -> None:
         ("many out -r --engine cpu", None),
         ("few many -r", None),
         ("many/*.png out", None),
+        ("many few -r", (None, True)),
     ],
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
@@ -172,8 +177,53 @@ def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
         for i in range(count):
             Path(folder, f"{i}.{'jpg' if i == 3 else 'png'}").touch()
     monkeypatch.setattr("cudafilter.cli.filter._plans", lambda *_: (_ for _ in ()))
-    CliRunner().invoke(app, ["blur", *line.split()])
+    words = ["blur", *line.split()]
+    CliRunner().invoke(app, words)
     assert seen == ([] if woken is None else [woken])
+    assert needs_gpu(words) == (woken is not None)
+
+
+@pytest.mark.parametrize(
+    ("line", "pycuda", "started"),
+    [
+        ("a.png out.png --gpu 0", True, True),
+        ("a.png out.png", True, False),
+        ("a.png out.png --gpu 0", False, False),
+    ],
+)
+def test_the_driver_starts_before_the_command_line_is_read(
+    line: str, pycuda: bool, started: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = driver(monkeypatch)
+    begun: list[threading.Thread] = []
+    monkeypatch.setattr("cudafilter.cli.main", lambda: begun.extend(drivers()))
+    monkeypatch.setattr(process, "find_spec", lambda name: object() if pycuda else None)
+    monkeypatch.setattr("sys.argv", ["cudafilter", "blur", *line.split()])
+    process.main()
+    for thread in begun:
+        thread.join()
+    assert made.calls == (["cuInit"] if started else [])
+
+
+def drivers() -> list[threading.Thread]:
+    """The threads that start the driver."""
+    return [thread for thread in threading.enumerate() if thread.name == "driver"]
+
+
+def test_a_driver_that_is_not_there_is_the_engines_to_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+
+    def absent(name: str) -> Driver:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    wake.wake_driver()
+    for thread in drivers():
+        thread.join()
+    assert not raised
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")

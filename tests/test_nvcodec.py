@@ -10,6 +10,7 @@ import ctypes
 import io
 import shutil
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -550,6 +551,26 @@ def test_threads_have_their_own_codecs(fake: FakeCuda, opened: Opener) -> None:
     assert all(each == expected[name] for name, each in zip(jobs, got, strict=True))
     assert library.calls["EncoderStateCreate"] <= nvcodec.SLOTS
     assert library.calls["DecoderStateCreate"] <= path.parallel
+
+
+def test_a_picture_takes_the_gpus_memory_only_once_the_host_has_done_its_part(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = nvcodec.SLOTS + 1
+    monkeypatch.setattr(nvcodec, "cores", lambda: count)
+    _, path, library = opened()
+    assert path.parallel == count
+    together = threading.Barrier(count)
+    original = library.DecodeJpegHost
+
+    def wait(*arguments: Any) -> None:
+        together.wait(timeout=10)
+        original(*arguments)
+
+    monkeypatch.setattr(library, "DecodeJpegHost", wait)
+    with ThreadPoolExecutor(count) as pool:
+        for done in pool.map(lambda _: through(path, jpeg()), range(count)):
+            assert done.data
 
 
 def through(path: JpegPath, data: bytes) -> JpegResult:

@@ -45,8 +45,8 @@ READERS = 16
 a tenth longer."""
 
 SLOTS = 4
-"""Pictures in the GPU's memory at a time. Each is there for 3 ms, and takes up to 350 MB, which take
-time to get. Six of them were no faster."""
+"""Pictures in the GPU's memory at a time. Each is there for 3 ms, and takes up to 350 MB, which
+take time to get. Six of them were no faster."""
 
 
 class NotTaken(CudafilterError):

@@ -104,14 +104,15 @@ def cpu_seconds(jobs: Collection[Job], filter: Filter) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
     None where that is not known: more than FEW images, whose headers would take too long to read,
-    or one from standard input.
+    or one from standard input or a pipe, which can be read but once.
     """
     todo = [job for job in jobs if not job.skip]
     if len(todo) > FEW:
         return None
-    if any(job.source is None for job in todo):
+    sources = [job.source for job in todo if job.source is not None]
+    if len(sources) < len(todo) or any(source.is_fifo() for source in sources):
         return None
-    samples = sum(_samples(job.source) for job in todo if job.source is not None)
+    samples = sum(map(_samples, sources))
     each = SAMPLE_SECONDS + TAP_SECONDS * taps(filter)
     return samples * each / min(cores(), MOST_CORES)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -111,6 +113,25 @@ class TestSmall:
 
     def test_what_comes_from_standard_input_is_not_known(self) -> None:
         assert small([job(None)], BLUR) is None
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+    def test_what_comes_from_a_pipe_is_not_known_and_nothing_of_it_is_lost(
+        self, photo: Path, tmp_path: Path
+    ) -> None:
+        pipe = tmp_path / "pipe.png"
+        os.mkfifo(pipe)
+        held = os.open(pipe, os.O_RDWR)  # on Linux nobody who opens it waits then
+        os.write(held, photo.read_bytes())
+        found: list[str | None] = []
+        # Who reads from it, waits for more.
+        thread = threading.Thread(
+            target=lambda: found.append(small([job(pipe)], BLUR)), daemon=True
+        )
+        thread.start()
+        thread.join(timeout=5)
+        assert found == [None]
+        assert os.read(held, 1 << 20) == photo.read_bytes()
+        os.close(held)
 
     def test_without_a_header_the_bytes_on_disk_count(self, tmp_path: Path) -> None:
         (tmp_path / "x.tif").write_bytes(b"II*\0\xff\xff\xff\x7f" + bytes(1 << 20))

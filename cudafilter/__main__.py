@@ -88,13 +88,14 @@ def first_jpeg(words: Sequence[str]) -> str | None:
     named = dict(_options(words))
     if _NOT_SURE & named.keys():
         return None
+    first = next((word for word in words[1:] if word == "-" or os.path.exists(word)), "-")
+    if not os.path.isfile(first):
+        return None
+    from cudafilter.wake import any_jpeg
+
     # Elsewhere a GPU's own codec may take it.
     on_cpu = named.get("--engine") == "cpu" or named.get("--codec") == "pillow"
-    files = (word for word in words[1:] if word == "-" or os.path.exists(word))
-    first = next(files, "-")
-    if not first.lower().endswith((".jpg", ".jpeg")) or not os.path.isfile(first):
-        return None
-    return first if on_cpu or find_spec("pycuda") is None else None
+    return first if any_jpeg([first]) and (on_cpu or find_spec("pycuda") is None) else None
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, str]]:

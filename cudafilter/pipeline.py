@@ -293,8 +293,7 @@ class _Worker:
             _write_all(self.stdout or sys.stdout.buffer, data)
             return
         held.enter_context(self.saves.one())
-        if not destination.parent.is_dir():
-            destination.parent.mkdir(parents=True, exist_ok=True)
+        destination.parent.mkdir(parents=True, exist_ok=True)
         images.write_atomically(destination, data)
 
 

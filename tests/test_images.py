@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import sys
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -785,6 +786,43 @@ def test_a_failed_save_leaves_what_was(
         assert target.read_bytes() == b"old"
 
 
+def test_links_that_lead_nowhere_are_reported(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(ImageError, match=r"loop\.png: cannot be written: Too many levels"):
+        images.write_atomically(tmp_path / "loop.png", b"data")
+
+
+def test_a_file_is_whole_where_the_system_writes_a_part_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytes(range(256)) * 20
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, rest: write(file, rest[:1000]))
+    images.write_atomically(tmp_path / "x.png", data)
+    assert (tmp_path / "x.png").read_bytes() == data
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000])
+def test_a_file_is_read_whole_where_the_system_reads_a_part_at_a_time(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = (bytes(range(256)) * 20)[:size]
+    (tmp_path / "x").write_bytes(data)
+    assert images.read_file(tmp_path / "x") == data
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda file, most: read(file, min(most, 1000)))
+    assert images.read_file(tmp_path / "x") == data
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 1000  # more than a pipe holds
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True)
+    writer.start()
+    assert images.read_file(tmp_path / "pipe") == data
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_device_is_reported() -> None:
     with pytest.raises(ImageError, match="/dev/full: cannot be written: No space left"):
@@ -835,14 +873,19 @@ def test_permissions_are_the_targets_or_the_umasks(tmp_path: Path) -> None:
     assert kept.stat().st_mode & 0o777 == 0o604
 
 
-def test_a_link_is_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_link_is_followed(dangling: bool, tmp_path: Path) -> None:
     real = tmp_path / "real.png"
-    real.write_bytes(b"old")
+    if not dangling:
+        real.write_bytes(b"old")
+        (tmp_path / "other.png").hardlink_to(real)
     (tmp_path / "link.png").symlink_to(real)
     image = Image(random_pixels("uint8", 1))
     save(image, tmp_path / "link.png")
     assert (tmp_path / "link.png").is_symlink()
     np.testing.assert_array_equal(load(real).pixels, image.pixels)
+    if not dangling:  # it was replaced as a whole, not overwritten
+        assert (tmp_path / "other.png").read_bytes() == b"old"
 
 
 def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -195,14 +195,22 @@ def test_the_driver_starts_before_the_command_line_is_read(
     line: str, pycuda: bool, started: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = driver(monkeypatch)
-    begun: list[threading.Thread] = []
-    monkeypatch.setattr("cudafilter.cli.main", lambda: begun.extend(drivers()))
+    order: list[str] = []
+    original = wake.wake_driver
+
+    def wake_driver() -> None:
+        order.append("driver")
+        original()
+
+    monkeypatch.setattr(wake, "wake_driver", wake_driver)
+    monkeypatch.setattr("cudafilter.cli.main", lambda: order.append("command line"))
     monkeypatch.setattr(process, "find_spec", lambda name: object() if pycuda else None)
     monkeypatch.setattr("sys.argv", ["cudafilter", "blur", *line.split()])
     process.main()
-    for thread in begun:
+    for thread in drivers():
         thread.join()
     assert made.calls == (["cuInit"] if started else [])
+    assert order == (["driver", "command line"] if started else ["command line"])
 
 
 def drivers() -> list[threading.Thread]:

@@ -27,6 +27,8 @@ from cudafilter import images, install_cuda, nvjpeg, wake
 from cudafilter.borders import Border
 from cudafilter.engines import nvcodec
 from cudafilter.engines.cuda import CudaEngine
+from cudafilter.engines.launch import Launch
+from cudafilter.engines.modules import Kernel
 from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken, head_of, require_taken
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.filter import make
@@ -571,6 +573,21 @@ def test_a_picture_takes_the_gpus_memory_only_once_the_host_has_done_its_part(
     with ThreadPoolExecutor(count) as pool:
         for done in pool.map(lambda _: through(path, jpeg()), range(count)):
             assert done.data
+
+
+def test_the_host_does_its_part_while_the_kernel_loads(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, path, library = opened()
+    decoded = library.calls["DecodeJpegHost"]
+    original = engine.kernel
+
+    def load(ready: Launch) -> Kernel:
+        assert library.calls["DecodeJpegHost"] > decoded
+        return original(ready)
+
+    monkeypatch.setattr(engine, "kernel", load)
+    assert through(path, jpeg()).data
 
 
 def through(path: JpegPath, data: bytes) -> JpegResult:

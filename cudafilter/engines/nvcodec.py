@@ -35,7 +35,6 @@ from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
 if TYPE_CHECKING:
     from cudafilter.engines.cuda import CudaEngine
     from cudafilter.engines.launch import Launch
-    from cudafilter.engines.modules import Kernel
     from cudafilter.images import Image
 
 
@@ -240,12 +239,11 @@ class GpuJpeg:
             raise NotTaken("it is larger than the memory limit")
         picture = _Picture(data, template, size, channels)
         with self._engine.current():
-            kernel = self._engine.kernel(ready)
             try:
                 with self._readers.one() as place:
                     reading = self._read(place, picture)
                     with self._slots.one() as slot:
-                        encoded, spent = self._through(place, slot, picture, kernel, ready)
+                        encoded, spent = self._through(place, slot, picture, ready)
             except _Full:
                 # What others hold may have taken what this picture needs: which way it goes must
                 # not depend on what is in work beside it.
@@ -254,7 +252,7 @@ class GpuJpeg:
                     self._free(places, slots)
                     try:
                         reading = self._read(places[0], picture)
-                        encoded, spent = self._through(places[0], slots[0], picture, kernel, ready)
+                        encoded, spent = self._through(places[0], slots[0], picture, ready)
                     except _Full as full:
                         raise NotTaken("the GPU's memory is full") from full
         done = finished(encoded, template, split(small.metadata, "jpeg", channels)[0])
@@ -288,7 +286,7 @@ class GpuJpeg:
         return perf_counter() - started
 
     def _through(
-        self, place: _Place, slot: _JpegSlot, picture: _Picture, kernel: Kernel, ready: Launch
+        self, place: _Place, slot: _JpegSlot, picture: _Picture, ready: Launch
     ) -> tuple[memoryview, dict[str, float]]:
         """What was read at *place* decoded, filtered and encoded; the device's seconds.
 
@@ -297,6 +295,7 @@ class GpuJpeg:
         size, channels = picture.size, picture.channels
         pitch = launch.pitch(size[1], channels)
         assert place.reader is not None
+        kernel = self._engine.kernel(ready)
         with self._refusals():
             slot.codec = slot.codec or Codec(self._loaded(), slot.stream.handle)
             source = slot.memory("source", size[0] * pitch)

@@ -4,14 +4,15 @@
 
 Gaussian sigma 2 on --count JPEGs and PNGs, links to a handful of distinct ones made here: this
 checkout with the GPU's JPEG codec, without it and on its CPU engine, OpenCV in threads and in
-processes, Pillow in processes. Then one PNG on either engine, and the peak memory of many small
-pictures. Contenders take turns, after a round that is not timed and whose first picture is compared
-with OpenCV's blur. All keep the bytecode of what they import, as pip has it compiled. Slow peers
-get fewer pictures: what counts is pictures a second. "Once running" is the rate past those few,
-whose own run counts as the start. In a last round, which is not timed, nvidia-smi tells how busy
-the GPU and its codecs are: asked 20 times a second, it made ours 5 % slower. Prints Markdown and
-each bar of the whole command with its verdict; exits 1 where one is missed. Nothing else should run
-meanwhile. It writes up to 6 GB below the temporary folder.
+processes, Pillow in processes, and for JPEGs a naive loop on NVIDIA's nvImageCodec and CuPy. Then
+one PNG on either engine, and the peak memory of many small pictures. Contenders take turns, after a
+round that is not timed and whose first picture is compared with OpenCV's blur. All keep the
+bytecode of what they import, as pip has it compiled. Slow peers get fewer pictures: what counts is
+pictures a second. "Once running" is the rate past those few, whose own run counts as the start. In
+a last round, which is not timed, nvidia-smi tells how busy the GPU and its codecs are: asked 20
+times a second, it made ours 5 % slower. Prints Markdown and each bar of the whole command with its
+verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes up to 6 GB below
+the temporary folder.
 """
 
 from __future__ import annotations
@@ -76,6 +77,26 @@ if __name__ == "__main__":
 """
 
 
+NAIVE = f"""
+import os, sys, cupy
+from cupyx.scipy.ndimage import gaussian_filter
+from nvidia import nvimgcodec
+source, destination = sys.argv[1:]
+decoder, encoder = nvimgcodec.Decoder(), nvimgcodec.Encoder()
+settings = nvimgcodec.EncodeParams(
+    quality_type=nvimgcodec.QualityType.QUALITY, quality_value={QUALITY},
+    chroma_subsampling=nvimgcodec.ChromaSubsampling.CSS_420)
+for name in sorted(os.listdir(source)):
+    image = cupy.asarray(decoder.read(os.path.join(source, name)))
+    image = gaussian_filter(image, (2, 2, 0), mode="nearest", truncate=3)
+    encoder.write(os.path.join(destination, name), nvimgcodec.as_image(image), params=settings)
+"""
+"""Nothing overlaps, but pixels stay on the GPU."""
+
+OVER_NAIVE = 250 / 121
+"""Where the JPEG bar was set, a naive loop, once running, did 121 images/s."""
+
+
 @dataclass
 class Contender:
     """A command that filters a folder. Times are in seconds."""
@@ -102,6 +123,11 @@ class Contender:
     @property
     def rate(self) -> float:
         return median(self.rates) if self.rates else 0.0
+
+    @property
+    def steady(self) -> float:
+        """Its rate once running."""
+        return median(self.running) if self.running else 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +157,11 @@ def contenders(workers: int, slow: int) -> list[Contender]:
         Contender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),
         Contender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count], share=slow),
     ]
+
+
+def naive(share: int) -> Contender:
+    """One JPEG after the other by nvImageCodec and CuPy; it gets one picture of *share*."""
+    return Contender("nvImageCodec and CuPy, a loop", [sys.executable, "-c", NAIVE], share=share)
 
 
 def distinct(folder: Path, kind: str) -> list[Path]:
@@ -254,7 +285,7 @@ def table(title: str, every: Sequence[Contender]) -> Iterator[str]:
             for what, found in c.busy.items()
         )
         told = f"; {c.by_cpu_codec} of the warm-up by the CPU codec" if c.by_cpu_codec else ""
-        running = f"{median(c.running):.1f}" if c.running else ""
+        running = f"{c.steady:.1f}" if c.running else ""
         figures = f"{c.rate:.1f} | {share} | {median(c.seconds):.2f} | {running}"
         yield f"| {c.name} | {figures} | {busy}{told} |"
 
@@ -269,14 +300,19 @@ def ratio(a: float, b: float) -> float:
     return a / b if a and b else 0.0
 
 
-def jpegs(every: Sequence[Contender]) -> list[Bar]:
+def jpegs(every: Sequence[Contender], loop: Contender) -> list[Bar]:
     fast, plain = every[0].rate, every[1].rate
     opencv = ratio(plain, rivals(every, "OpenCV"))
-    return [
+    over = ratio(fast, loop.steady)
+    bars = [
         Bar("JPEG: at least 250 images/s with the GPU's codec (aim 330)", fast, fast >= 250),
         Bar("JPEG: at least 60 images/s without it", plain, plain >= 60),
         Bar("JPEG: without it, as fast as OpenCV at least", opencv, opencv >= 1),
     ]
+    if loop.failure is None:  # it needs more than this project installs
+        text = f"JPEG: with it, {OVER_NAIVE:.2f}x the naive loop once running at least"
+        bars.append(Bar(text, over, over >= OVER_NAIVE))
+    return bars
 
 
 def pngs(every: Sequence[Contender]) -> list[Bar]:
@@ -392,11 +428,13 @@ def main() -> None:
         for work, kind, rounds, slow in (("jpeg", "jpg", given.rounds, 2), ("png", "png", 1, 4)):
             if work not in wanted:
                 continue
-            every = contenders(given.workers, slow)
+            every, loop = contenders(given.workers, slow), naive(slow)
+            if work == "jpeg":
+                every.append(loop)
             race(every, pictures[kind], folder / work, given.count, rounds)
             size = pictures[kind][0].stat().st_size / 1e6
             print(*table(f"{given.count} {work.upper()}s of {size:.1f} MB", every), sep="\n")
-            bars += jpegs(every) if work == "jpeg" else pngs(every)
+            bars += jpegs(every, loop) if work == "jpeg" else pngs(every)
             figures[work] = [asdict(c) for c in every]
         if "one" in wanted:
             every, found = single(pictures["png"][0], folder, max(3, given.rounds))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import get_native_id
 
 import numpy as np
 
@@ -263,9 +265,9 @@ def _require_held(image: Image, format: str) -> None:
 def write_atomically(path: Path, data: Buffer) -> None:
     """Write *data* to *path* whole or not at all: a temporary file beside it, then a rename.
 
-    A link is followed, an existing file keeps its permissions, a new one gets the umask's. Raises
-    ImageError with the reason; the temporary is removed and an existing file untouched then, and
-    on an interruption too.
+    Its folder is made where there is none. A link is followed, an existing file keeps its
+    permissions, a new one gets the umask's. Raises ImageError with the reason; the temporary is
+    removed and an existing file untouched then, and on an interruption too.
     """
     try:
         target, mode = path, _mode(path)
@@ -279,7 +281,11 @@ def write_atomically(path: Path, data: Buffer) -> None:
             return
         if mode is not None and not os.access(target, os.W_OK):
             raise ImageError(f"{path}: cannot be written: it is write-protected")
-        _replace(target, data, mode)
+        try:
+            _replace(target, data, mode)
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, data, mode)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{path}: cannot be written: {reason}") from error
@@ -294,7 +300,9 @@ def _mode(path: Path) -> int | None:
 
 
 def _replace(target: Path, data: Buffer, mode: int | None) -> None:
-    temporary = target.with_name(f".cudafilter-{os.urandom(8).hex()}.tmp")
+    # Not at random, which is a call of the system more; see _content.
+    unique = f"{os.getpid():x}-{get_native_id():x}-{time.monotonic_ns():x}"
+    temporary = target.with_name(f".cudafilter-{unique}.tmp")
     try:
         # The kernel applies the umask to 0666, which mkstemp's 0600 would not let it.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

@@ -293,7 +293,6 @@ class _Worker:
             _write_all(self.stdout or sys.stdout.buffer, data)
             return
         held.enter_context(self.saves.one())
-        destination.parent.mkdir(parents=True, exist_ok=True)
         images.write_atomically(destination, data)
 
 

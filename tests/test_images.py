@@ -829,10 +829,18 @@ def test_a_full_device_is_reported() -> None:
         images.write_atomically(Path("/dev/full"), b"data")
 
 
+def test_folders_are_made_where_there_are_none(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        images.write_atomically(tmp_path / "a" / "b" / name, b"data")
+    assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == ["x", "y"]
+
+
 def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
     image = Image(random_pixels("uint8", 3))
+    (tmp_path / "link.png").symlink_to(tmp_path / "none" / "x.png")
     with pytest.raises(ImageError, match="cannot be written: No such file or directory"):
-        save(image, tmp_path / "none" / "x.png")
+        save(image, tmp_path / "link.png")
+    assert not (tmp_path / "none").exists(), "whatever the link names may be elsewhere"
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ImageError, match="it is a folder"):
         save(image, tmp_path / "folder.png")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 MAJORS = (13, 12)
@@ -109,14 +110,18 @@ def find(driver_major: int) -> str | None:
     return None
 
 
+_starting = Lock()
+
+
 @contextmanager
 def _on_one_core() -> Iterator[None]:
-    """This thread, and those it starts, on one core.
+    """This thread, and those it starts, on one core. Under _starting.
 
     The first handle of a process asks the video driver for its JPEG units. That, twice, starts a
     thread and misses its word, for 0.25 s, unless the thread runs as soon as it is started: on an
     H100's host with driver 580 it takes 0.52 s where the thread gets another core, and 0.02 on one
-    core that nothing else wants. So where wake() makes it, the engine waits for it while it opens.
+    core that nothing else wants. So where wake() makes it, the engine waits for it while it opens,
+    and where several GPUs start, they take turns: two at a time took 0.53 s each.
     """
     cores: set[int] = set()
     with suppress(AttributeError, OSError):  # no such call, or not allowed: it only takes longer
@@ -144,7 +149,7 @@ class NvJpeg:
             function = getattr(library, f"nvjpeg{name}")
             function.argtypes, function.restype = arguments, c_int
             self._functions[name] = function
-        with _on_one_core():
+        with _starting, _on_one_core():
             self.handle = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
         """One for both ways."""
 

@@ -59,15 +59,21 @@ def _begin(waking: _Waking) -> None:
         waking.start()
 
 
+def wait(gpu: int) -> None:
+    """Wait for what wake() began to start on *gpu*; for nothing where it did not."""
+    if (waking := _waking.get(gpu)) is not None:
+        waking.join()
+
+
 def nvjpeg_of(gpu: int) -> NvJpeg | None:
     """The nvJPEG that wake() began to start on *gpu*, once it is there; given away once.
 
     None where there is none.
     """
+    wait(gpu)
     waking = _waking.get(gpu)
     if waking is None:
         return None
-    waking.join()
     nvjpeg, waking.nvjpeg = waking.nvjpeg, None
     return nvjpeg
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from agreement import random_pixels
+from cudafilter import wake
 from cudafilter.borders import Border
 from cudafilter.catalogue import ALL, gpu_numbers
-from cudafilter.engines import Engine, open_engine
-from cudafilter.engines.fleet import Fleet
+from cudafilter.engines import Engine, _join, open_engine
+from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
 from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError, ParameterError
 from cudafilter.filter import Filter, make
@@ -32,12 +35,19 @@ class StandIn:
     note: str | None = None
 
     def __init__(
-        self, number: int = 0, parallel: int = 2, jpeg: Callable[[], JpegResult] | None = None
+        self,
+        number: int = 0,
+        parallel: int = 2,
+        jpeg: Callable[[], JpegResult] | None = None,
+        does: Callable[[], object] = lambda: None,
+        kernel: float | None = None,
     ) -> None:
         self.title = f"GPU {number}"
         self.parallel = parallel
         self.jpeg: JpegPath | None = StandInJpeg(jpeg) if jpeg else None
-        self.does: Callable[[], object] = lambda: None
+        self.does = does
+        self.kernel = kernel
+        """Seconds that its kernels take for an image, where it tells."""
         self.runs = 0
         self.closed = False
 
@@ -49,7 +59,8 @@ class StandIn:
         return pixels + np.uint8(1)
 
     def last_timings(self) -> dict[str, float]:
-        return {self.title: float(self.runs)}
+        kernel = {} if self.kernel is None else {"kernel": self.kernel}
+        return {self.title: float(self.runs), **kernel}
 
     def last_notes(self) -> tuple[str, ...]:
         return ()
@@ -288,6 +299,186 @@ class TestFailure:
         assert one.closed
 
 
+@dataclass
+class Clock:
+    """What tells the time to fleets."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("cudafilter.engines.fleet.perf_counter", clock)
+    return clock
+
+
+def settle(fleet: Engine) -> None:
+    """Wait until the engine that is being opened is there."""
+    assert isinstance(fleet, Fleet)
+    if fleet._opener is not None:
+        fleet._opener.join(timeout=10)
+
+
+class TestGrowth:
+    """Engines that join when those that there are do not suffice."""
+
+    def grown(self, first: StandIn, *others: StandIn, refuse: int = 0) -> tuple[Fleet, list[int]]:
+        """A fleet of *first* which may open *others*, and which of them it has opened."""
+        opened: list[int] = []
+
+        def opener(i: int, other: StandIn) -> Callable[[], StandIn]:
+            def open() -> StandIn:
+                opened.append(i)
+                time.sleep(0.05)
+                if i <= refuse:
+                    raise EngineUnavailable("no room")
+                return other
+
+            return open
+
+        more = {other.title: opener(i, other) for i, other in enumerate(others, 1)}
+        return Fleet([first], more=more), opened
+
+    @pytest.mark.parametrize(("kernel", "joins"), [(0.99 * BUSY, False), (BUSY, True), (3.0, True)])
+    def test_one_joins_once_kernels_keep_the_first_busy(
+        self, kernel: float, joins: bool, clock: Clock
+    ) -> None:
+        grown, opened = self.grown(StandIn(0, kernel=kernel / 2), StandIn(1))
+        clock.now = WINDOW / 2
+        grown.run(PIXELS, BLUR)
+        assert not opened, "the window is not over"
+        clock.now = WINDOW
+        grown.run(PIXELS, BLUR)
+        settle(grown)
+        assert opened == ([1] if joins else [])
+        grown.close()
+
+    def test_it_gets_its_share(self, clock: Clock) -> None:
+        first, second = StandIn(0, kernel=1.0, parallel=1), StandIn(1, parallel=1)
+        grown, _ = self.grown(first, second)
+        clock.now = WINDOW
+        grown.run(PIXELS, BLUR)
+        settle(grown)
+        together = threading.Barrier(2, timeout=10)
+        first.does = second.does = together.wait
+        in_threads(2, lambda _: grown.run(PIXELS, BLUR))
+        assert (first.runs, second.runs) == (2, 1)
+        grown.close()
+        assert second.closed
+
+    def test_a_pause_is_not_work_and_makes_later_work_no_less(self, clock: Clock) -> None:
+        grown, opened = self.grown(StandIn(0, kernel=0.9), StandIn(1))
+        for _ in range(5):
+            clock.now += 10
+            grown.run(PIXELS, BLUR)
+        assert not opened
+        clock.now += WINDOW
+        grown.run(PIXELS, BLUR)
+        settle(grown)
+        assert opened == [1]
+
+    def test_two_must_be_busy_for_a_third(self, clock: Clock) -> None:
+        grown, opened = self.grown(StandIn(0, kernel=WINDOW), StandIn(1), StandIn(2))
+        for n in range(1, 4):
+            clock.now = n * WINDOW
+            grown.run(PIXELS, BLUR)
+            settle(grown)
+        assert opened == [1]
+        grown.count(WINDOW)
+        clock.now += WINDOW
+        grown.run(PIXELS, BLUR)
+        settle(grown)
+        assert opened == [1, 2]
+
+    def test_jpegs_count_too(self, clock: Clock) -> None:
+        done = JpegResult(b"", 4, 3, 3, "RGB", seconds={"kernel": 1.0})
+        grown, opened = self.grown(StandIn(0, jpeg=lambda: done), StandIn(1, jpeg=lambda: done))
+        assert grown.jpeg is not None
+        clock.now = WINDOW
+        grown.jpeg.filter(b"", BLUR, Border(), gray=False, quality=None)
+        settle(grown)
+        assert opened == [1]
+
+    def test_work_goes_on_meanwhile(self, clock: Clock) -> None:
+        first = StandIn(0, kernel=1.0)
+        at_work = threading.Event()
+        opened: list[str] = []
+
+        def slowly(name: str) -> StandIn:
+            opened.append(name)
+            assert at_work.wait(10)
+            return StandIn(1)
+
+        grown = Fleet([first], more={name: partial(slowly, name) for name in ("GPU 1", "GPU 2")})
+        for n in range(1, 4):
+            clock.now = n * WINDOW
+            grown.run(PIXELS, BLUR)
+        assert (first.runs, len(grown._members)) == (3, 1)
+        at_work.set()
+        settle(grown)
+        assert len(grown._members) == 2
+        assert opened == ["GPU 1"], "one at a time"
+
+    def test_closing_waits_for_one_that_is_being_opened(self, clock: Clock) -> None:
+        second = StandIn(1)
+
+        def slowly() -> StandIn:
+            time.sleep(0.1)
+            return second
+
+        grown = Fleet([StandIn(0, kernel=1.0)], more={"GPU 1": slowly})
+        clock.now = WINDOW
+        grown.run(PIXELS, BLUR)
+        grown.close()
+        assert second.closed
+
+    def test_one_that_does_not_open_is_told_and_the_next_joins(self, clock: Clock) -> None:
+        grown, opened = self.grown(StandIn(0, kernel=1.0), StandIn(1), StandIn(2), refuse=1)
+        clock.now = WINDOW
+        grown.run(PIXELS, BLUR)
+        settle(grown)
+        assert opened == [1, 2]
+        grown.run(PIXELS, BLUR)
+        assert grown.last_notes() == ("GPU 1 is left out: no room",)
+        grown.run(PIXELS, BLUR)
+        assert grown.last_notes() == (), "it is told once"
+        grown.close()
+
+    def test_one_that_fails_hands_its_work_to_one_that_opens_then(self) -> None:
+        first, third = StandIn(0, does=fail(EngineError("gone"))), StandIn(2)
+        grown, opened = self.grown(first, StandIn(1), third, refuse=1)
+        grown.run(PIXELS, BLUR)
+        assert grown.last_notes() == (
+            "GPU 1 is left out: no room",
+            "GPU 0 failed and is left out: gone",
+        )
+        assert (opened, third.runs) == ([1, 2], 1)
+
+    def test_images_that_fail_side_by_side_open_one(self) -> None:
+        grown, opened = self.grown(StandIn(0), StandIn(1), StandIn(2))
+        together = threading.Barrier(8, timeout=10)
+
+        def break_down() -> None:
+            together.wait()
+            raise EngineError("gone")
+
+        grown._members[0].engine.does = break_down  # type: ignore[attr-defined]
+        in_threads(8, lambda _: grown.run(PIXELS, BLUR))
+        assert opened == [1]
+
+    def test_an_image_on_which_all_fail_is_still_to_blame_itself(self) -> None:
+        first, second = (StandIn(i, does=fail(EngineError(f"by {i}"))) for i in range(2))
+        grown, opened = self.grown(first, second)
+        for _ in range(2):
+            with pytest.raises(EngineError, match="by 0"):
+                grown.run(PIXELS, BLUR)
+        assert opened == [1]
+
+
 class TestJpeg:
     @staticmethod
     def result(text: bytes) -> JpegResult:
@@ -369,11 +560,36 @@ class TestOpening:
         assert open_engine().title == "GPU 0"
         assert len(host.opened) == 1
 
-    def test_several_images_take_all(self, host: Host) -> None:
-        engine = open_engine(several=True)
+    def test_all_that_were_asked_for_open_at_once(self, host: Host) -> None:
+        engine = open_engine(gpu="all")
         assert engine.title == "cuda: 3 x H100 (GPUs 0, 1, 2)"
         assert engine.parallel == 6
         assert engine.note is None
+
+    def test_several_images_take_one_and_the_others_as_needed(
+        self, host: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        woken: list[tuple[Sequence[int] | None, bool]] = []
+        monkeypatch.setattr(wake, "wake", lambda gpus, *, jpeg: woken.append((gpus, jpeg)))
+        engine = open_engine(several=True)
+        assert engine.title == "cuda: 3 x H100 (GPU 0; 1, 2 as needed)"
+        assert (len(host.opened), woken) == (1, [])
+        host.opened[0].kernel = 1.0
+        for opened in (2, 3, 3):
+            clock.now += WINDOW
+            engine.run(PIXELS, BLUR)
+            settle(engine)
+            assert len(host.opened) == opened
+            for card in host.opened:
+                card.kernel = float(opened)
+        assert woken == [((1,), True), ((2,), True)]
+        engine.close()
+        assert all(card.closed for card in host.opened)
+
+    def test_a_host_of_one_gpu_has_no_fleet(self, host: Host) -> None:
+        host.cards = [Card(0)]
+        assert open_engine(several=True).title == "GPU 0"
+        assert open_engine(gpu="all").title == "GPU 0"
 
     @pytest.mark.parametrize("several", [False, True])
     def test_those_asked_for_are_taken(self, host: Host, several: bool) -> None:
@@ -384,14 +600,18 @@ class TestOpening:
         assert open_engine(gpu=1, several=several).title == "GPU 1"
         assert open_engine(gpu="all", several=several).title.endswith("(GPUs 0, 1, 2)")
 
-    @pytest.mark.parametrize("gpu", ["all", None])
-    def test_of_all_those_that_do_not_open_are_left_out_and_told(
-        self, host: Host, gpu: str | None
-    ) -> None:
+    def test_of_all_those_that_do_not_open_are_left_out_and_told(self, host: Host) -> None:
         host.refuse = {1}
-        engine = open_engine(gpu=gpu, several=True)
+        engine = open_engine(gpu="all")
         assert engine.title == "cuda: 2 x H100 (GPUs 0, 2)"
         assert engine.note == "GPU 1 is left out: GPU 1 does not open"
+        host.refuse = {0}
+        engine = open_engine(several=True)
+        assert engine.title == "cuda: 2 x H100 (GPU 1; 2 as needed)"
+        assert engine.note == "GPU 0 is left out: GPU 0 does not open"
+
+    @pytest.mark.parametrize("gpu", ["all", None])
+    def test_where_one_alone_opens_it_is_the_engine(self, host: Host, gpu: str | None) -> None:
         host.refuse = {0, 1}
         engine = open_engine(gpu=gpu, several=True)
         assert engine.title == "GPU 2"
@@ -479,14 +699,34 @@ def test_all_gpus_together_give_the_bits_of_one() -> None:
 
 
 @pytest.mark.gpu
-def test_several_images_open_all_gpus_of_the_host() -> None:
+def test_a_gpu_that_joins_gives_the_bits_of_the_first() -> None:
+    from cudafilter.engines.cuda import CudaEngine, devices
+
+    last = len(devices()) - 1  # a host of one GPU has it twice
+    grown = Fleet([CudaEngine(0)], more={"GPU": partial(_join, last, "auto", "auto")})
+    image = random_pixels((300, 410, 3), "uint8", seed=0)
+    expected = grown.run(image, BLUR)
+    time.sleep(WINDOW)
+    grown.count(2 * WINDOW)
+    settle(grown)
+    assert len(grown._members) == 2
+    assert np.array_equal(grown._members[1].engine.run(image, BLUR), expected)
+    grown.close()
+
+
+@pytest.mark.gpu
+def test_the_gpus_of_the_host_open() -> None:
     from cudafilter.engines.cuda import devices
 
-    count = len(devices())
-    for several, opened in ((False, 1), (True, count)):
-        engine = open_engine("cuda", several=several)
-        assert ("GPUs 0, 1" in engine.title) == (opened > 1)
-        assert isinstance(engine, Fleet) == (opened > 1)
+    several = len(devices()) > 1
+    for options, title in (
+        ({}, "(GPU 0, "),
+        ({"several": True}, "(GPU 0; 1" if several else "(GPU 0, "),
+        ({"gpu": "all"}, "(GPUs 0, 1" if several else "(GPU 0, "),
+    ):
+        engine = open_engine("cuda", **options)
+        assert title in engine.title
+        assert isinstance(engine, Fleet) == (several and bool(options))
         engine.close()
     with pytest.raises(EngineUnavailable, match="there is no GPU 99"):
         open_engine(gpu="0,99")

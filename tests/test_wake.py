@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -152,13 +154,14 @@ def test_it_imports_nothing_heavy() -> None:
         ("a.jpg --in-place --engine cuda", ((0,), True)),
         ("a.jpg out.jpg --engine cuda --dry-run", None),
         ("few out -r", None),
-        ("many out -r", (None, True)),
-        ("few out -r --engine cuda", (None, True)),
+        ("many out -r", ((0,), True)),
+        ("many out -r --gpu all", (None, True)),
+        ("few out -r --engine cuda", ((0,), True)),
         ("many out -r --gpu 1", ((1,), True)),
         ("many out -r --engine cpu", None),
         ("few many -r", None),
         ("many/*.png out", None),
-        ("many few -r", (None, True)),
+        ("many few -r", ((0,), True)),
     ],
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
@@ -234,6 +237,15 @@ def test_a_driver_that_is_not_there_is_the_engines_to_tell(
     assert not raised
 
 
+def test_waiting_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(monkeypatch)
+    wake.wait(0)
+    wake.wake((0,), jpeg=True)
+    wake.wait(0)
+    assert wake._waking[0].nvjpeg is not None
+    assert wake.nvjpeg_of(0) is not None
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")
 def test_nvjpeg_is_made_on_one_core_and_that_alone() -> None:
     cores = os.sched_getaffinity(0)
@@ -281,6 +293,38 @@ def test_nvjpeg_makes_its_handle_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvjpeg, "_on_one_core", on_one_core)
     NvJpeg("libnvjpeg")
     assert made == ["one core", "nvjpegCreateEx", "all"]
+
+
+def test_handles_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work: list[int] = []
+
+    class Library:
+        def nvjpegCreateEx(self, *_: Any) -> int:
+            at_work.append(1)
+            assert len(at_work) == 1
+            time.sleep(0.01)
+            at_work.pop()
+            return 0
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: 0
+
+    class Function:
+        """One whose attributes can be set, as those of ctypes."""
+
+        def __init__(self, function: Any) -> None:
+            self.function = function
+
+        def __call__(self, *arguments: Any) -> int:
+            return int(self.function(*arguments))
+
+    class Loaded:
+        def __getattr__(self, name: str) -> Function:
+            return Function(getattr(Library(), name))
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda path: Loaded())
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(NvJpeg, ["libnvjpeg"] * 4))) == 4
 
 
 def test_the_first_files_are_found_in_folders_and_no_more(tmp_path: Path) -> None:

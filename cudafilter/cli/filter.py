@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.catalogue import ALL, FilterSpec, gpu_numbers
+from cudafilter.catalogue import FilterSpec, gpu_numbers
 from cudafilter.cli import options
 from cudafilter.cli.command import FAILED, Command
 from cudafilter.cli.options import Shared
@@ -83,8 +83,7 @@ def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
     names = first_files(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
-        several = shared.recursive or len(names) > 1
-        gpus = gpu_numbers(shared.gpu if shared.gpu is not None else ALL if several else 0)
+        gpus = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
         jpeg = shared.codec != "pillow" and not shared.check and any_jpeg(names)
         wake(gpus, jpeg=jpeg)
 

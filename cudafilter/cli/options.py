@@ -70,7 +70,7 @@ def shared() -> Sections:
                 click.Option(
                     ["--gpu"],
                     metavar="N,N|all",
-                    show_default="all for several images, else 0",
+                    show_default="0, and all as needed for several images",
                     help="Numbers of the GPUs, as cudafilter info lists them.",
                 ),
                 "Step of the CUDA kernel ladder.",

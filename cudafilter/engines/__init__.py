@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
@@ -82,9 +84,10 @@ def open_engine(
     ``auto`` takes CUDA where a device answers and else the CPU, whose ``note`` then says why.
     *gpu* is a device number, several of them (``0,2``) or ALL, and *variant* a step of the kernel
     ladder; asking for either means CUDA, so ``auto`` then does not fall back. Unless asked for,
-    *gpu* is 0, and all of them where *several* images are to come. Of all GPUs those that cannot be
-    opened are left out, which ``note`` tells; those that are named must open. *codec* ``pillow``
-    keeps JPEG files off the GPU's codec.
+    *gpu* is 0; where *several* images are to come, it is the first that opens, and the others join
+    when that is busy. Of all GPUs those that cannot be opened are left out, which ``note`` or
+    last_notes() tells; those that are named must open. *codec* ``pillow`` keeps JPEG files off the
+    GPU's codec.
 
     Raises EngineUnavailable for an engine that cannot run here, ParameterError for an unknown name
     or a choice the CPU engine does not have.
@@ -94,6 +97,7 @@ def open_engine(
     if variant not in VARIANTS:
         raise ParameterError("variant", f"must be one of {', '.join(VARIANTS)}, not {variant!r}")
     numbers = gpu_numbers(gpu if gpu is not None else ALL if several else 0)
+    as_needed = gpu is None and several
     wants_gpu = gpu is not None or variant != "auto"
     if name == "cpu":
         if wants_gpu:
@@ -101,23 +105,30 @@ def open_engine(
             raise ParameterError(choice, "is for the cuda engine, and --engine cpu was asked for")
         return _open_cpu(None)
     try:
-        return _open_gpus(numbers, variant, codec)
+        return _open_gpus(numbers, variant, codec, as_needed)
     except EngineUnavailable as unavailable:
         if name == "cuda" or wants_gpu:
             raise
         return _open_cpu(f"no CUDA: {unavailable}")
 
 
-def _open_gpus(numbers: tuple[int, ...] | None, variant: str, codec: str) -> Engine:
-    """The GPUs *numbers*, or all that can be opened, as one engine. Raises EngineUnavailable."""
+def _open_gpus(
+    numbers: tuple[int, ...] | None, variant: str, codec: str, as_needed: bool
+) -> Engine:
+    """The GPUs *numbers*, or all that can be opened, as one engine. Raises EngineUnavailable.
+
+    *as_needed* opens one of them; the engine opens the others.
+    """
     from cudafilter.engines.cuda import CudaEngine, devices
 
     if numbers is not None and len(numbers) == 1:
         return CudaEngine(numbers[0], variant, codec=codec)
     found = devices()
+    waiting = deque(numbers if numbers is not None else range(len(found)))
     opened: dict[int, Engine] = {}
     refused: dict[int, EngineUnavailable] = {}
-    for number in numbers if numbers is not None else range(len(found)):
+    while waiting and not (as_needed and opened):
+        number = waiting.popleft()
         try:
             opened[number] = CudaEngine(number, variant, codec=codec)
         except EngineUnavailable as unavailable:
@@ -127,16 +138,33 @@ def _open_gpus(numbers: tuple[int, ...] | None, variant: str, codec: str) -> Eng
             engine.close()
         raise next(iter(refused.values()))
     note = "; ".join(f"GPU {number} is left out: {why}" for number, why in refused.items()) or None
-    if len(opened) == 1:
+    if len(opened) + len(waiting) == 1:
         (engine,) = opened.values()
         engine.note = note
         return engine
     from cudafilter.engines.fleet import Fleet
 
-    models = Counter(found[number].name for number in opened)
+    models = Counter(found[number].name for number in (*opened, *waiting))
     names = " + ".join(f"{count} x {model}" for model, count in models.items())
-    title = f"cuda: {names} (GPUs {', '.join(map(str, opened))})"
-    return Fleet(list(opened.values()), title, note)
+    gpus = f"GPU{'s' * (len(opened) > 1)} {_listed(opened)}"
+    if waiting:
+        gpus += f"; {_listed(waiting)} as needed"
+    more = {f"GPU {number}": partial(_join, number, variant, codec) for number in waiting}
+    return Fleet(list(opened.values()), f"cuda: {names} ({gpus})", note, more)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _join(number: int, variant: str, codec: str) -> Engine:
+    """The GPU *number*, opened while others are at work. Raises EngineUnavailable."""
+    from cudafilter import wake
+    from cudafilter.engines.cuda import CudaEngine
+
+    wake.wake((number,), jpeg=codec != "pillow")
+    wake.wait(number)  # PyCUDA would hold the interpreter's lock for as long as that takes
+    return CudaEngine(number, variant, codec=codec)
 
 
 def _open_cpu(note: str | None) -> Engine:

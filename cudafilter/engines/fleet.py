@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from cudafilter.borders import Border
 from cudafilter.engines.nvcodec import JpegPath, JpegResult
-from cudafilter.errors import EngineError, LimitError
+from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
 
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
     from cudafilter.engines import Engine
 
 T = TypeVar("T")
+
+BUSY = 0.7
+"""Share of the time that kernels run on each device, past which another device is worth its start.
+Mostly codecs and files take the time: a folder of 256 JPEGs took 15 % longer with two H100s from
+the start than with one."""
+
+WINDOW = 1.0
+"""Seconds over which that is taken."""
 
 
 @dataclass(eq=False)
@@ -44,23 +54,39 @@ class Fleet:
     image's fault: the first error is raised and nobody is left out. The bits are the same whichever
     engine does the work.
 
+    *more* opens further engines, by their names. The next one is opened beside the work once those
+    that there are have been BUSY for a WINDOW, or at once where all of them fail. Those that do not
+    open (EngineUnavailable) are told by last_notes().
+
     *title* is for people, all engines' own unless given; *note* is Engine.note.
     """
 
     def __init__(
-        self, engines: Sequence[Engine], title: str | None = None, note: str | None = None
+        self,
+        engines: Sequence[Engine],
+        title: str | None = None,
+        note: str | None = None,
+        more: Mapping[str, Callable[[], Engine]] | None = None,
     ) -> None:
         if not engines:
             raise ValueError("a fleet needs an engine")
         self._members = [_Member(engine) for engine in engines]
+        self._more = deque((more or {}).items())
         self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        """Held while an engine opens; taken before _lock."""
+        self._opener: threading.Thread | None = None
+        self._refusals: list[str] = []
+        """What is still to be told of engines that did not open."""
+        self._since, self._worked = perf_counter(), 0.0
+        """When the WINDOW began, and seconds of kernels since."""
         self._local = threading.local()
         self.name = engines[0].name
         self.title = title or " + ".join(engine.title for engine in engines)
         self.note = note
         self.parallel = sum(engine.parallel for engine in engines)
-        able = [member for member in self._members if member.engine.jpeg is not None]
-        self.jpeg: JpegPath | None = _FleetJpeg(self, able) if able else None
+        paths = [engine.jpeg.parallel for engine in engines if engine.jpeg is not None]
+        self.jpeg: JpegPath | None = _FleetJpeg(self, sum(paths)) if paths else None
 
     def run(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
@@ -71,8 +97,9 @@ class Fleet:
             self._local.engine = engine
             return engine.run(pixels, filter, border, alpha)
 
-        out, notes = self.call(work, self._members)
+        out, notes = self.call(work, _any)
         self._local.notes = notes
+        self.count(self.last_timings().get("kernel", 0.0))
         return out
 
     def last_timings(self) -> dict[str, float]:
@@ -87,6 +114,9 @@ class Fleet:
 
     def close(self) -> None:
         """See Engine.close."""
+        self._more.clear()
+        if self._opener is not None:
+            self._opener.join()
         with ExitStack() as each:  # all are closed, whichever fails
             for member in self._members:
                 if member.failed:  # as was told then
@@ -94,14 +124,14 @@ class Fleet:
                 each.callback(member.engine.close)
 
     def call(
-        self, work: Callable[[Engine], T], members: Sequence[_Member]
+        self, work: Callable[[Engine], T], able: Callable[[Engine], bool]
     ) -> tuple[T, tuple[str, ...]]:
-        """What *work* gives on the least busy of *members*, and what the user should know.
+        """What *work* gives on the least busy of the *able*, and what the user should know.
 
         Raises what *work* raised first, where it failed on all.
         """
         failures: dict[_Member, EngineError] = {}
-        while member := self._take([m for m in members if m not in failures]):
+        while member := self._take(failures, able):
             try:
                 done = work(member.engine)
             except LimitError:
@@ -109,37 +139,91 @@ class Fleet:
             except EngineError as error:
                 failures[member] = error
             else:
-                return done, self._leave_out(failures)
+                return done, self._told(failures)
             finally:
                 with self._lock:
                     member.busy -= 1
         raise next(iter(failures.values()))
 
-    def _take(self, members: Sequence[_Member]) -> _Member | None:
-        """The least busy of *members*, the first of equals; those left out come last."""
+    def count(self, seconds: float) -> None:
+        """Note that kernels ran for *seconds*; have another engine opened if it is needed."""
         with self._lock:
-            member = min(members, key=lambda m: (m.failed, m.load), default=None)
-            if member is not None:
-                member.busy += 1
-            return member
+            self._worked += seconds
+            elapsed = perf_counter() - self._since
+            if elapsed < WINDOW:
+                return
+            working = sum(not member.failed for member in self._members)
+            busy = self._worked >= BUSY * elapsed * working
+            self._since, self._worked = perf_counter(), 0.0
+            opening = self._opener is not None and self._opener.is_alive()
+            if not busy or not self._more or opening:
+                return
+            self._opener = threading.Thread(target=self._open_next, name="opener", daemon=True)
+            self._opener.start()
 
-    def _leave_out(self, failures: Mapping[_Member, EngineError]) -> tuple[str, ...]:
+    def _take(
+        self, failures: Mapping[_Member, EngineError], able: Callable[[Engine], bool]
+    ) -> _Member | None:
+        """The least busy of the *able* without *failures*, the first of equals; those left out come
+        last. Where there is none, the next that opens."""
+        while True:
+            with self._lock:
+                members = [m for m in self._members if m not in failures and able(m.engine)]
+                member = min(members, key=lambda m: (m.failed, m.load), default=None)
+                if member is not None:
+                    member.busy += 1
+                    return member
+                known = len(self._members)
+            if not self._open_next(known):
+                return None
+
+    def _open_next(self, known: int | None = None) -> bool:
+        """Open the next engine, unless there are more than *known* by now; whether there are more.
+
+        Those that do not open are noted, and the one after them is opened.
+        """
+        with self._opening:
+            if known is not None and len(self._members) > known:
+                return True
+            while self._more:
+                name, opener = self._more.popleft()
+                try:
+                    member = _Member(opener())
+                except EngineUnavailable as unavailable:
+                    with self._lock:
+                        self._refusals.append(f"{name} is left out: {unavailable}")
+                else:
+                    with self._lock:
+                        self._members.append(member)
+                    return True
+        return False
+
+    def _told(self, failures: Mapping[_Member, EngineError]) -> tuple[str, ...]:
+        """Leave *failures* out; what the user should know of them and of what did not open."""
         with self._lock:
             for member in failures:
                 member.failed = True
-        return tuple(
+            refusals, self._refusals = self._refusals, []
+        return tuple(refusals) + tuple(
             f"{member.engine.title} failed and is left out: {error}"
             for member, error in failures.items()
         )
 
 
+def _any(engine: Engine) -> bool:
+    return True
+
+
+def _codes(engine: Engine) -> bool:
+    return engine.jpeg is not None
+
+
 class _FleetJpeg:
     """Engine.jpeg of a fleet: that of the least busy member that has one."""
 
-    def __init__(self, fleet: Fleet, members: Sequence[_Member]) -> None:
-        self._fleet, self._members = fleet, members
-        paths = [member.engine.jpeg for member in members]
-        self.parallel = sum(path.parallel for path in paths if path is not None)
+    def __init__(self, fleet: Fleet, parallel: int) -> None:
+        self._fleet = fleet
+        self.parallel = parallel
 
     def filter(
         self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
@@ -150,5 +234,6 @@ class _FleetJpeg:
             assert engine.jpeg is not None
             return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality)
 
-        done, notes = self._fleet.call(work, self._members)
+        done, notes = self._fleet.call(work, _codes)
+        self._fleet.count(done.seconds.get("kernel", 0.0))
         return replace(done, notes=done.notes + notes)

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Lock, Thread
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from cudafilter import images, workload
 from cudafilter.borders import Border
@@ -30,8 +30,7 @@ from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """How each image is treated."""
 
     gray: bool = False
@@ -156,7 +155,7 @@ class _Crew:
                     self._on_record(record)
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _Worker:
     """Does one image at a time; shared by all threads."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -45,8 +45,7 @@ Index = npt.NDArray[np.intp]
 Correlate = Callable[[Work, Weights, tuple[int, int], int], Work]
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     """A band of an image and what its taps reach."""
 
     pixels: Pixels
@@ -206,7 +205,7 @@ def _filter_block(
     full = full_scale(source.dtype)
     if alpha or block.columns is not None or not filter.rank1:
         # sepFilter2D alone converts on the way, and saves the memory.
-        block = replace(block, pixels=block.pixels.astype(work))
+        block = block._replace(pixels=block.pixels.astype(work))
     if alpha:
         # Alpha stays in native units where it multiplies colour: integers are then exact.
         *planes, own = np.moveaxis(block.pixels, 2, 0)

@@ -7,7 +7,6 @@ Pillow reads and writes all that nothing faster does as well; each module says w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
@@ -34,8 +33,7 @@ Reader = Callable[[bytes], Decoded]
 Writer = Callable[[Pixels, Metadata, Ways], Buffer]
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """A file format."""
 
     extensions: tuple[str, ...]

@@ -243,7 +243,10 @@ class _Worker:
         engine = self.engine.get()
         record.engine = engine.title
         with self._stage("run", record):
-            result = engine.run(image.pixels, self.filter, self.border, image.alpha)
+            result = engine.run(
+                image.pixels, self.filter, self.border, image.alpha,
+                overwrite=not self.settings.check,
+            )  # fmt: skip
         record.engine_seconds = engine.last_timings()
         record.notes += engine.last_notes()
         if self.settings.check:

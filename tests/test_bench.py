@@ -32,7 +32,13 @@ class Spoilt(StandIn):
         self._spoil = spoil
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
         out: Pixels = self._spoil(self._engine.run(pixels, filter, border, alpha))
         return out

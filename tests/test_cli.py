@@ -274,7 +274,13 @@ class TestOneImage:
     def test_check_catches_an_engine_that_lies(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Liar(StandIn):
             def run(
-                self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+                self,
+                pixels: Pixels,
+                filter: Filter,
+                border: Border = Border(),
+                alpha: bool = False,
+                *,
+                overwrite: bool = False,
             ) -> Pixels:
                 out = pixels.copy()
                 out[3, 4, 1] ^= 128
@@ -625,7 +631,7 @@ def opened(*args, **options):
     seen.append(gc.isenabled())
     engine = open_engine(*args, **options)
     run = engine.run
-    engine.run = lambda *pixels: (seen.append(gc.isenabled()), run(*pixels))[1]
+    engine.run = lambda *a, **b: (seen.append(gc.isenabled()), run(*a, **b))[1]
     return engine
 engines.open_engine = opened
 cli._leave = lambda code: print(code, seen)

@@ -211,3 +211,36 @@ def test_no_border_is_copied_that_opencv_makes(
     for dtype in DTYPES:
         for filter in (make("blur"), make("sobel"), make("unsharp"), LARGE["dense"], *OFF_CENTRE):
             assert_agrees(cpu, random_pixels((97, 40, 3), dtype), filter, Border(mode))
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_result_in_the_images_place_has_the_same_bits(
+    cpu: Engine,
+    dtype: str,
+    channels: int,
+    alpha: bool,
+    border: Border,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cpu_module, "BAND_BYTES", 1)  # bands of 16 rows, or as high as the kernel
+    filters = [*LARGE.values(), *OFF_CENTRE, make("blur"), make("sobel"), make("unsharp")]
+    for height in (1, 16, 17, 95):
+        pixels = random_pixels((height, 21, channels), dtype)
+        for filter in filters:
+            given = pixels.copy()
+            expected = cpu.run(given, filter, border, alpha)
+            assert np.array_equal(given, pixels), "only what may be overwritten is"
+            done = cpu.run(given, filter, border, alpha, overwrite=True)
+            assert np.array_equal(done, expected)
+
+
+def test_a_result_takes_the_images_place(cpu: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_module, "BAND_BYTES", 1)
+    pixels = random_pixels((95, 21, 3), "uint8")
+    assert cpu.run(pixels, make("blur"), overwrite=True) is pixels
+    pixels.flags.writeable = False
+    kept = pixels.copy()
+    assert cpu.run(pixels, make("blur"), overwrite=True) is not pixels
+    assert np.array_equal(pixels, kept)

@@ -52,8 +52,15 @@ class StandIn:
         self.closed = False
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
+        assert not overwrite, "another may need the pixels"
         self.does()
         self.runs += 1
         return pixels + np.uint8(1)
@@ -180,6 +187,12 @@ class TestSharing:
 
 
 class TestFailure:
+    def test_the_pixels_are_there_for_another(self) -> None:
+        one, two, fleet = both()
+        one.does = fail(EngineError("gone"))
+        fleet.run(PIXELS, BLUR, overwrite=True)
+        assert two.runs == 1
+
     def test_its_image_is_done_by_another_and_it_is_left_out(self) -> None:
         one, two, fleet = both()
         one.does = fail(EngineError("the GPU failed: launch failure"))

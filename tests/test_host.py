@@ -39,7 +39,13 @@ class HostEngine(StandIn):
         self._cut = cut
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
         """As CudaEngine.run."""
         ready = launch.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)

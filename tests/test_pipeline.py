@@ -49,12 +49,20 @@ class StandIn(agreement.StandIn):
         jpeg: JpegPath | None = None,
     ) -> None:
         self._do = do
+        self.overwrites: list[bool] = []
         self.parallel = parallel
         self.jpeg = jpeg
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
+        self.overwrites.append(overwrite)
         return self._do(pixels)
 
     def last_timings(self) -> dict[str, float]:
@@ -201,6 +209,15 @@ def test_a_result_that_disagrees_is_not_written(photos: Path, cpu: Engine, lie: 
         Path("out/0.png").write_bytes(b"mine")
         run(jobs, StandIn(run_wrongly), Settings(check=True))
         assert Path("out/0.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_pixels_may_be_overwritten_unless_they_are_compared(
+    photos: Path, cpu: Engine, check: bool
+) -> None:
+    engine = StandIn(lambda pixels: cpu.run(pixels, BLUR))
+    run(folder_jobs(), engine, Settings(check=check))
+    assert engine.overwrites == [not check] * 6
 
 
 def test_metadata_that_the_format_cannot_hold_is_told(photos: Path, cpu: Engine) -> None:

@@ -36,12 +36,20 @@ class Engine(Protocol):
     """What filters JPEG files without their pixels visiting the host; None where nothing does."""
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = ..., alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = ...,
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
         """The filtered image, of the shape and type of *pixels* (H, W, C), C-contiguous.
 
-        *alpha* says that the last channel is alpha (2 or 4 channels). Raises ParameterError for
-        pixels outside the contract, LimitError where the device cannot, EngineError where it fails.
+        *alpha* says that the last channel is alpha (2 or 4 channels). *overwrite* says that
+        *pixels* are of no more use, so that the result may take their place: where it can, it
+        saves an engine on the host the memory of a second image. Raises ParameterError for pixels
+        outside the contract, LimitError where the device cannot, EngineError where it fails.
         """
         ...
 

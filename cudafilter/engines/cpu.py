@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import cv2
@@ -76,22 +77,37 @@ class CpuEngine:
         self.title = f"cpu: OpenCV {cv2.__version__}, {threads or cores()} threads"
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
         height, width, channels = pixels.shape
-        out = np.empty_like(pixels)
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
         filter = fold(filter, height, width, border)
         above, below, *_ = filter.reach
         # A band shorter than its halo would read more rows of halo than of image.
         step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
+        if (
+            overwrite
+            and pixels.flags.writeable
+            and height > step  # one band would be copied as a whole
+            and _is_local(filter, border, alpha)
+        ):
+            out, around = pixels, _kept(pixels, step, filter, border)
+        else:
+            out = np.empty_like(pixels)
+            around = partial(_around, pixels, filter=filter, border=border, alpha=alpha)
 
         def run_band(y: int) -> None:
-            last = min(y + step, height)
-            block = _around(pixels, (y, last), filter, border, alpha)
-            out[y:last] = _filter_block(block, pixels[y:last], filter, alpha, work)
+            rows = y, min(y + step, height)
+            block = around(rows)
+            out[slice(*rows)] = _filter_block(block, pixels[slice(*rows)], filter, alpha, work)
 
         try:
             each(run_band, range(0, height, step), self._threads)
@@ -170,12 +186,12 @@ def _around(
     above, below, left, right = filter.reach
     width = pixels.shape[1]
     inner = slice(above, above + last - first)
-    if filter.rank1 and max(filter.size) >= LONG:
+    if _is_long(filter):
         # The last column lies outside the image: OUTSIDE is its index.
         block = extract(pixels, (first - above, last + below), (0, width + 1), border)
         columns = border_index(-left, width + right, width, border.mode)
         return _Block(block, (inner, slice(left, left + width)), columns=columns)
-    if border.mode not in BORDERS or _run(filter, alpha) is _tap_by_tap:
+    if not _is_local(filter, border, alpha):
         block = extract(pixels, (first - above, last + below), (-left, width + right), border)
         return _Block(block, (inner, slice(left, left + width)))
     # A border reflects as far as the kernel reaches past it, which is the way back.
@@ -183,6 +199,40 @@ def _around(
     start = max(0, first - halo)
     inner = slice(first - start, last - start)
     return _Block(pixels[start : last + halo], (inner, slice(0, width)), BORDERS[border.mode])
+
+
+def _kept(
+    pixels: Pixels, step: int, filter: Filter, border: Border
+) -> Callable[[tuple[int, int]], _Block]:
+    """As _around where that _is_local, for bands of *step* rows that are then overwritten.
+
+    What the bands read of each other is copied here, and each band when it is asked for.
+    """
+    above, below, *_ = filter.reach
+    halo = max(above, below)
+    seams = {y: pixels[y - halo : y + halo].copy() for y in range(step, len(pixels), step)}
+    none = pixels[:0]
+
+    def block(rows: tuple[int, int]) -> _Block:
+        before, after = (seams.get(y, none) for y in rows)
+        own = pixels[slice(*rows)]
+        start = len(before[:halo])
+        inner = slice(start, start + len(own)), slice(0, pixels.shape[1])
+        band = np.concatenate((before[:halo], own, after[halo:]))
+        return _Block(band, inner, BORDERS[border.mode])
+
+    return block
+
+
+def _is_long(filter: Filter) -> bool:
+    return filter.rank1 and max(filter.size) >= LONG
+
+
+def _is_local(filter: Filter, border: Border, alpha: bool) -> bool:
+    """Whether OpenCV makes *border*, so that a band needs the rows beside it and no others."""
+    return (
+        not _is_long(filter) and border.mode in BORDERS and _run(filter, alpha) is not _tap_by_tap
+    )
 
 
 def _run(filter: Filter, alpha: bool) -> Correlate:

@@ -143,9 +143,15 @@ class CudaEngine:
         self.title = f"cuda: {device.name()} (GPU {gpu}, compute capability {major}.{minor})"
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
-        """See Engine.run.
+        """See Engine.run. *overwrite* is not made use of: after a failure the pixels are needed.
 
         An image of up to slots.CHUNK_BYTES costs one upload, the filter's launches (one of most
         kernels), one download and one wait; a larger one as many of each as it has chunks.

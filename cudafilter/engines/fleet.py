@@ -89,9 +89,15 @@ class Fleet:
         self.jpeg: JpegPath | None = _FleetJpeg(self, sum(paths)) if paths else None
 
     def run(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self,
+        pixels: Pixels,
+        filter: Filter,
+        border: Border = Border(),
+        alpha: bool = False,
+        *,
+        overwrite: bool = False,
     ) -> Pixels:
-        """See Engine.run."""
+        """See Engine.run. *overwrite* is not passed on: another engine may need the pixels."""
 
         def work(engine: Engine) -> Pixels:
             self._local.engine = engine

@@ -4,15 +4,15 @@
 
 Gaussian sigma 2 on --count JPEGs and PNGs, links to a handful of distinct ones made here: this
 checkout with the GPU's JPEG codec, without it and on its CPU engine, OpenCV in threads and in
-processes, Pillow in processes, and for JPEGs a naive loop on NVIDIA's nvImageCodec and CuPy. Then
-one PNG on either engine, and the peak memory of many small pictures. Contenders take turns, after a
-round that is not timed and whose first picture is compared with OpenCV's blur. All keep the
-bytecode of what they import, as pip has it compiled. Slow peers get fewer pictures: what counts is
-pictures a second. "Once running" is the rate past those few, whose own run counts as the start. In
-a last round, which is not timed, nvidia-smi tells how busy the GPU and its codecs are: asked 20
-times a second, it made ours 5 % slower. Prints Markdown and each bar of the whole command with its
-verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes up to 6 GB below
-the temporary folder.
+processes, Pillow in processes, and for JPEGs a naive loop on NVIDIA's nvImageCodec and CuPy, which
+must be there for its bar to count. Then one PNG on either engine, and the peak memory of many small
+pictures. Contenders take turns, after a round that is not timed and whose first picture is compared
+with OpenCV's blur. All keep the bytecode of what they import, as pip has it compiled. Slow peers
+get fewer pictures: what counts is pictures a second. "Once running" is the rate past those few,
+whose own run counts as the start. In a last round, which is not timed, nvidia-smi tells how busy
+the GPU and its codecs are: asked 20 times a second, it made ours 5 % slower. Prints Markdown and
+each bar of the whole command with its verdict; exits 1 where one is missed. Nothing else should run
+meanwhile. It writes up to 6 GB below the temporary folder.
 """
 
 from __future__ import annotations
@@ -300,8 +300,8 @@ def ratio(a: float, b: float) -> float:
     return a / b if a and b else 0.0
 
 
-def jpegs(every: Sequence[Contender], loop: Contender) -> list[Bar]:
-    fast, plain = every[0].rate, every[1].rate
+def jpegs(every: Sequence[Contender]) -> list[Bar]:
+    fast, plain, loop = every[0].rate, every[1].rate, every[-1]
     opencv = ratio(plain, rivals(every, "OpenCV"))
     over = ratio(fast, loop.steady)
     bars = [
@@ -428,13 +428,13 @@ def main() -> None:
         for work, kind, rounds, slow in (("jpeg", "jpg", given.rounds, 2), ("png", "png", 1, 4)):
             if work not in wanted:
                 continue
-            every, loop = contenders(given.workers, slow), naive(slow)
+            every = contenders(given.workers, slow)
             if work == "jpeg":
-                every.append(loop)
+                every.append(naive(slow))
             race(every, pictures[kind], folder / work, given.count, rounds)
             size = pictures[kind][0].stat().st_size / 1e6
             print(*table(f"{given.count} {work.upper()}s of {size:.1f} MB", every), sep="\n")
-            bars += jpegs(every, loop) if work == "jpeg" else pngs(every)
+            bars += jpegs(every) if work == "jpeg" else pngs(every)
             figures[work] = [asdict(c) for c in every]
         if "one" in wanted:
             every, found = single(pictures["png"][0], folder, max(3, given.rounds))

@@ -115,7 +115,7 @@ _starting = Lock()
 
 @contextmanager
 def _on_one_core() -> Iterator[None]:
-    """This thread, and those it starts, on one core. Under _starting.
+    """This thread, and those it starts, on one core; one thread of the process at a time.
 
     The first handle of a process asks the video driver for its JPEG units. That, twice, starts a
     thread and misses its word, for 0.25 s, unless the thread runs as soon as it is started: on an
@@ -124,15 +124,17 @@ def _on_one_core() -> Iterator[None]:
     and where several GPUs start, they take turns: two at a time took 0.53 s each.
     """
     cores: set[int] = set()
-    with suppress(AttributeError, OSError):  # no such call, or not allowed: it only takes longer
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {max(allowed)})
-        cores = allowed
-    try:
-        yield
-    finally:
-        if cores:
-            os.sched_setaffinity(0, cores)
+    with _starting:
+        # No such call, or not allowed: it only takes longer.
+        with suppress(AttributeError, OSError):
+            allowed = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {max(allowed)})
+            cores = allowed
+        try:
+            yield
+        finally:
+            if cores:
+                os.sched_setaffinity(0, cores)
 
 
 class NvJpeg:
@@ -149,7 +151,7 @@ class NvJpeg:
             function = getattr(library, f"nvjpeg{name}")
             function.argtypes, function.restype = arguments, c_int
             self._functions[name] = function
-        with _starting, _on_one_core():
+        with _on_one_core():
             self.handle = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
         """One for both ways."""
 

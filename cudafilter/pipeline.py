@@ -155,7 +155,7 @@ class _Crew:
                     self._on_record(record)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass
 class _Worker:
     """Does one image at a time; shared by all threads."""
 

@@ -13,11 +13,9 @@ import pytest
 
 from agreement import StandIn
 from cudafilter import bench
-from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE
 from cudafilter.engines import Engine, open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, LimitError
-from cudafilter.filter import Filter
 from cudafilter.pixels import DTYPES, Pixels
 
 
@@ -31,16 +29,8 @@ class Spoilt(StandIn):
         self._engine = open_engine("cpu")
         self._spoil = spoil
 
-    def run(
-        self,
-        pixels: Pixels,
-        filter: Filter,
-        border: Border = Border(),
-        alpha: bool = False,
-        *,
-        overwrite: bool = False,
-    ) -> Pixels:
-        out: Pixels = self._spoil(self._engine.run(pixels, filter, border, alpha))
+    def run(self, *arguments: Any, **options: Any) -> Pixels:
+        out: Pixels = self._spoil(self._engine.run(*arguments, **options))
         return out
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ from cudafilter.cli.progress import Progress
 from cudafilter.cli.report import JsonLines, Reporter
 from cudafilter.engines import Engine
 from cudafilter.errors import EngineUnavailable
-from cudafilter.filter import Filter, make
+from cudafilter.filter import make
 from cudafilter.formats import ifd
 from cudafilter.pixels import Pixels
 from cudafilter.record import DONE, Record
@@ -273,15 +273,7 @@ class TestOneImage:
 
     def test_check_catches_an_engine_that_lies(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Liar(StandIn):
-            def run(
-                self,
-                pixels: Pixels,
-                filter: Filter,
-                border: Border = Border(),
-                alpha: bool = False,
-                *,
-                overwrite: bool = False,
-            ) -> Pixels:
+            def run(self, pixels: Pixels, *_: Any, **__: Any) -> Pixels:
                 out = pixels.copy()
                 out[3, 4, 1] ^= 128
                 return out

@@ -209,17 +209,17 @@ def _kept(
     What the bands read of each other is copied here, and each band when it is asked for.
     """
     above, below, *_ = filter.reach
-    halo = max(above, below)
-    seams = {y: pixels[y - halo : y + halo].copy() for y in range(step, len(pixels), step)}
-    none = pixels[:0]
+    halo, height = max(above, below), len(pixels)
+    seams = {
+        y: (pixels[max(0, y - halo) : y].copy(), pixels[y : y + halo].copy())
+        for y in (*range(0, height, step), height)
+    }
 
     def block(rows: tuple[int, int]) -> _Block:
-        before, after = (seams.get(y, none) for y in rows)
+        (before, _), (_, after) = (seams[y] for y in rows)
         own = pixels[slice(*rows)]
-        start = len(before[:halo])
-        inner = slice(start, start + len(own)), slice(0, pixels.shape[1])
-        band = np.concatenate((before[:halo], own, after[halo:]))
-        return _Block(band, inner, BORDERS[border.mode])
+        inner = slice(len(before), len(before) + len(own)), slice(0, pixels.shape[1])
+        return _Block(np.concatenate((before, own, after)), inner, BORDERS[border.mode])
 
     return block
 

@@ -16,6 +16,7 @@ import numpy as np
 from cudafilter.errors import ImageError
 from cudafilter.formats import table
 from cudafilter.formats.buffers import Buffer
+from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.pixels import Pixels, require_pixels
 
@@ -130,13 +131,13 @@ def _content(path: Path) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def load(source: Path | Buffer, name: str | None = None) -> Image:
+def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | None = None) -> Image:
     """Read an image file, or the bytes of one, whatever its name says it is.
 
     Pixels are not turned by an EXIF orientation, 16-bit colour keeps its 16 bits. Raises
     ImageError, naming the file (or *name*) and the reason, for what cannot be read whole and
     exactly: damaged or cut files, several frames, colour spaces other than gray, RGB and CMYK,
-    more than 2**31 samples.
+    more pixels than limits.Limits allows, or than *max_pixels*.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         name, data = name or "input", bytes(source)
@@ -144,7 +145,7 @@ def load(source: Path | Buffer, name: str | None = None) -> Image:
         name = name or str(source)
         data = read_file(source, name)
     with _naming(name, "cannot be decoded"):
-        decoded = table.FORMATS[format_of_bytes(data)].read(data)
+        decoded = table.FORMATS[format_of_bytes(data)].read(data, Limits(len(data), max_pixels))
         pixels = require_pixels(decoded.pixels, decoded.alpha)
     return Image(pixels, decoded.alpha, decoded.metadata, decoded.notes)
 

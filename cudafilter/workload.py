@@ -83,9 +83,10 @@ def _jpeg(head: bytes, format: str) -> Extent:
 
 
 def _by_pillow(head: bytes, format: str) -> Extent:
+    from cudafilter.formats.limits import Limits
     from cudafilter.formats.pillow import open_pillow
 
-    image = open_pillow(head, {"pgm": "PPM", "pbm": "PPM"}.get(format, format.upper()))
+    image = open_pillow(head, {"pgm": "PPM", "pbm": "PPM"}.get(format, format.upper()), Limits())
     # Pillow opens 16-bit colour as 8-bit, so only its raw mode tells.
     deep = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))
     wide = 4 if image.mode in ("F", "I") else 2 if deep else 1

@@ -33,6 +33,7 @@ from cudafilter.formats import (
     table,
 )
 from cudafilter.formats.buffers import Buffer, joined
+from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import JpegCoding, Metadata
 from cudafilter.images import FORMATS, READ_ONLY, Image, load
 from cudafilter.pixels import Pixels
@@ -396,9 +397,9 @@ def test_cmyk_and_what_libjpeg_warns_of_go_to_pillow(monkeypatch: Patch) -> None
     asked = []
     open_pillow = pillow.open_pillow
 
-    def opened(data: bytes, format: str) -> Any:
+    def opened(data: bytes, format: str, limits: Limits) -> Any:
         asked.append(format)
-        return open_pillow(data, format)
+        return open_pillow(data, format, limits)
 
     monkeypatch.setattr(pillow, "open_pillow", opened)
     for file in (inks, odd):

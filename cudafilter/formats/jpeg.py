@@ -20,7 +20,7 @@ from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head
 from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.jpeg_head import DRI, SOF0, SOF1, SOF2, SOI, Frame
-from cudafilter.formats.limits import require_size
+from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Decoded, Metadata
 from cudafilter.formats.table import JPEG_SIGNATURE, Ways
 from cudafilter.pixels import Pixels
@@ -40,29 +40,29 @@ _MCU = {0: (8, 8), 1: (16, 8), 2: (16, 16)}
 """Pillow's code of a subsampling -> width and height of what is coded as one."""
 
 
-def read(data: bytes) -> Decoded:
+def read(data: bytes, limits: Limits) -> Decoded:
     """Decode a JPEG: gray, RGB or CMYK of 8 bits."""
     segments, rest = jpeg_head.segments_of(data)
     frame = jpeg_head.frame_of(segments)
-    shape = _shape(frame)
+    shape = _shape(frame, limits)
     pixels = ahead.pixels_of(data) if shape else None
     if pixels is None or pixels.shape != shape:
         bare = joined([jpeg_head.bare(segments), rest])
         pixels = _decoded(bare, shape[2]) if shape else None
         if pixels is None:
-            pixels = _read_pillow(bare)
+            pixels = _read_pillow(bare, limits)
     metadata, notes = jpeg_head.head_of(segments, frame)
     return Decoded(pixels, False, metadata, notes)
 
 
-def _shape(frame: Frame | None) -> tuple[int, int, int] | None:
+def _shape(frame: Frame | None, limits: Limits) -> tuple[int, int, int] | None:
     """(H, W, C) of what simplejpeg reads: gray or colour, Huffman-coded. None of anything else."""
     if frame is None or frame.marker not in (SOF0, SOF1, SOF2) or frame.bits != 8:
         return None
     channels = len(frame.components)
     if channels != 1 and frame.sampling not in _SAMPLINGS:
         return None
-    require_size(frame.width, frame.height, channels)
+    limits.require_size(frame.width, frame.height)
     return frame.height, frame.width, 1 if channels == 1 else 3
 
 
@@ -78,10 +78,10 @@ def _decoded(bare: Buffer, channels: int) -> Pixels | None:
     return np.asarray(pixels)
 
 
-def _read_pillow(bare: Buffer) -> Pixels:
+def _read_pillow(bare: Buffer, limits: Limits) -> Pixels:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
-    return pixels_of(open_pillow(bare, "JPEG"))[0]
+    return pixels_of(open_pillow(bare, "JPEG", limits))[0]
 
 
 def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:

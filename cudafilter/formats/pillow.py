@@ -10,14 +10,12 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import limits
 from cudafilter.formats.buffers import Buffer
+from cudafilter.formats.limits import Limits, refuse_frames
 from cudafilter.pixels import Pixels
 
-if PillowImage.MAX_IMAGE_PIXELS is not None:
-    # Once, on import: Pillow has no limit per call. It refuses past twice this number. Its own
-    # limit, 89 million pixels, warns of scans that are in daily use.
-    PillowImage.MAX_IMAGE_PIXELS = max(PillowImage.MAX_IMAGE_PIXELS, limits.MAX_SAMPLES)
+# Once, on import: Pillow has no limit per call, and Limits has one.
+PillowImage.MAX_IMAGE_PIXELS = None
 
 _PLUGINS = {
     "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PPM": "Ppm", "TIFF": "Tiff",
@@ -34,19 +32,14 @@ _REFUSED = {
 }
 
 
-def open_pillow(data: Buffer, format: str) -> PillowImage.Image:
+def open_pillow(data: Buffer, format: str, limits: Limits) -> PillowImage.Image:
     """Open *data* as Pillow's *format* and refuse one that is too large or moves."""
     _plug_in(format)
-    try:
-        image = PillowImage.open(BytesIO(data), formats=[format])
-    except PillowImage.DecompressionBombError:
-        raise ImageError(
-            f"it has more than the {limits.MAX_SAMPLES:,} samples that are read"
-        ) from None
-    limits.require_size(*image.size, len(image.getbands()))
+    image = PillowImage.open(BytesIO(data), formats=[format])
+    limits.require_size(*image.size)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        limits.refuse_frames(frames)
+        refuse_frames(frames)
     return image
 
 

@@ -19,7 +19,7 @@ from cudafilter.cores import each
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate
 from cudafilter.formats.buffers import Buffer, joined
-from cudafilter.formats.limits import refuse_frames, require_size
+from cudafilter.formats.limits import Limits, refuse_frames
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
 from cudafilter.formats.png_filters import filtered
 from cudafilter.formats.table import PNG_SIGNATURE, Ways
@@ -71,13 +71,13 @@ def _file(chunks: list[Chunk]) -> Buffer:
     return joined(pieces)
 
 
-def read(data: bytes) -> Decoded:
+def read(data: bytes, limits: Limits) -> Decoded:
     """Decode a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
     chunks = _chunks(data)
     if chunks[0][0] != b"IHDR" or len(chunks[0][1]) != 13:
         raise ImageError("it is damaged: it does not begin with its size")
     width, height, bits, colour = struct.unpack_from(">IIBB", chunks[0][1])
-    require_size(width, height, _CHANNELS.get(colour, 1))
+    limits.require_size(width, height)
     first = dict(reversed(chunks))
     if b"acTL" in first and (frames := int.from_bytes(first[b"acTL"][:4], "big")) > 1:
         refuse_frames(frames)
@@ -95,7 +95,7 @@ def read(data: bytes) -> Decoded:
         # Pillow cuts 16-bit colour to 8 bits.
         raise ImageError("it is damaged, or too large for 16-bit colour")
     else:  # Pillow tells what is broken from what is merely odd
-        pixels, alpha, notes = _read_pillow(bare)
+        pixels, alpha, notes = _read_pillow(bare, limits)
     if b"tRNS" in first and colour in (0, 2):
         key = np.frombuffer(first[b"tRNS"], ">u2").astype(np.int64)
         if bits < 8:
@@ -126,10 +126,10 @@ def _decoded(bare: Buffer, shape: tuple[int, int, int], bits: int) -> Pixels | N
     return pixels if pixels.shape == shape and pixels.itemsize * 8 == bits else None
 
 
-def _read_pillow(bare: Buffer) -> tuple[Pixels, bool, list[str]]:
+def _read_pillow(bare: Buffer, limits: Limits) -> tuple[Pixels, bool, list[str]]:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
-    return pixels_of(open_pillow(bare, "PNG"))
+    return pixels_of(open_pillow(bare, "PNG", limits))
 
 
 def _metadata(chunks: list[Chunk]) -> tuple[Metadata, list[str]]:

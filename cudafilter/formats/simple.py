@@ -10,7 +10,7 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import ifd
-from cudafilter.formats.limits import require_size
+from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
 from cudafilter.formats.pillow import open_pillow, pixels_of, save_pillow
 from cudafilter.formats.table import Ways
@@ -21,9 +21,9 @@ _BMP_V5_HEADER, _EMBEDDED = 124, b"DEBM"
 _INCH = Fraction(254, 10000)
 
 
-def read_webp(data: bytes) -> Decoded:
+def read_webp(data: bytes, limits: Limits) -> Decoded:
     """Decode a still WebP: RGB or RGBA."""
-    image = open_pillow(data, "WEBP")
+    image = open_pillow(data, "WEBP", limits)
     pixels, alpha, notes = pixels_of(image)
     exif = image.info.get("exif") or None
     if exif:
@@ -61,9 +61,9 @@ def write_webp(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     )
 
 
-def read_bmp(data: bytes) -> Decoded:
+def read_bmp(data: bytes, limits: Limits) -> Decoded:
     """Decode a BMP: gray, RGB or RGBA."""
-    image = open_pillow(data, "BMP")
+    image = open_pillow(data, "BMP", limits)
     pixels, alpha, notes = pixels_of(image)
     icc = None
     if int.from_bytes(data[14:18], "little") == _BMP_V5_HEADER and data[70:74] == _EMBEDDED:
@@ -84,9 +84,9 @@ def write_bmp(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     return bytes(data)
 
 
-def read_gif(data: bytes) -> Decoded:
+def read_gif(data: bytes, limits: Limits) -> Decoded:
     """Decode a still GIF: gray, RGB or RGBA."""
-    image = open_pillow(data, "GIF")
+    image = open_pillow(data, "GIF", limits)
     pixels, alpha, notes = pixels_of(image)
     comment = image.info.get("comment")
     return Decoded(pixels, alpha, Metadata(comments=(comment,) if comment else ()), tuple(notes))
@@ -96,7 +96,7 @@ _PNM_FIELD = rb"(?:\s|#[^\n]*\n)+(\d+)"
 _PNM_HEADER = re.compile(rb"P([2356])" + _PNM_FIELD * 3)
 
 
-def read_pnm(data: bytes) -> Decoded:
+def read_pnm(data: bytes, limits: Limits) -> Decoded:
     """Decode PBM, PGM or PPM, plain or raw: gray or RGB of 8 or 16 bits.
 
     Samples whose greatest value is neither 255 nor 65535 are scaled to the full range, which is
@@ -108,13 +108,13 @@ def read_pnm(data: bytes) -> Decoded:
     if maximum not in (255, 65535):
         notes.append(f"samples scaled from 0..{maximum} to {16 if maximum > 255 else 8} bits")
     if header is None or maximum <= 255:
-        pixels, alpha, more = pixels_of(open_pillow(data, "PPM"))
+        pixels, alpha, more = pixels_of(open_pillow(data, "PPM", limits))
         return Decoded(pixels, alpha, Metadata(), (*notes, *more))
     if maximum > 65535:
         raise ImageError(f"its greatest value {maximum} is past 65535")
     kind = header.group(1)
     channels = 3 if kind in b"36" else 1
-    require_size(width, height, channels)
+    limits.require_size(width, height)
     count = width * height * channels
     body = data[header.end() :]
     if kind in b"56":

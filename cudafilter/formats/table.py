@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any, NamedTuple, cast
 
 from cudafilter.formats.buffers import Buffer
+from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Decoded, Metadata
 from cudafilter.pixels import Pixels
 
@@ -29,7 +30,7 @@ class Ways(NamedTuple):
     """0..9, of lossless coding."""
 
 
-Reader = Callable[[bytes], Decoded]
+Reader = Callable[[bytes, Limits], Decoded]
 Writer = Callable[[Pixels, Metadata, Ways], Buffer]
 
 
@@ -51,9 +52,9 @@ class Format(NamedTuple):
         # RIFF, of which WebP is a kind, has the file's size in bytes 4 to 7.
         return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
 
-    def read(self, data: bytes) -> Decoded:
+    def read(self, data: bytes, limits: Limits) -> Decoded:
         """Decode the bytes of a file."""
-        return cast(Reader, _named(self.reader))(data)
+        return cast(Reader, _named(self.reader))(data, limits)
 
     def write(self, pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
         """Encode *pixels* with what of *metadata* the format holds; see metadata.split."""

@@ -17,7 +17,7 @@ from cudafilter.cores import each
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate, ifd
 from cudafilter.formats.ifd import Entry
-from cudafilter.formats.limits import refuse_frames, require_size
+from cudafilter.formats.limits import Limits, refuse_frames
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
 from cudafilter.formats.pillow import decode_deep, open_pillow, pixels_of, require_same_top
 from cudafilter.formats.table import Ways
@@ -45,7 +45,7 @@ _STRIP_SIZE = 1 << 20
 _MAX_SIZE = (1 << 32) - 1
 
 
-def read(data: bytes) -> Decoded:
+def read(data: bytes, limits: Limits) -> Decoded:
     """Decode a TIFF of one picture: gray, RGB (with alpha or not) or CMYK.
 
     Pixels stay as they are stored, whatever the orientation tag says.
@@ -64,7 +64,7 @@ def read(data: bytes) -> Decoded:
         return ifd.number(tags, number, order, default)
 
     width, height, samples = tag(_WIDTH, 0), tag(_HEIGHT, 0), tag(_SAMPLES, 1)
-    require_size(width, height, samples)
+    limits.require_size(width, height)
     bits = set(ifd.numbers(tags, _BITS, order) or (1,))
     kind, photometric = tag(_FORMAT, _UNSIGNED), tag(_PHOTOMETRIC, _GRAY)
     extra = ifd.numbers(tags, _EXTRA, order)
@@ -89,10 +89,10 @@ def read(data: bytes) -> Decoded:
         if alpha and premultiplied:
             pixels = _unpremultiplied(pixels)
         elif depth == 16 and samples > 2:
-            shallow, _, _ = pixels_of(open_pillow(data, "TIFF"))
+            shallow, _, _ = pixels_of(open_pillow(data, "TIFF", limits))
             require_same_top(pixels, shallow)
     else:
-        pixels, alpha, notes = pixels_of(open_pillow(data, "TIFF"))
+        pixels, alpha, notes = pixels_of(open_pillow(data, "TIFF", limits))
         if pixels.shape != (height, width, pixels.shape[2] if photometric == _PALETTE else samples):
             raise ImageError("its channels are stored in a way that cannot be read exactly")
         if photometric == _INVERTED and depth > 8:

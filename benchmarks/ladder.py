@@ -16,9 +16,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cudafilter.catalogue import VARIANTS
 from cudafilter.check import compare
-from cudafilter.engines.cuda import CudaEngine
+from cudafilter.engines.cuda.engine import CudaEngine
+from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import Pixels
@@ -76,7 +76,7 @@ def main() -> None:
     copy = statistics.median(engine.time_copy(pixels.nbytes))
     for title, filter in {"Gaussian 7x7": make("blur", sigma=1), "dense 7x7": dense}.items():
         rows: list[tuple[str, float]] = []
-        for variant in VARIANTS[1:]:
+        for variant in LADDER:
             engine.variant = variant
             try:
                 result, times = engine.time_kernel(pixels, filter)

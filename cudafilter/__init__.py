@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cudafilter.api import apply, filters
     from cudafilter.borders import Border
     from cudafilter.check import Agreement, compare
-    from cudafilter.engines import Engine, open_engine
+    from cudafilter.engines import Engine
+    from cudafilter.engines.open import open_engine
     from cudafilter.errors import CudafilterError
     from cudafilter.filter import Filter, Kernel, make
 
@@ -45,7 +46,7 @@ _HOMES = {
     "compare": "check",
     "filters": "api",
     "make": "filter",
-    "open_engine": "engines",
+    "open_engine": "engines.open",
 }
 
 

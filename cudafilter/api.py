@@ -9,7 +9,8 @@ import numpy as np
 
 from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE, FilterSpec
-from cudafilter.engines import Engine, open_engine
+from cudafilter.engines import Engine
+from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import Pixels

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cudafilter.catalogue import VARIANTS
 from cudafilter.check import Agreement, compare_all
-from cudafilter.engines import Engine, open_engine
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda.variants import AUTO, LADDER
+from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import Pixels, full_scale
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
 DEFAULT_FILTERS = ("blur", "sharpen", "sobel")
 
@@ -95,15 +96,15 @@ def open_contestants(
     contestants = [] if engine == "cuda" else [Contestant(open_engine("cpu"))]
     if engine == "cpu":
         return contestants, None
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     try:
         cuda = CudaEngine(gpu=gpu or 0)
     except EngineUnavailable as error:
-        if engine == "cuda" or gpu is not None or variant != "auto":
+        if engine == "cuda" or gpu is not None or variant != AUTO:
             raise
         return contestants, f"no CUDA: {error}"
-    variants = (*VARIANTS[1:], "auto") if variant == "auto" else (variant,)
+    variants = (variant,) if variant != AUTO else (*LADDER, AUTO)
     return contestants + [Contestant(cuda, cuda, name) for name in variants], None
 
 
@@ -174,7 +175,8 @@ def _choose(contestant: Contestant, pixels: Pixels, filter: Filter) -> str | Non
     if cuda is None or variant is None:
         return None
     cuda.variant = variant
-    return f"auto ({cuda.prepare(pixels, filter).variant})" if variant == "auto" else variant
+    picked = cuda.prepare(pixels, filter).variant
+    return variant if variant == picked else f"{variant} ({picked})"
 
 
 def _require(agreement: Agreement, case: Case, row: Row) -> None:

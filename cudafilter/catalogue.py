@@ -14,10 +14,6 @@ from cudafilter.errors import ParameterError
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
-VARIANTS: tuple[str, ...] = (
-    "auto", "vanilla", "constant", "tiled", "separable", "stream", "box", "wide", "blocked",
-    "tensor",
-)  # fmt: skip
 CODECS: tuple[str, ...] = ("auto", "pillow")
 """What decodes and encodes JPEG: a GPU's codec where it has one, or always the host's."""
 ALL = "all"

@@ -213,7 +213,7 @@ class _Worker:
         engine = self.engine.get()
         if engine.jpeg is None or images.format_of_bytes(data) != "jpeg":
             return None
-        from cudafilter.engines.nvcodec import NotTaken
+        from cudafilter.engines.cuda.jpeg import NotTaken
 
         settings = self.settings
         with self._stage("run", record):

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import Engine, open_engine
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda.variants import AUTO, LADDER
+from cudafilter.engines.cuda.variants.ladder import variant
+from cudafilter.engines.cuda.variants.task import Launch, Layout
+from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable
+from cudafilter.filter import make
 
-CUDA = [
-    pytest.param(f"cuda-{variant}", marks=pytest.mark.gpu)
-    for variant in VARIANTS
-    if variant
-    not in ("box", "tensor")  # for few filters alone: test_engines.test_box, test_products
-]
+FLOATS = Layout(4, "float32", alpha=True)
+GENERAL = [name for name in LADDER if isinstance(variant(name).plan(make("blur"), FLOATS), Launch)]
+"""The variants for all kinds of pixels. The others have tests of their own in test_engines.py."""
+
+CUDA = [pytest.param(f"cuda-{name}", marks=pytest.mark.gpu) for name in (AUTO, *GENERAL)]
 
 
 @functools.cache

@@ -20,7 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cudafilter.engines import cuda, launch, modules
+from cudafilter.engines.cuda import engine as cuda
+from cudafilter.engines.cuda import kernels
+from cudafilter.engines.cuda.variants.task import Task
 from test_host import HostEngine
 
 _LIMITS = {
@@ -68,7 +70,7 @@ class FakeCuda:
         """Be what engines open from now on."""
         monkeypatch.setattr(cuda, "driver", lambda: self)
         monkeypatch.setattr(cuda, "require_toolkit", lambda: None)
-        monkeypatch.setattr(modules, "cubin", self.cubin)
+        monkeypatch.setattr(kernels, "cubin", self.cubin)
 
     def init(self) -> None:
         """cuInit."""
@@ -148,8 +150,7 @@ class FakeCuda:
         self.called("module_from_buffer")
         variant, *macros = code.decode().split(",")
         defines = {key: int(value) for key, value in (macro.split("=") for macro in macros)}
-        ready = launch.Launch(variant, defines, np.empty(0, np.float32), launch.Task())
-        return _Module(self, self._kernels._compiled(ready), variant == "vanilla")
+        return _Module(self, self._kernels.compiled(variant, defines))
 
     def cubin(self, variant: str, defines: Mapping[str, int], *_: Any) -> bytes:
         """Stands in for nvcc.cubin: the name of the kernel."""
@@ -311,10 +312,9 @@ class _Event:
 
 
 class _Module:
-    def __init__(self, cuda: FakeCuda, library: ctypes.CDLL, vanilla: bool) -> None:
+    def __init__(self, cuda: FakeCuda, library: ctypes.CDLL) -> None:
         self.cuda = cuda
         self.library = library
-        self.vanilla = vanilla
         self.weights = np.zeros(65536 // 4, np.float32)
 
     def get_global(self, name: str) -> tuple[int, int]:
@@ -334,7 +334,7 @@ class _Function:
         self._format: list[str] = []
 
     def prepare(self, formats: list[str]) -> None:
-        assert formats[1:] == ["P"] * self._module.vanilla
+        assert formats[1:] in ([], ["P"])
         self._format = formats
 
     def prepared_async_call(
@@ -354,5 +354,5 @@ class _Function:
                     task, ctypes.c_void_p(values), ctypes.c_size_t(count), grid[0], *block[:2]
                 )
 
-        used = launch.Task.from_buffer_copy(task)
+        used = Task.from_buffer_copy(task)
         stream.put(work, used.source, used.out, used.scratch)

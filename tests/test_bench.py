@@ -14,7 +14,8 @@ import pytest
 from agreement import StandIn
 from cudafilter import bench
 from cudafilter.catalogue import CATALOGUE
-from cudafilter.engines import Engine, open_engine
+from cudafilter.engines import Engine
+from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, LimitError
 from cudafilter.pixels import DTYPES, Pixels
 

@@ -27,13 +27,14 @@ from PIL import Image
 
 import cudafilter
 from agreement import StandIn
-from cudafilter import engines, workload
+from cudafilter import workload
 from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app, options
 from cudafilter.cli.progress import Progress
 from cudafilter.cli.report import JsonLines, Reporter
 from cudafilter.engines import Engine
+from cudafilter.engines import open as engines
 from cudafilter.errors import EngineUnavailable
 from cudafilter.filter import make
 from cudafilter.formats import ifd
@@ -200,7 +201,7 @@ class TestOneImage:
         def no_cuda(*args: Any, **kwargs: Any) -> Engine:
             raise EngineUnavailable("no driver")
 
-        monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", no_cuda)
+        monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", no_cuda)
         monkeypatch.setattr(workload, "GPU_START", 0)
         result = cli("blur", "in.png", "out.png", "--engine", "auto")
         assert result.exit_code == 0
@@ -214,7 +215,7 @@ class TestOneImage:
         def not_wanted(*args: Any, **kwargs: Any) -> Engine:
             raise AssertionError("the GPU was asked for")
 
-        monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", not_wanted)
+        monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", not_wanted)
         result = cli("blur", "in.png", "out.png", "--engine", "auto", "-v")
         assert result.exit_code == 0, result.stderr
         engine = result.stderr.splitlines()[0]
@@ -232,7 +233,7 @@ class TestOneImage:
         def no_cuda(*args: Any, **kwargs: Any) -> Engine:
             raise EngineUnavailable("no driver")
 
-        monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", no_cuda)
+        monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", no_cuda)
         result = cli("blur", "in.png", "out.png", *choice.split())
         assert (result.exit_code, result.stderr) == (1, "error: no driver\n")
 
@@ -260,7 +261,7 @@ class TestOneImage:
         def no_cuda(*args: Any, **kwargs: Any) -> Engine:
             raise EngineUnavailable("no driver", hint="install one")
 
-        monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", no_cuda)
+        monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", no_cuda)
         result = cli("blur", "in.png", "out.png", "--engine", "cuda")
         assert (result.exit_code, result.stderr) == (1, "error: no driver\nhint: install one\n")
         assert not Path("out.png").exists()
@@ -617,7 +618,7 @@ print(faults(), faults())
         picture("in.png")
         code = """
 import gc, sys, cudafilter.cli as cli
-from cudafilter import engines
+from cudafilter.engines import open as engines
 open_engine, seen = engines.open_engine, []
 def opened(*args, **options):
     seen.append(gc.isenabled())
@@ -860,7 +861,7 @@ class TestInfo:
         self, library: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from cudafilter import nvjpeg
-        from cudafilter.engines import cuda
+        from cudafilter.engines.cuda import engine as cuda
 
         device = cuda.Device(0, "a GPU", (9, 0), 1 << 30, "13.0")
         monkeypatch.setattr(cuda, "devices", lambda: [device])
@@ -870,7 +871,7 @@ class TestInfo:
 
     def test_names_what_is_missing_and_what_mends_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from cudafilter import toolkit
-        from cudafilter.engines import cuda
+        from cudafilter.engines.cuda import engine as cuda
 
         def none() -> list[Any]:
             raise EngineUnavailable("no driver answers")
@@ -888,7 +889,8 @@ class TestInfo:
 
     def test_lists_devices(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from cudafilter import toolkit
-        from cudafilter.engines import cuda, nvcc
+        from cudafilter.engines import nvcc
+        from cudafilter.engines.cuda import engine as cuda
 
         device = cuda.Device(0, "Some GPU", (9, 0), 80 << 30, "13.0")
         monkeypatch.setattr(cuda, "devices", lambda: [device])

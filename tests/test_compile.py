@@ -13,9 +13,13 @@ from click.testing import CliRunner, Result
 
 from cudafilter import toolkit
 from cudafilter.borders import Border
-from cudafilter.catalogue import CATALOGUE, VARIANTS
+from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app
-from cudafilter.engines import cuda, launch, nvcc
+from cudafilter.engines import nvcc
+from cudafilter.engines.cuda import engine as cuda
+from cudafilter.engines.cuda.ahead import common as common_kernels
+from cudafilter.engines.cuda.variants import CHOICES
+from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.filter import make
 
@@ -58,25 +62,25 @@ def cli(*arguments: str) -> Result:
 
 
 class TestTheCommonKernels:
-    @pytest.mark.parametrize("variant", VARIANTS)
+    @pytest.mark.parametrize("variant", CHOICES)
     def test_are_a_moderate_number_each_once(self, variant: str) -> None:
-        found = [(name, tuple(defines.items())) for name, defines in launch.common(variant)]
+        found = [(name, tuple(defines.items())) for name, defines in common_kernels(variant)]
         assert 0 < len(set(found)) == len(found) < 250
         assert variant == "auto" or {name for name, _ in found} == {variant}
 
     @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "kernel"])
     def test_are_what_a_filter_with_its_defaults_runs_with(self, name: str) -> None:
-        common = launch.common()
+        common = common_kernels()
         for dtype in (np.uint8, np.uint16, np.float32):
             for channels, alpha in ((1, False), (2, True), (3, False), (4, True)):
-                asked = launch.prepare(make(name), channels, dtype, Border("wrap"), alpha, "auto")
+                asked = prepare(make(name), channels, dtype, Border("wrap"), alpha, "auto")
                 assert (asked.variant, asked.defines) in common
 
     @pytest.mark.parametrize("sigma", [1, 2, 3, 5])
     def test_have_the_common_blurs(self, sigma: float) -> None:
         blur = make("blur", sigma=sigma)
-        asked = launch.prepare(blur, 3, np.uint8, Border(), False, "auto")
-        assert (asked.variant, asked.defines) in launch.common()
+        asked = prepare(blur, 3, np.uint8, Border(), False, "auto")
+        assert (asked.variant, asked.defines) in common_kernels()
 
 
 class TestCompilingAhead:
@@ -146,7 +150,7 @@ class TestCompilingAhead:
         except EngineUnavailable as reason:
             pytest.skip(str(reason))
         monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path))
-        kernels = launch.common("vanilla")[:1] + launch.common("stream")[:1]
+        kernels = common_kernels("vanilla")[:1] + common_kernels("stream")[:1]
         assert nvcc.compile_ahead(kernels, "sm_90", real, jobs=2) == (2, 0)
         assert nvcc.cubin(*kernels[1], "sm_90", real).startswith(b"\x7fELF")
         monkeypatch.setattr(subprocess, "run", None)  # no compiler may start any more
@@ -157,7 +161,7 @@ class TestTheCommand:
     def test_compiles_for_the_architectures_named(self, started: list[tuple[str, str]]) -> None:
         first = cli("--arch", "sm_90, sm_89,sm_90", "--variant", "vanilla", "--jobs", "2")
         assert first.exit_code == 0, first.stderr
-        number = len(launch.common("vanilla"))
+        number = len(common_kernels("vanilla"))
         lines = first.stdout.splitlines()
         assert [line.rpartition(", ")[0] for line in lines] == [
             f"{arch}: {number} compiled, 0 there already" for arch in ("sm_90", "sm_89")
@@ -176,7 +180,7 @@ class TestTheCommand:
         ]
         monkeypatch.setattr(cuda, "devices", lambda: found)
         shown = cli().stdout
-        number = len(launch.common())
+        number = len(common_kernels())
         assert [line.rpartition(", ")[0] for line in shown.splitlines()] == [
             f"{arch}: {number} compiled, 0 there already" for arch in ("sm_90", "sm_120")
         ]

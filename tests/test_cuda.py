@@ -15,11 +15,15 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, random_pixels
+from conftest import GENERAL
 from cudafilter.borders import Border
-from cudafilter.catalogue import VARIANTS
-from cudafilter.engines import box, launch, open_engine, slots, tensor
-from cudafilter.engines.bands import block_of, cut
-from cudafilter.engines.cuda import CudaEngine
+from cudafilter.engines.cuda import slots
+from cudafilter.engines.cuda.ahead import every
+from cudafilter.engines.cuda.bands import block_of, cut
+from cudafilter.engines.cuda.engine import CudaEngine
+from cudafilter.engines.cuda.variants import AUTO, CHOICES, box, ladder, task, tensor
+from cudafilter.engines.cuda.variants.task import Layout, row_pitch
+from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, Kernel, make
 
@@ -28,7 +32,7 @@ def test_cut_covers_the_image_within_the_budget() -> None:
     filter = make("blur", sigma=1)  # halo of 3 on each side
     for shape in [(100, 80, 3), (1, 5000, 1), (5000, 1, 4)]:
         pixels = np.zeros(shape, np.uint16)
-        whole = 2 * shape[0] * launch.pitch(shape[1], pixels[0, 0].nbytes)
+        whole = 2 * shape[0] * row_pitch(shape[1], pixels[0, 0].nbytes)
         least = {1: 6000, 16: 50_000}
         for budget, step in product((whole, whole - 1, whole // 2, 50_000, 9000, 6000), least):
             if budget < least[step]:
@@ -43,8 +47,8 @@ def test_cut_covers_the_image_within_the_budget() -> None:
                     block, (y0, x0) = block_of(pixels, filter, Border("wrap"), rows, columns)
                     assert (y0, x0) == (3, 32)
                     pixel = block[0, 0].nbytes
-                    source = block.shape[0] * launch.pitch(block.shape[1], pixel)
-                    out = (rows[1] - rows[0]) * launch.pitch(columns[1] - columns[0], pixel)
+                    source = block.shape[0] * row_pitch(block.shape[1], pixel)
+                    out = (rows[1] - rows[0]) * row_pitch(columns[1] - columns[0], pixel)
                     assert source + out <= budget
             assert (covered == 1).all()
 
@@ -54,14 +58,14 @@ def test_cut_names_what_does_not_fit() -> None:
         cut(np.zeros((9, 9, 1), np.uint8), make("blur", sigma=1), 40)
 
 
-def prepare(filter: Filter, variant: str) -> launch.Launch:
-    return launch.prepare(filter, 1, np.uint8, Border(), False, variant)
+def prepare(filter: Filter, variant: str) -> task.Launch:
+    return ladder.prepare(filter, 1, np.uint8, Border(), False, variant)
 
 
 def test_a_launch_is_prepared_once_for_many_images() -> None:
     blur, same = make("blur", sigma=3), make("blur", sigma=3)
-    kept = launch.prepare(blur, 3, np.uint8, Border("edge"), False, "auto")
-    assert launch.prepare(blur, 3, "uint8", Border("edge"), False, "auto") is kept
+    kept = ladder.prepare(blur, 3, np.uint8, Border("edge"), False, "auto")
+    assert ladder.prepare(blur, 3, "uint8", Border("edge"), False, "auto") is kept
     others: list[tuple[Filter, int, str, Border, bool, str]] = [
         (same, 3, "uint8", Border("edge"), False, "auto"),
         (blur, 1, "uint8", Border("edge"), False, "auto"),
@@ -71,11 +75,11 @@ def test_a_launch_is_prepared_once_for_many_images() -> None:
         (blur, 3, "uint8", Border("edge"), False, "tiled"),
     ]
     for other in others:
-        assert launch.prepare(*other) is not kept
+        assert ladder.prepare(*other) is not kept
 
 
 def test_launch_limits() -> None:
-    def place(height: int, width: int) -> list[launch.Step]:
+    def place(height: int, width: int) -> list[task.Step]:
         size = (height, width)
         return prepare(make("blur"), "vanilla").place((0, 0, 0), size, size, (0, 0), 132)
 
@@ -150,19 +154,20 @@ def test_dense_kernels_that_are_sums_of_few_products(
     weights: np.ndarray, dtype: str, variant: str
 ) -> None:
     filter = make("kernel", weights=weights)
-    ready = launch.prepare(filter, 1, dtype, Border(), False, "auto")
+    ready = ladder.prepare(filter, 1, dtype, Border(), False, "auto")
     assert ready.variant == variant
     if variant in ("blocked", "vanilla"):
         with pytest.raises(LimitError, match="or on integers the sum of a few"):
-            launch.prepare(filter, 1, dtype, Border(), False, "wide")
+            ladder.prepare(filter, 1, dtype, Border(), False, "wide")
 
 
 def test_specialisations_are_what_launches_ask_for() -> None:
-    for variant in launch.SHAPES:
-        known = [tuple(d.items()) for d in launch.specialisations(variant)]
-        assert len(known) == len(set(known)) == (24 if variant in launch.SINGLE else 48)
-        filter = make("laplacian" if variant in launch.SINGLE else "sobel")
-        ready = launch.prepare(filter, 4, np.uint16, Border(), True, variant)
+    kinds = {"vanilla": 48, "constant": 48, "tiled": 48, "separable": 48, "blocked": 24}
+    for variant, count in kinds.items():
+        known = [tuple(macros.items()) for macros in every(variant)]
+        assert len(known) == len(set(known)) == count
+        filter = make("laplacian" if count == 24 else "sobel")
+        ready = ladder.prepare(filter, 4, np.uint16, Border(), True, variant)
         assert tuple(ready.defines.items()) in known
 
 
@@ -170,9 +175,9 @@ def test_task_layout_is_that_of_the_struct() -> None:
     header = (Path(__file__).parents[1] / "cuda_src" / "pixel.cuh").read_text()
     struct = header[header.index("struct Task {") : header.index("struct Pixel")]
     names = re.findall(r"(\w+)(?:\[2\])?[,;]", re.sub("//.*", "", struct))
-    assert names == [name for name, *_ in launch.Task._fields_]
-    fields = [kind for _, kind, *_ in launch.Task._fields_]
-    assert launch.Task.piece.offset == sum(map(ctypes.sizeof, fields[:-1]))  # no gap
+    assert names == [name for name, *_ in task.Task._fields_]
+    fields = [kind for _, kind, *_ in task.Task._fields_]
+    assert task.Task.piece.offset == sum(map(ctypes.sizeof, fields[:-1]))  # no gap
 
 
 def test_products_stay_within_shared_memory() -> None:
@@ -184,7 +189,7 @@ def test_products_stay_within_shared_memory() -> None:
     for channels, rows, columns in product((1, 2, 3, 4), (1, 20, 40, 90), range(1, 100, 3)):
         for left in {0, columns // 3, columns - 1}:
             filter = Filter("", (Kernel(np.ones((rows, columns)), (0, left)),))
-            found = tensor.specialise(filter, 0, channels, 0)
+            found = tensor.specialise(filter, Layout(channels, "uint8"))
             if found is None:
                 assert max(rows, columns) > 16 * (max(tensor.PLANS[channels]) - 2)
                 continue
@@ -196,7 +201,7 @@ def test_products_stay_within_shared_memory() -> None:
 def test_sums_of_starts_fit_into_their_memory() -> None:
     started = 0
     for radius, channels, dtype in product((16, 50, 120), (1, 3), ("uint8", "uint16")):
-        ready = launch.prepare(make("box", radius=radius), channels, dtype, Border(), False, "box")
+        ready = ladder.prepare(make("box", radius=radius), channels, dtype, Border(), False, "box")
         strip = 4 * 32 * ready.warps * box._sums(ready.defines)
         for strips, resident, most in product((1, 5, 40), (8, 400, 3000), (40, 700, 30_000)):
             known = 2 * radius + 1, strips, resident, ready.defines
@@ -212,17 +217,17 @@ def test_sums_of_starts_fit_into_their_memory() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", CHOICES)
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
     unlimited = CudaEngine(variant=variant)
     for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
-        if variant in ("box", "tensor") and alpha:
+        if alpha and variant not in (AUTO, *GENERAL):
             continue
         pixels = random_pixels((150, 90, channels), dtype)
         filter = make("box", radius=6) if variant == "box" else make("blur", sigma=2)
         expected = unlimited.run(pixels, filter, border, alpha)
-        whole = 2 * 150 * launch.pitch(90, pixels[0, 0].nbytes)
+        whole = 2 * 150 * row_pitch(90, pixels[0, 0].nbytes)
         for budget in (whole - 1, whole // 3, 32 * 1024):
             banded = CudaEngine(variant=variant, memory_limit=budget)
             step = banded.prepare(pixels, filter, border, alpha).step
@@ -293,14 +298,14 @@ def test_resident_timing_gives_the_result_too() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", CHOICES)
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_chunks_have_the_same_bits(
     variant: str, border: Border, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = CudaEngine(variant=variant)
     for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
-        if variant in ("box", "tensor") and alpha:
+        if alpha and variant not in (AUTO, *GENERAL):
             continue
         pixels = random_pixels((400, 333, channels), dtype)
         for size in (8, 2):

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from cudafilter.borders import Border
-from cudafilter.catalogue import BORDERS, CATALOGUE, VARIANTS
+from cudafilter.catalogue import BORDERS, CATALOGUE
 from cudafilter.cli import app
-from cudafilter.engines import launch
+from cudafilter.engines.cuda.variants import LADDER
+from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError
 from cudafilter.filter import make
 
@@ -120,7 +121,7 @@ def test_a_table_of_the_readme_has_every_filter_and_border(name: str) -> None:
     assert re.search(rf"^\| `{name}`", README, re.MULTILINE)
 
 
-@pytest.mark.parametrize("variant", VARIANTS[1:])
+@pytest.mark.parametrize("variant", LADDER)
 def test_the_ladder_of_the_readme_has_every_variant_with_its_file(variant: str) -> None:
     assert re.search(rf"^\| `{variant}` \| \[`\w+\.cu`\]", README, re.MULTILINE)
 
@@ -128,10 +129,10 @@ def test_the_ladder_of_the_readme_has_every_variant_with_its_file(variant: str) 
 def test_the_readme_quotes_the_limit_of_constant_memory() -> None:
     weights = np.random.default_rng(0).random((129, 129))
     with pytest.raises(LimitError) as limit:
-        launch.prepare(make("kernel", weights=weights), 1, "uint8", Border(), False, "tiled")
+        prepare(make("kernel", weights=weights), 1, "uint8", Border(), False, "tiled")
     assert f"error: {limit.value}\nhint: {limit.value.hint}\n" in README
     fits = make("kernel", weights=weights[:128, :128])
-    assert launch.fits(fits, "tiled")
+    assert prepare(fits, 1, "uint8", Border(), False, "tiled").variant == "tiled"
 
 
 def floors() -> dict[str, int]:

@@ -12,7 +12,8 @@ import pytest
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS
-from cudafilter.engines import Engine, tensor
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda.variants import tensor
 from cudafilter.errors import LimitError, ParameterError
 from cudafilter.filter import Filter, Kernel, make
 from cudafilter.pixels import DTYPES, Pixels
@@ -98,7 +99,7 @@ def test_long_sides(engine: Engine, height: int, width: int) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_box(dtype: str, channels: int, border: Border) -> None:
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     engine = CudaEngine(variant="box")
     for shape in [*SHAPES, (5, 4500), (300, 40), (131, 1100)]:
@@ -114,7 +115,7 @@ def test_box(dtype: str, channels: int, border: Border) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_boxes_taller_than_a_block(dtype: str, channels: int) -> None:
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     engine = CudaEngine()
     for shape, radius in [((700, 300), 60), ((2000, 500), 120)]:
@@ -145,7 +146,7 @@ PRODUCTS = {
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products(name: str, channels: int, border: Border) -> None:
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     filter = PRODUCTS[name]
     if max(filter.size) > 16 * max(tensor.PLANS[channels]) - 15:
@@ -164,7 +165,7 @@ def test_products(name: str, channels: int, border: Border) -> None:
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_sums_of_few_products(dtype: str, channels: int, border: Border) -> None:
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     engine = CudaEngine()
     rng = np.random.default_rng(0)
@@ -268,7 +269,7 @@ def test_every_border_is_tested() -> None:
 
 @pytest.mark.gpu
 def test_a_variant_that_cannot_says_why() -> None:
-    from cudafilter.engines.cuda import CudaEngine
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     engine = CudaEngine(variant="separable")
     with pytest.raises(LimitError, match="rank 1"):
@@ -288,13 +289,16 @@ def test_a_variant_that_cannot_says_why() -> None:
         engine.close()
 
 
-@pytest.mark.parametrize(("name", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("cpu", "cudafilter.engines.cuda.engine"), ("cuda", "cudafilter.engines.cpu")],
+)
 def test_what_an_engine_needs_is_imported_before_it_is_opened(name: str, other: str) -> None:
     code = f"""
 import sys
-from cudafilter import engines
+from cudafilter.engines import open as engines
 engines.preload({name!r})
-assert "cudafilter.engines.{other}" not in sys.modules
+assert {other!r} not in sys.modules
 before = set(sys.modules)
 try:
     engines.open_engine({name!r})

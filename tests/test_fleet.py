@@ -17,9 +17,10 @@ from agreement import random_pixels
 from cudafilter import wake
 from cudafilter.borders import Border
 from cudafilter.catalogue import ALL, gpu_numbers
-from cudafilter.engines import Engine, _join, open_engine
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
-from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.open import _join, open_engine
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError, ParameterError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import Pixels
@@ -687,7 +688,7 @@ class TestOpening:
 
 @pytest.mark.gpu
 def test_all_gpus_together_give_the_bits_of_one() -> None:
-    from cudafilter.engines.cuda import CudaEngine, devices
+    from cudafilter.engines.cuda.engine import CudaEngine, devices
 
     alone = CudaEngine()
     # A host of one GPU has it twice, each time with streams and buffers of its own.
@@ -713,7 +714,7 @@ def test_all_gpus_together_give_the_bits_of_one() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_that_joins_gives_the_bits_of_the_first() -> None:
-    from cudafilter.engines.cuda import CudaEngine, devices
+    from cudafilter.engines.cuda.engine import CudaEngine, devices
 
     last = len(devices()) - 1  # a host of one GPU has it twice
     grown = Fleet([CudaEngine(0)], more={"GPU": partial(_join, last, "auto", "auto")})
@@ -729,7 +730,7 @@ def test_a_gpu_that_joins_gives_the_bits_of_the_first() -> None:
 
 @pytest.mark.gpu
 def test_the_gpus_of_the_host_open() -> None:
-    from cudafilter.engines.cuda import devices
+    from cudafilter.engines.cuda.engine import devices
 
     several = len(devices()) > 1
     for options, title in (

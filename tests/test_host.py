@@ -7,8 +7,10 @@ only a GPU can show (races, bulk copies, speed) is left to the tests marked gpu.
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.borders import Border
-from cudafilter.engines import launch, tensor
-from cudafilter.engines.cuda import block_of
+from cudafilter.engines.cuda.bands import block_of
+from cudafilter.engines.cuda.variants import ladder, task, tensor
+from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.filter import Filter, Kernel, make
 from cudafilter.pixels import Pixels
 from cudafilter.toolkit import kernel_sources
@@ -48,8 +51,8 @@ class HostEngine(StandIn):
         overwrite: bool = False,
     ) -> Pixels:
         """As CudaEngine.run."""
-        ready = launch.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
-        library = self._compiled(ready)
+        ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
+        library = self.compiled(ready.variant, ready.defines)
         out = np.empty_like(pixels)
         height, width, _ = pixels.shape
         step = self._cut or height
@@ -67,31 +70,31 @@ class HostEngine(StandIn):
     def _launch(
         self,
         library: ctypes.CDLL,
-        ready: launch.Launch,
+        ready: task.Launch,
         block: Pixels,
         height: int,
         width: int,
         origin: tuple[int, int],
     ) -> Pixels:
         pixel = block[0, 0].nbytes
-        source = _aligned(block.shape[0], launch.pitch(block.shape[1], pixel))
-        target = _aligned(height, launch.pitch(width, pixel))
+        source = _aligned(block.shape[0], row_pitch(block.shape[1], pixel))
+        target = _aligned(height, row_pitch(width, pixel))
         source[:, : block[0].nbytes] = block.reshape(block.shape[0], -1).view(np.uint8)
         target[:] = 0xA5  # what is not written shows
         scratch = _aligned(1, ready.scratch_bytes(block.shape[:2], (height, width), origin, 8))
         scratch[:] = 0xFF  # NaN: what was not written must not be used
         addresses = source.ctypes.data, target.ctypes.data, scratch.ctypes.data
         steps = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
-        for function, task, blocks, (x, y, _) in steps:
+        for function, given, blocks, (x, y, _) in steps:
             getattr(library, f"launch_{function}")(
-                task, ready.weights.ctypes.data_as(ctypes.c_void_p),
+                given, ready.weights.ctypes.data_as(ctypes.c_void_p),
                 ctypes.c_size_t(ready.weights.size), blocks, x, y,
             )  # fmt: skip
         rows = np.ascontiguousarray(target[:, : width * pixel])
         return rows.view(block.dtype).reshape(height, width, block.shape[2])
 
-    def _compiled(self, ready: launch.Launch) -> ctypes.CDLL:
-        variant, defines, functions = ready.variant, ready.defines, ready.functions
+    def compiled(self, variant: str, defines: Mapping[str, int]) -> ctypes.CDLL:
+        """The functions of a kernel, each as launch_NAME; compiled unless it was before."""
         name = "-".join([variant, *(str(value) for value in defines.values())])
         library = self._folder / f"{name}.so"
         if not library.exists():
@@ -102,13 +105,15 @@ class HostEngine(StandIn):
                     shutil.copy(header, sources)
                 (sources / "cuda_pipeline.h").touch()
             code = self._folder / f"{name}.cpp"
+            text = (sources / f"{variant}.cu").read_text()
+            functions = re.findall(r"(\w+)\(\s*const Task task[,)]", text)
             launches = "".join(f"LAUNCH({name})\n" for name in functions)
             code.write_text(
                 f'#include "cuda_host.h"\n#include "{variant}.cu"\n#include "launch.h"\n{launches}'
             )
             flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
             macros = [f"-D{key}={value}" for key, value in defines.items()]
-            if variant == "vanilla":
+            if "__constant__" not in text:  # the weights are an argument
                 macros.append("-DVANILLA")
             subprocess.run(
                 ["g++", *flags, "-shared", "-fPIC", *macros, f"-I{sources}",
@@ -174,12 +179,12 @@ def test_box_taller_than_a_block(dtype: str, channels: int, folder: Path) -> Non
     engine = HostEngine("box", folder)
     for shape, pieces in [((320, 2300 // channels), True), ((300, 40), False)]:
         pixels = random_pixels((*shape, channels), dtype)
-        ready = launch.prepare(filter, channels, dtype, Border(), False, "box")
+        ready = ladder.prepare(filter, channels, dtype, Border(), False, "box")
         steps = ready.place((0, 0, 0), shape, shape, (0, 0), 8)
         assert [step.function for step in steps] == ["edges", "starts", "filter"]
-        task = launch.Task.from_buffer_copy(steps[-1].task)
-        assert task.starts > 1
-        assert (task.piece < task.rows) == pieces
+        last = task.Task.from_buffer_copy(steps[-1].task)
+        assert last.starts > 1
+        assert (last.piece < last.rows) == pieces
         for border in ALL_BORDERS:
             assert_agrees(engine, pixels, filter, border)
         whole = engine.run(pixels, filter)
@@ -264,7 +269,7 @@ def test_sums_of_few_products(
 ) -> None:
     filter = make("kernel", weights=LOW_RANK[name], bias=0.25)
     engine = HostEngine("wide", folder)
-    terms = launch.prepare(filter, channels, dtype, Border(), alpha, "wide").defines["TERMS"]
+    terms = ladder.prepare(filter, channels, dtype, Border(), alpha, "wide").defines["TERMS"]
     assert terms == np.linalg.matrix_rank(LOW_RANK[name])
     for shape in [(1, 1), (150, 20), (37, 200)]:
         pixels = random_pixels((*shape, channels), dtype)

@@ -25,11 +25,11 @@ from PIL import ImageCms
 
 from cudafilter import images, install_cuda, nvjpeg, wake
 from cudafilter.borders import Border
-from cudafilter.engines import nvcodec
-from cudafilter.engines.cuda import CudaEngine
-from cudafilter.engines.launch import Launch
-from cudafilter.engines.modules import Kernel
-from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken, head_of, require_taken
+from cudafilter.engines.cuda import jpeg as nvcodec
+from cudafilter.engines.cuda.engine import CudaEngine
+from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken, head_of, require_taken
+from cudafilter.engines.cuda.kernels import Kernel
+from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.filter import make
 from cudafilter.formats.buffers import Buffer

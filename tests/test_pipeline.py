@@ -25,7 +25,7 @@ import agreement
 from cudafilter import images, pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
-from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.gates import Saves

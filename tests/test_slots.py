@@ -15,8 +15,9 @@ import pytest
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
 from cudafilter.borders import Border, border_index
 from cudafilter.check import compare
-from cudafilter.engines import bands, cuda, modules, slots
-from cudafilter.engines.cuda import CudaEngine
+from cudafilter.engines.cuda import bands, kernels, slots
+from cudafilter.engines.cuda import engine as cuda
+from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, make
 from cudafilter.pixels import Pixels
@@ -191,7 +192,7 @@ def test_each_set_of_weights_is_loaded_once(fake: FakeCuda, opened: Opener) -> N
 def test_a_kernel_long_unused_is_unloaded(
     fake: FakeCuda, opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(modules, "MOST_KEPT", 2)
+    monkeypatch.setattr(kernels, "MOST_KEPT", 2)
     engine = opened(variant="vanilla")
     pixels = random_pixels((9, 9, 3), "uint8")
     for sigma in (1, 2, 1, 3, 1):

@@ -14,13 +14,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import numpy as np
-
-from cudafilter.catalogue import VARIANTS
 from cudafilter.cores import cores
-from cudafilter.engines import launch
+from cudafilter.engines.cuda.ahead import every
+from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.nvcc import compile_cubin
-from cudafilter.filter import make
 from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler
 
 COMPLETE = "sm_90"
@@ -31,28 +28,6 @@ ARCHITECTURES = (COMPLETE, "sm_75", "sm_80", "sm_86", "sm_89", "sm_100", "sm_120
 STRIDE = 5
 """No divisor of the sample types times the layouts, so that every one of them is met. Each
 architecture begins with another one, so that each specialisation is compiled for some of them."""
-
-KERNELS = [variant for variant in VARIANTS if variant != "auto"]
-
-
-def large(variant: str) -> list[dict[str, int]]:
-    """Specialisations of *variant* beyond the common ones: for filters near its limits, where
-    registers are short."""
-    if variant == "box":
-        boxes = [make("box", radius=radius) for radius in (15, 60, 100, 200, 500, 1400)]
-        return [defines for _, defines in launch.kernels_for(boxes, variant)]
-    if variant == "tensor":
-        blurs = [
-            make("blur", sigma=radius / 3, radius=radius) for radius in (8, 16, 24, 32, 40, 48)
-        ]
-        return [defines for _, defines in launch.kernels_for(blurs, variant)]
-    if variant != "stream":
-        return []
-    rng = np.random.default_rng(0)
-    filters = [make("blur", sigma=10), make("unsharp", sigma=5), make("unsharp", sigma=7)]
-    for rows, columns in ((7, 7), (15, 15), (31, 31), (15, 3), (3, 15), (1, 61), (61, 1)):
-        filters.append(make("kernel", weights=rng.random((rows, columns)) - 0.5))
-    return [defines for _, defines in launch.kernels_for(filters, variant)]
 
 
 class Usage(NamedTuple):
@@ -67,13 +42,12 @@ class Usage(NamedTuple):
     stack_bytes: int
 
 
-def work(every: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
-    for variant in KERNELS:
-        every_one = list(launch.specialisations(variant))
-        every_one += (defines for defines in large(variant) if defines not in every_one)
+def work(everywhere: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
+    for variant in LADDER:
+        every_one = every(variant)
         for first, arch in enumerate(ARCHITECTURES):
             for i, defines in enumerate(every_one):
-                if every or arch == COMPLETE or i % STRIDE == first % STRIDE:
+                if everywhere or arch == COMPLETE or i % STRIDE == first % STRIDE:
                     yield variant, arch, defines
 
 
@@ -105,7 +79,7 @@ def main() -> int:
     print(
         f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}"
     )
-    for variant in KERNELS:
+    for variant in LADDER:
         for arch in ARCHITECTURES:
             group = [u for u in usages if (u.variant, u.arch) == (variant, arch)]
             registers = [u.registers for u in group]

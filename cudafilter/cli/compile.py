@@ -28,7 +28,7 @@ def _architectures(
 
 def _present() -> tuple[str, ...]:
     """The architectures of the GPUs here."""
-    from cudafilter.engines.cuda import devices
+    from cudafilter.engines.cuda.engine import devices
 
     try:
         capabilities = dict.fromkeys(device.compute_capability for device in devices())
@@ -45,7 +45,7 @@ def _run(
     from time import monotonic
 
     from cudafilter.cores import cores
-    from cudafilter.engines.launch import common
+    from cudafilter.engines.cuda.ahead import common
     from cudafilter.engines.nvcc import compile_ahead, require_compiler
 
     architectures = arch or _present()

@@ -43,7 +43,7 @@ def _cuda() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The engine, and its devices."""
     from dataclasses import asdict
 
-    from cudafilter.engines.cuda import devices
+    from cudafilter.engines.cuda.engine import devices
     from cudafilter.engines.nvcc import require_toolkit
     from cudafilter.toolkit import missing
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import click
 
-from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, VARIANTS, Parameter
+from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, Parameter
 from cudafilter.cli.command import Sections
+from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 
 MAX_JOBS = 1024
@@ -166,11 +167,11 @@ def variant(about: str) -> click.Option:
     """``--variant``."""
     return click.Option(
         ["--variant"],
-        type=click.Choice(VARIANTS),
+        type=click.Choice(CHOICES),
         metavar="NAME",  # all of them do not fit a line of 80
         default="auto",
         show_default=True,
-        help=f"{about} One of {', '.join(VARIANTS)}.",
+        help=f"{about} One of {', '.join(CHOICES)}.",
     )
 
 

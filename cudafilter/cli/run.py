@@ -9,12 +9,13 @@ from contextlib import suppress
 
 import click
 
-from cudafilter import engines, pipeline, workload
+from cudafilter import pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.cli.command import FAILED, INTERRUPTED
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter
 from cudafilter.engines import Engine
+from cudafilter.engines import open as engines
 from cudafilter.filter import Filter
 from cudafilter.plan import Plan
 from cudafilter.record import Record

@@ -18,7 +18,7 @@ from cudafilter.filter import Filter, Kernel, Weights
 from cudafilter.pixels import Pixels, full_scale, require_pixels
 
 if TYPE_CHECKING:
-    from cudafilter.engines.nvcodec import JpegPath
+    from cudafilter.engines.cuda.jpeg import JpegPath
 
 BAND_BYTES = 5 << 20
 """Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system

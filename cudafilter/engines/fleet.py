@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from cudafilter.borders import Border
-from cudafilter.engines.nvcodec import JpegPath, JpegResult
+from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels

@@ -1,17 +1,28 @@
-"""How tensor.cu is specialised and launched."""
+"""Launches of tensor.cu: kernels of rank 1 on bytes, both passes on tensor cores."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.engines.stream import rows_a_block
-from cudafilter.filter import Filter
+from cudafilter.engines.cuda.variants.stream import rows_a_block
+from cudafilter.engines.cuda.variants.task import (
+    Launch,
+    Layout,
+    Step,
+    Task,
+    defines_of,
+    taps,
+    task_of,
+)
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter, make
 
-WORTHWHILE = 18
-"""Rows and columns of a kernel, together, from which on ``auto`` takes this and not stream.cu."""
+EVEN = 17.5
+"""Rows and columns of a kernel, together, at which this takes as long as stream.cu."""
 
 WARPS = 4
 """Warps of a block."""
@@ -61,6 +72,40 @@ FAR = 1e4
 it the bias, which comes before the gain, is still a float."""
 
 
+@dataclass(frozen=True, eq=False)
+class Tensor(Launch):
+    """A launch of WARPS warps a walk."""
+
+    step: ClassVar[int] = STEP
+
+    def _steps(self, task: Task, resident: int) -> list[Step]:
+        columns = STEP * self.defines["BESIDE"] * self.defines["WARPS"]
+        task.blocks_x = -(-task.width // columns)
+        task.rows = rows(task.kernel_height, task.height, task.blocks_x, resident)
+        return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
+
+
+def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+    """The launch of *filter*, or why there is none."""
+    own = specialise(filter, layout)
+    if own is None:
+        return LimitError(
+            "the tensor kernel takes one kernel of rank 1 that is not too large, uint8 without"
+            f" alpha, and no share of the source; this is not so for {filter.name} here",
+            hint="use --variant auto",
+        )
+    task = task_of(filter, layout)
+    weights, task.gain, task.bias, task.weight_sum[0] = scaled(filter, layout.full)
+    cost = taps(filter) * EVEN / sum(filter.size)
+    return Tensor("tensor", defines_of(filter, layout) | own, lambda: weights, task, cost)
+
+
+def hardest() -> list[Filter]:
+    """Blurs of each plan."""
+    radii = (8, 16, 24, 32, 40, 48)
+    return [make("blur", sigma=radius / 3, radius=radius) for radius in radii]
+
+
 class Scaled(NamedTuple):
     """What the kernel takes for the weights of a filter and its gain and bias."""
 
@@ -72,12 +117,10 @@ class Scaled(NamedTuple):
     """What the 1024 in each byte's half adds to a sum over a row, negative."""
 
 
-def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[str, int] | None:
-    """The macros of tensor.cu beyond pixel.cuh's, or None where it cannot run *filter*.
-
-    *sample* and *mode* are the macros SAMPLE and ALPHA.
-    """
-    if sample or mode or len(filter.kernels) > 1 or not filter.rank1:
+def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
+    """The macros of tensor.cu beyond pixel.cuh's, or None where it cannot run *filter*."""
+    channels = layout.channels
+    if layout.dtype != "uint8" or layout.alpha or len(filter.kernels) > 1 or not filter.rank1:
         return None
     gain = abs(filter.gain) * filter.kernels[0].magnitude
     if filter.source_gain or filter.threshold or not 1 / FAR <= gain <= FAR - abs(filter.bias):

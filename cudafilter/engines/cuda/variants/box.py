@@ -1,18 +1,26 @@
-"""When box.cu can run a filter, and how it is launched."""
+"""Launches of box.cu: equal weights on integers, by running sums."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from cudafilter.engines import stream
-from cudafilter.filter import Filter
-from cudafilter.pixels import DTYPES, full_scale
-
-FUNCTIONS = ("filter", "edges", "starts")
-"""The kernel; what copies the strips at the border before it, and what sums up rows for it."""
+from cudafilter.engines.cuda.variants import stream
+from cudafilter.engines.cuda.variants.task import (
+    Launch,
+    Layout,
+    Size,
+    Step,
+    Task,
+    defines_of,
+    taps,
+    task_of,
+)
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter, make
 
 EDGE_THREADS = 256
 
@@ -37,9 +45,66 @@ STARTS = 3
 SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 """Shares of the blocks that run at a time: in small images fewer, longer walks start cheaper."""
 
-WORTHWHILE = 9
-"""Taps a side from which on ``auto`` takes this and not stream.cu: on an H100 the two are even at
-about 7 for uint8 RGB and 9 for uint8 gray."""
+EVEN = 8.5
+"""Taps of the longer side at which this takes as long as stream.cu: on an H100 about 7 for uint8
+RGB and 9 for uint8 gray."""
+
+
+@dataclass(frozen=True, eq=False)
+class Box(Launch):
+    """A launch of one block a strip, with what copies strips at the border and sums up rows for
+    it."""
+
+    functions: ClassVar[tuple[str, ...]] = ("filter", "edges", "starts")
+
+    def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
+        """See Launch.scratch_bytes."""
+        found = self._strips(source_size[1], out_size[1], origin[1])
+        row = length(self.defines["SAMPLE"], self.defines["WARPS"]) * self.itemsize
+        return found.edges * source_size[0] * row + start_bytes(
+            self.task.kernel_height, out_size[0], found.strips, resident, self.defines
+        )
+
+    def _strips(self, source_width: int, width: int, x0: int) -> Geometry:
+        return geometry(
+            self.task.kernel_width, self.task.anchor_x, self.defines["SAMPLE"], self.channels,
+            self.defines["WARPS"], source_width, width, x0,
+        )  # fmt: skip
+
+    def _steps(self, task: Task, resident: int) -> list[Step]:
+        strips = self._strips(task.source_width, task.width, task.x0)
+        task.columns, task.blocks_x, task.edges_left, task.edges_right = strips
+        task.rows, task.starts, task.piece = walk(
+            task.kernel_height, task.height, task.blocks_x, resident, self.defines
+        )
+        down = -(-task.height // task.rows)
+        steps = [self._step(task, task.blocks_x * down)]
+        if task.starts:
+            pieces = (down - 1) * (task.rows // task.piece) + task.starts
+            steps.insert(0, self._step(task, task.blocks_x * pieces, "starts"))
+        if strips.edges:
+            blocks = strips.edges * task.source_height
+            steps.insert(0, self._step(task, blocks, "edges", EDGE_THREADS))
+        return steps
+
+
+def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+    """The launch of *filter*, or why there is none."""
+    found = weight(filter, layout)
+    if found is None:
+        return LimitError(
+            "the box kernel takes equal weights, integers without alpha and windows whose sum is"
+            f" below 2^32; this is not so for {filter.name} on these pixels",
+            hint="use --variant auto",
+        )
+    defines = defines_of(filter, layout) | specialise(filter, layout)
+    cost = taps(filter) * EVEN / max(filter.size)
+    return Box("box", defines, lambda: np.array([found]), task_of(filter, layout), cost)
+
+
+def hardest() -> list[Filter]:
+    """Boxes of each set of macros."""
+    return [make("box", radius=radius) for radius in (15, 60, 100, 200, 500, 1400)]
 
 
 class Geometry(NamedTuple):
@@ -59,24 +124,25 @@ class Geometry(NamedTuple):
         return self.edges_left + self.strips - self.edges_right
 
 
-def weight(filter: Filter, sample: int, channels: int, mode: int) -> float | None:
+def weight(filter: Filter, layout: Layout) -> float | None:
     """The weight that all taps of *filter* share, or None where box.cu cannot run it.
 
-    It takes one kernel of equal weights, integers without alpha (*sample* and *mode* are the
-    macros SAMPLE and ALPHA), windows whose sum is below 2^32, and halos of half a strip at most.
+    It takes one kernel of equal weights, integers without alpha, windows whose sum is below 2^32,
+    and halos of half a strip at most.
     """
     kernel = filter.kernels[0]
-    if len(filter.kernels) > 1 or mode or kernel.factors is None:
+    if len(filter.kernels) > 1 or layout.alpha or kernel.factors is None:
         return None
-    if filter.source_gain or filter.threshold or np.dtype(DTYPES[sample]).kind != "u":
+    if filter.source_gain or filter.threshold or np.dtype(layout.dtype).kind != "u":
         return None
     column, row = kernel.factors
     if np.ptp(column) or np.ptp(row):
         return None
     rows, columns = filter.size
-    if rows * columns * full_scale(DTYPES[sample]) >= 2**32:
+    if rows * columns * layout.full >= 2**32:
         return None
-    if channels * columns > length(sample, MOST_WARPS[sample]) // 2:
+    sample = layout.sample
+    if layout.channels * columns > length(sample, MOST_WARPS[sample]) // 2:
         return None
     return float(column[0] * row[0])
 
@@ -86,13 +152,13 @@ def length(sample: int, warps: int) -> int:
     return warps * 32 * 3 * ALIGNED[sample]
 
 
-def specialise(filter: Filter, sample: int, channels: int) -> dict[str, int]:
+def specialise(filter: Filter, layout: Layout) -> dict[str, int]:
     """The macros of box.cu beyond pixel.cuh's."""
-    rows, columns = filter.size
+    (rows, columns), sample, channels = filter.size, layout.sample, layout.channels
     warps = 1
     while warps < MOST_WARPS[sample] and length(sample, warps) < HALO_SHARE * columns * channels:
         warps *= 2
-    full = full_scale(DTYPES[sample])
+    full = layout.full
     return {
         "WARPS": warps,
         "NARROW": int(sample == 0 and rows * full < 1 << 16),

@@ -7,7 +7,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
-from cudafilter.engines.launch import Launch, Step
+from cudafilter.engines.cuda.variants.task import Launch, Step
 from cudafilter.engines.nvcc import cubin
 from cudafilter.toolkit import Toolkit
 

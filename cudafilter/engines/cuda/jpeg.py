@@ -21,8 +21,9 @@ import numpy as np
 from cudafilter import wake
 from cudafilter.borders import Border
 from cudafilter.cores import cores
-from cudafilter.engines import launch
-from cudafilter.engines.slots import Pool, Slot
+from cudafilter.engines.cuda.slots import Pool, Slot
+from cudafilter.engines.cuda.variants.ladder import prepare
+from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
 from cudafilter.formats import jpeg, jpeg_head
@@ -33,8 +34,8 @@ from cudafilter.formats.table import Ways
 from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda import CudaEngine
-    from cudafilter.engines.launch import Launch
+    from cudafilter.engines.cuda.engine import CudaEngine
+    from cudafilter.engines.cuda.variants.task import Launch
     from cudafilter.images import Image
 
 
@@ -232,10 +233,10 @@ class GpuJpeg:
             small = images.to_gray(small)
         channels = small.pixels.shape[2]
         template = template_of(small.metadata.jpeg_coding, channels, quality)
-        ready = launch.prepare(filter, channels, np.uint8, border, False, self._engine.variant)
+        ready = prepare(filter, channels, np.uint8, border, False, self._engine.variant)
         size = frame.height, frame.width
         limit = self._engine.memory_limit
-        if limit is not None and 2 * size[0] * launch.pitch(size[1], channels) > limit:
+        if limit is not None and 2 * size[0] * row_pitch(size[1], channels) > limit:
             raise NotTaken("it is larger than the memory limit")
         picture = _Picture(data, template, size, channels)
         with self._engine.current():
@@ -293,7 +294,7 @@ class GpuJpeg:
         Raises _Full where memory lacks.
         """
         size, channels = picture.size, picture.channels
-        pitch = launch.pitch(size[1], channels)
+        pitch = row_pitch(size[1], channels)
         assert place.reader is not None
         kernel = self._engine.kernel(ready)
         with self._refusals():

@@ -1,13 +1,25 @@
-"""How stream.cu is specialised: one kernel per filter size, type and layout."""
+"""Launches of stream.cu, which is compiled for each kernel size, type and layout."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.filter import Filter, Kernel
+from cudafilter.engines.cuda.variants.task import (
+    Launch,
+    Layout,
+    Step,
+    Task,
+    defines_of,
+    flat,
+    taps,
+    task_of,
+)
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter, Kernel, make
 
 MAX_SUMS = 128
 """Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
@@ -44,6 +56,53 @@ nvcc.py then compiles for fewer warps, so nothing ever spills."""
 MARGIN_DENSE = 30
 """Registers of a dense kernel beside its sums and its span."""
 
+MANY = 22 * 22
+"""Taps of a dense kernel whose code leaves the instruction cache, ..."""
+MANY_COST = 2
+"""... and what each of so many costs, beside one of few."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stream(Launch):
+    """A launch of one warp a walk."""
+
+    def _steps(self, task: Task, resident: int) -> list[Step]:
+        rows, sample = self.defines["ROWS"], self.defines["SAMPLE"]
+        task.blocks_x = -(-task.width * self.channels // (32 * self.defines["OUTPUTS"]))
+        task.rows = rows_a_block(
+            rows, task.height, task.blocks_x, resident, imbalance(rows, sample)
+        )
+        return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
+
+
+def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+    """The launch of *filter*, or why there is none."""
+    filter = folded(filter, layout.mode(filter))
+    own = specialise(filter, layout)
+    if own is None:
+        rows, columns = filter.size
+        return LimitError(
+            f"the stream kernel keeps unfinished rows in registers; {filter.name}'s kernel of"
+            f" {rows} rows and {columns} columns is too large for them",
+            hint="use --variant auto",
+        )
+    make_weights = partial(flat, filter, factored=bool(own["RANK1"]))
+    defines = defines_of(filter, layout) | own | shortcuts(filter, make_weights())
+    cost = taps(filter) * (MANY_COST if not filter.rank1 and taps(filter) >= MANY else 1)
+    return Stream("stream", defines, make_weights, task_of(filter, layout), cost)
+
+
+def hardest() -> list[Filter]:
+    """Filters near the limits of registers."""
+    rng = np.random.default_rng(0)
+    shapes = (7, 7), (15, 15), (31, 31), (15, 3), (3, 15), (1, 61), (61, 1)
+    return [
+        make("blur", sigma=10),
+        make("unsharp", sigma=5),
+        make("unsharp", sigma=7),
+        *(make("kernel", weights=rng.random(shape) - 0.5) for shape in shapes),
+    ]
+
 
 def folded(filter: Filter, mode: int) -> Filter:
     """*filter* with gain and source_gain in the weights of a dense kernel, where that is the same.
@@ -55,16 +114,12 @@ def folded(filter: Filter, mode: int) -> Filter:
         return filter
     weights = filter.gain * kernel.weights
     weights[kernel.anchor] += filter.source_gain
-    return dataclasses.replace(
-        filter, kernels=(Kernel(weights, kernel.anchor),), gain=1.0, source_gain=0.0
-    )
+    return replace(filter, kernels=(Kernel(weights, kernel.anchor),), gain=1.0, source_gain=0.0)
 
 
-def specialise(filter: Filter, sample: int, channels: int, mode: int) -> dict[str, int] | None:
-    """The macros of stream.cu beyond pixel.cuh's, or None where the kernel is too large.
-
-    *sample* and *mode* are the macros SAMPLE and ALPHA.
-    """
+def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
+    """The macros of stream.cu beyond pixel.cuh's, or None where the kernel is too large."""
+    sample, channels, mode = layout.sample, layout.channels, layout.mode(filter)
     rows, columns = filter.size
     kernels = len(filter.kernels)
     factored = filter.rank1 and rows * columns > rows + columns
@@ -102,8 +157,9 @@ def blocks_a_multiprocessor(registers: int) -> int:
     return 4 * min(8, REGISTERS // 32 // (-(-registers // 8) * 8))
 
 
-def shortcuts(filter: Filter, weights: npt.NDArray[np.float32]) -> dict[str, int]:
+def shortcuts(filter: Filter, weights: npt.NDArray[np.float64]) -> dict[str, int]:
     """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias."""
+    weights = weights.astype(np.float32)  # as the kernel reads them
     taps = -1 if weights.size > 62 else sum(1 << i for i in np.flatnonzero(weights).tolist())
     return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0)}
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from cudafilter import nvjpeg
 from cudafilter.borders import Border
-from cudafilter.engines import launch
-from cudafilter.engines.bands import Band, block_of, cut, last_taps
-from cudafilter.engines.modules import Kernel, Kernels
+from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
+from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
+from cudafilter.engines.cuda.kernels import Kernel, Kernels
+from cudafilter.engines.cuda.slots import Pool, Slot
+from cudafilter.engines.cuda.variants.ladder import prepare
+from cudafilter.engines.cuda.variants.task import Launch, row_pitch
 from cudafilter.engines.nvcc import require_toolkit
-from cudafilter.engines.nvcodec import GpuJpeg, JpegPath
-from cudafilter.engines.slots import Pool, Slot
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels, require_pixels
@@ -190,9 +191,9 @@ class CudaEngine:
 
     def prepare(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
-    ) -> launch.Launch:
+    ) -> Launch:
         """The launch that run() would make; its ``variant`` is what ``auto`` picked."""
-        return launch.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
+        return prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
 
     def time_kernel(
         self,
@@ -207,7 +208,7 @@ class CudaEngine:
         """The result, and the milliseconds of each of *repeats* launches on resident pixels."""
         pixels = require_pixels(pixels, alpha)
         ready = self.prepare(pixels, filter, border, alpha)
-        size, pitch = pixels.shape[:2], launch.pitch(pixels.shape[1], pixels[0, 0].nbytes)
+        size, pitch = pixels.shape[:2], row_pitch(pixels.shape[1], pixels[0, 0].nbytes)
         out = np.empty_like(pixels)
         with self.current(), self._slots.one() as slot:
             kernel = self._kernels.get(ready)
@@ -279,7 +280,7 @@ class CudaEngine:
         error: type[Exception] = self._cuda.MemoryError
         return error
 
-    def kernel(self, ready: launch.Launch) -> Kernel:
+    def kernel(self, ready: Launch) -> Kernel:
         """The loaded kernel of *ready*; with the context current()."""
         return self._kernels.get(ready)
 
@@ -298,7 +299,7 @@ class CudaEngine:
         if self.memory_limit is not None:
             return cut(pixels, work.filter, self.memory_limit, work.ready.step)
         height, width, _ = pixels.shape
-        whole = height * launch.pitch(width, pixels[0, 0].nbytes)
+        whole = height * row_pitch(width, pixels[0, 0].nbytes)
         scratch = work.ready.scratch_bytes(
             (height, width), (height, width), (0, 0), work.kernel.resident
         )
@@ -330,7 +331,7 @@ class _Work:
     """What becomes of an image, whatever its size."""
 
     kernel: Kernel
-    ready: launch.Launch
+    ready: Launch
     filter: Filter
     border: Border
 
@@ -340,7 +341,7 @@ class _Work:
         Rows of output are filtered and leave as soon as the rows that they tap have arrived.
         """
         (height, width, _), size = out.shape, block.shape[:2]
-        arriving, leaving = (launch.pitch(n, out[0, 0].nbytes) for n in (size[1], width))
+        arriving, leaving = (row_pitch(n, out[0, 0].nbytes) for n in (size[1], width))
         source = slot.memory("source", size[0] * arriving)
         target = slot.memory("out", height * leaving)
         wanted = self.ready.scratch_bytes(size, (height, width), origin, self.kernel.resident)

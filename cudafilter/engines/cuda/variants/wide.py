@@ -1,15 +1,29 @@
-"""How wide.cu is launched: its bands of rows and the scratch image between its passes."""
+"""Launches of wide.cu: for each band of rows a pass down, a scratch image and a pass across."""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from cudafilter.filter import Kernel, Weights
-
-FUNCTIONS = ("columns", "rows")
-"""The two passes, in their order."""
+from cudafilter.engines.cuda.variants.task import (
+    Launch,
+    Layout,
+    Size,
+    Step,
+    Task,
+    defines_of,
+    no_room,
+    not_rank1,
+    several,
+    taps,
+    task_of,
+)
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter, Kernel, Weights
 
 WARPS, RUN = 8, 16
 """Warps of a block and outputs of a thread. Both numbers stand in wide.cu too."""
@@ -19,9 +33,12 @@ THREADS = 32 * WARPS
 BAND = {1: 1024, 2: 512, 3: 384, 4: 256}
 """Rows that go through at a time, by channels: the scratch image then fits the L2 cache."""
 
-WORTHWHILE = {1: 65, 2: 65, 3: 49, 4: 49}
-"""Taps a side from which on ``auto`` takes this and not stream.cu, by channels. On an H100, 81 taps
-take stream.cu 1.5 times as long on uint8 gray, and 61 on uint8 RGB 1.2 times."""
+EVEN = {1: 64.5, 2: 64.5, 3: 48.5, 4: 48.5}
+"""Taps of the longer side at which this takes as long as stream.cu, by channels. On an H100, 81
+taps take stream.cu 1.5 times as long on uint8 gray, and 61 on uint8 RGB 1.2 times."""
+
+ALIGNMENT = 4
+"""Multiple of weights that columns and rows are filled up to."""
 
 MOST_TERMS = 8
 """Products of a column and a row that a kernel may be the sum of."""
@@ -41,6 +58,72 @@ CANCELLING = {0: 4.0, 1: 2.0}
 rounding errors grow with it. Not for float32: of an infinity, terms that cancel leave NaN."""
 
 Factors = tuple[Weights, Weights]
+
+
+@dataclass(frozen=True, eq=False)
+class Wide(Launch):
+    """Two launches a band."""
+
+    functions: ClassVar[tuple[str, ...]] = ("columns", "rows")
+    """The two passes, in their order."""
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """See Launch.block."""
+        return THREADS, 1, 1
+
+    def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
+        """See Launch.scratch_bytes."""
+        width = self.task.kernel_width
+        return scratch_bytes(width, self.channels, out_size[1], self.defines["TERMS"])
+
+    def _steps(self, task: Task, resident: int) -> list[Step]:
+        steps = []
+        for first in range(0, task.height, self.defines["BAND"]):
+            band = Task.from_buffer_copy(task)
+            band.height = min(self.defines["BAND"], task.height - first)
+            band.y0 = task.y0 + first
+            band.out = task.out + first * task.out_pitch * self.itemsize
+            size = band.height, band.width
+            band.blocks_x, *passes = blocks(band.kernel_width, self.channels, size)
+            steps += [
+                self._step(band, count, function)
+                for function, count in zip(self.functions, passes, strict=True)
+            ]
+        return steps
+
+
+def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+    """The launch of *filter*, or why there is none."""
+    found = terms(filter.kernels[0], layout.sample)
+    if not found:
+        return not_rank1("wide", filter, ", or on integers the sum of a few")
+    lack = several("wide", filter)
+    lack = lack or no_room(filter, len(found) * sum(map(padded, filter.size)))
+    if lack is not None:
+        return lack
+    own = {"TERMS": len(found), "BAND": band(layout.channels, len(found))}
+    if filter.rank1:
+        cost = taps(filter) * EVEN[layout.channels] / max(filter.size)
+    else:
+        cost = len(found) * (sum(filter.size) + TERM) / PAYS
+
+    def make_weights() -> npt.NDArray[np.float64]:
+        factors = (factor for term in found for factor in term)
+        return np.concatenate([np.pad(f, (0, padded(len(f)) - len(f))) for f in factors])
+
+    defines = defines_of(filter, layout) | own
+    return Wide("wide", defines, make_weights, task_of(filter, layout), cost)
+
+
+def hardest() -> list[Filter]:
+    """None: its registers depend on no kernel's size."""
+    return []
+
+
+def padded(count: int) -> int:
+    """Weights that a column or row of *count* takes."""
+    return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def band(channels: int, terms: int) -> int:
@@ -91,12 +174,6 @@ def _cross(weights: Weights) -> tuple[Weights, Weights] | None:
         columns.append(rest[:, j].copy())
         rows.append(rest[i] / pivot)
         rest -= np.outer(columns[-1], rows[-1])
-
-
-def pays(count: int, size: tuple[int, int]) -> bool:
-    """Whether *count* terms are faster than the dense kernel of *size* (rows, columns)."""
-    rows, columns = size
-    return count * (rows + columns + TERM) < PAYS * rows * columns
 
 
 def scratch_bytes(kernel_width: int, channels: int, width: int, terms: int) -> int:

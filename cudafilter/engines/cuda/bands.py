@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
-from cudafilter.engines import launch
+from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
@@ -43,20 +43,20 @@ def cut(pixels: Pixels, filter: Filter, budget: int, step: int = 1) -> list[Band
     """
     height, width, channels = pixels.shape
     pixel = channels * pixels.itemsize
-    out_row = launch.pitch(width, pixel)
+    out_row = row_pitch(width, pixel)
     if 2 * height * out_row <= budget:
         return [((0, height), (0, width))]
     above, below, left, right = filter.reach
     halo = left + 31 + right  # see block_of
-    source_row = launch.pitch(width + halo, pixel)
+    source_row = row_pitch(width + halo, pixel)
     rows = (budget - (above + below) * source_row) // (source_row + out_row) // step * step
     columns = width
     if rows < step:
         rows, lines = step, above + below + 2 * step
-        columns = ((budget // lines - launch.pitch(0, pixel) - 127) // pixel - halo) // step * step
+        columns = ((budget // lines - row_pitch(0, pixel) - 127) // pixel - halo) // step * step
         if columns < step:
-            least = (above + step + below) * launch.pitch(step + halo, pixel)
-            least += step * launch.pitch(step, pixel)
+            least = (above + step + below) * row_pitch(step + halo, pixel)
+            least += step * row_pitch(step, pixel)
             raise LimitError(
                 f"{step}x{step} pixels with the halo of {filter.name}'s kernel need {least:,} bytes"
                 f" of GPU memory; {budget:,} are free"

@@ -1,0 +1,1 @@
+"""The CUDA engine: a device, the kernels that run on it, and JPEG on it."""

@@ -1,0 +1,68 @@
+"""Which kernels are worth compiling ahead of their use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import product
+
+from cudafilter.borders import Border
+from cudafilter.catalogue import CATALOGUE
+from cudafilter.engines.cuda.variants import AUTO
+from cudafilter.engines.cuda.variants.ladder import prepare, variant
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter, make
+from cudafilter.pixels import DTYPES
+
+COMMON_SIGMAS = (1, 2, 3, 5)
+"""Blurs that are worth compiling ahead, sigma in pixels."""
+
+USUAL = ((1, False), (2, True), (3, False), (4, True))
+EVERY = (*USUAL, (2, False), (4, False))
+"""Layouts: channels, and whether the last is alpha."""
+
+Macros = dict[str, int]
+
+
+def common(name: str = AUTO) -> list[tuple[str, Macros]]:
+    """The kernels that most runs ask the variant *name* for: see kernels_for().
+
+    Those of the catalogue's filters with their defaults and of blurs with COMMON_SIGMAS.
+    """
+    return kernels_for(_usual(), name)
+
+
+def every(name: str) -> list[Macros]:
+    """Every set of macros that the variant *name* is compiled for.
+
+    A variant that is compiled for each kernel size has no end of them: the common ones then, and
+    those of filters near its limits.
+    """
+    filters = [*variant(name).hardest(), *_usual()]
+    return [macros for _, macros in kernels_for(filters, name, EVERY)]
+
+
+def kernels_for(
+    filters: Iterable[Filter], name: str, layouts: Iterable[tuple[int, bool]] = USUAL
+) -> list[tuple[str, Macros]]:
+    """(variant, macros) of each kernel that *filters* run with by the variant *name*, each once.
+
+    On every sample type and on *layouts*; less what the variant cannot run.
+    """
+    found = []
+    for filter, dtype, (channels, alpha) in product(filters, DTYPES, layouts):
+        with suppress(LimitError):
+            ready = prepare(filter, channels, dtype, Border(), alpha, name)
+            kernel = ready.variant, dict(ready.defines)
+            if kernel not in found:
+                found.append(kernel)
+    return found
+
+
+def _usual() -> list[Filter]:
+    filters = [make("blur", sigma=sigma) for sigma in COMMON_SIGMAS]
+    return filters + [
+        make(name)
+        for name, spec in CATALOGUE.items()
+        if not any(parameter.required for parameter in spec.parameters)
+    ]

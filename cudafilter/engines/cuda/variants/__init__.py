@@ -1,0 +1,21 @@
+"""The kernel ladder: for each .cu of cuda_src/ the module of its name, which plans its launches.
+
+A module has two functions. ``plan(filter, layout)`` gives the Launch that runs *filter* on such
+pixels, or the LimitError that says why this kernel cannot. ``hardest()`` gives filters near its
+limits, where registers are short: ``make kernels`` compiles for these too.
+
+This package imports nothing heavy: the command line reads the names from it.
+"""
+
+from __future__ import annotations
+
+LADDER: tuple[str, ...] = (
+    "vanilla", "constant", "tiled", "separable", "stream", "box", "wide", "blocked", "tensor",
+)  # fmt: skip
+"""The variants, from the tutorial's first step on. A new kernel is a .cu, a .py and a name here."""
+
+AUTO = "auto"
+"""The variant whose launch costs least."""
+
+CHOICES = (AUTO, *LADDER)
+"""What may be asked for."""

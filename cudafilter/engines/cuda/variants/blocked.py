@@ -1,0 +1,34 @@
+"""Launches of blocked.cu: large dense kernels, 16 outputs a thread."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room, several
+from cudafilter.engines.cuda.variants.tiles import every_kind, tiles
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter
+
+SPAN = 8
+"""Kernel columns a step; rows of weights are filled up to a multiple of it."""
+
+RANK1 = 8
+"""What a tap costs beside a dense kernel's where the kernel is of rank 1, and other variants take
+its factors."""
+
+hardest = partial(every_kind, 1)
+
+
+def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+    """The launch of *filter*, or why there is none."""
+    rows, columns = filter.size
+    padded = -(-columns // SPAN) * SPAN
+    cost = rows * columns * (RANK1 if filter.rank1 else 1)
+    return (
+        several("blocked", filter)
+        or no_room(filter, rows * padded)
+        or tiles(
+            "blocked", filter, layout, partial(flat, filter, factored=False, alignment=SPAN), cost,
+            threads=(256, 1, 1), tile=(128, 32),
+        )
+    )  # fmt: skip

@@ -1,0 +1,24 @@
+"""Launches of constant.cu: vanilla.cu with its weights in constant memory."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room
+from cudafilter.engines.cuda.variants.tiles import every_kind, tiles
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter
+
+COST = 38
+"""A tap, in those of ``stream``: 7x7 on float32 take 4.67 ms on an H100."""
+
+hardest = every_kind
+
+
+def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+    """The launch of *filter*, or why there is none."""
+    count = len(filter.kernels) * filter.size[0] * filter.size[1]
+    return no_room(filter, count) or tiles(
+        "constant", filter, layout, partial(flat, filter, factored=False), COST * count,
+        threads=(32, 8, 1), tile=(32, 8),
+    )  # fmt: skip

@@ -1,0 +1,287 @@
+"""What every launch has: the task that a kernel is given, geometry, weights and limits."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.borders import Border
+from cudafilter.catalogue import BORDERS
+from cudafilter.errors import LimitError
+from cudafilter.filter import Filter
+from cudafilter.pixels import DTYPES, full_scale
+
+CONSTANT_BYTES = 65536
+"""Constant memory of a CUDA module, on every architecture."""
+
+MAX_SIDE = 1 << 30
+"""Most rows, and most samples in a row: twice as many must fit into an int (pixel.cuh,
+border_index; stream.cu counts samples in ints)."""
+
+MAX_BLOCKS = 2**31 - 1
+"""Limit of gridDim.x."""
+
+ALPHAS = {None: 0, "filter": 1, "keep": 2}
+"""Filter.alpha (None: no alpha channel) to the macro ALPHA."""
+
+Weights = npt.NDArray[np.float32]
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+class Task(ctypes.Structure):
+    """struct Task of pixel.cuh, field by field."""
+
+    _fields_ = (
+        ("source", ctypes.c_uint64),
+        ("out", ctypes.c_uint64),
+        ("scratch", ctypes.c_uint64),
+        ("source_pitch", ctypes.c_int64),
+        ("out_pitch", ctypes.c_int64),
+        *((name, ctypes.c_int32) for name in (
+            "width", "height", "source_width", "source_height", "x0", "y0",
+            "kernel_width", "kernel_height", "anchor_x", "anchor_y", "border", "blocks_x",
+            "rows", "columns", "edges_left", "edges_right",
+        )),
+        *((name, ctypes.c_float) for name in (
+            "border_value", "gain", "source_gain", "bias", "threshold",
+        )),
+        ("weight_sum", ctypes.c_float * 2),
+        ("starts", ctypes.c_int32),
+        ("piece", ctypes.c_int32),
+    )  # fmt: skip
+
+
+class Layout(NamedTuple):
+    """The kind of pixels that a filter is to run on, whatever their number."""
+
+    channels: int
+    dtype: str
+    """One of pixels.DTYPES."""
+    border: Border = Border()
+    alpha: bool = False
+    """The last channel is alpha."""
+
+    @property
+    def sample(self) -> int:
+        """The macro SAMPLE."""
+        return DTYPES.index(self.dtype)
+
+    @property
+    def full(self) -> float:
+        """The sample value that means white."""
+        return full_scale(self.dtype)
+
+    def mode(self, filter: Filter) -> int:
+        """The macro ALPHA for *filter*."""
+        return ALPHAS[filter.alpha if self.alpha else None]
+
+
+class Step(NamedTuple):
+    """One kernel launch of those that filter an image, one after the other on one stream."""
+
+    function: str
+    task: bytes
+    blocks: int
+    """Of the one-dimensional grid: tall images meet no limit of gridDim.y."""
+    threads: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Launch:
+    """All that a launch of one filter on one kind of pixels needs, but for the size.
+
+    A variant's own class says how its blocks cover an image: see _steps().
+    """
+
+    variant: str
+    defines: Mapping[str, int]
+    """The specialisation's macros: those of pixel.cuh and the variant's own."""
+    make_weights: Callable[[], npt.NDArray[np.floating]]
+    """Gives the weights as the variant wants them, flat. Not made before they are needed: a launch
+    that costs more than another one is only compared with it, and weights may be many."""
+    task: Task
+    """Everything but the addresses and sizes."""
+    cost: float
+    """What a sample costs, in multiply-adds of ``stream``; see each variant for its source."""
+
+    functions: ClassVar[tuple[str, ...]] = ("filter",)
+    """The kernels' names in the module; the first one is what geometry depends on."""
+    step: ClassVar[int] = 1
+    """Rows and columns that parts of an output start at multiples of, to have the same bits."""
+    weights_in_constant_memory: ClassVar[bool] = True
+    """Whether the weights go to the module's ``weights``, not to a buffer."""
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights that the kernel reads, flat."""
+        return self.make_weights().astype(np.float32)
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """Threads of a block."""
+        return 32 * self.defines.get("WARPS", 1), 1, 1
+
+    @property
+    def warps(self) -> int:
+        """Warps of a block."""
+        x, y, z = self.block
+        return x * y * z // 32
+
+    @property
+    def channels(self) -> int:
+        """Channels of a pixel."""
+        return self.defines["CHANNELS"]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a sample."""
+        return np.dtype(DTYPES[self.defines["SAMPLE"]]).itemsize
+
+    @property
+    def task_format(self) -> str:
+        """The task as struct.pack takes it."""
+        return f"{ctypes.sizeof(Task)}s"
+
+    def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
+        """Device memory that the kernels need between them; arguments as of place().
+
+        No less for an output of *out_size* than for some rows of it.
+        """
+        return 0
+
+    def place(
+        self,
+        addresses: tuple[int, int, int],
+        source_size: Size,
+        out_size: Size,
+        origin: tuple[int, int],
+        resident: int,
+    ) -> list[Step]:
+        """The kernel launches that filter one image.
+
+        *addresses* are those of source, output and scratch (of scratch_bytes), sizes are (height,
+        width) in pixels, and *origin* (y, x) is where in the source output starts. *resident*
+        blocks run at a time. Raises LimitError.
+        """
+        (height, width), task = out_size, Task.from_buffer_copy(self.task)
+        if max(source_size[0], source_size[1] * self.channels) > MAX_SIDE:
+            raise LimitError(
+                f"the image is {width}x{height}; on the GPU it may have {MAX_SIDE:,} rows, and"
+                " samples in a row"
+            )
+        pixel = self.channels * self.itemsize
+        task.source, task.out, task.scratch = addresses
+        task.source_height, task.source_width = source_size
+        task.height, task.width = out_size
+        task.y0, task.x0 = origin
+        task.source_pitch = row_pitch(source_size[1], pixel) // self.itemsize
+        task.out_pitch = row_pitch(width, pixel) // self.itemsize
+        return self._steps(task, resident)
+
+    def _steps(self, task: Task, resident: int) -> list[Step]:
+        """The launches of *task*, complete but for what says how blocks cover the output."""
+        raise NotImplementedError
+
+    def _step(
+        self, task: Task, blocks: int, function: str = "filter", threads: int | None = None
+    ) -> Step:
+        if blocks > MAX_BLOCKS:
+            raise LimitError(
+                f"a {task.width}x{task.height} image needs {blocks:,} blocks; a grid holds"
+                f" {MAX_BLOCKS:,}"
+            )
+        return Step(function, bytes(task), blocks, (threads, 1, 1) if threads else self.block)
+
+
+def task_of(filter: Filter, layout: Layout) -> Task:
+    """The task of *filter* on pixels of *layout*, but for addresses and sizes."""
+    above, _, left, _ = filter.reach
+    return Task(
+        kernel_width=filter.size[1], kernel_height=filter.size[0],
+        anchor_x=left, anchor_y=above,
+        border=BORDERS.index(layout.border.mode), border_value=layout.border.sample(layout.dtype),
+        gain=filter.gain, source_gain=filter.source_gain,
+        bias=filter.bias * layout.full, threshold=filter.threshold * layout.full,
+        weight_sum=tuple(kernel.sum for kernel in filter.kernels),
+    )  # fmt: skip
+
+
+def defines_of(filter: Filter, layout: Layout) -> dict[str, int]:
+    """The macros of pixel.cuh."""
+    return {
+        "SAMPLE": layout.sample,
+        "CHANNELS": layout.channels,
+        "ALPHA": layout.mode(filter),
+        "KERNELS": len(filter.kernels),
+    }
+
+
+def row_pitch(width: int, pixel_bytes: int) -> int:
+    """Bytes from row to row on the device: rows start aligned, with slack for vector access."""
+    return -(-(width * pixel_bytes + 64) // 128) * 128
+
+
+def taps(filter: Filter) -> int:
+    """Multiply-adds a sample of *filter*: of its kernels as they are, or of their factors where all
+    have some and these are fewer."""
+    rows, columns = filter.size
+    dense = rows * columns
+    return len(filter.kernels) * (min(dense, rows + columns) if filter.rank1 else dense)
+
+
+def flat(filter: Filter, factored: bool, alignment: int = 1) -> npt.NDArray[np.float64]:
+    """The weights, flat. All kernels of a filter get one common size, with zeros where one is
+    smaller.
+
+    *factored*: column, then row, of each kernel. Else (kernels, rows, columns). Columns and rows
+    are filled up with zeros to a multiple of *alignment* weights.
+    """
+    reach = np.array(filter.reach).reshape(2, 2)
+    rows, columns = ((0, -count % alignment) for count in filter.size)
+    parts = []
+    for kernel in filter.kernels:
+        vertical, horizontal = reach - np.array(kernel.reach).reshape(2, 2)
+        if factored:
+            assert kernel.factors is not None
+            column, row = kernel.factors
+            parts += [np.pad(column, vertical + rows), np.pad(row, horizontal + columns)]
+        else:
+            parts.append(np.pad(kernel.weights, (vertical, horizontal + columns)).ravel())
+    return np.concatenate(parts)
+
+
+def no_room(filter: Filter, weights: int) -> LimitError | None:
+    """Why so many *weights* of *filter* do not go into constant memory, or None."""
+    if 4 * weights <= CONSTANT_BYTES:
+        return None
+    rows, columns = filter.size
+    return LimitError(
+        f"constant memory holds {CONSTANT_BYTES:,} bytes of weights; {filter.name}'s"
+        f" {columns}x{rows} kernel needs {4 * weights:,}",
+        hint="use --variant vanilla, whose weights are in global memory, or auto",
+    )
+
+
+def not_rank1(variant: str, filter: Filter, but: str = "") -> LimitError:
+    """*variant* needs factors, which *filter* has not; *but* names what it takes besides."""
+    return LimitError(
+        f"the {variant} kernel needs kernels of rank 1{but}; {filter.name}'s are not",
+        hint="use --variant tiled or auto",
+    )
+
+
+def several(variant: str, filter: Filter) -> LimitError | None:
+    """Why *variant*, which takes one kernel, does not take *filter*; None where it has one."""
+    if len(filter.kernels) == 1:
+        return None
+    return LimitError(
+        f"the {variant} kernel takes one kernel, and {filter.name} has {len(filter.kernels)}",
+        hint="use --variant tiled or auto",
+    )

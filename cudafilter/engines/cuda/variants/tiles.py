@@ -1,0 +1,58 @@
+"""Launches of the variants whose blocks cover the image in tiles of one size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.engines.cuda.variants.task import Launch, Layout, Step, Task, defines_of, task_of
+from cudafilter.filter import Filter, Kernel
+
+
+@dataclass(frozen=True, eq=False)
+class Tiles(Launch):
+    """A launch of one block a tile."""
+
+    threads: tuple[int, int, int] = (32, 8, 1)
+    tile: tuple[int, int] = (32, 8)
+    """Output pixels a block, width and height. Both numbers stand in each kernel's header."""
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """See Launch.block."""
+        return self.threads
+
+    def _steps(self, task: Task, resident: int) -> list[Step]:
+        width, task.rows = self.tile
+        task.blocks_x = -(-task.width // width)
+        return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
+
+
+def tiles(
+    variant: str,
+    filter: Filter,
+    layout: Layout,
+    make_weights: Callable[[], npt.NDArray[np.floating]],
+    cost: float,
+    threads: tuple[int, int, int],
+    tile: tuple[int, int],
+) -> Tiles:
+    """The launch of *variant*, which has no macros beyond those of pixel.cuh."""
+    defines, task = defines_of(filter, layout), task_of(filter, layout)
+    return Tiles(variant, defines, make_weights, task, cost, threads, tile)
+
+
+def every_kind(most_kernels: int = 2) -> list[Filter]:
+    """Filters of all that such a variant is compiled for: one kernel and two, alpha filtered and
+    kept."""
+    tap, found = Kernel([[1.0]]), []
+    alphas: tuple[Literal["filter", "keep"], ...] = ("filter", "keep")
+    for alpha in alphas:
+        found.append(Filter("one", (tap,), alpha=alpha))
+        if most_kernels > 1:
+            found.append(Filter("two", (tap, tap), "magnitude", alpha=alpha))
+    return found

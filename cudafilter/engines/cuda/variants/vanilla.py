@@ -1,0 +1,31 @@
+"""Launches of vanilla.cu: any kernel, its weights in global memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+from cudafilter.engines.cuda.variants.task import Launch, Layout, defines_of, flat, task_of
+from cudafilter.engines.cuda.variants.tiles import Tiles, every_kind
+from cudafilter.filter import Filter
+
+COST = 40
+"""A tap, in those of ``stream``: 7x7 on float32 take 4.91 ms on an H100."""
+
+hardest = every_kind
+
+
+@dataclass(frozen=True, eq=False)
+class Vanilla(Tiles):
+    """A thread a pixel."""
+
+    weights_in_constant_memory: ClassVar[bool] = False
+
+
+def plan(filter: Filter, layout: Layout) -> Launch:
+    """The launch of *filter*; there is none that vanilla.cu does not take."""
+    rows, columns = filter.size
+    cost = COST * len(filter.kernels) * rows * columns
+    defines, task = defines_of(filter, layout), task_of(filter, layout)
+    return Vanilla("vanilla", defines, partial(flat, filter, factored=False), task, cost)

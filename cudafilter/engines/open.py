@@ -1,0 +1,130 @@
+"""Which engine runs filters: the one asked for, or the best that can be opened."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+
+from cudafilter.catalogue import ALL, ENGINES, gpu_numbers
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda.variants import AUTO, CHOICES
+from cudafilter.errors import EngineUnavailable, ParameterError
+
+
+def preload(name: str = "auto") -> None:
+    """Import what open_engine() will, so that its time can be told from that of the opening.
+
+    What is missing is open_engine's to tell.
+    """
+    cpu = name == "cpu" or (name == "auto" and find_spec("pycuda") is None)
+    for module in (
+        ["cudafilter.engines.cpu"] if cpu else ["pycuda.driver", "cudafilter.engines.cuda.engine"]
+    ):
+        with suppress(ImportError):
+            import_module(module)
+
+
+def open_engine(
+    name: str = "auto",
+    *,
+    gpu: str | int | None = None,
+    variant: str = AUTO,
+    codec: str = "auto",
+    several: bool = False,
+) -> Engine:
+    """Open the engine *name*: ``auto``, ``cuda`` or ``cpu``.
+
+    ``auto`` takes CUDA where a device answers and else the CPU, whose ``note`` then says why.
+    *gpu* is a device number, several of them (``0,2``) or ALL, and *variant* a step of the kernel
+    ladder; asking for either means CUDA, so ``auto`` then does not fall back. Unless asked for,
+    *gpu* is 0; where *several* images are to come, it is the first that opens, and the others join
+    when that is busy. Of all GPUs those that cannot be opened are left out, which ``note`` or
+    last_notes() tells; those that are named must open. *codec* ``pillow`` keeps JPEG files off the
+    GPU's codec.
+
+    Raises EngineUnavailable for an engine that cannot run here, ParameterError for an unknown name
+    or a choice the CPU engine does not have.
+    """
+    if name not in ENGINES:
+        raise ParameterError("engine", f"must be one of {', '.join(ENGINES)}, not {name!r}")
+    if variant not in CHOICES:
+        raise ParameterError("variant", f"must be one of {', '.join(CHOICES)}, not {variant!r}")
+    numbers = gpu_numbers(gpu if gpu is not None else ALL if several else 0)
+    as_needed = gpu is None and several
+    wants_gpu = gpu is not None or variant != AUTO
+    if name == "cpu":
+        if wants_gpu:
+            choice = "gpu" if gpu is not None else "variant"
+            raise ParameterError(choice, "is for the cuda engine, and --engine cpu was asked for")
+        return _open_cpu(None)
+    try:
+        return _open_gpus(numbers, variant, codec, as_needed)
+    except EngineUnavailable as unavailable:
+        if name == "cuda" or wants_gpu:
+            raise
+        return _open_cpu(f"no CUDA: {unavailable}")
+
+
+def _open_gpus(
+    numbers: tuple[int, ...] | None, variant: str, codec: str, as_needed: bool
+) -> Engine:
+    """The GPUs *numbers*, or all that can be opened, as one engine. Raises EngineUnavailable.
+
+    *as_needed* opens one of them; the engine opens the others.
+    """
+    from cudafilter.engines.cuda.engine import CudaEngine, devices
+
+    if numbers is not None and len(numbers) == 1:
+        return CudaEngine(numbers[0], variant, codec=codec)
+    found = devices()
+    waiting = deque(numbers if numbers is not None else range(len(found)))
+    opened: dict[int, Engine] = {}
+    refused: dict[int, EngineUnavailable] = {}
+    while waiting and not (as_needed and opened):
+        number = waiting.popleft()
+        try:
+            opened[number] = CudaEngine(number, variant, codec=codec)
+        except EngineUnavailable as unavailable:
+            refused[number] = unavailable
+    if refused and (numbers is not None or not opened):
+        for engine in opened.values():
+            engine.close()
+        raise next(iter(refused.values()))
+    note = "; ".join(f"GPU {number} is left out: {why}" for number, why in refused.items()) or None
+    if len(opened) + len(waiting) == 1:
+        (engine,) = opened.values()
+        engine.note = note
+        return engine
+    from cudafilter.engines.fleet import Fleet
+
+    models = Counter(found[number].name for number in (*opened, *waiting))
+    names = " + ".join(f"{count} x {model}" for model, count in models.items())
+    gpus = f"GPU{'s' * (len(opened) > 1)} {_listed(opened)}"
+    if waiting:
+        gpus += f"; {_listed(waiting)} as needed"
+    more = {f"GPU {number}": partial(_join, number, variant, codec) for number in waiting}
+    return Fleet(list(opened.values()), f"cuda: {names} ({gpus})", note, more)
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _join(number: int, variant: str, codec: str) -> Engine:
+    """The GPU *number*, opened while others are at work. Raises EngineUnavailable."""
+    from cudafilter import wake
+    from cudafilter.engines.cuda.engine import CudaEngine
+
+    wake.wake((number,), jpeg=codec != "pillow")
+    wake.wait(number)  # PyCUDA would hold the interpreter's lock for as long as that takes
+    return CudaEngine(number, variant, codec=codec)
+
+
+def _open_cpu(note: str | None) -> Engine:
+    from cudafilter.engines.cpu import CpuEngine
+
+    return CpuEngine(note=note)

@@ -3,26 +3,25 @@
 // tiled.cu reads a tap from shared memory for each multiply-add; stream.cu unrolls the whole
 // kernel, which past about 17x17 no longer fits the instruction cache. Here a thread owns RUN
 // neighbouring outputs: it reads RUN + SPAN samples of a row and gets SPAN * RUN multiply-adds out
-// of them, whose weights come from constant memory, SPAN at a time for all threads. The loops over
+// of them, whose weights come from constant memory, SPAN (a macro of blocked.py) at a time for all threads. The loops over
 // the kernel's rows and over SPAN columns of it stay loops: one specialisation serves all sizes,
 // and what it repeats fits the instruction cache.
 // The kernel is walked in chunks, as in tiled.cu; a sum every SUM_ROWS rows (for uint16, which has no
 // unit in the last place to spare, a sum a row, and of those one a chunk), and of those a total, keep
 // rounding errors from growing with the number of taps.
-// Launch: 256 threads, a tile of 128x32 output pixels, blocks in blockIdx.x row by row. Loaded by
-// engines/cuda.py, which fills `weights`: (kernel_height, kernel_width with zeros up to a multiple
+// Launch: THREADS threads, a tile of TILE_WIDTH x TILE_HEIGHT output pixels, blocks in blockIdx.x row
+// by row. Planned by variants/blocked.py, which fills `weights`: (kernel_height, kernel_width with zeros up to a multiple
 // of SPAN). One kernel alone.
 #include "pixel.cuh"
 
 #define RUN 16  // outputs a thread, side by side
-#define LANES 8  // threads side by side
-#define DOWN 32  // threads below each other
-#define SPAN 8  // kernel columns a step
+#define LANES (TILE_WIDTH / RUN)  // threads side by side
+#define DOWN TILE_HEIGHT          // threads below each other
+static_assert(LANES * DOWN == THREADS && TILE_WIDTH % RUN == 0, "a run for each thread");
 #define CHUNK_ROWS 31  // as many as 48 KB of shared memory hold
 #define CHUNK_COLUMNS 32  // a multiple of SPAN
 #define SUM_ROWS 8        // kernel rows of a partial sum, of a chunk's columns
 
-#define TILE_WIDTH (LANES * RUN)
 #define HALO_WIDTH (TILE_WIDTH + CHUNK_COLUMNS)
 #define HALO_HEIGHT (DOWN + CHUNK_ROWS - 1)
 

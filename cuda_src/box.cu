@@ -14,17 +14,17 @@
 // task.starts of these sums and the rows that are left: so tall windows start nearly as fast.
 // Compiled for WARPS, which share a strip (LENGTH samples, wide against the halo), NARROW: column
 // sums fit 16 bits, and SMALL: window sums are below 2^23, so that floats hold them.
-// Launch: edges, 256 threads a row of a strip at the border; starts, where task.starts, and filter,
+// Launch: edges, EDGE_THREADS threads a row of a strip at the border; starts, where task.starts, and filter,
 // 32 * WARPS threads, task.columns output pixels across and task.rows down. Blocks in blockIdx.x
 // row by row. In task.scratch: the copies by edges, then the sums by starts. Integers
-// without alpha only. Loaded by engines/cuda.py, which sets weights[0] to the weight that all taps
+// without alpha only. Planned by variants/box.py, which sets weights[0] to the weight that all taps
 // have. Needs rows that start on 16 bytes.
 #include "pixel.cuh"
 
 #define ALIGNED (16 / (int)sizeof(sample_t))  // samples of an aligned read
 #define SAMPLES (3 * ALIGNED)                 // a lane; a multiple of each number of channels
 #define THREADS (32 * WARPS)
-#define LENGTH (THREADS * SAMPLES)            // of a strip, with its halo
+static_assert(LENGTH == THREADS * SAMPLES, "LENGTH is the samples of a strip, with its halo");
 
 // Warps a multiprocessor. With the registers that 16 leave to each, these would spill.
 #if (SAMPLE == 0 && !NARROW) || WARPS == 4 || (WARPS == 2 && __CUDA_ARCH__ < 900)
@@ -50,14 +50,14 @@ __device__ __forceinline__ Strip strip_of(const Task& task, int index)
     return {first, tap - first};
 }
 
-extern "C" __global__ void __launch_bounds__(256) edges(const Task task)
+extern "C" __global__ void __launch_bounds__(EDGE_THREADS) edges(const Task task)
 {
     const int edge = blockIdx.x / task.source_height, y = blockIdx.x % task.source_height;
     const int index = edge < task.edges_left ? edge : task.edges_right + edge - task.edges_left;
     const int first = strip_of(task, index).first, end = task.source_width * CHANNELS;
     const sample_t* from = task.source + y * task.source_pitch;
     sample_t* to = (sample_t*)task.scratch + (size_t)blockIdx.x * LENGTH;
-    for (int n = threadIdx.x * ALIGNED; n < LENGTH; n += 256 * ALIGNED) {
+    for (int n = threadIdx.x * ALIGNED; n < LENGTH; n += EDGE_THREADS * ALIGNED) {
         const int s = first + n;
         if (s >= 0 && s + ALIGNED <= end) {
             *(uint4*)(to + n) = *(const uint4*)(from + s);

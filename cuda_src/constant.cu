@@ -2,16 +2,16 @@
 //
 // All threads of a warp want the same weight at the same time, which constant memory serves in
 // one broadcast. It holds 64 KiB: KERNELS * kernel_height * kernel_width <= 16384 weights.
-// Launch: 32x8 threads, one block per 32x8 output pixels, blocks in blockIdx.x row by row.
-// Loaded by engines/cuda.py, which fills `weights`, (KERNELS, kernel_height, kernel_width).
+// Launch: a block of TILE_WIDTH x TILE_HEIGHT threads for as many output pixels, blocks in blockIdx.x
+// row by row. Planned by variants/constant.py, which fills `weights`, (KERNELS, kernel_height, kernel_width).
 #include "pixel.cuh"
 
 __constant__ float weights[16384];
 
-extern "C" __global__ void __launch_bounds__(256, 4) filter(const Task task)
+extern "C" __global__ void __launch_bounds__(THREADS, 4) filter(const Task task)
 {
-    const int x = blockIdx.x % task.blocks_x * 32 + threadIdx.x;
-    const int y = blockIdx.x / task.blocks_x * 8 + threadIdx.y;
+    const int x = blockIdx.x % task.blocks_x * TILE_WIDTH + threadIdx.x;
+    const int y = blockIdx.x / task.blocks_x * TILE_HEIGHT + threadIdx.y;
     if (x >= task.width || y >= task.height) return;
 
     Pixel sum[KERNELS] = {};

@@ -1,6 +1,6 @@
 // Load, store, convert, border index: what all variants share, written once.
 //
-// Each .cu is compiled once per specialisation, given by macros (see engines/launch.py):
+// Each .cu is compiled once per specialisation, given by macros (variants/task.py):
 //   SAMPLE    0 uint8, 1 uint16, 2 float32
 //   CHANNELS  1..4, interleaved
 //   ALPHA     0 none, 1 filtered along, 2 kept; alpha is then the last channel
@@ -25,26 +25,7 @@ typedef float sample_t;
 
 enum Border { EDGE, REFLECT, SYMMETRIC, WRAP, CONSTANT };  // catalogue.BORDERS, in its order
 
-// One launch. Laid out as launch.py's Task, which fills it.
-struct Task {
-    const sample_t* source;  // (source_height, source_width, CHANNELS), a row every source_pitch
-    sample_t* out;           // (height, width, CHANNELS), a row every out_pitch
-    float* scratch;          // of wide.cu and box.cu
-    long long source_pitch, out_pitch;  // samples
-    int width, height;
-    int source_width, source_height;
-    int x0, y0;              // where output pixel (0, 0) lies in the source
-    int kernel_width, kernel_height;
-    int anchor_x, anchor_y;
-    int border;
-    int blocks_x;            // blocks side by side; blockIdx.x counts on through all rows of them
-    int rows, columns;       // output pixels a block, down (stream, box) and across (box)
-    int edges_left, edges_right;  // strips at the border: below the one, from the other on (box)
-    float border_value;      // native units, as are bias and threshold
-    float gain, source_gain, bias, threshold;
-    float weight_sum[2];
-    int starts, piece;       // sums by `starts` that a block begins with, and rows of each (box)
-};
+#include "task.cuh"
 
 struct Pixel {
     float v[CHANNELS];
@@ -203,16 +184,16 @@ struct __align__(16) Piece {
 
 // finish_pixel() for a run of output pixels from (x, y) on, x a multiple of 16: whole pieces are
 // stored, since single samples of many rows at a time cost the memory a write each.
-template <int RUN>
+template <int COUNT>
 __device__ __forceinline__ void store_run(const Task& task, int x, int y,
-                                          const float (&sum)[CHANNELS][RUN])
+                                          const float (&sum)[CHANNELS][COUNT])
 {
     const bool wants_source = ALPHA || task.source_gain != 0.0f || task.threshold > 0.0f;
     sample_t* to = task.out + y * task.out_pitch + (size_t)x * CHANNELS;
     constexpr int PIECE = 16 / sizeof(sample_t);
-    Piece out[RUN * CHANNELS / PIECE];
+    Piece out[COUNT * CHANNELS / PIECE];
 #pragma unroll
-    for (int r = 0; r < RUN; ++r) {
+    for (int r = 0; r < COUNT; ++r) {
         Pixel total[1], source = {};
         if (wants_source && x + r < task.width) source = read_pixel(task, x + r + task.x0, y + task.y0);
 #pragma unroll
@@ -223,11 +204,11 @@ __device__ __forceinline__ void store_run(const Task& task, int x, int y,
         for (int c = 0; c < CHANNELS; ++c) {
             const int n = r * CHANNELS + c;
             out[n / PIECE].v[n % PIECE] = pixel[c];
-            if (x + RUN > task.width && x + r < task.width) to[n] = pixel[c];
+            if (x + COUNT > task.width && x + r < task.width) to[n] = pixel[c];
         }
     }
-    if (x + RUN > task.width) return;
+    if (x + COUNT > task.width) return;
 #pragma unroll
-    for (int n = 0; n < RUN * CHANNELS / PIECE; ++n) ((Piece*)to)[n] = out[n];
+    for (int n = 0; n < COUNT * CHANNELS / PIECE; ++n) ((Piece*)to)[n] = out[n];
 }
 #endif

@@ -4,13 +4,14 @@
 // tile and its halo above and below goes to shared memory, from where the vertical pass reads it,
 // so no intermediate image is written. Long factors are walked in chunks of CHUNK taps.
 // One channel at a time: shared memory stays small enough for many blocks a multiprocessor.
-// Launch: 32x8 threads, one block per 32x32 output pixels (four rows a thread), blocks in
-// blockIdx.x row by row. Loaded by engines/cuda.py, which fills `weights`: for each kernel its
+// Launch: a block of TILE_WIDTH x THREAD_ROWS threads for a square of output pixels (four rows a
+// thread), blocks in blockIdx.x row by row. Planned by variants/separable.py, which fills `weights`: for each kernel its
 // column (kernel_height), then its row (kernel_width), 16384 in all at most.
 #include "pixel.cuh"
 
-#define TILE 32
-#define THREAD_ROWS 8
+#define TILE TILE_WIDTH
+#define THREAD_ROWS (THREADS / TILE)
+static_assert(TILE_HEIGHT == TILE && TILE % THREAD_ROWS == 0, "whole rows of threads cover a square");
 #define OUTPUTS (TILE / THREAD_ROWS)
 #define CHUNK 16
 #define HALO_ROWS (TILE + CHUNK - 1)

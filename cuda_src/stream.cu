@@ -22,7 +22,7 @@
 // multiprocessor to compile for).
 // Launch: a block is one warp; task.blocks_x blocks side by side, then down, task.rows rows each.
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
-// Loaded by engines/cuda.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
+// Planned by variants/stream.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
 // then its row (COLUMNS); dense: (KERNELS, ROWS, COLUMNS).
 #include "pixel.cuh"
 

@@ -21,8 +21,8 @@
 // block), BESIDE, KEPT, BLOCKS (resident warps of a multiprocessor to compile for).
 // Launch: WARPS warps; task.blocks_x blocks side by side, then down, task.rows rows each.
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
-// Loaded by engines/cuda.py, which fills `weights`: column (ROWS), then row (COLUMNS), scaled so that
-// halves hold them and what they give (engines/tensor.py). task.gain makes up for that, task.bias
+// Planned by variants/tensor.py, which fills `weights`: column (ROWS), then row (COLUMNS), scaled so that
+// halves hold them and what they give (scaled()). task.gain makes up for that, task.bias
 // comes before the gain, and task.weight_sum[0] is what takes the 1024s of a row's bytes away.
 #include "pixel.cuh"
 

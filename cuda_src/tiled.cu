@@ -4,17 +4,15 @@
 // threads take their taps from shared memory. A kernel larger than CHUNK x CHUNK is walked chunk
 // by chunk, each with a tile of its own, so that shared memory does not grow with the kernel.
 // Planes, not interleaved channels: neighbouring threads then read neighbouring banks.
-// Launch: 32x16 threads, one block per 32x16 output pixels, blocks in blockIdx.x row by row.
-// Loaded by engines/cuda.py, which fills `weights`, (KERNELS, kernel_height, kernel_width).
+// Launch: a block of TILE_WIDTH x TILE_HEIGHT threads for as many output pixels, blocks in blockIdx.x
+// row by row. Planned by variants/tiled.py, which fills `weights`, (KERNELS, kernel_height, kernel_width).
 #include "pixel.cuh"
 
-#define TILE_WIDTH 32
-#define TILE_HEIGHT 16
 #define CHUNK 16
 
 __constant__ float weights[16384];
 
-extern "C" __global__ void __launch_bounds__(TILE_WIDTH * TILE_HEIGHT) filter(const Task task)
+extern "C" __global__ void __launch_bounds__(THREADS) filter(const Task task)
 {
     __shared__ float tile[CHANNELS][TILE_HEIGHT + CHUNK - 1][TILE_WIDTH + CHUNK - 1];
 
@@ -32,7 +30,7 @@ extern "C" __global__ void __launch_bounds__(TILE_WIDTH * TILE_HEIGHT) filter(co
             const int halo_size = halo_width * (TILE_HEIGHT + rows - 1);
 
             __syncthreads();  // the last chunk's taps are all read
-            for (int n = thread; n < halo_size; n += TILE_WIDTH * TILE_HEIGHT) {
+            for (int n = thread; n < halo_size; n += THREADS) {
                 const int x = n % halo_width, y = n / halo_width;
                 const Pixel pixel = load_pixel(task, tile_x + task.x0 + j0 - task.anchor_x + x,
                                                tile_y + task.y0 + i0 - task.anchor_y + y);

@@ -1,15 +1,15 @@
 // Step 1, vanilla: one thread per output pixel, source and weights in global memory.
 //
 // Every thread reads all its taps and all weights by itself; only the caches help it.
-// Launch: 32x8 threads, one block per 32x8 output pixels, blocks in blockIdx.x row by row.
-// Loaded by engines/cuda.py. `weights` is (KERNELS, kernel_height, kernel_width), any size.
+// Launch: a block of TILE_WIDTH x TILE_HEIGHT threads for as many output pixels, blocks in blockIdx.x
+// row by row. Planned by variants/vanilla.py. `weights` is (KERNELS, kernel_height, kernel_width), any size.
 #include "pixel.cuh"
 
-extern "C" __global__ void __launch_bounds__(256, 4)
+extern "C" __global__ void __launch_bounds__(THREADS, 4)
 filter(const Task task, const float* __restrict__ weights)
 {
-    const int x = blockIdx.x % task.blocks_x * 32 + threadIdx.x;
-    const int y = blockIdx.x / task.blocks_x * 8 + threadIdx.y;
+    const int x = blockIdx.x % task.blocks_x * TILE_WIDTH + threadIdx.x;
+    const int y = blockIdx.x / task.blocks_x * TILE_HEIGHT + threadIdx.y;
     if (x >= task.width || y >= task.height) return;
 
     Pixel sum[KERNELS] = {};

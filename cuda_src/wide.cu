@@ -13,12 +13,11 @@
 // many scratch images, and the second adds up what it finds in them.
 // Launch, per band: columns, then rows; 256 threads: a warp has 32 lanes across and RUN outputs
 // along the taps, the block's 8 warps follow each other along them. Blocks in blockIdx.x.
-// Loaded by engines/cuda.py, which fills `weights`: of each term the column (kernel_height, zeros up
-// to a multiple of 4), then the row (kernel_width). One kernel alone.
+// Macros besides pixel.cuh's: WARPS of a block, RUN outputs of a thread, ALIGNMENT of weights, BAND,
+// TERMS. Planned by variants/wide.py, which fills `weights`: of each term the column (kernel_height,
+// zeros up to a multiple of ALIGNMENT), then the row (kernel_width). One kernel only.
 #include "pixel.cuh"
 
-#define WARPS 8
-#define RUN 16    // outputs a thread
 #define BLOCK 256  // taps of a partial sum, a multiple of RUN
 // Of the scratch image: a line for each sample of a row. No power of two, which would put all
 // lines into the same sets of the caches.
@@ -26,7 +25,7 @@
 
 __align__(16) __constant__ float weights[16384];
 
-__device__ __forceinline__ int padded(int taps) { return (taps + 3) / 4 * 4; }
+__device__ __forceinline__ int padded(int taps) { return (taps + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 __device__ __forceinline__ const float* column_of(const Task& task, int term)
 {

@@ -29,6 +29,6 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
         or no_room(filter, rows * padded)
         or tiles(
             "blocked", filter, layout, partial(flat, filter, factored=False, alignment=SPAN), cost,
-            threads=(256, 1, 1), tile=(128, 32),
+            threads=(256, 1, 1), tile=(128, 32), SPAN=SPAN,
         )
     )  # fmt: skip

@@ -161,6 +161,8 @@ def specialise(filter: Filter, layout: Layout) -> dict[str, int]:
     full = layout.full
     return {
         "WARPS": warps,
+        "LENGTH": length(sample, warps),
+        "EDGE_THREADS": EDGE_THREADS,
         "NARROW": int(sample == 0 and rows * full < 1 << 16),
         "SMALL": int(rows * columns * full < 1 << 23),
     }

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,27 +35,44 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 
 
-class Task(ctypes.Structure):
-    """struct Task of pixel.cuh, field by field."""
+FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str], ...] = (
+    ("source", ctypes.c_uint64, "(source_height, source_width, CHANNELS), rows source_pitch apart"),
+    ("out", ctypes.c_uint64, "(height, width, CHANNELS), rows out_pitch apart"),
+    ("scratch", ctypes.c_uint64, "of launches that need scratch_bytes"),
+    ("source_pitch", ctypes.c_int64, "samples"),
+    ("out_pitch", ctypes.c_int64, "samples"),
+    ("width", ctypes.c_int32, "of the output, in pixels as all sizes"),
+    ("height", ctypes.c_int32, ""),
+    ("source_width", ctypes.c_int32, ""),
+    ("source_height", ctypes.c_int32, ""),
+    ("x0", ctypes.c_int32, "where output pixel (0, 0) lies in the source"),
+    ("y0", ctypes.c_int32, ""),
+    ("kernel_width", ctypes.c_int32, ""),
+    ("kernel_height", ctypes.c_int32, ""),
+    ("anchor_x", ctypes.c_int32, ""),
+    ("anchor_y", ctypes.c_int32, ""),
+    ("border", ctypes.c_int32, "of pixel.cuh's enum"),
+    ("blocks_x", ctypes.c_int32, "blocks side by side; blockIdx.x counts on through all rows"),
+    ("rows", ctypes.c_int32, "output pixels a block, down (stream, box, tensor)"),
+    ("columns", ctypes.c_int32, "output pixels a block, across (box)"),
+    ("edges_left", ctypes.c_int32, "strips below this one are at the border (box)"),
+    ("edges_right", ctypes.c_int32, "strips from this one on are at the border (box)"),
+    ("border_value", ctypes.c_float, "native units, as bias and threshold"),
+    ("gain", ctypes.c_float, ""),
+    ("source_gain", ctypes.c_float, ""),
+    ("bias", ctypes.c_float, ""),
+    ("threshold", ctypes.c_float, ""),
+    ("weight_sum", ctypes.c_float * 2, "of each kernel"),
+    ("starts", ctypes.c_int32, "sums that a block begins with (box)"),
+    ("piece", ctypes.c_int32, "rows of each of these sums (box)"),
+)
+"""Name, type and meaning. `tools/make_task.py` writes them as a struct into cuda_src/task.cuh."""
 
-    _fields_ = (
-        ("source", ctypes.c_uint64),
-        ("out", ctypes.c_uint64),
-        ("scratch", ctypes.c_uint64),
-        ("source_pitch", ctypes.c_int64),
-        ("out_pitch", ctypes.c_int64),
-        *((name, ctypes.c_int32) for name in (
-            "width", "height", "source_width", "source_height", "x0", "y0",
-            "kernel_width", "kernel_height", "anchor_x", "anchor_y", "border", "blocks_x",
-            "rows", "columns", "edges_left", "edges_right",
-        )),
-        *((name, ctypes.c_float) for name in (
-            "border_value", "gain", "source_gain", "bias", "threshold",
-        )),
-        ("weight_sum", ctypes.c_float * 2),
-        ("starts", ctypes.c_int32),
-        ("piece", ctypes.c_int32),
-    )  # fmt: skip
+
+class Task(ctypes.Structure):
+    """What one launch is given."""
+
+    _fields_ = tuple((name, kind) for name, kind, _ in FIELDS)
 
 
 class Layout(NamedTuple):

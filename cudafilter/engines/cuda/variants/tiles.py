@@ -17,9 +17,9 @@ from cudafilter.filter import Filter, Kernel
 class Tiles(Launch):
     """A launch of one block a tile."""
 
-    threads: tuple[int, int, int] = (32, 8, 1)
-    tile: tuple[int, int] = (32, 8)
-    """Output pixels a block, width and height. Both numbers stand in each kernel's header."""
+    threads: tuple[int, int, int]
+    tile: tuple[int, int]
+    """Output pixels a block, width and height."""
 
     @property
     def block(self) -> tuple[int, int, int]:
@@ -40,10 +40,16 @@ def tiles(
     cost: float,
     threads: tuple[int, int, int],
     tile: tuple[int, int],
+    **own: int,
 ) -> Tiles:
-    """The launch of *variant*, which has no macros beyond those of pixel.cuh."""
-    defines, task = defines_of(filter, layout), task_of(filter, layout)
-    return Tiles(variant, defines, make_weights, task, cost, threads, tile)
+    """The launch of *variant*; *own* are its macros beyond those of pixel.cuh and tile_macros."""
+    defines = defines_of(filter, layout) | tile_macros(threads, tile) | own
+    return Tiles(variant, defines, make_weights, task_of(filter, layout), cost, threads, tile)
+
+
+def tile_macros(threads: tuple[int, int, int], tile: tuple[int, int]) -> dict[str, int]:
+    """The macros that tell a kernel its geometry."""
+    return {"TILE_WIDTH": tile[0], "TILE_HEIGHT": tile[1], "THREADS": threads[0] * threads[1]}
 
 
 def every_kind(most_kernels: int = 2) -> list[Filter]:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import ClassVar
 
 from cudafilter.engines.cuda.variants.task import Launch, Layout, defines_of, flat, task_of
-from cudafilter.engines.cuda.variants.tiles import Tiles, every_kind
+from cudafilter.engines.cuda.variants.tiles import Tiles, every_kind, tile_macros
 from cudafilter.filter import Filter
 
 COST = 40
@@ -27,5 +27,9 @@ def plan(filter: Filter, layout: Layout) -> Launch:
     """The launch of *filter*; there is none that vanilla.cu does not take."""
     rows, columns = filter.size
     cost = COST * len(filter.kernels) * rows * columns
+    threads, tile = (32, 8, 1), (32, 8)
     defines, task = defines_of(filter, layout), task_of(filter, layout)
-    return Vanilla("vanilla", defines, partial(flat, filter, factored=False), task, cost)
+    return Vanilla(
+        "vanilla", defines | tile_macros(threads, tile), partial(flat, filter, factored=False),
+        task, cost, threads, tile,
+    )  # fmt: skip

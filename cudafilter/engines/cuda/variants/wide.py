@@ -26,7 +26,7 @@ from cudafilter.errors import LimitError
 from cudafilter.filter import Filter, Kernel, Weights
 
 WARPS, RUN = 8, 16
-"""Warps of a block and outputs of a thread. Both numbers stand in wide.cu too."""
+"""Warps of a block and outputs of a thread."""
 
 THREADS = 32 * WARPS
 
@@ -67,11 +67,6 @@ class Wide(Launch):
     functions: ClassVar[tuple[str, ...]] = ("columns", "rows")
     """The two passes, in their order."""
 
-    @property
-    def block(self) -> tuple[int, int, int]:
-        """See Launch.block."""
-        return THREADS, 1, 1
-
     def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
         """See Launch.scratch_bytes."""
         width = self.task.kernel_width
@@ -103,6 +98,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
     if lack is not None:
         return lack
     own = {"TERMS": len(found), "BAND": band(layout.channels, len(found))}
+    own |= {"WARPS": WARPS, "RUN": RUN, "ALIGNMENT": ALIGNMENT}
     if filter.rank1:
         cost = taps(filter) * EVEN[layout.channels] / max(filter.size)
     else:

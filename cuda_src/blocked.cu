@@ -1,4 +1,4 @@
-// Step 8, blocked: large dense kernels, register blocked.
+// Step 8, blocked: large dense kernels: 16 outputs a thread, loops that fit the instruction cache.
 //
 // tiled.cu reads a tap from shared memory for each multiply-add; stream.cu unrolls the whole
 // kernel, which past about 17x17 no longer fits the instruction cache. Here a thread owns RUN

@@ -1,4 +1,4 @@
-// Step 6, box: a mean over a rectangle, in a time that hardly grows with it.
+// Step 6, box: equal weights on integers: running sums, in a time that hardly grows with the kernel.
 //
 // Column sums move down the image: each new row adds one source row and takes one away. Their
 // prefix sums along the row turn any window into one difference. All sums are unsigned integers

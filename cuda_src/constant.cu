@@ -1,4 +1,4 @@
-// Step 2, constant: as vanilla, with the weights in constant memory.
+// Step 2, constant: weights in constant memory, read once for a whole warp.
 //
 // All threads of a warp want the same weight at the same time, which constant memory serves in
 // one broadcast. It holds 64 KiB: KERNELS * kernel_height * kernel_width <= 16384 weights.

@@ -1,4 +1,4 @@
-// Step 4, separable: a rank-1 kernel is a column times a row: both passes in one launch.
+// Step 4, separable: kernels of rank 1, a column times a row: both passes in one launch.
 //
 // rows + columns multiply-adds a sample in place of rows * columns. The horizontal pass over the
 // tile and its halo above and below goes to shared memory, from where the vertical pass reads it,

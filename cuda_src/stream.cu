@@ -1,5 +1,5 @@
 // Step 5, stream: warps walk down strips of the image and keep the sums of unfinished rows in
-// registers.
+// registers; compiled for each kernel size.
 //
 // A warp owns a strip of 32 * OUTPUTS samples, each lane OUTPUTS neighbouring ones, and walks down
 // task.rows output rows. For every source row it

@@ -1,4 +1,4 @@
-// Step 9, tensor: a column and a row on bytes, both passes as products of matrices on tensor cores.
+// Step 9, tensor: kernels of rank 1 on 8 bits: both passes as products of matrices on tensor cores.
 //
 // A tap row that slides over 16 outputs is a band matrix, so a pass over a tile is a product of two
 // matrices. Halves hold a byte exactly, and a weight as the sum of two (high and low); so does what

@@ -1,4 +1,4 @@
-// Step 3, tiled: as constant, with the tile of the source and its halo in shared memory.
+// Step 3, tiled: the tile and its halo in shared memory, read from global memory once.
 //
 // A block reads each source pixel once, converts, borders and premultiplies it once, and all its
 // threads take their taps from shared memory. A kernel larger than CHUNK x CHUNK is walked chunk

@@ -1,4 +1,5 @@
-// Step 7, wide: a column and a row of hundreds of taps, one pass each, with sums in registers.
+// Step 7, wide: kernels of rank 1 with hundreds of taps, or on integers the sum of a few: a pass down
+// and a pass across, whose scratch image stays in the L2 cache.
 //
 // stream.cu keeps one unfinished sum for each row of the kernel, so its registers end at about 128
 // rows. Here a thread computes RUN outputs that follow each other along the taps, and each sample

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cudafilter.catalogue import CATALOGUE, Parameter
+from cudafilter.engines.cuda.variants import LADDER
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -54,7 +55,19 @@ def help() -> str:
     return f"```text\n{told}```\n"
 
 
-PARTS: dict[str, Callable[[], str]] = {"filters": filters, "help": help}
+def ladder() -> str:
+    """The table of kernel variants: what the header of each .cu says it is."""
+    lines = ["| step | file | what it is |", "|---|---|---|"]
+    for name in LADDER:
+        source = (README.parent / "cuda_src" / f"{name}.cu").read_text(encoding="utf-8")
+        header = " ".join(re.sub(r"^//\s*", "", line) for line in source.splitlines()[:6])
+        told = re.match(r"Step \d+, \w+: (.*?)\.\s", header)
+        assert told is not None, f"{name}.cu does not begin with what it is"
+        lines.append(f"| `{name}` | [`{name}.cu`](cuda_src/{name}.cu) | {told[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+PARTS: dict[str, Callable[[], str]] = {"filters": filters, "help": help, "ladder": ladder}
 
 
 def main(arguments: list[str]) -> int:

@@ -67,6 +67,10 @@ class HostEngine(StandIn):
             )
         return out
 
+    def prepared(self, filter: Filter, channels: int, dtype: str) -> str:
+        """The variant that would run."""
+        return ladder.prepare(filter, channels, dtype, Border(), False, self.variant).variant
+
     def _launch(
         self,
         library: ctypes.CDLL,

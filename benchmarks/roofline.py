@@ -25,7 +25,8 @@ import numpy as np
 from cudafilter import check, reference
 from cudafilter.bench import random_image
 from cudafilter.borders import Border
-from cudafilter.engines.cuda.engine import CudaEngine, driver
+from cudafilter.engines.cuda.device import driver
+from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import Pixels

@@ -20,8 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from cudafilter.engines.cuda import engine as cuda
-from cudafilter.engines.cuda import kernels
+from cudafilter.engines.cuda import device, kernels
 from cudafilter.engines.cuda.variants.task import Task
 from test_host import HostEngine
 
@@ -68,8 +67,8 @@ class FakeCuda:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be what engines open from now on."""
-        monkeypatch.setattr(cuda, "driver", lambda: self)
-        monkeypatch.setattr(cuda, "require_toolkit", lambda: None)
+        monkeypatch.setattr(device, "driver", lambda: self)
+        monkeypatch.setattr(device, "require_toolkit", lambda: None)
         monkeypatch.setattr(kernels, "cubin", self.cubin)
 
     def init(self) -> None:

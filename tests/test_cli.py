@@ -861,22 +861,22 @@ class TestInfo:
         self, library: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from cudafilter import nvjpeg
-        from cudafilter.engines.cuda import engine as cuda
+        from cudafilter.engines.cuda import device as cuda
 
-        device = cuda.Device(0, "a GPU", (9, 0), 1 << 30, "13.0")
-        monkeypatch.setattr(cuda, "devices", lambda: [device])
+        device = cuda.Gpu(0, "a GPU", (9, 0), 1 << 30, "13.0")
+        monkeypatch.setattr(cuda, "gpus", lambda: [device])
         monkeypatch.setattr(nvjpeg, "find", lambda major: library if major == 13 else "wrong")
         assert (library or "the extra nvcodec") in cli("info").stdout
         assert json.loads(cli("info", "--json").stdout)["nvjpeg"] == library
 
     def test_names_what_is_missing_and_what_mends_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from cudafilter import toolkit
-        from cudafilter.engines.cuda import engine as cuda
+        from cudafilter.engines.cuda import device as cuda
 
         def none() -> list[Any]:
             raise EngineUnavailable("no driver answers")
 
-        monkeypatch.setattr(cuda, "devices", none)
+        monkeypatch.setattr(cuda, "gpus", none)
         monkeypatch.setattr(toolkit, "missing", lambda: [toolkit.Missing("no GPU", "buy one")])
         shown = cli("info").stdout
         assert "not available: no driver answers" in shown
@@ -890,10 +890,10 @@ class TestInfo:
     def test_lists_devices(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from cudafilter import toolkit
         from cudafilter.engines import nvcc
-        from cudafilter.engines.cuda import engine as cuda
+        from cudafilter.engines.cuda import device as cuda
 
-        device = cuda.Device(0, "Some GPU", (9, 0), 80 << 30, "13.0")
-        monkeypatch.setattr(cuda, "devices", lambda: [device])
+        device = cuda.Gpu(0, "Some GPU", (9, 0), 80 << 30, "13.0")
+        monkeypatch.setattr(cuda, "gpus", lambda: [device])
         monkeypatch.setattr(nvcc, "require_toolkit", lambda: None)
         monkeypatch.setattr(toolkit, "missing", list)
         shown = cli("info").stdout

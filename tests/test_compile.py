@@ -16,7 +16,7 @@ from cudafilter.borders import Border
 from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app
 from cudafilter.engines import nvcc
-from cudafilter.engines.cuda import engine as cuda
+from cudafilter.engines.cuda import device as cuda
 from cudafilter.engines.cuda.ahead import common as common_kernels
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.engines.cuda.variants.ladder import prepare
@@ -175,10 +175,10 @@ class TestTheCommand:
         self, started: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         found = [
-            cuda.Device(i, "Some GPU", capability, 80 << 30, "13.0")
+            cuda.Gpu(i, "Some GPU", capability, 80 << 30, "13.0")
             for i, capability in enumerate([(9, 0), (9, 0), (12, 0)])
         ]
-        monkeypatch.setattr(cuda, "devices", lambda: found)
+        monkeypatch.setattr(cuda, "gpus", lambda: found)
         shown = cli().stdout
         number = len(common_kernels())
         assert [line.rpartition(", ")[0] for line in shown.splitlines()] == [
@@ -192,10 +192,10 @@ class TestTheCommand:
         assert started
 
     def test_without_a_gpu_tells_of_arch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def none() -> list[cuda.Device]:
+        def none() -> list[cuda.Gpu]:
             raise EngineUnavailable("the NVIDIA driver shows no GPU")
 
-        monkeypatch.setattr(cuda, "devices", none)
+        monkeypatch.setattr(cuda, "gpus", none)
         result = cli()
         assert result.exit_code == 1
         assert "error: the NVIDIA driver shows no GPU" in result.stderr

@@ -533,7 +533,7 @@ class TestJpeg:
 
 @dataclass(frozen=True)
 class Card:
-    """What devices() tells of a GPU."""
+    """What gpus() tells of a GPU."""
 
     index: int
     name: str = "H100"
@@ -547,13 +547,13 @@ class Host:
     refuse: set[int] = field(default_factory=set)
     opened: list[StandIn] = field(default_factory=list)
 
-    def devices(self) -> Sequence[Card]:
+    def gpus(self) -> Sequence[Card]:
         if not self.cards:
             raise EngineUnavailable("the NVIDIA driver shows no GPU")
         return self.cards
 
     def open(self, gpu: int = 0, variant: str = "auto", *, codec: str = "auto") -> StandIn:
-        self.devices()
+        self.gpus()
         if gpu >= len(self.cards) or gpu in self.refuse:
             raise EngineUnavailable(f"GPU {gpu} does not open")
         engine = StandIn(gpu)
@@ -564,8 +564,8 @@ class Host:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     host = Host([Card(0), Card(1), Card(2)])
-    monkeypatch.setattr("cudafilter.engines.cuda.devices", host.devices)
-    monkeypatch.setattr("cudafilter.engines.cuda.CudaEngine", host.open)
+    monkeypatch.setattr("cudafilter.engines.cuda.device.gpus", host.gpus)
+    monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", host.open)
     return host
 
 
@@ -688,11 +688,12 @@ class TestOpening:
 
 @pytest.mark.gpu
 def test_all_gpus_together_give_the_bits_of_one() -> None:
-    from cudafilter.engines.cuda.engine import CudaEngine, devices
+    from cudafilter.engines.cuda.device import gpus
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     alone = CudaEngine()
     # A host of one GPU has it twice, each time with streams and buffers of its own.
-    numbers = range(len(devices())) if len(devices()) > 1 else (0, 0)
+    numbers = range(len(gpus())) if len(gpus()) > 1 else (0, 0)
     fleet = Fleet([CudaEngine(number) for number in numbers])
     images = [random_pixels((300 + i, 410, 3), "uint8", seed=i) for i in range(32)]
     results: dict[int, Pixels] = {}
@@ -714,9 +715,10 @@ def test_all_gpus_together_give_the_bits_of_one() -> None:
 
 @pytest.mark.gpu
 def test_a_gpu_that_joins_gives_the_bits_of_the_first() -> None:
-    from cudafilter.engines.cuda.engine import CudaEngine, devices
+    from cudafilter.engines.cuda.device import gpus
+    from cudafilter.engines.cuda.engine import CudaEngine
 
-    last = len(devices()) - 1  # a host of one GPU has it twice
+    last = len(gpus()) - 1  # a host of one GPU has it twice
     grown = Fleet([CudaEngine(0)], more={"GPU": partial(_join, last, "auto", "auto")})
     image = random_pixels((300, 410, 3), "uint8", seed=0)
     expected = grown.run(image, BLUR)
@@ -730,9 +732,9 @@ def test_a_gpu_that_joins_gives_the_bits_of_the_first() -> None:
 
 @pytest.mark.gpu
 def test_the_gpus_of_the_host_open() -> None:
-    from cudafilter.engines.cuda.engine import devices
+    from cudafilter.engines.cuda.device import gpus
 
-    several = len(devices()) > 1
+    several = len(gpus()) > 1
     for options, title in (
         ({}, "(GPU 0, "),
         ({"several": True}, "(GPU 0; 1" if several else "(GPU 0, "),

@@ -423,10 +423,10 @@ def test_a_codec_that_is_made_in_part_leaves_nothing(fake: FakeCuda, opened: Ope
 
 def test_a_picture_too_large_for_the_gpu_is_not_taken(fake: FakeCuda, opened: Opener) -> None:
     engine, path, _ = opened()
-    engine.memory_limit = 5000
+    engine._device.memory_limit = 5000
     with pytest.raises(NotTaken, match="memory limit"):
         path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
-    engine.memory_limit = None
+    engine._device.memory_limit = None
     fake.memory = 20_000
     with pytest.raises(NotTaken, match="the GPU's memory is full"):
         path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
@@ -580,13 +580,14 @@ def test_the_host_does_its_part_while_the_kernel_loads(
 ) -> None:
     engine, path, library = opened()
     decoded = library.calls["DecodeJpegHost"]
-    original = engine.kernel
+    kernels = engine._device._kernels
+    original = kernels.get
 
     def load(ready: Launch) -> Kernel:
         assert library.calls["DecodeJpegHost"] > decoded
         return original(ready)
 
-    monkeypatch.setattr(engine, "kernel", load)
+    monkeypatch.setattr(kernels, "get", load)
     assert through(path, jpeg()).data
 
 

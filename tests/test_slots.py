@@ -207,7 +207,7 @@ def test_a_full_device_is_emptied_and_tried_again_alone(fake: FakeCuda, opened: 
     taken = threading.Event()
 
     def hold() -> None:
-        with engine.current(), engine._slots.one() as slot:
+        with engine._device.current(), engine._device.slots.one() as slot:
             slot.memory("source", 40_000)
             taken.set()
             time.sleep(0.2)

@@ -20,7 +20,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-from cudafilter.engines.cuda.engine import CudaEngine, devices
+from cudafilter.engines.cuda.device import gpus
+from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.filter import make
@@ -37,7 +38,7 @@ FEW = "--few"
 def sanitize(tools: list[str]) -> int:
     """This program under each of *tools*; 1 if one found a fault, 0 too where none can run."""
     try:
-        devices()
+        gpus()
     except EngineUnavailable as reason:
         print(f"sanitize: skipped, {reason}")
         return 0

@@ -28,10 +28,10 @@ def _architectures(
 
 def _present() -> tuple[str, ...]:
     """The architectures of the GPUs here."""
-    from cudafilter.engines.cuda.engine import devices
+    from cudafilter.engines.cuda.device import gpus
 
     try:
-        capabilities = dict.fromkeys(device.compute_capability for device in devices())
+        capabilities = dict.fromkeys(device.compute_capability for device in gpus())
     except EngineUnavailable as error:
         named = "to compile for a GPU that is not here, name it: --arch sm_90"
         hint = f"{error.hint}; {named}" if error.hint else named

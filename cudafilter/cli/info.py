@@ -43,14 +43,14 @@ def _cuda() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The engine, and its devices."""
     from dataclasses import asdict
 
-    from cudafilter.engines.cuda.engine import devices
+    from cudafilter.engines.cuda.device import gpus
     from cudafilter.engines.nvcc import require_toolkit
     from cudafilter.toolkit import missing
 
     listed: list[dict[str, Any]] = []
     lacking = [lack._asdict() for lack in missing()]
     try:
-        for device in devices():
+        for device in gpus():
             major, minor = device.compute_capability
             listed.append({**asdict(device), "compute_capability": f"{major}.{minor}"})
         require_toolkit()

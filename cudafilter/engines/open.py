@@ -76,11 +76,12 @@ def _open_gpus(
 
     *as_needed* opens one of them; the engine opens the others.
     """
-    from cudafilter.engines.cuda.engine import CudaEngine, devices
+    from cudafilter.engines.cuda.device import gpus
+    from cudafilter.engines.cuda.engine import CudaEngine
 
     if numbers is not None and len(numbers) == 1:
         return CudaEngine(numbers[0], variant, codec=codec)
-    found = devices()
+    found = gpus()
     waiting = deque(numbers if numbers is not None else range(len(found)))
     opened: dict[int, Engine] = {}
     refused: dict[int, EngineUnavailable] = {}
@@ -103,11 +104,11 @@ def _open_gpus(
 
     models = Counter(found[number].name for number in (*opened, *waiting))
     names = " + ".join(f"{count} x {model}" for model, count in models.items())
-    gpus = f"GPU{'s' * (len(opened) > 1)} {_listed(opened)}"
+    which = f"GPU{'s' * (len(opened) > 1)} {_listed(opened)}"
     if waiting:
-        gpus += f"; {_listed(waiting)} as needed"
+        which += f"; {_listed(waiting)} as needed"
     more = {f"GPU {number}": partial(_join, number, variant, codec) for number in waiting}
-    return Fleet(list(opened.values()), f"cuda: {names} ({gpus})", note, more)
+    return Fleet(list(opened.values()), f"cuda: {names} ({which})", note, more)
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -1,32 +1,23 @@
-"""The CUDA engine: PyCUDA, one primary context per device, kernels from cuda_src/."""
+"""The CUDA engine: an image's way through a device, in chunks and bands."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 
 from cudafilter import nvjpeg
 from cudafilter.borders import Border
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
+from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
-from cudafilter.engines.cuda.kernels import Kernel, Kernels
-from cudafilter.engines.cuda.slots import Pool, Slot
+from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
-from cudafilter.engines.nvcc import require_toolkit
-from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels, require_pixels
-from cudafilter.toolkit import missing
-
-__all__ = ["CudaEngine", "Device", "block_of", "cut", "devices", "driver"]
 
 MEMORY_SHARE = 0.9
 """Share of the free device memory that all slots together may take."""
@@ -38,52 +29,6 @@ H100, 54 12-megapixel images/s with one slot, 147 with three, 183 with four, 204
 LEAST_BAND = 4
 """Rows of output, in kernel heights, that are worth a launch while more rows arrive: each launch
 also walks over its halo."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """A GPU that the driver shows."""
-
-    index: int
-    name: str
-    compute_capability: tuple[int, int]
-    memory_bytes: int
-    driver: str
-    """Highest CUDA version the driver serves."""
-
-
-def driver() -> ModuleType:
-    """pycuda.driver, initialised. Raises EngineUnavailable that names what is missing."""
-    try:
-        import pycuda.driver as cuda
-    except ImportError as error:
-        for lack in missing():
-            raise EngineUnavailable(lack.what, hint=lack.mend) from error
-        raise EngineUnavailable(f"PyCUDA does not load: {error}") from error
-    try:
-        cuda.init()
-        count = cuda.Device.count()
-    except cuda.Error as error:
-        raise EngineUnavailable(f"the NVIDIA driver does not answer: {error}") from error
-    if count == 0:
-        raise EngineUnavailable("the NVIDIA driver shows no GPU")
-    return cuda  # type: ignore[no-any-return]
-
-
-def devices() -> list[Device]:
-    """The GPUs here. Raises EngineUnavailable where there are none or PyCUDA is missing."""
-    cuda = driver()
-    version = cuda.get_driver_version()
-    found = []
-    for index in range(cuda.Device.count()):
-        device = cuda.Device(index)
-        found.append(
-            Device(
-                index, device.name(), device.compute_capability(), device.total_memory(),
-                f"{version // 1000}.{version % 1000 // 10}",
-            )
-        )  # fmt: skip
-    return found
 
 
 class CudaEngine:
@@ -112,36 +57,20 @@ class CudaEngine:
         slots: int = SLOTS,
         codec: str = "auto",
     ) -> None:
-        self._cuda = driver()
-        toolkit = require_toolkit()
-        count = self._cuda.Device.count()
-        if not 0 <= gpu < count:
-            raise EngineUnavailable(
-                f"there is no GPU {gpu}; the driver shows {count}",
-                hint=f"--gpu takes 0 to {count - 1}; `cudafilter info` lists them",
-            )
+        self._device = device = Device(gpu, slots, memory_limit)
         self.variant = variant
         self.parallel = slots
-        self.memory_limit = memory_limit
-        device = self._cuda.Device(gpu)
-        try:
-            self._context = device.retain_primary_context()
-        except self._cuda.Error as error:  # taken by another program alone, out of memory
-            raise EngineUnavailable(f"GPU {gpu} cannot be opened: {error}") from error
-        self._kernels = Kernels(self._cuda, device, toolkit)
-        self._slots = Pool([Slot(self._cuda) for _ in range(slots)])
         self._local = threading.local()
         self._jpeg: GpuJpeg | None = None
         self.jpeg_reason = "--codec pillow was asked for" if codec == "pillow" else None
         if self.jpeg_reason is None:
-            library = nvjpeg.find(self._cuda.get_driver_version() // 1000)
+            library = nvjpeg.find(device.cuda_version)
             if library is not None:
-                self._jpeg = GpuJpeg(self, self._cuda, library, gpu)
+                self._jpeg = GpuJpeg(device, library, variant)
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg
-        major, minor = device.compute_capability()
-        self.title = f"cuda: {device.name()} (GPU {gpu}, compute capability {major}.{minor})"
+        self.title = f"cuda: {device.title}"
 
     def run(
         self,
@@ -161,18 +90,17 @@ class CudaEngine:
         pixels = require_pixels(pixels, alpha)
         ready = self.prepare(pixels, filter, border, alpha)
         out = np.empty_like(pixels)
-        with self.current():
-            kernel = self._kernels.get(ready)
-            work = _Work(kernel, ready, filter, border)
+        device, work = self._device, _Work(self._device, ready, filter, border)
+        with device.current():
             try:
-                with self._slots.one() as slot:
+                with device.slots.one() as slot:
                     self._filter(slot, work, pixels, out)
                     spent = slot.seconds()
-            except self.out_of_memory:
+            except device.out_of_memory:
                 # The others' buffers may have taken what this image needs.
                 if self._jpeg is not None:
                     self._jpeg.free()
-                with self._slots.alone() as slots:
+                with device.slots.alone() as slots:
                     for slot in slots:
                         slot.free()
                     self._filter(slots[0], work, pixels, out)
@@ -208,25 +136,14 @@ class CudaEngine:
         """The result, and the milliseconds of each of *repeats* launches on resident pixels."""
         pixels = require_pixels(pixels, alpha)
         ready = self.prepare(pixels, filter, border, alpha)
-        size, pitch = pixels.shape[:2], row_pitch(pixels.shape[1], pixels[0, 0].nbytes)
-        out = np.empty_like(pixels)
-        with self.current(), self._slots.one() as slot:
-            kernel = self._kernels.get(ready)
-            source = slot.memory("source", size[0] * pitch)
-            target = slot.memory("out", size[0] * pitch)
-            scratch = slot.memory(
-                "scratch", ready.scratch_bytes(size, size, (0, 0), kernel.resident)
-            )
-            for _ in slot.upload(pixels, source, pitch):
+        size, out = pixels.shape[:2], np.empty_like(pixels)
+        with self._device.current(), self._device.slots.one() as slot:
+            applied = self._device.apply(slot, ready, size, size)
+            for _ in slot.upload(pixels, applied.source, applied.source_pitch):
                 pass
-            steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)
-
-            def work() -> None:
-                for step in steps:
-                    kernel.queue(step, slot.stream)
-
-            times = self._time(work, warmup, repeats, slot.stream)
-            slot.download(out, target, pitch)
+            steps = applied.steps()
+            times = self._device.time(slot, lambda: applied.run(steps), warmup, repeats)
+            slot.download(out, applied.out, applied.out_pitch)
             slot.finish()
         return out, times
 
@@ -235,54 +152,15 @@ class CudaEngine:
 
         One read and one write of an image: the floor for a filter that is bound by memory.
         """
-        with self.current(), self._slots.one() as slot:
-            source, target = slot.memory("source", nbytes), slot.memory("out", nbytes)
-            return self._time(
-                lambda: self._cuda.memcpy_dtod_async(target, source, nbytes, slot.stream),
-                warmup, repeats, slot.stream,
-            )  # fmt: skip
-
-    def release(self) -> None:
-        """Wait for run()'s images in flight and give their memory back; with current()."""
-        with self._slots.alone() as slots:
-            for slot in slots:
-                slot.free()
+        with self._device.current(), self._device.slots.one() as slot:
+            return self._device.time(slot, self._device.copy(slot, nbytes), warmup, repeats)
 
     def close(self) -> None:
         """See Engine.close."""
-        with self.current():
-            if self._jpeg is not None:
+        if self._jpeg is not None:
+            with self._device.current():
                 self._jpeg.free()
-            self.release()
-            self._kernels.clear()
-        self._context.detach()
-
-    @contextmanager
-    def current(self) -> Iterator[None]:
-        """The device's context current in this thread; the driver's errors made ours."""
-        self._context.push()
-        try:
-            yield
-        except self.out_of_memory as error:
-            free, total = self._cuda.mem_get_info()
-            raise EngineError(
-                f"out of GPU memory: {error}; {free:,} of {total:,} bytes are free",
-                hint="another program may be using the GPU; --engine cpu needs none of it",
-            ) from error
-        except self._cuda.Error as error:
-            raise EngineError(f"the GPU failed: {error}") from error
-        finally:
-            self._context.pop()
-
-    @property
-    def out_of_memory(self) -> type[Exception]:
-        """What the driver raises where the device's or the pinned memory is full."""
-        error: type[Exception] = self._cuda.MemoryError
-        return error
-
-    def kernel(self, ready: Launch) -> Kernel:
-        """The loaded kernel of *ready*; with the context current()."""
-        return self._kernels.get(ready)
+        self._device.close()
 
     def _filter(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> None:
         """*pixels* into *out*, in as few bands as memory allows."""
@@ -296,42 +174,25 @@ class CudaEngine:
 
     def _bands(self, slot: Slot, work: _Work, pixels: Pixels) -> list[Band]:
         """The whole image, or bands of it that leave the other slots their share of the memory."""
-        if self.memory_limit is not None:
-            return cut(pixels, work.filter, self.memory_limit, work.ready.step)
-        height, width, _ = pixels.shape
-        whole = height * row_pitch(width, pixels[0, 0].nbytes)
-        scratch = work.ready.scratch_bytes(
-            (height, width), (height, width), (0, 0), work.kernel.resident
-        )
+        limit = self._device.memory_limit
+        if limit is not None:
+            return cut(pixels, work.filter, limit, work.launch.step)
+        size, width = pixels.shape[:2], pixels.shape[1]
+        whole = size[0] * row_pitch(width, pixels[0, 0].nbytes)
+        scratch = self._device.scratch_bytes(work.launch, size, size)
         if slot.holds(source=whole, out=whole, scratch=scratch):
-            return [((0, height), (0, width))]
-        free = self._cuda.mem_get_info()[0] + slot.held
-        share = int(free * MEMORY_SHARE / self._slots.count) - scratch
-        return cut(pixels, work.filter, share, work.ready.step)
-
-    def _time(
-        self, work: Callable[[], None], warmup: int, repeats: int, stream: Any
-    ) -> list[float]:
-        for _ in range(warmup):
-            work()
-        stream.synchronize()
-        times = []
-        for _ in range(repeats):
-            start, stop = self._cuda.Event(), self._cuda.Event()
-            start.record(stream)
-            work()
-            stop.record(stream)
-            stop.synchronize()
-            times.append(stop.time_since(start))
-        return times
+            return [((0, size[0]), (0, width))]
+        free = self._device.free_bytes() + slot.held
+        share = int(free * MEMORY_SHARE / self._device.slots.count) - scratch
+        return cut(pixels, work.filter, share, work.launch.step)
 
 
 @dataclass(frozen=True)
 class _Work:
     """What becomes of an image, whatever its size."""
 
-    kernel: Kernel
-    ready: Launch
+    device: Device
+    launch: Launch
     filter: Filter
     border: Border
 
@@ -340,30 +201,20 @@ class _Work:
 
         Rows of output are filtered and leave as soon as the rows that they tap have arrived.
         """
-        (height, width, _), size = out.shape, block.shape[:2]
-        arriving, leaving = (row_pitch(n, out[0, 0].nbytes) for n in (size[1], width))
-        source = slot.memory("source", size[0] * arriving)
-        target = slot.memory("out", height * leaving)
-        wanted = self.ready.scratch_bytes(size, (height, width), origin, self.kernel.resident)
-        scratch = slot.memory("scratch", wanted)  # the same for all rows of output
-        needed, least = None, LEAST_BAND * self.filter.size[0]
-        done = 0
-        for arrived in slot.upload(block, source, arriving):
+        height, source_height = len(out), len(block)
+        applied = self.device.apply(slot, self.launch, block.shape[:2], out.shape[:2], origin)
+        step, least = self.launch.step, LEAST_BAND * self.filter.size[0]
+        needed, done = None, 0
+        for arrived in slot.upload(block, applied.source, applied.source_pitch):
             end = height
-            if arrived < size[0]:
+            if arrived < source_height:
                 if needed is None:
-                    needed = last_taps(self.filter, self.border, size[0], origin[0], height)
-                end = int(np.searchsorted(needed, arrived)) // self.ready.step * self.ready.step
+                    needed = last_taps(self.filter, self.border, source_height, origin[0], height)
+                end = int(np.searchsorted(needed, arrived)) // step * step
                 if end - done < least:
                     continue
-            addresses = source, target + done * leaving, scratch
-            steps = self.ready.place(
-                addresses, size, (end - done, width), (origin[0] + done, origin[1]),
-                self.kernel.resident,
-            )  # fmt: skip
-            with slot.timed():
-                for step in steps:
-                    self.kernel.queue(step, slot.stream)
-            slot.download(out[done:end], target + done * leaving, leaving)
+            applied.queue(done, end)
+            pitch = applied.out_pitch
+            slot.download(out[done:end], applied.out + done * pitch, pitch)
             done = end
         slot.finish()

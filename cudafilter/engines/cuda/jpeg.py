@@ -21,6 +21,7 @@ import numpy as np
 from cudafilter import wake
 from cudafilter.borders import Border
 from cudafilter.cores import cores
+from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
@@ -34,7 +35,6 @@ from cudafilter.formats.table import Ways
 from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda.engine import CudaEngine
     from cudafilter.engines.cuda.variants.task import Launch
     from cudafilter.images import Image
 
@@ -209,15 +209,16 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
 class GpuJpeg:
     """Engine.jpeg of the CUDA engine; see JpegPath. The device's memory bounds the picture."""
 
-    def __init__(self, engine: CudaEngine, cuda: ModuleType, library: str, gpu: int) -> None:
-        self._engine = engine
+    def __init__(self, device: Device, library: str, variant: str) -> None:
+        self._device = device
+        self._variant = variant
         self._readers = Pool([_Place() for _ in range(max(SLOTS, min(cores(), READERS)))])
-        self._slots = Pool([_JpegSlot(cuda) for _ in range(SLOTS)])
+        self._slots = Pool([_JpegSlot(device.cuda) for _ in range(SLOTS)])
         self.parallel = self._readers.count
         self._library = library
         self._lock = Lock()
         # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
-        self._nvjpeg = wake.nvjpeg_of(gpu)
+        self._nvjpeg = wake.nvjpeg_of(device.number)
 
     def filter(
         self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
@@ -233,13 +234,13 @@ class GpuJpeg:
             small = images.to_gray(small)
         channels = small.pixels.shape[2]
         template = template_of(small.metadata.jpeg_coding, channels, quality)
-        ready = prepare(filter, channels, np.uint8, border, False, self._engine.variant)
+        ready = prepare(filter, channels, np.uint8, border, False, self._variant)
         size = frame.height, frame.width
-        limit = self._engine.memory_limit
-        if limit is not None and 2 * size[0] * row_pitch(size[1], channels) > limit:
+        taken = 2 * size[0] * row_pitch(size[1], channels)
+        if (limit := self._device.memory_limit) is not None and taken > limit:
             raise NotTaken("it is larger than the memory limit")
         picture = _Picture(data, template, size, channels)
-        with self._engine.current():
+        with self._device.current():
             try:
                 with self._readers.one() as place:
                     reading = self._read(place, picture)
@@ -248,7 +249,7 @@ class GpuJpeg:
             except _Full:
                 # What others hold may have taken what this picture needs: which way it goes must
                 # not depend on what is in work beside it.
-                self._engine.release()
+                self._device.release()
                 with self._readers.alone() as places, self._slots.alone() as slots:
                     self._free(places, slots)
                     try:
@@ -294,23 +295,14 @@ class GpuJpeg:
         Raises _Full where memory lacks.
         """
         size, channels = picture.size, picture.channels
-        pitch = row_pitch(size[1], channels)
         assert place.reader is not None
-        kernel = self._engine.kernel(ready)
         with self._refusals():
             slot.codec = slot.codec or Codec(self._loaded(), slot.stream.handle)
-            source = slot.memory("source", size[0] * pitch)
-            target = slot.memory("out", size[0] * pitch)
-            scratch = slot.memory(
-                "scratch", ready.scratch_bytes(size, size, (0, 0), kernel.resident)
-            )
+            applied = self._device.apply(slot, ready, size, size)
             with slot.timed("decode"):
-                slot.codec.decode(place.reader, source, pitch)
-            steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)
-            with slot.timed():
-                for step in steps:
-                    kernel.queue(step, slot.stream)
-            slot.codec.encode(picture.template, size, channels, target, pitch)
+                slot.codec.decode(place.reader, applied.source, applied.source_pitch)
+            applied.queue()
+            slot.codec.encode(picture.template, size, channels, applied.out, applied.out_pitch)
             slot.finish()
             return slot.codec.written(), slot.seconds()
 
@@ -319,7 +311,7 @@ class GpuJpeg:
         """Make nvJPEG's errors and the lack of memory into NotTaken and _Full."""
         try:
             yield
-        except (NvJpegError, self._engine.out_of_memory) as error:
+        except (NvJpegError, self._device.out_of_memory) as error:
             if not isinstance(error, NvJpegError) or error.full:
                 raise _Full from error
             raise NotTaken(f"the GPU's codec refuses it: {error}") from error

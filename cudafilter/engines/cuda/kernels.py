@@ -36,7 +36,7 @@ class Kernels:
 
         Keep a reference till the work is done: a kernel that nobody holds is unloaded.
         """
-        key = ready.variant, *ready.defines.values(), ready.weights.tobytes()
+        key = ready.key
         with self._lock:
             if key not in self._kept:
                 code = cubin(ready.variant, ready.defines, self._arch, self._toolkit)

@@ -140,6 +140,11 @@ class Launch:
         """The weights that the kernel reads, flat."""
         return self.make_weights().astype(np.float32)
 
+    @cached_property
+    def key(self) -> tuple[object, ...]:
+        """What tells the loaded kernel of this launch, with its weights, from all others."""
+        return self.variant, *self.defines.values(), self.weights.tobytes()
+
     @property
     def block(self) -> tuple[int, int, int]:
         """Threads of a block."""

@@ -1,0 +1,226 @@
+"""A GPU: its context, its kernels, the memory an image passes through, and what runs a launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+from cudafilter.engines.cuda.kernels import Kernel, Kernels
+from cudafilter.engines.cuda.slots import Pool, Slot
+from cudafilter.engines.cuda.variants.task import Launch, Size, Step, row_pitch
+from cudafilter.engines.nvcc import require_toolkit
+from cudafilter.errors import EngineError, EngineUnavailable
+from cudafilter.toolkit import missing
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that the driver shows."""
+
+    index: int
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+    driver: str
+    """Highest CUDA version the driver serves."""
+
+
+def driver() -> ModuleType:
+    """pycuda.driver, initialised. Raises EngineUnavailable that names what is missing."""
+    try:
+        import pycuda.driver as cuda
+    except ImportError as error:
+        for lack in missing():
+            raise EngineUnavailable(lack.what, hint=lack.mend) from error
+        raise EngineUnavailable(f"PyCUDA does not load: {error}") from error
+    try:
+        cuda.init()
+        count = cuda.Device.count()
+    except cuda.Error as error:
+        raise EngineUnavailable(f"the NVIDIA driver does not answer: {error}") from error
+    if count == 0:
+        raise EngineUnavailable("the NVIDIA driver shows no GPU")
+    return cuda  # type: ignore[no-any-return]
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs here. Raises EngineUnavailable where there are none or PyCUDA is missing."""
+    cuda = driver()
+    version = cuda.get_driver_version()
+    found = []
+    for index in range(cuda.Device.count()):
+        device = cuda.Device(index)
+        found.append(
+            Gpu(
+                index, device.name(), device.compute_capability(), device.total_memory(),
+                f"{version // 1000}.{version % 1000 // 10}",
+            )
+        )  # fmt: skip
+    return found
+
+
+class Device:
+    """The GPU *gpu*, opened, with *slots* for images in flight. Raises EngineUnavailable."""
+
+    memory_limit: int | None
+    """Most device memory, in bytes, that an image and its result may take; None: what is free."""
+
+    def __init__(self, gpu: int, slots: int, memory_limit: int | None = None) -> None:
+        self.memory_limit = memory_limit
+        self.cuda = driver()
+        toolkit = require_toolkit()
+        count = self.cuda.Device.count()
+        if not 0 <= gpu < count:
+            raise EngineUnavailable(
+                f"there is no GPU {gpu}; the driver shows {count}",
+                hint=f"--gpu takes 0 to {count - 1}; `cudafilter info` lists them",
+            )
+        device = self.cuda.Device(gpu)
+        try:
+            self._context = device.retain_primary_context()
+        except self.cuda.Error as error:  # taken by another program alone, out of memory
+            raise EngineUnavailable(f"GPU {gpu} cannot be opened: {error}") from error
+        self._kernels = Kernels(self.cuda, device, toolkit)
+        self.slots = Pool([Slot(self.cuda) for _ in range(slots)])
+        major, minor = device.compute_capability()
+        self.number = gpu
+        self.title = f"{device.name()} (GPU {gpu}, compute capability {major}.{minor})"
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The device's context current in this thread; the driver's errors made ours."""
+        self._context.push()
+        try:
+            yield
+        except self.out_of_memory as error:
+            free, total = self.cuda.mem_get_info()
+            raise EngineError(
+                f"out of GPU memory: {error}; {free:,} of {total:,} bytes are free",
+                hint="another program may be using the GPU; --engine cpu needs none of it",
+            ) from error
+        except self.cuda.Error as error:
+            raise EngineError(f"the GPU failed: {error}") from error
+        finally:
+            self._context.pop()
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """What the driver raises where the device's or the pinned memory is full."""
+        error: type[Exception] = self.cuda.MemoryError
+        return error
+
+    @property
+    def cuda_version(self) -> int:
+        """Major version of CUDA that the driver serves."""
+        return int(self.cuda.get_driver_version()) // 1000
+
+    def apply(
+        self,
+        slot: Slot,
+        launch: Launch,
+        source_size: Size,
+        out_size: Size,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Applied:
+        """*launch* on memory of *slot*, for a source and an output of such sizes (height, width).
+
+        Output starts at *origin* (y, x) of the source. With the context current(). Memory that the
+        slot holds already is used again.
+        """
+        kernel = self._kernels.get(launch)
+        pixel = launch.channels * launch.itemsize
+        source_pitch, out_pitch = (row_pitch(width, pixel) for _, width in (source_size, out_size))
+        scratch = launch.scratch_bytes(source_size, out_size, origin, kernel.resident)
+        return Applied(
+            slot, launch, kernel, source_size, out_size, origin,
+            slot.memory("source", source_size[0] * source_pitch), source_pitch,
+            slot.memory("out", out_size[0] * out_pitch), out_pitch,
+            slot.memory("scratch", scratch),
+        )  # fmt: skip
+
+    def scratch_bytes(
+        self, launch: Launch, source_size: Size, out_size: Size, origin: tuple[int, int] = (0, 0)
+    ) -> int:
+        """Device memory that apply() takes beside source and output."""
+        resident = self._kernels.get(launch).resident
+        return launch.scratch_bytes(source_size, out_size, origin, resident)
+
+    def time(self, slot: Slot, work: Callable[[], None], warmup: int, repeats: int) -> list[float]:
+        """The milliseconds of each of *repeats* calls of *work*, which queues on the slot's stream."""
+        stream = slot.stream
+        for _ in range(warmup):
+            work()
+        stream.synchronize()
+        times = []
+        for _ in range(repeats):
+            start, stop = self.cuda.Event(), self.cuda.Event()
+            start.record(stream)
+            work()
+            stop.record(stream)
+            stop.synchronize()
+            times.append(stop.time_since(start))
+        return times
+
+    def copy(self, slot: Slot, nbytes: int) -> Callable[[], None]:
+        """What queues a copy of *nbytes* from memory of *slot* to other memory of it."""
+        source, out = slot.memory("source", nbytes), slot.memory("out", nbytes)
+        return lambda: self.cuda.memcpy_dtod_async(out, source, nbytes, slot.stream)
+
+    def free_bytes(self) -> int:
+        """Device memory that nobody holds; with the context current()."""
+        return int(self.cuda.mem_get_info()[0])
+
+    def release(self) -> None:
+        """Wait for the images in flight and give their memory back; with the context current()."""
+        with self.slots.alone() as slots:
+            for slot in slots:
+                slot.free()
+
+    def close(self) -> None:
+        """Give everything back."""
+        with self.current():
+            self.release()
+            self._kernels.clear()
+        self._context.detach()
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A launch with its memory: fill the source, queue() rows, and take them from the output."""
+
+    slot: Slot
+    launch: Launch
+    kernel: Kernel
+    source_size: Size
+    out_size: Size
+    origin: tuple[int, int]
+    source: int
+    """Address of the source's rows, ..."""
+    source_pitch: int
+    """... which start so many bytes apart."""
+    out: int
+    out_pitch: int
+    scratch: int
+
+    def steps(self, first: int = 0, end: int | None = None) -> list[Step]:
+        """The kernel launches for the rows *first* to *end* of the output. Raises LimitError."""
+        (height, width), (y, x) = self.out_size, self.origin
+        rows = (height if end is None else end) - first
+        addresses = self.source, self.out + first * self.out_pitch, self.scratch
+        return self.launch.place(
+            addresses, self.source_size, (rows, width), (y + first, x), self.kernel.resident
+        )
+
+    def run(self, steps: list[Step]) -> None:
+        """Queue *steps*."""
+        for step in steps:
+            self.kernel.queue(step, self.slot.stream)
+
+    def queue(self, first: int = 0, end: int | None = None) -> None:
+        """Queue the rows *first* to *end* of the output, timed; the rows they tap are on their
+        way."""
+        steps = self.steps(first, end)
+        with self.slot.timed():
+            self.run(steps)

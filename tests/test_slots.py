@@ -202,7 +202,7 @@ def test_a_kernel_long_unused_is_unloaded(
 
 def test_a_full_device_is_emptied_and_tried_again_alone(fake: FakeCuda, opened: Opener) -> None:
     engine = opened(slots=2)
-    engine.memory_limit = 1 << 20  # so bands do not make up for it
+    engine._device.memory_limit = 1 << 20  # so bands do not make up for it
     pixels = random_pixels((90, 90, 3), "uint8")
     taken = threading.Event()
 
@@ -225,7 +225,7 @@ def test_an_image_that_never_fits_fails_and_the_next_one_does_not(
     fake: FakeCuda, opened: Opener
 ) -> None:
     engine = opened()
-    engine.memory_limit = 1 << 20
+    engine._device.memory_limit = 1 << 20
     fake.memory = 20_000
     with pytest.raises(EngineError, match=r"out of GPU memory: .*of 20,000 bytes are free"):
         engine.run(random_pixels((90, 90, 3), "uint8"), BLUR)
@@ -236,7 +236,7 @@ def test_two_that_run_out_of_memory_do_not_wait_for_each_other(
     fake: FakeCuda, opened: Opener
 ) -> None:
     engine = opened(slots=2)
-    engine.memory_limit = 1 << 20
+    engine._device.memory_limit = 1 << 20
     fake.memory = 70_000
     pixels = random_pixels((90, 90, 3), "uint8")
     with ThreadPoolExecutor(4) as pool:

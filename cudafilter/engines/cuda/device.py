@@ -148,7 +148,7 @@ class Device:
         return launch.scratch_bytes(source_size, out_size, origin, resident)
 
     def time(self, slot: Slot, work: Callable[[], None], warmup: int, repeats: int) -> list[float]:
-        """The milliseconds of each of *repeats* calls of *work*, which queues on the slot's stream."""
+        """Milliseconds of each of *repeats* calls of *work*, which queues on *slot*'s stream."""
         stream = slot.stream
         for _ in range(warmup):
             work()

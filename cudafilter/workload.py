@@ -62,7 +62,7 @@ def extent(head: bytes) -> Extent | None:
     """
     try:
         format = format_of_bytes(head)
-        return {"png": _png, "jpeg": _jpeg}.get(format, _by_pillow)(head, format)
+        return {"png": _png, "jpeg": _jpeg, "tiff": _tiff}.get(format, _by_pillow)(head, format)
     except Exception:  # noqa: BLE001 - Pillow raises nearly every type there is
         return None
 
@@ -80,6 +80,19 @@ def _jpeg(head: bytes, format: str) -> Extent:
     if frame is None:
         raise ValueError("no frame header")
     return Extent(frame.width, frame.height, len(frame.components), 1)
+
+
+def _tiff(head: bytes, format: str) -> Extent:
+    from cudafilter.formats import ifd
+
+    order, offset, big = ifd.header(head)
+    tags, _ = ifd.read(head, order, offset, big)
+    width, height = ifd.number(tags, 256, order, 0), ifd.number(tags, 257, order, 0)
+    palette = ifd.number(tags, 262, order, 1) == 3
+    channels = 3 if palette else ifd.number(tags, 277, order, 1)
+    bits = ifd.number(tags, 258, order, 1)
+    floats = ifd.number(tags, 339, order, 1) == 3
+    return Extent(width, height, channels, 4 if floats else 1 if bits <= 8 else 2)
 
 
 def _by_pillow(head: bytes, format: str) -> Extent:

@@ -9,6 +9,7 @@ import pty
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -411,10 +412,11 @@ class TestErrors:
         Image.new("L", (8, 8)).save("in.tif")
         order, tags, _ = ifd.parse(Path("in.tif").read_bytes())
         tags[284] = ifd.shorts(order, 1, 1)  # one planar configuration too many
-        head = Path("in.tif").read_bytes()
-        where = len(head) + len(head) % 2
-        data = head[:4] + where.to_bytes(4, "little") + head[8:].ljust(where - 8, b"\0")
-        Path("in.tif").write_bytes(data + ifd.write(tags, order, where))
+        tags[273] = ifd.longs(order, 8)
+        space = ifd.Space()
+        space.add(bytes(64))
+        at = ifd.write(tags, order, space)
+        Path("in.tif").write_bytes(b"".join([struct.pack("<2sHI", b"II", 42, at), *space.pieces()]))
         done = call("box", "--engine", "cpu", "in.tif", "out.tif")
         assert done.returncode == 0
         assert len(done.stderr.decode().splitlines()) == 2, done.stderr

@@ -22,7 +22,7 @@ from PIL import ImageCms, ImageFile, PngImagePlugin
 
 from cudafilter import images
 from cudafilter.errors import ImageError
-from cudafilter.formats import ifd, png, tiff
+from cudafilter.formats import ifd, png
 from cudafilter.formats.metadata import Metadata, Resolution
 from cudafilter.images import READ_ONLY, Image, load, lost_metadata, to_gray
 from cudafilter.pixels import Pixels
@@ -232,8 +232,6 @@ def test_gray_made_of_a_colour_jpeg_is_written() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [2, 4])
 def test_premultiplied_alpha_of_tiff_is_made_straight(dtype: str, channels: int) -> None:
-    if (dtype, channels) == ("uint8", 2):
-        pytest.skip("Pillow reads no such file")
     top = int(np.iinfo(dtype).max)
     pixels = np.full((2, 3, channels), top // 4, dtype)
     pixels[..., -1] = top // 2
@@ -618,19 +616,10 @@ def test_a_png_without_its_end_is_refused() -> None:
         load(good("png")[:-12])
 
 
-def test_decoders_that_disagree_on_16_bit_colour_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    deep = random_pixels("uint16", 3)
-    monkeypatch.setattr(tiff, "decode_deep", lambda _: deep[..., ::-1])
-    with pytest.raises(ImageError, match="cannot be read exactly"):
-        load(encode(Image(deep), "tiff"))
-
-
 def test_ifd_values_begin_at_even_offsets() -> None:
     entries = {tag: ifd.Entry(7, 5, b"12345") for tag in (270, 305, 306)}
-    written = ifd.write(entries, "<", 8)
-    offsets = [struct.unpack_from("<I", written, 2 + 12 * i + 8)[0] for i in range(3)]
+    written = ifd.blob(entries, "<")
+    offsets = [struct.unpack_from("<I", written, 10 + 12 * i + 8)[0] for i in range(3)]
     assert all(offset % 2 == 0 for offset in offsets)
     assert ifd.parse(ifd.blob(entries, "<"))[1] == entries
 

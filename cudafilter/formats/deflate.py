@@ -76,3 +76,8 @@ def stream(data: memoryview, level: int) -> bytes:
 def crc32(data: Buffer, value: int = 0) -> int:
     """zlib's CRC, several times faster."""
     return isal_zlib.crc32(data, value)
+
+
+def adler32(data: Buffer) -> int:
+    """zlib's Adler-32, several times faster."""
+    return isal_zlib.adler32(data)

@@ -131,9 +131,13 @@ def _exif_loss(exif: bytes, format: str) -> tuple[str, bool]:
     if format == "tiff":
         try:
             _, _, following = ifd.parse(exif)
+            pointers = ifd.dangling(exif)
         except ifd.BrokenIfd:
             return "EXIF (damaged)", False
-        return "EXIF thumbnail" if following else "", True
+        lost = ["EXIF thumbnail"] * bool(following)
+        if pointers:
+            lost.append(f"what EXIF's tags {', '.join(map(str, pointers))} point at")
+        return ", ".join(lost), True
     return "", True
 
 

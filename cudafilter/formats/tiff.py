@@ -64,7 +64,9 @@ def read(data: bytes, limits: Limits) -> Decoded:
     except ifd.BrokenIfd as error:
         raise ImageError(f"it is damaged: {error}") from error
     if following:
-        refuse_frames(ifd.pages(data, order, offset, big))
+        if (count := ifd.pages(data, order, offset, big)) > 1:
+            refuse_frames(count)
+        raise ImageError("it is damaged: its directories follow each other in a circle")
     if ifd.SUB_IFDS in tags or ifd.number(tags, 254, order, 0) & 1:
         raise ImageError(
             "its main picture is only a preview, or it holds further pictures (as raw photos do)",

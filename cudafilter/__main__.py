@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-import os
-import sys
-from collections.abc import Sequence
-from importlib.util import find_spec
+from cudafilter import interrupt
+
+interrupt.install()
+
+import gc  # noqa: E402 - Ctrl-C is answered before anything is imported
+import os  # noqa: E402
+import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from contextlib import suppress  # noqa: E402
+from importlib.util import find_spec  # noqa: E402
+from itertools import zip_longest  # noqa: E402
 
 _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 """Options under which the first image may not be wanted."""
@@ -14,12 +20,26 @@ _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 
 def main() -> None:
     """The console script."""
-    _set_libraries()
-    _decode_ahead(sys.argv[1:])
-    _wake_driver(sys.argv[1:])
-    from cudafilter.cli import main
+    try:
+        _set_libraries()
+        if "_CUDAFILTER_COMPLETE" not in os.environ:  # a shell asks for what can be typed
+            _start_early(sys.argv[1:])
+        from cudafilter.cli import main
 
-    main()
+        main()
+    except KeyboardInterrupt:
+        interrupt.leave()
+
+
+def _start_early(words: Sequence[str]) -> None:
+    """Begin what the command line *words* is likely to need.
+
+    It is a guess. What is wrong with it, or fails, fails again where it is needed, which tells why.
+    """
+    with suppress(Exception):
+        _decode_ahead(words)
+    with suppress(Exception):
+        _wake_driver(words)
 
 
 def _set_libraries() -> None:
@@ -101,7 +121,7 @@ def first_jpeg(words: Sequence[str]) -> str | None:
 def _options(words: Sequence[str]) -> list[tuple[str, str]]:
     """What of *words* may be an option, with what may be its value."""
     pairs = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
         pairs.append((name, value if equals else following))
     return pairs

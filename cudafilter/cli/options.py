@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, VARIANTS, Parameter
+from cudafilter.cli import completion
 from cudafilter.cli.command import Sections
 from cudafilter.errors import ParameterError
 
@@ -15,6 +16,19 @@ MAX_JOBS = 1024
 
 _SHORT = {"weights": "-w"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+class Choice(click.Choice[str]):
+    """One of some words. A hint says which one was likely meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return super().convert(value, param, ctx)
+        except click.UsageError as error:
+            from cudafilter.cli.suggest import value as meant
+
+            error.hint = meant(value, self.choices)  # type: ignore[attr-defined]
+            raise
 
 
 class Shared(NamedTuple):
@@ -49,7 +63,7 @@ def shared() -> Sections:
         "Edges and colour": [
             click.Option(
                 ["--border"],
-                type=click.Choice(BORDERS),
+                type=Choice(BORDERS),
                 default="edge",
                 show_default=True,
                 help="What lies outside the image, as numpy.pad names it.",
@@ -70,6 +84,7 @@ def shared() -> Sections:
                 click.Option(
                     ["--gpu"],
                     metavar="N,N|all",
+                    shell_complete=completion.gpus,
                     show_default="0, and all as needed for several images",
                     help="Numbers of the GPUs, as cudafilter info lists them.",
                 ),
@@ -77,7 +92,7 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--codec"],
-                type=click.Choice(CODECS),
+                type=Choice(CODECS),
                 default="auto",
                 show_default=True,
                 help="What decodes and encodes JPEGs: auto takes the GPU where it can.",
@@ -100,7 +115,7 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--existing"],
-                type=click.Choice(EXISTING),
+                type=Choice(EXISTING),
                 default="overwrite",
                 show_default=True,
                 help="What to do about outputs that are there already.",
@@ -108,6 +123,7 @@ def shared() -> Sections:
             click.Option(
                 ["--format"],
                 metavar="NAME",
+                shell_complete=completion.formats,
                 show_default="by extension",
                 help="Output format, such as png or jpeg.",
             ),
@@ -138,7 +154,8 @@ def shared() -> Sections:
             click.Option(
                 ["--report"],
                 metavar="FILE",
-                help="Write a JSON line an image: sizes, times, error ('-' is stdout).",
+                shell_complete=completion.files,
+                help="Add a JSON line an image: job, sizes, times, error ('-' is stdout).",
             ),
             quiet(),
             click.Option(["-v", "--verbose"], is_flag=True, help="Tell more of each image."),
@@ -152,7 +169,7 @@ def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[cli
     return [
         click.Option(
             ["--engine"],
-            type=click.Choice(ENGINES),
+            type=Choice(ENGINES),
             default="auto",
             show_default=True,
             help=about_engine,
@@ -166,7 +183,7 @@ def variant(about: str) -> click.Option:
     """``--variant``."""
     return click.Option(
         ["--variant"],
-        type=click.Choice(VARIANTS),
+        type=Choice(VARIANTS),
         metavar="NAME",  # all of them do not fit a line of 80
         default="auto",
         show_default=True,
@@ -217,5 +234,6 @@ def own(parameter: Parameter) -> click.Option:
         callback=_validation(parameter),
         required=parameter.required,
         metavar=_METAVARS[parameter.kind],
+        shell_complete=completion.files if parameter.name == "weights" else completion.nothing,
         help=parameter.help + (f"  [{'; '.join(facts)}]" if facts else ""),
     )

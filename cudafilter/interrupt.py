@@ -1,0 +1,47 @@
+"""Ctrl-C, from the first moment on: exit code 130 and a word, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+CODE = 130
+"""The exit code of what was interrupted."""
+
+_IMPORTING = "<frozen importlib._bootstrap>"
+
+
+def install() -> None:
+    """Answer Ctrl-C, unless it is ignored, as in a shell's background jobs."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, answer)
+
+
+def install_others() -> None:
+    """Answer what else asks for an end, unless it is ignored, as under nohup, or answered."""
+    for stop in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(stop) == signal.SIG_DFL:
+            signal.signal(stop, answer)
+
+
+def answer(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; while something is imported, end the process instead.
+
+    An import may print the exception, make another one of it, or leave a module half made.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTING:
+            leave()
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def leave() -> NoReturn:
+    """Say that it was interrupted and end the process."""
+    with suppress(OSError):  # nobody can be told
+        # What a terminal shows of the keys stands in a line of its own.
+        os.write(2, b"\ninterrupted\n" if os.isatty(2) else b"interrupted\n")
+    os._exit(CODE)

@@ -22,8 +22,7 @@ def main() -> None:
     """The console script."""
     try:
         _set_libraries()
-        if "_CUDAFILTER_COMPLETE" not in os.environ:  # a shell asks for what can be typed
-            _start_early(sys.argv[1:])
+        _start_early(sys.argv[1:])
         from cudafilter.cli import main
 
         main()

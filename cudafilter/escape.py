@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_STEERING = re.compile(
+_STEERING = (
     "[\x00-\x1f\x7f-\x9f"  # controls, line ends and escape sequences among them
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # turn the direction of reading
     "\u2028\u2029"  # end a line
@@ -18,7 +18,8 @@ def escaped(text: str) -> str:
 
     A byte of a name that is no UTF-8 becomes ``\xNN``.
     """
-    return _STEERING.sub(_written, text)
+    # Nearly all text is printable; the pattern is compiled for what is not.
+    return text if text.isprintable() else re.sub(_STEERING, _written, text)
 
 
 def escaped_lines(text: str) -> str:

@@ -1,12 +1,17 @@
-"""Ctrl-C, from the first moment on: exit code 130 and a word, never a traceback."""
+"""Ctrl-C, from the first moment on: exit code 130 and a word, never a traceback.
+
+It imports as little as can be, since until it is there Python answers.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType
+    from typing import NoReturn
 
 CODE = 130
 """The exit code of what was interrupted."""
@@ -41,7 +46,8 @@ def answer(number: int, frame: FrameType | None) -> None:
 
 def leave() -> NoReturn:
     """Say that it was interrupted and end the process."""
-    with suppress(OSError):  # nobody can be told
+    try:
         # What a terminal shows of the keys stands in a line of its own.
         os.write(2, b"\ninterrupted\n" if os.isatty(2) else b"interrupted\n")
-    os._exit(CODE)
+    finally:  # whether or not anybody can be told
+        os._exit(CODE)

@@ -17,12 +17,14 @@ import click
 
 from cudafilter import __version__, interrupt
 from cudafilter.catalogue import CATALOGUE
-from cudafilter.cli import completion
 from cudafilter.cli.command import FAILED, exit_code
 from cudafilter.cli.terminal import tell_error
 
 _OTHERS = ("filters", "info", "bench", "compile")
 """The commands that are no filters, each the ``command`` of the module of its name."""
+
+COMPLETION = "_CUDAFILTER_COMPLETE"
+"""The variable by which a shell asks for completion, as click names it."""
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock from others that want it. Threads here mostly come back
@@ -72,7 +74,10 @@ class App(click.Group):
         click_main = super().main
 
         def run() -> Any:
-            completion.prepare()
+            if asked := os.environ.get(COMPLETION):
+                from cudafilter.cli import completion
+
+                completion.prepare(asked)
             return click_main(*args, **extra)
 
         sys.exit(exit_code(run))

@@ -17,26 +17,20 @@ from cudafilter.catalogue import ALL
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-VARIABLE = "_CUDAFILTER_COMPLETE"
-"""The variable by which a shell asks for completion, in click's way."""
-
 _ASKED = re.compile(r"(?:bash|zsh|fish|powershell)_(source|complete)")
 
 Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
-def prepare() -> None:
-    """Look at what a shell asks for, if one does, before click answers it.
+def prepare(wanted: str) -> None:
+    """Look at what a shell asks for, *wanted* of it, before click answers.
 
     Raises UsageError for what is not asked as the shells' scripts do it.
     """
-    wanted = os.environ.get(VARIABLE)
-    if not wanted:
-        return
     how = _ASKED.fullmatch(wanted)
     if how is None:
         raise click.UsageError(
-            f"{VARIABLE} must be bash_source, zsh_source or fish_source, not {wanted!r}"
+            f"completion is asked for by bash_source, zsh_source or fish_source, not {wanted!r}"
         )
     if how[1] == "complete":
         words, at = os.environ.get("COMP_WORDS"), os.environ.get("COMP_CWORD")

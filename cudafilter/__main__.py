@@ -21,6 +21,7 @@ _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 def main() -> None:
     """The console script."""
     try:
+        _hold_streams()
         _set_libraries()
         _start_early(sys.argv[1:])
         from cudafilter.cli import main
@@ -39,6 +40,18 @@ def _start_early(words: Sequence[str]) -> None:
         _decode_ahead(words)
     with suppress(Exception):
         _wake_driver(words)
+
+
+def _hold_streams() -> None:
+    """Open what of stdin, stdout and stderr is closed, on nothing.
+
+    Else the next file opened takes its number, and gets what libraries write to that.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _set_libraries() -> None:

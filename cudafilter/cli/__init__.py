@@ -86,9 +86,11 @@ class App(click.Group):
 @click.group(
     cls=App,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="""\b
-    Exit codes: 0 all done, 1 an image failed, 2 usage, 130 interrupted.
-    Completion at Tab, for bash; in place of bash also zsh, or fish with | source:
+    epilog="""Exit codes: 0 all done, 1 an image failed, 2 usage, 130 interrupted.
+
+    For completion at Tab in bash (in zsh so too, in fish with | source):
+
+    \b
       eval "$(_CUDAFILTER_COMPLETE=bash_source cudafilter)"
     """,
 )

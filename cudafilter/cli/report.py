@@ -228,9 +228,8 @@ class JsonLines:
             if isinstance(error, BrokenPipeError) and self._path == STREAM:
                 raise
             self._give_up()
-            raise CudafilterError(
-                f"cannot write the report {self._path}: {error.strerror or error}"
-            ) from error
+            name = "to standard output" if self._path == STREAM else self._path
+            raise CudafilterError(f"cannot write the report {name}: {error.strerror}") from error
 
     def _give_up(self) -> None:
         file, self._file = self._file, None

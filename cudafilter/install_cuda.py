@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cudafilter.errors import CudafilterError, EngineUnavailable
+from cudafilter.escape import escaped
 from cudafilter.toolkit import (
     DRIVER,
     WINDOWS,
@@ -219,7 +220,7 @@ def pip(command: str, *arguments: str) -> None:
 
 def say(message: str) -> None:
     """Tell the person at the terminal what is going on."""
-    print(message, file=sys.stderr, flush=True)
+    print("\n".join(map(escaped, message.split("\n"))), file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 import cudafilter
 from cudafilter import __main__ as process
@@ -210,3 +214,29 @@ def test_an_installation_is_interrupted_without_a_traceback(
     monkeypatch.setattr(install_cuda, "install", stop)
     assert install_cuda.main([]) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_the_bar_is_gone_after_ctrl_c() -> None:
+    Path("in").mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    for n in range(300):
+        Image.fromarray(picture).save(f"in/{n}.bmp")
+    controller, terminal = pty.openpty()
+    child = subprocess.Popen(
+        [*PROGRAM, "blur", "--sigma", "9", "--engine", "cpu", "-j", "1", "-r", "in", "out"],
+        env=ENVIRONMENT, stderr=terminal, stdout=subprocess.DEVNULL,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while b"images/s" not in shown:
+        shown += os.read(controller, 4096)
+    child.send_signal(signal.SIGINT)
+    with suppress(OSError):  # EIO: the other end is closed
+        while more := os.read(controller, 4096):
+            shown += more
+    os.close(controller)
+    assert child.wait(timeout=30) == 130
+    last = shown.decode().split("\r\x1b[K")[-1]
+    assert last.strip().startswith("interrupted: ")
+    assert "images/s" not in last

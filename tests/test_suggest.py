@@ -111,3 +111,23 @@ def test_every_suggestion_is_there_and_no_word_for_it_is() -> None:
     words += [word for names in suggest.ABSENT.values() for word in names.split()]
     assert len(words) == len(set(words))
     assert not commands & set(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "meant"),
+    [
+        ("blur --sigma 2,5", "'--sigma': must be a number, not '2,5'", "2.5"),
+        ("box --radius 3px", "'--radius': must be a number, not '3px'", "3"),
+        ("blur --border-value 0,5", "'--border-value': must be a number, not '0,5'", "0.5"),
+        ("blur --quality best", "must be a whole number from 1 to 100, not 'best'", None),
+        ("blur --quality 101", "must be a whole number from 1 to 100, not '101'", None),
+        ("blur --sigma wide", "'--sigma': must be a number, not 'wide'", None),
+        ("blur --sigma 0", "'--sigma': must be > 0 and <= 1365, not 0", None),
+        ("bench --gpu -1", "must be a whole number from 0, not '-1'", None),
+    ],
+)
+def test_a_wrong_number_is_told_in_words(arguments: str, error: str, meant: str | None) -> None:
+    words = [*arguments.split(), *(["a", "b"] * (not arguments.startswith("bench")))]
+    result = CliRunner().invoke(app, words, prog_name="cudafilter")
+    assert error in result.stderr
+    assert hint_of(*words) == (f"did you mean {meant}?" if meant else None)

@@ -113,7 +113,7 @@ command = Command(
         "Options": [
             click.Option(
                 ["--sizes"],
-                callback=_each(of=click.IntRange(1, MAX_SIZE)),
+                callback=_each(of=options.Whole(1, MAX_SIZE)),
                 default="512,2048,8192",
                 show_default=True,
                 metavar="N,N",
@@ -130,7 +130,7 @@ command = Command(
             ),
             click.Option(
                 ["--channels"],
-                callback=_each(of=click.IntRange(1, 4)),
+                callback=_each(of=options.Whole(1, 4)),
                 default="1,3",
                 show_default=True,
                 metavar="N,N",
@@ -140,7 +140,7 @@ command = Command(
                 "auto times every engine that runs here.",
                 click.Option(
                     ["--gpu"],
-                    type=click.IntRange(min=0),
+                    type=options.Whole(min=0),
                     metavar="N",
                     shell_complete=lambda *asked: completion.one_of(completion.gpu_numbers())(
                         *asked
@@ -152,7 +152,7 @@ command = Command(
             ),
             click.Option(
                 ["--repeat"],
-                type=click.IntRange(1, 10000),
+                type=options.Whole(1, 10000),
                 default=20,
                 show_default=True,
                 metavar="N",

@@ -31,6 +31,39 @@ class Choice(click.Choice[str]):
             raise
 
 
+class Whole(click.IntRange):
+    """A whole number from *min* to *max*, refused in our words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.UsageError:
+            limits = f" from {self.min}" + (f" to {self.max}" if self.max is not None else "")
+            raise _wrong_number(f"a whole number{limits}", value, param, ctx) from None
+
+
+class Number(click.types.FloatParamType):
+    """A number, refused in our words."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return float(super().convert(value, param, ctx))
+        except click.UsageError:
+            raise _wrong_number("a number", value, param, ctx) from None
+
+
+def _wrong_number(
+    wanted: str, value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> click.BadParameter:
+    from cudafilter.cli.suggest import number
+
+    error = click.BadParameter(f"must be {wanted}, not {value!r}", ctx, param)
+    error.hint = number(value)  # type: ignore[attr-defined]
+    return error
+
+
 class Shared(NamedTuple):
     """The values of the shared options."""
 
@@ -70,7 +103,7 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--border-value"],
-                type=float,
+                type=Number(),
                 default=0.0,
                 metavar="FRACTION",
                 show_default=True,
@@ -129,13 +162,13 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--quality"],
-                type=click.IntRange(1, 100),
+                type=Whole(1, 100),
                 metavar="N",
                 help="Quality of lossy formats.",
             ),
             click.Option(
                 ["--compress-level"],
-                type=click.IntRange(0, 9),
+                type=Whole(0, 9),
                 metavar="N",
                 help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
             ),
@@ -143,7 +176,7 @@ def shared() -> Sections:
         "Running": [
             click.Option(
                 ["-j", "--jobs"],
-                type=click.IntRange(1, MAX_JOBS),
+                type=Whole(1, MAX_JOBS),
                 metavar="N",
                 show_default="by cores, engine and memory",
                 help="Images in work side by side.",
@@ -213,7 +246,11 @@ def _validation(parameter: Parameter) -> Callable[[click.Context, click.Paramete
         try:
             return parameter.validate(value)
         except ParameterError as error:
-            raise click.BadParameter(str(error), ctx, param) from error
+            from cudafilter.cli.suggest import number
+
+            usage = click.BadParameter(str(error), ctx, param)
+            usage.hint = error.hint or number(value)  # type: ignore[attr-defined]
+            raise usage from error
 
     return validate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -88,6 +89,14 @@ def command(word: str, known: Iterable[str]) -> str | None:
 def value(word: str, known: Iterable[str]) -> str | None:
     """The hint for *word*, which is none of the values *known*; None without a guess."""
     return _did_you_mean(_close(_plain(word), known, COMMANDS | VALUES))
+
+
+def number(word: object) -> str | None:
+    """The hint for *word*, which is no number: 2,5 or 3px; None without a guess."""
+    found = re.fullmatch(r"\s*([+-]?\d*[.,]?\d+)\s*(?:px|pixels?|x)?\s*", str(word))
+    if found is None or (found[1] == str(word).strip() and "," not in found[1]):
+        return None
+    return f"did you mean {found[1].replace(',', '.')}?"
 
 
 def option(word: str, known: Iterable[str]) -> str | None:

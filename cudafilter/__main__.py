@@ -21,6 +21,7 @@ _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 def main() -> None:
     """The console script."""
     try:
+        interrupt.is_caught()
         _hold_streams()
         _set_libraries()
         _start_early(sys.argv[1:])

@@ -18,6 +18,9 @@ CODE = 130
 
 _IMPORTING = "<frozen importlib._bootstrap>"
 
+_caught = False
+"""Whether somebody catches KeyboardInterrupt by now."""
+
 
 def install() -> None:
     """Answer Ctrl-C, unless it is ignored, as in a shell's background jobs."""
@@ -32,11 +35,19 @@ def install_others() -> None:
             signal.signal(stop, answer)
 
 
+def is_caught() -> None:
+    """Say that KeyboardInterrupt is caught from now on, wherever it is raised."""
+    global _caught
+    _caught = True
+
+
 def answer(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; while something is imported, end the process instead.
+    """Raise KeyboardInterrupt. Until it is caught, and in an import, end the process instead.
 
     An import may print the exception, make another one of it, or leave a module half made.
     """
+    if not _caught:
+        leave()
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTING:
             leave()

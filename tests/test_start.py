@@ -182,7 +182,8 @@ def test_ctrl_c_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> Non
         signal.signal(signal.SIGINT, before)
 
 
-def test_outside_of_an_import_ctrl_c_is_an_exception() -> None:
+def test_outside_of_an_import_ctrl_c_is_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_caught", True)
     with pytest.raises(KeyboardInterrupt):
         interrupt.answer(signal.SIGINT, None)
 

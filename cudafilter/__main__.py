@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
 from cudafilter import interrupt
 
-interrupt.install()
+if __name__ == "__main__" or sys.argv[0].endswith("cudafilter"):  # else it is somebody else's
+    interrupt.install()
 
-import gc  # noqa: E402 - Ctrl-C is answered before anything is imported
-import os  # noqa: E402
-import sys  # noqa: E402
-from collections.abc import Sequence  # noqa: E402
-from contextlib import suppress  # noqa: E402
-from importlib.util import find_spec  # noqa: E402
-from itertools import zip_longest  # noqa: E402
+# Whatever else is imported, Ctrl-C is answered by now.
+import gc
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import zip_longest
 
 _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 """Options under which the first image may not be wanted."""

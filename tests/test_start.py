@@ -133,7 +133,7 @@ class Finder:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
-sys.argv[1:] = ["blur", "--engine", "cpu", "in.png", "out.png"]
+sys.argv = ["cudafilter", "blur", "--engine", "cpu", "in.png", "out.png"]
 from cudafilter.__main__ import main
 main()
 """
@@ -171,6 +171,11 @@ def test_ctrl_c_at_any_time_is_told_in_a_word(wait: float, stop: signal.Signals)
     assert "Traceback" not in told
     assert child.returncode == 130
     assert told.splitlines()[-1].startswith("interrupted")
+
+
+def test_ctrl_c_is_left_to_whoever_imports_the_program() -> None:
+    assert "cudafilter.__main__" in sys.modules
+    assert signal.getsignal(signal.SIGINT) is not interrupt.answer
 
 
 def test_ctrl_c_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:

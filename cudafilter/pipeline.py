@@ -22,7 +22,7 @@ from cudafilter import images, workload
 from cudafilter.borders import Border
 from cudafilter.cores import cores, in_work
 from cudafilter.engines import Engine
-from cudafilter.errors import CudafilterError, DisagreementError, ImageError
+from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
 from cudafilter.filter import Filter
 from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
@@ -187,8 +187,7 @@ class _Worker:
                 raise
             import traceback
 
-            record.error = _reason(error, record.source)
-            record.hint = getattr(error, "hint", None)
+            record.error, record.hint = _reason(error, record.source)
             record.traceback = traceback.format_exc()
         return record
 
@@ -314,9 +313,11 @@ def _write_all(stream: BinaryIO, data: Buffer) -> None:
         raise ImageError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-def _reason(error: Exception, source: str) -> str:
-    """What went wrong in one line, with the type of an error that nobody raised on purpose."""
+def _reason(error: Exception, source: str) -> tuple[str, str | None]:
+    """What went wrong, in words and without the name of *source*, and what to do about it."""
     if isinstance(error, MemoryError):
-        return "not enough memory for this image"
-    text = " ".join(str(error).split()).removeprefix(f"{source}: ")
-    return text if isinstance(error, CudafilterError) else f"{type(error).__name__}: {text}"
+        return "not enough memory for this image", None
+    text, hint = in_words(error)
+    if isinstance(error, EngineError):
+        text = " ".join(text.split())  # a compiler's lines
+    return text.removeprefix(f"{source}: "), hint

@@ -265,9 +265,20 @@ def _version(number: int) -> tuple[int, int]:
 def main(arguments: list[str]) -> int:
     """Print the toolkit found, or what is missing; 0 if there is a toolkit.
 
-    With ``--driver`` it prints nothing, and 0 means that there is an NVIDIA driver.
+    With ``--driver`` it prints nothing, and 0 means that there is an NVIDIA driver. Raises
+    SystemExit for help, and with code 2 for unknown arguments.
     """
-    if arguments == ["--driver"]:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m cudafilter.toolkit",
+        description="Print the CUDA toolkit that kernels are compiled with, or what is missing.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--driver", action="store_true", help="print nothing; exit 0 if there is an NVIDIA driver"
+    )
+    if parser.parse_args(arguments).driver:
         return 0 if driver_present() else 1
     toolkit = find_toolkit()
     if toolkit:

@@ -26,7 +26,7 @@ from cudafilter import images, pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
-from cudafilter.errors import EngineUnavailable, LimitError
+from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.gates import Saves
 from cudafilter.pipeline import Settings
@@ -158,14 +158,17 @@ def test_a_broken_image_fails_alone(photos: Path, cpu: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "told", "hint"),
     [
-        (LimitError("1 GiB asked, 1 MiB there", hint="less"), "1 GiB asked, 1 MiB there"),
-        (MemoryError(), "not enough memory for this image"),
-        (ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero"),
+        (LimitError("1 GiB asked, 1 MiB there", hint="less"), "1 GiB asked, 1 MiB there", "less"),
+        (MemoryError(), "not enough memory for this image", None),
+        (OSError(28, "No space left on device"), "No space left on device", None),
+        (ZeroDivisionError("by\nzero"), UNEXPECTED, UNEXPECTED_HINT),
     ],
 )
-def test_an_engine_that_fails_fails_one_image(photos: Path, raised: Exception, told: str) -> None:
+def test_an_engine_that_fails_fails_one_image(
+    photos: Path, raised: Exception, told: str, hint: str | None
+) -> None:
     calls = iter(range(100))
 
     def fail_once(pixels: Pixels) -> Pixels:
@@ -175,7 +178,7 @@ def test_an_engine_that_fails_fails_one_image(photos: Path, raised: Exception, t
 
     records = run(folder_jobs(), StandIn(fail_once), threads=1)
     failed = [r for r in records.values() if r.status == "failed"]
-    assert [(r.error, r.hint) for r in failed] == [(told, getattr(raised, "hint", None))]
+    assert [(r.error, r.hint) for r in failed] == [(told, hint)]
     assert type(raised).__name__ in str(failed[0].traceback)
     assert "traceback" not in failed[0].as_json()
     assert not Path(failed[0].destination).exists()

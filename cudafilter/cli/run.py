@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import click
 
@@ -13,8 +14,9 @@ from cudafilter import engines, pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.cli.command import FAILED, INTERRUPTED
 from cudafilter.cli.options import Shared
-from cudafilter.cli.report import JsonLines, Reporter
+from cudafilter.cli.report import JsonLines, Reporter, job_facts
 from cudafilter.engines import Engine
+from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
 from cudafilter.plan import Plan
 from cudafilter.record import Record
@@ -26,12 +28,21 @@ _TRIM_THRESHOLD = -1, (1 << 31) - 1
 _ARENA_MAX = -8, 1
 
 
-def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -> None:
-    """Do *plans*, one after the other, and exit with the code of what became of them."""
+def run(
+    plans: Iterable[Plan],
+    filter: Filter,
+    border: Border,
+    shared: Shared,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Do *plans*, one after the other, and exit with the code of what became of them.
+
+    *parameters* are those that *filter* was made of, for the report.
+    """
     _keep_freed_memory()
     reporter = Reporter(shared)
     engine = None
-    with JsonLines(shared.report) as report:
+    with JsonLines(shared.report, job_facts(filter, parameters, border)) as report:
         try:
             for plan in plans:
                 one = _Run(plan, filter, shared, reporter, report, engine)
@@ -45,6 +56,8 @@ def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -
             # The engine stays open: it may be at work, and the process ends at once.
             reporter.finish(interrupted=True)
             click.get_current_context().exit(INTERRUPTED)
+        finally:
+            reporter.clear()
     if engine is not None:
         engine.close()
     reporter.finish()
@@ -119,7 +132,10 @@ class _Run:
 
             if gone(record):
                 return
-        self._report.write(record)
+        try:
+            self._report.write(record)
+        except CudafilterError as error:
+            self._reporter.report_lost(error)
         self._reporter.record(record)
 
 

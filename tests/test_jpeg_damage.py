@@ -33,7 +33,8 @@ def photo(height: int = 120, width: int = 150) -> Pixels:
     """RGB like a photo: smooth, with a sensor's noise."""
     y, x, c = np.mgrid[:height, :width, :3]
     noise = np.random.default_rng(1).normal(0, 5, (height, width, 3))
-    return np.clip(120 + 60 * np.sin(x / 9 + c) + 40 * np.cos(y / 7) + noise, 0, 255).astype("u1")
+    scene = 120 + 60 * np.sin(x / 9 + c) + 40 * np.cos(y / 7) + noise
+    return np.asarray(np.clip(scene, 0, 255), np.uint8)
 
 
 def jpeg(mode: str = "RGB", pixels: Pixels | None = None, **options: Any) -> bytes:
@@ -275,7 +276,7 @@ def test_odd_samplings_are_read_and_their_risk_is_told(monkeypatch: pytest.Monke
     unusual, sampling = image.notes
     assert "does not tell of damage" in unusual
     assert "sampling of 4 x 2 to 1 is not kept" in sampling
-    assert "written with 4:4:4" in sampling
+    assert "gets 4:4:4" in sampling
 
 
 def test_opencv_takes_what_is_refused_here() -> None:

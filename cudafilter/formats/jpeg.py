@@ -79,8 +79,8 @@ def read(data: bytes, limits: Limits) -> Decoded:
     coding = metadata.jpeg_coding
     if coding and (written := _sampling(coding, shape[2], None)) != coding.sampling:
         notes += (
-            f"its chroma sampling {_name(coding.sampling)} is not kept: a JPEG of its quality"
-            f" is written with {_name(written)}",
+            f"its chroma sampling {_name(coding.sampling)} is not kept: a JPEG that keeps its"
+            f" quality gets {_name(written)}",
         )
     return Decoded(pixels, False, metadata, notes + scans.notes)
 

@@ -285,3 +285,20 @@ def test_opencv_takes_what_is_refused_here() -> None:
     cut = data[: len(data) // 2] + EOI
     assert cv2.imdecode(np.frombuffer(cut, np.uint8), 1) is not None
     refused(cut)
+
+
+@pytest.mark.parametrize("body", [b"", bytes(2), b"\x55\x12\x99"])
+def test_arithmetic_coding_has_no_end_that_could_come_early_which_is_told(body: bytes) -> None:
+    segments, rest = jpeg_head.segments_of(jpeg("L", photo(8, 8)))
+    arithmetic = [(0xC9 if marker == 0xC0 else marker, data) for marker, data in segments]
+    header = bytes(rest[: 2 + int.from_bytes(rest[2:4], "big")])
+    (note,) = load(jpeg_head.SOI + jpeg_head.written(arithmetic) + header + body + EOI).notes
+    assert "does not tell of damage" in note
+
+
+@pytest.mark.parametrize("at", range(24))
+@pytest.mark.parametrize("size", [16, 17])
+def test_a_hole_is_found_wherever_it_lies(at: int, size: int) -> None:
+    data = memoryview(b"\x51" * at + bytes(size) + b"\x51" * 30)
+    assert jpeg_scan._find(data[1:] if at else data, bytes(16)) == max(0, at - 1)
+    assert jpeg_scan._find(memoryview(b"\x51" * 50 + bytes(6)), bytes(16)) == -1

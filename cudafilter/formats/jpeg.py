@@ -47,6 +47,7 @@ STRIP_PIXELS = 1 << 20
 _KNOWN = frozenset({SOF0, SOF1, SOF2, SOF9, SOF10})
 """Codings that simplejpeg decodes: sequential and progressive, Huffman and arithmetic."""
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+_BROKEN = "it is damaged: its picture cannot be decoded"
 _TOO_MANY = "it is damaged: there are too many bytes for its picture"
 _DAMAGE = (
     ("premature end", "it is cut off: its picture ends early"),
@@ -74,6 +75,7 @@ def read(data: bytes, limits: Limits) -> Decoded:
             _require_needed(segments, rest, scans.doubt, shape[2])
     else:
         pixels = _read_pillow(_bare(segments, rest), limits)
+    if not _is_usual(frame) or frame.marker in (SOF9, SOF10):
         notes += ("its coding is unusual, and what decodes it does not tell of damage inside",)
     assert pixels is not None
     coding = metadata.jpeg_coding
@@ -136,7 +138,7 @@ def _decoded(bare: Buffer, channels: int) -> Pixels:
         if "memory" in told:
             raise MemoryError from error
         reasons = (reason for words, reason in _DAMAGE if words in told)
-        raise ImageError(next(reasons, "it is damaged: its picture cannot be decoded")) from error
+        raise ImageError(next(reasons, _BROKEN)) from error
     # Adobe's inks are inverted, and others' are taken for Adobe's.
     return np.invert(pixels, out=pixels) if channels == 4 else pixels
 
@@ -157,7 +159,10 @@ def _require_needed(segments: list[Segment], rest: memoryview, end: int, channel
 def _read_pillow(bare: Buffer, limits: Limits) -> Pixels:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
-    return pixels_of(open_pillow(bare, "JPEG", limits))[0]
+    try:
+        return pixels_of(open_pillow(bare, "JPEG", limits))[0]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(_BROKEN) from error
 
 
 def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:

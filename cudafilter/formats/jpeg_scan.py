@@ -130,7 +130,7 @@ def is_suspect(segments: list[Segment], scan: Scan, frame: Frame) -> bool:
     if len(scan.restarts) != expected:
         return True
     in_order = bytes(range(_RST0, _RST7 + 1)) * (expected // 8 + 1)
-    return scan.restarts != in_order[:expected] or _SUSPECT in bytes(scan.data)
+    return scan.restarts != in_order[:expected] or _find(scan.data, _SUSPECT) >= 0
 
 
 def _marks(rest: memoryview) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
@@ -158,6 +158,15 @@ def _scan(header: bytes, names: bytes, data: memoryview, restarts: bytes) -> Sca
     return Scan(places, first, last, bits >> 4, bits & 15, data, restarts)
 
 
+def _find(data: memoryview, zeros: bytes) -> int:
+    """Where *zeros*, at least 7 of them, are in *data*; -1 if nowhere.
+
+    Hardly ever is there a word of zeros, and NumPy finds that without the interpreter's lock.
+    """
+    words = np.frombuffer(data, np.uint32, len(data) // 4)
+    return bytes(data).find(zeros) if (words == 0).any() else -1
+
+
 def _note_tables(zeros: dict[int, int], marker: int, body: bytes) -> None:
     """Keep of each table for coefficients, by its number, the symbol whose code is all zeros."""
     while marker == DHT and len(body) > 17:
@@ -171,14 +180,14 @@ def _doubt(scan: Scan, header: bytes, zeros: dict[int, int], frame: Frame) -> in
 
     Raises ImageError for a hole where zeros code coefficients. Elsewhere it may be a flat part.
     """
-    if frame.marker >= _ARITHMETIC or (hole := (data := bytes(scan.data)).find(_HOLE)) < 0:
+    if frame.marker >= _ARITHMETIC or (hole := _find(scan.data, _HOLE)) < 0:
         return 0
     symbols = (zeros.get(numbers & 15, 0) for numbers in header[2 : 1 + 2 * header[0] : 2])
     brings_all = not frame.progressive or (scan.first > 0 and not scan.known)
     if brings_all and any(symbol & 15 for symbol in symbols):
         raise ImageError("it is damaged: there is a hole of zeros in its picture")
-    restart = _RESTART.search(data, hole)
-    return restart.start() if restart else len(data)
+    restart = _RESTART.search(scan.data, hole)
+    return restart.start() if restart else len(scan.data)
 
 
 def _require_all(scans: list[Scan], frame: Frame) -> None:

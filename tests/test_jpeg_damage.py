@@ -302,3 +302,11 @@ def test_a_hole_is_found_wherever_it_lies(at: int, size: int) -> None:
     data = memoryview(b"\x51" * at + bytes(size) + b"\x51" * 30)
     assert jpeg_scan._find(data[1:] if at else data, bytes(16)) == max(0, at - 1)
     assert jpeg_scan._find(memoryview(b"\x51" * 50 + bytes(6)), bytes(16)) == -1
+
+
+def test_metadata_among_the_scans_is_named() -> None:
+    data = jpeg(progressive=True)
+    last = scan_starts(data)[-1]
+    for segment in (b"\xff\xfe\0\x06note", b"\xff\xe7\0\x06note"):
+        image = load(data[:last] + segment + data[last:])
+        assert image.notes == ("6 bytes among its scans are not kept",)

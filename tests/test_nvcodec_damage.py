@@ -15,11 +15,11 @@ import pytest
 from PIL import Image as Pillow
 
 from cudafilter.borders import Border
-from cudafilter.engines import nvcodec
-from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken, is_flat
+from cudafilter.engines.nvcodec import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg as cpu_codec
 from cudafilter.formats.jpeg_head import SOI, segments_of, written
+from cudafilter.formats.jpeg_scan import BLOCK, is_flat
 from cudafilter.pipeline import Settings, run
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job
@@ -146,8 +146,8 @@ def test_a_size_that_is_not_read_by_default_is_left_to_the_cpu(
 @pytest.mark.parametrize("height", range(1, 10))
 @pytest.mark.parametrize("width", range(1, 10))
 def test_the_last_block_tells_whatever_the_size(height: int, width: int) -> None:
-    rows = (height - 1) % nvcodec.BLOCK + 1
-    columns = (width - 1) % nvcodec.BLOCK + 1
+    rows = (height - 1) % BLOCK + 1
+    columns = (width - 1) % BLOCK + 1
     for channels in (1, 3):
         end = np.zeros((rows, width, channels), np.uint8)
         end[:, : width - columns] = 9  # of other blocks

@@ -50,10 +50,6 @@ SLOTS = 4
 take time to get. Six of them were no faster."""
 
 
-BLOCK = 8
-"""Pixels a side of what is coded as one."""
-
-
 class NotTaken(CudafilterError):
     """A file that the GPU codec leaves to the CPU codec; ``str()`` is the reason, in a few words.
 
@@ -194,17 +190,6 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
     return frame.marker, frame.components, jpeg_head.tables_of(segments)[: max(numbers) + 1]
 
 
-def is_flat(end: Pixels) -> bool:
-    """Whether the last block of a picture is of one colour, by its last rows of blocks.
-
-    So is all that nvJPEG gives behind an end that comes early, and nothing else tells of it. The
-    block's first row and column are left out: chroma from before the end may have come into them.
-    """
-    columns = (end.shape[1] - 1) % BLOCK + 1
-    block = end[len(end) > 1 :, end.shape[1] - columns + (columns > 1) :]
-    return bool((block == block[-1, -1]).all())
-
-
 class GpuJpeg:
     """Engine.jpeg of the CUDA engine; see JpegPath. The device's memory bounds the picture."""
 
@@ -263,7 +248,7 @@ class GpuJpeg:
                         encoded, end, spent = self._through(places[0], slots[0], picture, ready)
                     except _Full as full:
                         raise NotTaken("the GPU's memory is full") from full
-        if not judged and is_flat(end):
+        if not judged and jpeg_scan.is_flat(end):
             jpeg.require_undamaged(data)
         done = finished(encoded, template, split(small.metadata, "jpeg", channels)[0])
         seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
@@ -317,7 +302,7 @@ class GpuJpeg:
             )
             with slot.timed("decode"):
                 slot.codec.decode(place.reader, source, pitch)
-            end = np.empty(((size[0] - 1) % BLOCK + 1, size[1], channels), np.uint8)
+            end = np.empty(((size[0] - 1) % jpeg_scan.BLOCK + 1, size[1], channels), np.uint8)
             slot.download(end, source + (size[0] - len(end)) * pitch, pitch)
             steps = ready.place((source, target, scratch), size, size, (0, 0), kernel.resident)
             with slot.timed():

@@ -20,7 +20,7 @@ SOF0, SOF1, SOF2, SOF3, SOF9, SOF10 = 0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA
 DHT, EOI, SOS, DRI = 0xC4, 0xD9, 0xDA, 0xDD
 FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_APP0, _APP1, _APP2, _APP14, _APP15, _COM, _DQT = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE, 0xDB
+APP0, _APP1, _APP2, _APP14, APP15, COM, _DQT = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF, 0xFE, 0xDB
 _JFIF_MARK, _ADOBE_MARK = b"JFIF\0", b"Adobe"
 _JFIF_SIZE = 14
 """Bytes of a JFIF segment without a thumbnail. libjpeg takes a shorter one for none."""
@@ -150,14 +150,14 @@ def bare(segments: list[Segment]) -> bytes:
         elif _is_adobe(marker, body):
             code = transformed if body[_ADOBE_TRANSFORM] else 0
             body = body[:_ADOBE_TRANSFORM] + bytes([code])
-        elif _APP0 <= marker <= _APP15 or marker == _COM:
+        elif APP0 <= marker <= APP15 or marker == COM:
             continue
         kept.append((marker, body))
     return SOI + written(kept)
 
 
 def _is_jfif(marker: int, body: bytes) -> bool:
-    return marker == _APP0 and body.startswith(_JFIF_MARK) and len(body) >= _JFIF_SIZE
+    return marker == APP0 and body.startswith(_JFIF_MARK) and len(body) >= _JFIF_SIZE
 
 
 def _is_adobe(marker: int, body: bytes) -> bool:
@@ -230,7 +230,7 @@ def head_of(segments: list[Segment], frame: Frame | None) -> Head:
     exif = xmp = resolution = coding = None
     comments, others, notes = [], [], []
     for marker, body in segments:
-        if marker == _APP0 and body.startswith(_JFIF_MARK) and len(body) >= 12:
+        if marker == APP0 and body.startswith(_JFIF_MARK) and len(body) >= 12:
             unit, x, y = struct.unpack_from(">BHH", body, 7)
             # Pillow and others write the ratio 1:1 for "not known".
             if unit in (0, 1, 2) and x and y and (unit or x != y):
@@ -241,7 +241,7 @@ def head_of(segments: list[Segment], frame: Frame | None) -> Head:
             exif = body[len(EXIF_MARK) :]
         elif marker == _APP1 and body.startswith(XMP_MARK) and xmp is None:
             xmp = body[len(XMP_MARK) :]
-        elif marker == _COM:
+        elif marker == COM:
             comments.append(body)
         elif marker == _APP2 and body.startswith(_MPF_MARK):
             # The index of pictures that are not kept.
@@ -251,7 +251,7 @@ def head_of(segments: list[Segment], frame: Frame | None) -> Head:
                 )
         elif marker == _APP2 and body.startswith(_ICC_MARK):
             pass
-        elif _APP0 <= marker <= _APP15 and not (marker == _APP14 and body.startswith(_ADOBE_MARK)):
+        elif APP0 <= marker <= APP15 and not (marker == _APP14 and body.startswith(_ADOBE_MARK)):
             others.append((marker, body))
     if resolution is None and (found := ifd.resolution(exif)):
         resolution = Resolution(*found)
@@ -302,7 +302,7 @@ def with_head(encoded: Sequence[Buffer], metadata: Metadata, *, jfif: bool = Tru
     would be luma and chroma.
     """
     first = memoryview(encoded[0])[len(SOI) :]
-    if first[:2] == bytes((0xFF, _APP0)):
+    if first[:2] == bytes((0xFF, APP0)):
         first = first[2 + int.from_bytes(first[2:4], "big") :]
     return joined([SOI + written(_segments(metadata, jfif)), first, *encoded[1:]])
 
@@ -320,12 +320,12 @@ def _segments(metadata: Metadata, jfif: bool) -> list[Segment]:
         exact = metadata.resolution.per("inch" if named == "metre" else named or "inch")
         unit = {"": 0, "cm": 2}.get(named, 1)
         x, y = (min(65535, max(1, round(value))) for value in exact)
-    first = [body for marker, body in metadata.jpeg_segments if marker == _APP0]
+    first = [body for marker, body in metadata.jpeg_segments if marker == APP0]
     thumbnails = [body[12:] for body in first if body.startswith(_JFIF_MARK)]
     density = struct.pack(">5sHBHH", _JFIF_MARK, 0x0102, unit, x, y)
-    segments = [(_APP0, density + (thumbnails[0] if thumbnails else b"\0\0"))] if jfif else []
+    segments = [(APP0, density + (thumbnails[0] if thumbnails else b"\0\0"))] if jfif else []
     # Right behind JFIF is the place of its extensions.
-    segments += [(_APP0, body) for body in first if not body.startswith(_JFIF_MARK)]
+    segments += [(APP0, body) for body in first if not body.startswith(_JFIF_MARK)]
     if metadata.exif:
         segments.append((_APP1, EXIF_MARK + metadata.exif))
     if metadata.xmp:
@@ -337,6 +337,6 @@ def _segments(metadata: Metadata, jfif: bool) -> list[Segment]:
             (_APP2, _ICC_MARK + bytes((number, len(parts))) + part)
             for number, part in enumerate(parts, 1)
         ]
-    segments += [segment for segment in metadata.jpeg_segments if segment[0] != _APP0]
-    segments += [(_COM, comment) for comment in metadata.comments]
+    segments += [segment for segment in metadata.jpeg_segments if segment[0] != APP0]
+    segments += [(COM, comment) for comment in metadata.comments]
     return segments

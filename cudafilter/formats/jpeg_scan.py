@@ -13,8 +13,24 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.jpeg_head import DHT, DRI, EOI, FRAMES, SOI, SOS, Frame, Segment, names_of
+from cudafilter.formats.jpeg_head import (
+    APP0,
+    APP15,
+    COM,
+    DHT,
+    DRI,
+    EOI,
+    FRAMES,
+    SOI,
+    SOS,
+    Frame,
+    Segment,
+    names_of,
+)
+from cudafilter.pixels import Pixels
 
+BLOCK = 8
+"""Pixels a side of what is coded as one."""
 MOST_SCANS = 100
 """Encoders write 10 to 20. For each, a decoder goes through the whole picture, whatever its
 bytes."""
@@ -60,13 +76,16 @@ class Scans(NamedTuple):
     """Bytes after the end marker; 0 where they are padding."""
     doubt: int
     """Where in *rest* coded data end which have a hole that may be a flat part; 0 if none do."""
+    between: int
+    """Bytes of metadata behind the first scan."""
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know."""
-        if not self.trailer:
-            return ()
-        return (f"{self.trailer:,} bytes after the picture's end are not kept",)
+        lost = {"among its scans": self.between, "after the picture's end": self.trailer}
+        return tuple(
+            f"{count:,} bytes {where} are not kept" for where, count in lost.items() if count
+        )
 
 
 def scans_of(segments: list[Segment], rest: memoryview, frame: Frame) -> Scans:
@@ -81,7 +100,7 @@ def scans_of(segments: list[Segment], rest: memoryview, frame: Frame) -> Scans:
         _note_tables(zeros, *segment)
     places, codes = _marks(rest)
     found: list[Scan] = []
-    at = doubt = 0
+    at = doubt = between = 0
     while rest[at : at + 2] != _END:
         if at + 4 > len(rest):
             raise ImageError(_CUT)
@@ -102,6 +121,8 @@ def scans_of(segments: list[Segment], rest: memoryview, frame: Frame) -> Scans:
             if len(found) > MOST_SCANS:
                 raise ImageError(f"it has more than {MOST_SCANS} scans, which are not read")
             start = int(places[end])
+        elif APP0 <= marker <= APP15 or marker == COM:
+            between += length
         else:
             _note_tables(zeros, marker, bytes(rest[at + 4 : start]))
         at = start
@@ -109,7 +130,7 @@ def scans_of(segments: list[Segment], rest: memoryview, frame: Frame) -> Scans:
             at += 1
     _require_all(found, frame)
     _require_bytes(found, frame)
-    return Scans(tuple(found), _trailer(rest[at + 2 :]), doubt)
+    return Scans(tuple(found), _trailer(rest[at + 2 :]), doubt, between)
 
 
 def is_suspect(segments: list[Segment], scan: Scan, frame: Frame) -> bool:
@@ -131,6 +152,17 @@ def is_suspect(segments: list[Segment], scan: Scan, frame: Frame) -> bool:
         return True
     in_order = bytes(range(_RST0, _RST7 + 1)) * (expected // 8 + 1)
     return scan.restarts != in_order[:expected] or _find(scan.data, _SUSPECT) >= 0
+
+
+def is_flat(end: Pixels) -> bool:
+    """Whether the last block of a picture is of one colour, by its last rows of blocks.
+
+    So is all that nvJPEG gives behind an end that comes early; it does not tell of it. The
+    block's first row and column are left out: chroma from before the end may have come into them.
+    """
+    columns = (end.shape[1] - 1) % BLOCK + 1
+    block = end[len(end) > 1 :, end.shape[1] - columns + (columns > 1) :]
+    return bool((block == block[-1, -1]).all())
 
 
 def _marks(rest: memoryview) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:

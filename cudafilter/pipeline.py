@@ -207,10 +207,13 @@ class _Worker:
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
-        if not self.settings.engine_codec or self.settings.check or format != "jpeg":
+        if not self.settings.engine_codec or format != "jpeg":
             return None
         engine = self.engine.get()
         if engine.jpeg is None or images.format_of_bytes(data) != "jpeg":
+            return None
+        if self.settings.check:
+            record.notes += ("checked as coded on the CPU; without --check the GPU may code it",)
             return None
         from cudafilter.engines.nvcodec import NotTaken
 

@@ -638,7 +638,7 @@ def test_several_frames_are_refused_with_their_number(format: str) -> None:
 
 def test_the_previews_in_a_camera_file_are_told_of() -> None:
     image = load(frames("MPO"))
-    assert image.notes == ("2 further pictures in the file are not kept",)
+    assert image.notes[0] == "2 further pictures in the file are not kept"
     assert image.pixels.shape == (8, 8, 3)
     assert load(encode(image, "jpeg")).notes == ()
 

@@ -15,6 +15,7 @@ JPEG_SEGMENT = 65533
 """Most bytes in one JPEG segment."""
 EXIF_MARK = b"Exif\0\0"
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+EXTENDED_XMP_MARK = b"http://ns.adobe.com/xmp/extension/\0"
 
 _CONTAINERS = {"png", "jpeg", "webp", "tiff"}
 """Formats that hold an ICC profile, EXIF and XMP."""
@@ -38,10 +39,15 @@ class JpegCoding(NamedTuple):
     """How a JPEG was compressed, so that writing it again keeps its quality."""
 
     tables: tuple[tuple[int, ...], ...]
-    """Quantisation tables of 64 values."""
-    subsampling: int
-    """Pillow's code: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0."""
+    """Of each channel the quantisation table, 64 values row by row."""
+    sampling: tuple[int, int]
+    """Luma samples for one of chroma, across and down: (1, 1) is 4:4:4, (2, 2) is 4:2:0.
+
+    (0, 0) where there is no such ratio.
+    """
     progressive: bool
+    transformed: bool = True
+    """RGB became luma and chroma, or CMYK did likewise (YCCK)."""
 
 
 @dataclass(frozen=True)
@@ -158,4 +164,8 @@ def _png_losses(chunks: tuple[tuple[bytes, bytes], ...]) -> list[str]:
 def _segment_name(marker: int, data: bytes) -> str:
     if data.startswith(b"Photoshop 3.0\0"):
         return "IPTC and Photoshop data"
+    if data.startswith(EXTENDED_XMP_MARK):
+        return "extended XMP"
+    if data.startswith((b"JFIF\0", b"JFXX\0")):
+        return "JFIF thumbnail"
     return f"JPEG segment APP{marker - 0xE0}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from cudafilter.cores import cores, free_memory
 from cudafilter.filter import Filter
+from cudafilter.formats.limits import Limits
 from cudafilter.images import format_of_bytes
 from cudafilter.plan import Job
 from cudafilter.wake import FEW
@@ -61,19 +62,26 @@ def extent(head: bytes) -> Extent | None:
     None where they do not, or where it is damaged; loading the image says why.
     """
     try:
-        format = format_of_bytes(head)
-        return {"png": _png, "jpeg": _jpeg}.get(format, _by_pillow)(head, format)
+        return _HEADERS.get(format_of_bytes(head), _by_pillow)(head)
     except Exception:  # noqa: BLE001 - Pillow raises nearly every type there is
         return None
 
 
-def _png(head: bytes, format: str) -> Extent:
+def require_size(data: bytes, max_pixels: int | None) -> None:
+    """Raise ImageError if the file *data* holds more pixels than are read; see Limits."""
+    size = extent(data)
+    if size is not None:
+        pixel_bytes = size.channels * size.bytes_per_sample
+        Limits(len(data), max_pixels).require_size(size.width, size.height, pixel_bytes)
+
+
+def _png(head: bytes) -> Extent:
     width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
     channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[colour]  # a palette becomes RGBA at most
     return Extent(width, height, channels, 2 if bits == 16 else 1)
 
 
-def _jpeg(head: bytes, format: str) -> Extent:
+def _jpeg(head: bytes) -> Extent:
     from cudafilter.formats.jpeg_head import frame_of, segments_of
 
     frame = frame_of(segments_of(head)[0])
@@ -82,11 +90,41 @@ def _jpeg(head: bytes, format: str) -> Extent:
     return Extent(frame.width, frame.height, len(frame.components), 1)
 
 
-def _by_pillow(head: bytes, format: str) -> Extent:
-    from cudafilter.formats.limits import Limits
+def _webp(head: bytes) -> Extent:
+    from cudafilter.formats.webp import size_of
+
+    return Extent(*size_of(head), 1)
+
+
+def _gif(head: bytes) -> Extent:
+    width, height = struct.unpack_from("<HH", head, 6)
+    return Extent(width, height, 4, 1)
+
+
+def _bmp(head: bytes) -> Extent:
+    from cudafilter.formats.bmp import header_of
+
+    header = header_of(head)
+    return Extent(header.width, header.height, 3 + bool(header.masks[3]), 1)
+
+
+def _pnm(head: bytes) -> Extent:
+    from cudafilter.formats.pnm import header_of
+
+    header = header_of(head)
+    return Extent(header.width, header.height, header.channels, header.sample_bytes)
+
+
+_HEADERS = {
+    "png": _png, "jpeg": _jpeg, "webp": _webp, "gif": _gif, "bmp": _bmp,
+    "ppm": _pnm, "pgm": _pnm, "pbm": _pnm,
+}  # fmt: skip
+
+
+def _by_pillow(head: bytes) -> Extent:
     from cudafilter.formats.pillow import open_pillow
 
-    image = open_pillow(head, {"pgm": "PPM", "pbm": "PPM"}.get(format, format.upper()), Limits())
+    image = open_pillow(head, "TIFF", Limits())
     # Pillow opens 16-bit colour as 8-bit, so only its raw mode tells.
     deep = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))
     wide = 4 if image.mode in ("F", "I") else 2 if deep else 1

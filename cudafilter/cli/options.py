@@ -10,6 +10,7 @@ import click
 from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, VARIANTS, Parameter
 from cudafilter.cli.command import Sections
 from cudafilter.errors import ParameterError
+from cudafilter.formats.limits import MAX_PIXELS
 
 MAX_JOBS = 1024
 
@@ -38,6 +39,7 @@ class Shared(NamedTuple):
     format: str | None
     quality: int | None
     compress_level: int | None
+    max_pixels: int | None
     quiet: bool
     verbose: bool
     debug: bool
@@ -122,6 +124,13 @@ def shared() -> Sections:
                 type=click.IntRange(0, 9),
                 metavar="N",
                 help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
+            ),
+            click.Option(
+                ["--max-pixels"],
+                type=click.IntRange(min=1),
+                metavar="N",
+                show_default=f"{MAX_PIXELS}, fewer of a short file",
+                help="Most pixels of an image that is read.",
             ),
         ],
         "Running": [

@@ -64,6 +64,8 @@ class Metadata:
     jpeg_coding: JpegCoding | None = None
     tiff_tags: bytes | None = None
     """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
+    icc_name: bytes = b""
+    """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
 
 
 class Decoded(NamedTuple):
@@ -109,6 +111,10 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lose("comment", comments=())
     elif any(len(comment) > JPEG_SEGMENT for comment in metadata.comments):
         lose("comment (too long for JPEG)", comments=())
+    wrong = [chunk for chunk in metadata.png_chunks if not _png_holds(*chunk, channels)]
+    if wrong and format == "png":
+        right = tuple(chunk for chunk in metadata.png_chunks if chunk not in wrong)
+        lose("bKGD (it is of other channels)", png_chunks=right)
     if metadata.png_chunks and format != "png":
         drop["png_chunks"] = ()
         lost.extend(_png_losses(metadata.png_chunks))
@@ -135,6 +141,11 @@ def _exif_loss(exif: bytes, format: str) -> tuple[str, bool]:
             return "EXIF (damaged)", False
         return "EXIF thumbnail" if following else "", True
     return "", True
+
+
+def _png_holds(kind: bytes, data: bytes, channels: int) -> bool:
+    """Whether a background colour is of as many samples as a PNG of *channels* has."""
+    return kind != b"bKGD" or len(data) == (2 if channels < 3 else 6)
 
 
 def _png_losses(chunks: tuple[tuple[bytes, bytes], ...]) -> list[str]:

@@ -46,6 +46,8 @@ _PASSES = (
 )  # fmt: skip
 """Adam7's passes: first column, first row, columns and rows apart."""
 _XMP = b"XML:com.adobe.xmp"
+_ONCE = {b"iCCP", b"eXIf", b"pHYs", _XMP}
+"""Of these the first counts."""
 
 Chunk = tuple[bytes, Buffer]
 
@@ -67,6 +69,8 @@ def _chunks(data: bytes) -> tuple[list[Chunk], int]:
         crc = data[at + 8 + length : at + 12 + length]
         if len(crc) < 4:
             break
+        if not kind.isalpha():  # of ASCII, as bytes have it
+            raise ImageError("it is damaged: a chunk has no name")
         if deflate.crc32(body, deflate.crc32(kind)) != int.from_bytes(crc, "big"):
             raise ImageError(f"it is damaged: chunk {kind.decode('latin-1')} fails its checksum")
         found.append((kind, body))
@@ -240,41 +244,38 @@ def _with_alpha(pixels: Pixels, stored: Pixels, bits: int, clear: Buffer) -> Pix
 
 
 def _metadata(chunks: list[Chunk], colour: int, bits: int) -> tuple[Metadata, list[str]]:
-    icc = exif = xmp = resolution = None
-    icc_name = b""
+    found = [(kind, bytes(body)) for kind, body in chunks if kind not in _PICTURE]
+    require_entries(len(found), "chunks")
     kept: list[tuple[bytes, bytes]] = []
     lost: list[str] = []
     notes: list[str] = []
-    found = [(kind, body) for kind, body in chunks if kind not in _PICTURE]
-    require_entries(len(found), "chunks")
-    for kind, body in ((kind, bytes(body)) for kind, body in found):
-        if kind == b"iCCP" and icc is None:
-            try:
-                name, packed = body.split(b"\0", 1)
-                icc, icc_name = _inflate(packed[1:]), name[:79]
-            except (ValueError, zlib.error):
-                notes.append("its ICC profile is damaged and is not kept")
-        elif kind == b"eXIf" and exif is None:
-            exif = body.removeprefix(EXIF_MARK)
-        elif kind == b"pHYs" and resolution is None and len(body) == 9:
-            x, y, unit = struct.unpack(">IIB", body)
-            if x and y:
-                resolution = Resolution(Fraction(x), Fraction(y), "metre" if unit == 1 else "")
-            else:
-                lost.append("pHYs")
-        elif kind == b"iTXt" and body.startswith(_XMP + b"\0") and xmp is None:
-            try:
-                xmp = _international(body)
-            except (ValueError, IndexError, zlib.error):
-                kept.append((kind, body))
-        elif kind in (b"iCCP", b"eXIf", b"pHYs"):
-            lost.append(kind.decode())
-        elif kind == b"bKGD" and (bits < 8 or colour == _PALETTE):
-            lost.append("bKGD")
-        elif kind in _HOLDING or (kind[0] & kind[3] & 32):
+    only: dict[bytes, bytes] = {}
+    for kind, body in found:
+        name = _XMP if kind == b"iTXt" and body.startswith(_XMP + b"\0") else kind
+        stale = kind == b"bKGD" and (bits < 8 or colour == _PALETTE)
+        if name in _ONCE and name not in only:
+            only[name] = body
+        elif not stale and (kind in _HOLDING or (kind[0] & kind[3] & 32 and kind not in _ONCE)):
             kept.append((kind, body))
         else:
             lost.append(kind.decode("latin-1"))
+    icc = xmp = resolution = None
+    icc_name, _, packed = only.get(b"iCCP", b"").partition(b"\0")
+    try:
+        icc = _inflate(packed[1:]) if b"iCCP" in only else None
+    except (ValueError, zlib.error):
+        notes.append("its ICC profile is damaged and is not kept")
+    try:
+        xmp = _international(only[_XMP]) if _XMP in only else None
+    except (ValueError, IndexError, zlib.error):
+        kept.append((b"iTXt", only[_XMP]))
+    exif = only[b"eXIf"].removeprefix(EXIF_MARK) if b"eXIf" in only else None
+    dots = only.get(b"pHYs", b"")
+    x, y, unit = struct.unpack(">IIB", dots) if len(dots) == 9 else (0, 0, 0)
+    if x and y:
+        resolution = Resolution(Fraction(x), Fraction(y), "metre" if unit == 1 else "")
+    elif b"pHYs" in only:
+        lost.append("pHYs")
     kinds = {kind for kind, _ in chunks}
     if b"PLTE" in kinds and colour != _PALETTE:
         lost.append("PLTE")
@@ -283,7 +284,7 @@ def _metadata(chunks: list[Chunk], colour: int, bits: int) -> tuple[Metadata, li
     if lost:
         names = ", ".join(sorted(set(lost)))
         notes.append(f"not kept, for they tell of the file as it was or are not known: PNG {names}")
-    metadata = Metadata(icc, exif, xmp, resolution, png_chunks=tuple(kept), icc_name=icc_name)
+    metadata = Metadata(icc, exif, xmp, resolution, png_chunks=tuple(kept), icc_name=icc_name[:79])
     return metadata, notes
 
 

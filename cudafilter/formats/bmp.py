@@ -248,9 +248,6 @@ def _runs(data: bytes, header: Header) -> tuple[Pixels, int]:
         elif value == 0 and column == width:
             row, column = row + 1, 0
             continue
-        elif value == 1 and column == width:
-            row += 1
-            break
         elif value > 2:
             size = -(-value // 2) if half else value
             packed = data[at : at + size]
@@ -262,7 +259,7 @@ def _runs(data: bytes, header: Header) -> tuple[Pixels, int]:
                 run = bytes(n for byte in packed for n in (byte >> 4, byte & 15))[:value]
             count = value
         else:
-            break  # pixels are left out
+            break  # the end, or a jump that leaves pixels out
         if column + count > width:
             raise ImageError("it is damaged: a run goes past its row")
         place = row * width + column

@@ -62,7 +62,7 @@ def read(data: bytes, limits: Limits) -> Decoded:
     others |= {kind for kind in (b"ICCP", b"EXIF", b"XMP ") if kinds.count(kind) > 1}
     if others:
         names = ", ".join(sorted(kind.decode("latin-1").strip() for kind in others))
-        notes.append(f"WebP {names} not kept: it is not known, or is there twice")
+        notes.append(f"not kept, for they are not known or there twice: WebP {names}")
     if end < len(data):
         notes.append(f"{len(data) - end:,} bytes after its end are not kept")
     return Decoded(pixels, alpha, metadata, tuple(notes))

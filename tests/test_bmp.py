@@ -135,7 +135,8 @@ def test_bits_that_no_colour_uses_are_named() -> None:
 
 def test_palettes_and_headers_of_no_sense_are_refused() -> None:
     assert "past the 2 colours" in reason(bmp(1, 1, 8, b"\2\0\0\0", COLOURS[:8], colours=2))
-    assert "palette has a wrong length" in reason(bmp(1, 1, 8, bytes(4), COLOURS, colours=257))
+    assert "palette has a wrong length" in reason(bmp(1, 1, 8, b"", COLOURS[:3]))
+    assert load(bmp(1, 1, 8, bytes(4), COLOURS + bytes(4), colours=257)).pixels.shape == (1, 1, 3)
     assert "not supported" in reason(bmp(1, 1, 24, bytes(4), coding=4))
     assert "not supported" in reason(bmp(1, 1, 7, bytes(4)))
     assert "size makes no sense" in reason(bmp(0, 1, 24, b""))

@@ -75,12 +75,8 @@ def header_of(data: bytes) -> Header:
         raise ImageError("it is cut short in its header") from None
     if width < 1 or not height:
         raise ImageError("it is damaged: its size makes no sense")
-    if bits > 8:
-        colours = 0
-    elif colours > 1 << bits:
-        raise ImageError("it is damaged: its palette has a wrong length")
-    else:
-        colours = colours or 1 << bits
+    # Some palettes have more entries than a pixel can name.
+    colours = min(colours or 1 << bits, 1 << bits) if bits <= 8 else 0
     return Header(
         size, start, width, abs(height), height < 0, bits, coding, (across, down), colours, masks
     )

@@ -107,7 +107,6 @@ def _walk(data: bytes) -> _Found:
         clear: int | None = None
         entries = 0
         while data[at] != _END:
-            entries += 1
             kind, at = data[at], at + 1
             if kind == _IMAGE:
                 left, top, wide, high, flags = struct.unpack_from("<HHHHB", data, at)
@@ -127,6 +126,7 @@ def _walk(data: bytes) -> _Found:
                 if data[at] == _CONTROL and data[start] == 4:
                     clear = data[start + 4] if data[start + 1] & 1 else None
                 else:
+                    entries += 1
                     _extension(data[at], data[start:end], found)
                 at = end
             else:

@@ -56,7 +56,7 @@ class Metadata:
     cmyk: bool = False
     """The four channels are cyan, magenta, yellow, black; 0 is no ink."""
     comments: tuple[bytes, ...] = ()
-    """JPEG or GIF comments."""
+    """Comments of a JPEG, GIF or PNM."""
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """PNG text and colour chunks (type, data) that have no field here."""
     jpeg_segments: tuple[tuple[int, bytes], ...] = ()

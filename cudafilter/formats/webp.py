@@ -81,7 +81,7 @@ def _chunks(data: bytes) -> tuple[list[tuple[bytes, bytes]], int]:
             raise ImageError("it is damaged: a chunk goes past its end")
         found.append((kind, b"" if kind in _PICTURE else data[at + 8 : at + 8 + length]))
         at += 8 + length + (length & 1)
-    require_entries(len(found), "chunks")
+    require_entries(sum(kind not in _PICTURE for kind, _ in found), "chunks")
     return found, max(at, end)
 
 

@@ -38,6 +38,8 @@ class Settings(NamedTuple):
     """Compare every result with the reference; one that disagrees is not written."""
     quality: int | None = None
     compress_level: int | None = None
+    max_pixels: int | None = None
+    """Most pixels of an image; None for what formats/limits.py says."""
     engine_codec: bool = False
     """Offer JPEGs that become JPEGs to the engine first, whose jpeg says what it takes. They wait
     until the engine is open, so that which way an image goes never depends on time."""
@@ -218,6 +220,7 @@ class _Worker:
         from cudafilter.engines.nvcodec import NotTaken
 
         settings = self.settings
+        workload.require_size(data, settings.max_pixels)
         with self._stage("run", record):
             try:
                 done = engine.jpeg.filter(
@@ -236,7 +239,7 @@ class _Worker:
     def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
         """The image of the file *data*, filtered, as the bytes of a file of *format*."""
         with self._stage("decode", record):
-            image = images.load(data, record.source)
+            image = images.load(data, record.source, max_pixels=self.settings.max_pixels)
             if self.settings.gray:
                 image = images.to_gray(image)
         record.notes += image.notes
@@ -289,7 +292,7 @@ class _Worker:
 
     def _read(self, source: Path | None) -> bytes:
         if source is None:
-            return (self.stdin or sys.stdin.buffer).read()
+            return images.read_stream(self.stdin or sys.stdin.buffer, STREAM)
         return images.read_file(source)
 
     def _write(self, destination: Path | None, data: Buffer, held: ExitStack) -> None:

@@ -124,7 +124,7 @@ print(sorted(heavy & before), sorted(heavy & set(sys.modules)))
         ("jpeg", "jpeg", ["cv2", "simplejpeg"]),
         ("png", "", ["imagecodecs", "isal"]),
         ("png", "png", ["imagecodecs", "isal"]),
-        ("ppm", "ppm", ["PIL"]),
+        ("ppm", "ppm", []),
     ],
 )
 def test_nothing_is_imported_that_the_files_do_not_need(

@@ -11,6 +11,7 @@ from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, VARIANTS, P
 from cudafilter.cli import completion
 from cudafilter.cli.command import Sections
 from cudafilter.errors import ParameterError
+from cudafilter.formats.limits import MAX_PIXELS
 
 MAX_JOBS = 1024
 
@@ -85,6 +86,7 @@ class Shared(NamedTuple):
     format: str | None
     quality: int | None
     compress_level: int | None
+    max_pixels: int | None
     quiet: bool
     verbose: bool
     debug: bool
@@ -171,6 +173,13 @@ def shared() -> Sections:
                 type=Whole(0, 9),
                 metavar="N",
                 help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
+            ),
+            click.Option(
+                ["--max-pixels"],
+                type=click.IntRange(min=1),
+                metavar="N",
+                show_default=f"{MAX_PIXELS}, fewer of a short file",
+                help="Most pixels of an image that is read.",
             ),
         ],
         "Running": [

@@ -102,6 +102,7 @@ class _Run:
             check=shared.check,
             quality=shared.quality,
             compress_level=shared.compress_level,
+            max_pixels=shared.max_pixels,
             engine_codec=self._name != "cpu" and shared.codec != "pillow",
         )
 

@@ -63,7 +63,9 @@ def read(data: bytes, limits: Limits) -> Decoded:
     """
     segments, rest = jpeg_head.segments_of(data)
     frame = _require_frame(segments)
-    limits.require_size(frame.width, frame.height)
+    # libjpeg keeps two bytes of each sample's coefficients until the last scan is there.
+    sample_bytes = 3 if frame.marker == SOF2 else 1
+    limits.require_size(frame.width, frame.height, len(frame.components) * sample_bytes)
     scans = jpeg_scan.scans_of(segments, rest, frame)
     metadata, notes = jpeg_head.head_of(segments, frame)
     shape = frame.height, frame.width, len(frame.components)

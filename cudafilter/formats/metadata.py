@@ -62,7 +62,7 @@ class Metadata:
     cmyk: bool = False
     """The four channels are cyan, magenta, yellow, black; 0 is no ink."""
     comments: tuple[bytes, ...] = ()
-    """JPEG or GIF comments."""
+    """Comments of a JPEG, GIF or PNM."""
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """PNG text and colour chunks (type, data) that have no field here."""
     jpeg_segments: tuple[tuple[int, bytes], ...] = ()
@@ -70,6 +70,8 @@ class Metadata:
     jpeg_coding: JpegCoding | None = None
     tiff_tags: bytes | None = None
     """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
+    icc_name: bytes = b""
+    """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
 
 
 class Decoded(NamedTuple):
@@ -115,6 +117,10 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lose("comment", comments=())
     elif any(len(comment) > JPEG_SEGMENT for comment in metadata.comments):
         lose("comment (too long for JPEG)", comments=())
+    wrong = [chunk for chunk in metadata.png_chunks if not _png_holds(*chunk, channels)]
+    if wrong and format == "png":
+        right = tuple(chunk for chunk in metadata.png_chunks if chunk not in wrong)
+        lose("bKGD (it is of other channels)", png_chunks=right)
     if metadata.png_chunks and format != "png":
         drop["png_chunks"] = ()
         lost.extend(_png_losses(metadata.png_chunks))
@@ -145,6 +151,11 @@ def _exif_loss(exif: bytes, format: str) -> tuple[str, bool]:
             lost.append(f"what EXIF's tags {', '.join(map(str, pointers))} point at")
         return ", ".join(lost), True
     return "", True
+
+
+def _png_holds(kind: bytes, data: bytes, channels: int) -> bool:
+    """Whether a background colour is of as many samples as a PNG of *channels* has."""
+    return kind != b"bKGD" or len(data) == (2 if channels < 3 else 6)
 
 
 def _png_losses(chunks: tuple[tuple[bytes, bytes], ...]) -> list[str]:

@@ -18,8 +18,7 @@ from cudafilter.pixels import Pixels
 PillowImage.MAX_IMAGE_PIXELS = None
 
 _PLUGINS = {
-    "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PPM": "Ppm", "TIFF": "Tiff",
-    "WEBP": "WebP",
+    "BMP": "Bmp", "JPEG": "Jpeg", "TIFF": "Tiff", "WEBP": "WebP",
 }  # fmt: skip
 """Pillow's formats -> the modules that read and write them."""
 

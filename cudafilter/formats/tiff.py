@@ -100,7 +100,6 @@ def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
     photometric = tag(_PHOTOMETRIC, _GRAY)
     if not width or not height:
         raise ImageError("it is damaged: it has no size")
-    limits.require_size(width, height)
     if photometric not in _COLOURS or (photometric == _YCBCR and tag(_COMPRESSION, 1) != JPEG):
         name = "YCbCr colour" if photometric == _YCBCR else f"colour of kind {photometric}"
         raise ImageError(f"{_OTHER_COLOURS.get(photometric, name)} cannot be filtered")
@@ -124,7 +123,9 @@ def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
         raise ImageError("white-is-zero samples of this type are not supported")
     if photometric == _PALETTE and not (kind == UNSIGNED and bits <= 8):
         raise ImageError("a palette of more than 8 bits is not supported")
-    return Samples(width, height, samples, bits, kind, photometric)
+    stored = Samples(width, height, samples, bits, kind, photometric)
+    limits.require_size(width, height, 3 if photometric == _PALETTE else stored.pixel_bytes)
+    return stored
 
 
 def _alpha(tags: Mapping[int, Entry], order: str, stored: Samples) -> int:

@@ -46,6 +46,11 @@ class Samples(NamedTuple):
             return "float32"
         return "uint8" if self.bits <= 8 else "uint16"
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of a pixel in memory, before it is converted."""
+        return self.samples * max(1, self.bits // 8)
+
 
 class _Grid(NamedTuple):
     """Segments, in the order of the file: across, down, and by plane."""
@@ -131,7 +136,8 @@ def _grid(
         raise ImageError("it is damaged: its strips or tiles have no size")
     across, down = -(-stored.width // width), -(-stored.height // rows)
     if tiled:
-        limits.require_size(across * width, down * rows)  # tiles may be larger than the picture
+        # Tiles may be larger than the picture.
+        limits.require_size(across * width, down * rows, stored.pixel_bytes)
     planar = ifd.number(tags, 284, order, 1)
     if planar not in (1, 2):
         raise ImageError("it is damaged: its planes are stored in an unknown way")

@@ -32,6 +32,7 @@ class Shared(NamedTuple):
     jobs: int | None
     existing: str
     in_place: bool
+    follow: bool
     watch: bool
     dry_run: bool
     report: str | None
@@ -92,6 +93,11 @@ def shared() -> Sections:
             click.Option(["-r", "--recursive"], is_flag=True, help="Take the images in folders."),
             click.Option(
                 ["--in-place"], is_flag=True, help="Replace the images: all are SRC, no DEST."
+            ),
+            click.Option(
+                ["--follow"],
+                is_flag=True,
+                help="Write through links: those in folders in place, and those in DEST.",
             ),
             click.Option(
                 ["--watch"],

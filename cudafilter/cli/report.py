@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
+from cudafilter.cli.left import left_lines
 from cudafilter.cli.options import Shared
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.plan import STREAM, Plan
 from cudafilter.record import DONE, FAILED, SKIPPED, Record
+from cudafilter.sources import Left
 
 if TYPE_CHECKING:
     from cudafilter.cli.progress import Progress
@@ -31,6 +33,7 @@ class Reporter:
         self._each = True
         """Whether every image gets its own lines, or the totals only."""
         self._total = self._left_alone = 0
+        self._left: list[Left] = []
         self._counts: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._worst: Record | None = None
@@ -52,6 +55,7 @@ class Reporter:
         self._each = self._shared.verbose or self._shared.watch or not plan.many
         self._total += len(plan.jobs) + len(plan.refused)
         self._left_alone += plan.left_alone
+        self._left += plan.left
 
     def imported(self) -> None:
         """All modules are there, and the engine is about to open."""
@@ -121,6 +125,8 @@ class Reporter:
             self._progress.clear()
         for note, count in self._notes.most_common():
             self._say(f"note: {note} ({_images(count)})")
+        for line in left_lines(self._left):
+            self._say(line)
         if self._worst is not None and self._many:
             self._say(
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+import sys
+from threading import Lock
+from time import monotonic
 
 import click
 
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
 from cudafilter.errors import EngineUnavailable
+
+_CLEAR = "\r\x1b[K"
 
 
 def _architectures(
@@ -39,11 +44,46 @@ def _present() -> tuple[str, ...]:
     return tuple(f"sm_{major}{minor}" for major, minor in capabilities)
 
 
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+class _Counter:
+    """Tells how many kernels are there: on a terminal in one line, elsewhere in a line a minute."""
+
+    EVERY = 60.0
+    """Seconds from one line to the next."""
+
+    def __init__(self, arch: str, total: int, quiet: bool) -> None:
+        self._arch, self._total, self._quiet = arch, total, quiet
+        self._terminal = _on_terminal()
+        self._done = 0
+        self._told = self._started = monotonic()
+        self._turn = Lock()
+
+    def advance(self) -> None:
+        """One kernel more is there."""
+        with self._turn:
+            self._done += 1
+            now = monotonic()
+            if self._quiet or (not self._terminal and now - self._told < self.EVERY):
+                return
+            self._told = now
+            spent = now - self._started
+            line = f"{self._arch}: {self._done} of {self._total} kernels, {spent:.0f} s"
+            click.echo(
+                f"{_CLEAR}{line}" if self._terminal else line, err=True, nl=not self._terminal
+            )
+
+    def clear(self) -> None:
+        """Remove the line on a terminal."""
+        if self._terminal and not self._quiet:
+            click.echo(_CLEAR, err=True, nl=False)
+
+
 def _run(
     arch: tuple[str, ...] | None, variant: str, jobs: int | None, quiet: bool, debug: bool
 ) -> None:
-    from time import monotonic
-
     from cudafilter.cores import cores
     from cudafilter.engines.launch import common
     from cudafilter.engines.nvcc import compile_ahead, require_compiler
@@ -55,7 +95,11 @@ def _run(
         click.echo(f"{len(kernels)} kernels an architecture; {toolkit}", err=True)
     for name in architectures:
         started = monotonic()
-        compiled, kept = compile_ahead(kernels, name, toolkit, jobs or cores())
+        counter = _Counter(name, len(kernels), quiet)
+        try:
+            compiled, kept = compile_ahead(kernels, name, toolkit, jobs or cores(), counter.advance)
+        finally:
+            counter.clear()
         if not quiet:
             seconds = monotonic() - started
             click.echo(f"{name}: {compiled} compiled, {kept} there already, {seconds:.1f} s")

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 
 from cudafilter.record import LEFT, Record
-from cudafilter.sources import UNREAD_KIND, Left
+from cudafilter.sources import Left
 
-MOST_NAMES = 5
-"""Names in a line. The report has all of them."""
+MOST_NAMES = 20
+"""Names in a line. Where there are more, it counts them by kind; the report has all of them."""
 
 
 def left_lines(left: Iterable[Left]) -> Iterator[str]:
-    """A line for each reason, with how many and the first names."""
+    """A line for each reason, with the names, or how many of each kind and one of them."""
     by_reason: dict[str, list[Path]] = {}
     for path, why in left:
         by_reason.setdefault(why, []).append(path)
     for why, paths in by_reason.items():
-        count = f"{len(paths):,}"
-        if why == UNREAD_KIND and len(paths) > MOST_NAMES:
-            kinds = Counter(os.path.splitext(path)[1].lower() for path in paths)
-            count = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
-        names = ", ".join(map(click.format_filename, paths[:MOST_NAMES]))
-        such = "such as " if len(paths) > MOST_NAMES else ""
-        yield f"left alone: {count} ({why}): {such}{names}"
+        names = ", ".join(map(click.format_filename, paths))
+        if len(paths) > MOST_NAMES:
+            kinds: dict[str, list[Path]] = {}
+            for path in paths:
+                kinds.setdefault(path.suffix.lower(), []).append(path)
+            most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:MOST_NAMES]
+            names = ", ".join(
+                f"{len(some):,} {kind}".rstrip() + f" (such as {click.format_filename(some[0])})"
+                for kind, some in most
+            )
+            if more := len(paths) - sum(len(some) for _, some in most):
+                names += f", and {more:,} of other kinds"
+        yield f"left alone, {why}: {names}"
 
 
 def left_record(left: Left) -> Record:

@@ -130,7 +130,7 @@ def _absence(name: str) -> str:
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        return error.strerror or str(error)
     return "no such file or folder"
 
 

@@ -97,7 +97,9 @@ def test_a_damaged_one_is_compiled_anew(cut: int) -> None:
     assert nvcc._read(path) == b"compiled"
 
 
-@pytest.mark.parametrize("how", ["written by all", "written by the group", "another user's"])
+@pytest.mark.parametrize(
+    "how", ["written by all", "written by the group", "another user's", "replaced by all"]
+)
 def test_a_folder_of_others_is_not_used_and_told_once(
     how: str, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -106,6 +108,8 @@ def test_a_folder_of_others_is_not_used_and_told_once(
         if os.geteuid() != 0:
             pytest.skip("only root can give folders away")
         os.chown(folder, OTHER, OTHER)
+    elif how == "replaced by all":
+        folder.parent.chmod(0o777)
     else:
         folder.chmod(0o777 if how == "written by all" else 0o770)
     before = path.read_bytes()
@@ -113,11 +117,17 @@ def test_a_folder_of_others_is_not_used_and_told_once(
         assert [nvcc.cubin(*kernel()) for _ in range(3)] == [b"compiled"] * 3
     assert path.read_bytes() == before
     (record,) = caplog.records
-    assert str(folder) in record.getMessage()
-    assert ("CUDAFILTER_CACHE" if how == "another user's" else "chmod go-w") in record.getMessage()
-    with pytest.raises(EngineError, match=str(folder)) as caught:
+    assert str(folder.parent) in record.getMessage()
+    assert ("CUDAFILTER_CACHE" if how == "another user's" else "chmod") in record.getMessage()
+    with pytest.raises(EngineError, match=str(folder.parent)) as caught:
         nvcc.compile_ahead([kernel()[:2]], "sm_90", kernel()[3], jobs=1)
     assert caught.value.hint
+
+
+def test_where_all_may_write_but_not_remove_it_is_used(folder: Path) -> None:
+    plant()
+    folder.parent.chmod(0o1777)  # as /tmp is
+    assert nvcc.cubin(*kernel()) == b"planted"
 
 
 def test_temporaries_of_killed_processes_are_removed(folder: Path) -> None:

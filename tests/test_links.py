@@ -12,6 +12,7 @@ import pytest
 from cudafilter.errors import ParameterError
 from cudafilter.plan import Plan, make_plan, output_owners, plan_arrival
 from cudafilter.sources import AGAIN, LINK, ROUND, find
+from cudafilter.wake import first_files
 
 
 @pytest.fixture(autouse=True)
@@ -196,5 +197,7 @@ class TestReading:
         touch("a.png")
         os.chdir(here)
         made = make_plan(["d"], "out", recursive=True), make_plan(["d/**/a.png"], "out")
+        first = first_files(["d"])
         subprocess.run(["rm", "-r", "d"], check=True)  # shutil would call itself too deep
         assert [len(plan.jobs) for plan in made] == [1, 1]
+        assert first == ["a.png"]

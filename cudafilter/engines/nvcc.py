@@ -215,6 +215,10 @@ def _unsafe(folder: Path) -> str | None:
         )
     if status.st_mode & _OTHERS:
         return f"others can write to the cache {folder}; forbid it: chmod go-w '{folder}'"
+    for above in folder.resolve().parents:
+        mode = above.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            return f"others can take the cache's place in {above}; forbid it: chmod o-w '{above}'"
     return None
 
 

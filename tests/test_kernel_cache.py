@@ -46,7 +46,7 @@ def kernel() -> tuple[str, dict[str, int], str, toolkit.Toolkit]:
 def plant(code: bytes = b"planted", mode: int = 0o600) -> Path:
     """A kernel in the cache that holds its own right digest."""
     path = nvcc._path(*kernel())
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    nvcc._make_private(path.parent)
     path.write_bytes(hashlib.sha256(code).digest() + code)
     path.chmod(mode)
     return path
@@ -131,7 +131,7 @@ def test_where_all_may_write_but_not_remove_it_is_used(folder: Path) -> None:
 
 
 def test_temporaries_of_killed_processes_are_removed(folder: Path) -> None:
-    folder.mkdir(parents=True, mode=0o700)
+    nvcc._make_private(folder)
     names = (".1a2b-3c4d.part", "tmpabcd_123", ".1a2b-ffff.part", "tmp notes", "kept.cubin")
     for name in names:
         (folder / name).touch()

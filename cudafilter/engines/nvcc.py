@@ -204,21 +204,20 @@ def _unsafe(folder: Path) -> str | None:
 
     The digest in a kernel's file tells damage, not malice: who plants a kernel computes it.
     """
-    try:
+    with suppress(OSError):  # it is made, or cannot be used, which is told then
         status = os.stat(folder)
-    except OSError:
-        return None  # it is made, or cannot be used, which is told then
-    if not _is_ours(status.st_uid):
-        return (
-            f"the cache {folder} belongs to another user;"
-            " set CUDAFILTER_CACHE to a folder of your own"
-        )
-    if status.st_mode & _OTHERS:
-        return f"others can write to the cache {folder}; forbid it: chmod go-w '{folder}'"
+        if not _is_ours(status.st_uid):
+            return (
+                f"the cache {folder} belongs to another user;"
+                " set CUDAFILTER_CACHE to a folder of your own"
+            )
+        if status.st_mode & _OTHERS:
+            return f"others can write to the cache {folder}; forbid it: chmod go-w '{folder}'"
     for above in folder.resolve().parents:
-        mode = above.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-            return f"others can take the cache's place in {above}; forbid it: chmod o-w '{above}'"
+        with suppress(OSError):
+            mode = os.stat(above).st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                return f"all can put another cache into {above}; forbid it: chmod o-w '{above}'"
     return None
 
 

@@ -65,10 +65,10 @@ class Image:
         return replace(self, pixels=pixels)
 
 
-def format_of(path: Path) -> str:
+def format_of(path: str | Path) -> str:
     """The format that *path*'s extension names; ImageError lists the known ones otherwise."""
     try:
-        return _BY_EXTENSION[Path(path).suffix.lower()]
+        return _BY_EXTENSION[os.path.splitext(path)[1].lower()]
     except KeyError:
         known = ", ".join(_BY_EXTENSION)
         raise ImageError(
@@ -86,9 +86,9 @@ def format_of_bytes(data: bytes) -> str:
     raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
-def is_image_name(path: Path) -> bool:
+def is_image_name(path: str | Path) -> bool:
     """Whether *path* has the extension of a format that is read."""
-    return Path(path).suffix.lower() in _BY_EXTENSION
+    return os.path.splitext(path)[1].lower() in _BY_EXTENSION
 
 
 @contextmanager

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from cudafilter.check import Agreement
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+LEFT = "left alone"
+"""Of what was met in a folder and is no image that can be done; its note says why."""
 
 
 @dataclass(slots=True)

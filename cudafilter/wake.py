@@ -26,10 +26,6 @@ FEW = 16
 _JPEG = (".jpg", ".jpeg")
 """The usual ones; for the others nvJPEG starts when it is needed."""
 
-_DEEP = 64
-"""Folders in folders that are looked into for the first files; a tree can be deeper than Python's
-stack."""
-
 _waking: dict[int, _Waking] = {}
 """By the GPU's number."""
 
@@ -92,16 +88,20 @@ def any_jpeg(names: Sequence[str]) -> bool:
     return any(name.lower().endswith(_JPEG) for name in names)
 
 
-def _names(sources: Sequence[str], depth: int = 0) -> Iterator[str]:
-    for source in sources if depth < _DEEP else ():
-        if os.path.isdir(source):
-            # Entry by entry: a folder may hold a million, and the first few are enough.
-            with suppress(OSError), os.scandir(source) as entries:
-                for entry in entries:
-                    folder = entry.is_dir(follow_symlinks=False)
-                    yield from _names([entry.path], depth + 1) if folder else [entry.name]
-        else:
+def _names(sources: Sequence[str]) -> Iterator[str]:
+    waiting = list(reversed(sources))  # a list, not calls in calls, which a deep tree exhausts
+    while waiting:
+        source = waiting.pop()
+        if not os.path.isdir(source):
             yield source
+            continue
+        # Entry by entry: a folder may hold a million, and the first few are enough.
+        with suppress(OSError), os.scandir(source) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    yield entry.name
 
 
 class _Waking(Thread):

@@ -13,6 +13,7 @@ from cudafilter.filter import Filter
 from cudafilter.formats.limits import Limits
 from cudafilter.images import format_of_bytes
 from cudafilter.plan import Job
+from cudafilter.toolkit import no_gpu
 from cudafilter.wake import FEW
 
 GPU_START = 0.25
@@ -170,10 +171,15 @@ def _samples(path: Path) -> int:
 
 
 def small(jobs: Collection[Job], filter: Filter) -> str | None:
-    """Why *jobs* need no GPU: the CPU is done before one has started. None where it is not."""
+    """Why *jobs* go to no GPU: the CPU is done before one has started. None where it is not.
+
+    Where there is no GPU that could start, that is the reason.
+    """
     seconds = cpu_seconds(jobs, filter)
     if seconds is None or seconds >= GPU_START:
         return None
+    if (lack := no_gpu()) is not None:
+        return f"no CUDA: {lack}"
     return "small job, done before a GPU would have started"
 
 

@@ -118,25 +118,28 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
 
         return watch(
             given, destination, recursive=shared.recursive, format=shared.format,
-            existing=shared.existing,
+            existing=shared.existing, follow=shared.follow,
         )  # fmt: skip
     from cudafilter.plan import make_plan
 
     plan = make_plan(
         given, destination, recursive=shared.recursive, format=shared.format,
-        existing=shared.existing,
+        existing=shared.existing, follow=shared.follow,
     )  # fmt: skip
     return iter([plan])
 
 
 def _print(plan: Plan) -> None:
     """Print *plan*: what would be written on stdout, totals on stderr."""
+    from cudafilter.cli.left import left_lines
     from cudafilter.cli.report import tell_refused
 
     todo = [job for job in plan.jobs if not job.skip]
     if todo:
         put("\n".join(f"{_shown(job.source)} -> {_shown(job.destination)}" for job in todo))
     tell_refused(plan)
+    for line in left_lines(plan.left):
+        tell(line)
     tell(
         f"{len(todo)} to do, {len(plan.jobs) - len(todo)} skipped, {plan.left_alone} left alone;"
         " nothing was written"
@@ -174,14 +177,19 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
         return
     if writes and _is_standard_output(shared.report):
         raise ParameterError("report", "standard output is taken by the image")
+    from cudafilter.sources import inode
+
     if shared.report == STREAM:
         if sys.stdout is None:
             raise ParameterError("report", "'-': standard output is closed")
         return
-    report = os.path.realpath(shared.report)
+    report, there = os.path.realpath(shared.report), inode(shared.report)
     for job in plan.jobs:
         for path in (job.source, job.destination):
-            if path is not None and os.path.realpath(path) == report:
+            # Without a file there, only the name can be the same.
+            if path is None or (there is None and path.name != os.path.basename(report)):
+                continue
+            if inode(path) == there if there else os.path.realpath(path) == report:
                 raise ParameterError("report", f"{path} is an image of this job")
 
 

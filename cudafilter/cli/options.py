@@ -80,6 +80,7 @@ class Shared(NamedTuple):
     jobs: int | None
     existing: str
     in_place: bool
+    follow: bool
     watch: bool
     dry_run: bool
     report: str | None
@@ -144,6 +145,11 @@ def shared() -> Sections:
                 ["--in-place"], is_flag=True, help="Replace the images: all are SRC, no DEST."
             ),
             click.Option(
+                ["--follow"],
+                is_flag=True,
+                help="Write through links: those in folders in place, and those in DEST.",
+            ),
+            click.Option(
                 ["--watch"],
                 is_flag=True,
                 help="Go on with what arrives in the folders, until interrupted.",
@@ -176,7 +182,7 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--max-pixels"],
-                type=click.IntRange(min=1),
+                type=Whole(1),
                 metavar="N",
                 show_default=f"{MAX_PIXELS}, fewer of a short file",
                 help="Most pixels of an image that is read.",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cudafilter import __version__
 from cudafilter.borders import Border
+from cudafilter.cli.left import left_lines
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
@@ -21,6 +22,7 @@ from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.filter import Filter
 from cudafilter.plan import STREAM, Plan
 from cudafilter.record import DONE, FAILED, SKIPPED, Record
+from cudafilter.sources import Left
 
 if TYPE_CHECKING:
     from cudafilter.cli.progress import Lines
@@ -35,6 +37,7 @@ class Reporter:
         self._each = True
         """Whether every image gets its own lines, or the totals only."""
         self._total = self._left_alone = 0
+        self._left: list[Left] = []
         self._counts: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._worst: Record | None = None
@@ -57,6 +60,7 @@ class Reporter:
         self._each = self._shared.verbose or self._shared.watch or not plan.many
         self._total += len(plan.jobs) + len(plan.refused)
         self._left_alone += plan.left_alone
+        self._left += plan.left
 
     def imported(self) -> None:
         """All modules are there, and the engine is about to open."""
@@ -130,6 +134,8 @@ class Reporter:
         self.clear()
         for note, count in self._notes.most_common():
             self._say(f"note: {note} ({_images(count)})")
+        for line in left_lines(self._left):
+            self._say(line)
         if self._worst is not None and self._many:
             self._say(
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"

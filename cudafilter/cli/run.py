@@ -13,6 +13,7 @@ import click
 from cudafilter import engines, pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.cli.command import FAILED, INTERRUPTED
+from cudafilter.cli.left import left_record
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter, job_facts
 from cudafilter.engines import Engine
@@ -124,6 +125,8 @@ class _Run:
             gc.enable()
         for path, reason in self._plan.refused:
             self.tell(Record(str(path), "", error=reason))
+        for left in self._plan.left:
+            self._report.write(left_record(left))
         return self.engine
 
     def tell(self, record: Record) -> None:

@@ -106,9 +106,11 @@ def test_a_start_that_fails_does_not_fail_the_command(monkeypatch: pytest.Monkey
 
 
 def test_a_tree_deeper_than_pythons_stack_is_looked_into() -> None:
-    deep = Path(*("d" for _ in range(sys.getrecursionlimit() + 100)))
-    deep.mkdir(parents=True)
-    (deep / "far.jpg").touch()
+    deep = "d"
+    for _ in range(sys.getrecursionlimit() + 100):
+        os.mkdir(deep)
+        deep += "/d"
+    Path(deep[:-2], "far.jpg").touch()
     Path("d/near.jpg").touch()
     assert sorted(wake.first_files(["d"])) == ["far.jpg", "near.jpg"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -38,6 +38,13 @@ takes a third of a blur's time."""
 FEW = 10
 """Taps of a dense kernel from which on bytes are faster by way of floats."""
 
+DIRECT = {"float32": 130, "float64": 50}
+"""Taps of a dense kernel from which on OpenCV takes a Fourier transform, by working type."""
+
+LEVEL = 2.0**-24
+"""Least share of the largest sample that goes through a Fourier transform with it: noise of 1e-15
+of the largest is then below float32's last digit of the least."""
+
 FAR = 1e6
 """How far past white, in full scales, OpenCV may round to bytes: its integers have 32 bits."""
 
@@ -60,11 +67,47 @@ class _Block(NamedTuple):
     the column factor gave gets its halo of columns so, and *inner* counts in these."""
 
 
+class _Taps(NamedTuple):
+    """Where a kernel has taps, each 1; folded they are as many as fell together."""
+
+    all: Kernel
+    signed: Kernel
+    """Of negative weight: -1."""
+
+
+class _Folded(NamedTuple):
+    """A filter before and after fold(), and what of."""
+
+    given: Filter
+    filter: Filter
+    height: int
+    width: int
+    border: Border
+
+    @property
+    def differs(self) -> bool:
+        """Whether taps fell together: an infinity less itself is no NaN then."""
+        return self.given.kernels != self.filter.kernels
+
+    def taps(self) -> list[_Taps]:
+        """The taps of each kernel of ``filter``."""
+        kinds = []
+        for of in (np.abs, np.positive):
+            kernels = tuple(_signs(kernel, of) for kernel in self.given.kernels)
+            signs = replace(self.filter, kernels=kernels)
+            kinds.append(fold(signs, self.height, self.width, self.border).kernels)
+        return [_Taps(*both) for both in zip(*kinds, strict=True)]
+
+
 class CpuEngine:
     """Runs filters on all cores.
 
     Work is done in float32, and in float64 for uint16, whose contract leaves float32 no room when
     terms cancel. Bands depend on the image alone, so the bits do not depend on the core count.
+
+    Of float32 images, a sample influences only the pixels that have a tap on it: a Fourier
+    transform would spread NaN, infinity and the noise of large samples. What is not finite in a
+    result, be it of NaN or of sums past float32's range, is computed again with care in float64.
     """
 
     name = "cpu"
@@ -87,9 +130,12 @@ class CpuEngine:
     ) -> Pixels:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
+        if filter.is_identity:
+            return pixels if overwrite else pixels.copy()
         height, width, channels = pixels.shape
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
-        filter = fold(filter, height, width, border)
+        given, filter = filter, fold(filter, height, width, border)
+        taps = _Folded(given, filter, height, width, border)
         above, below, *_ = filter.reach
         # A band shorter than its halo would read more rows of halo than of image.
         step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
@@ -107,7 +153,10 @@ class CpuEngine:
         def run_band(y: int) -> None:
             rows = y, min(y + step, height)
             block = around(rows)
-            out[slice(*rows)] = _filter_block(block, pixels[slice(*rows)], filter, alpha, work)
+            with np.errstate(all="ignore"):  # NaN and infinity are results like others
+                out[slice(*rows)] = _filter_block(
+                    block, pixels[slice(*rows)], filter, alpha, work, taps
+                )
 
         try:
             each(run_band, range(0, height, step), self._threads)
@@ -148,6 +197,14 @@ def fold(filter: Filter, height: int, width: int, border: Border) -> Filter:
         return Kernel(_fold_axis(rows.T, left, *limits[1]).T)
 
     return replace(filter, kernels=tuple(folded(kernel) for kernel in filter.kernels))
+
+
+def _signs(kernel: Kernel, of: Callable[[Weights], Weights]) -> Kernel:
+    """*kernel* with 1, 0 and -1 for weights; *of* is applied to them."""
+    if kernel.factors is None:
+        return Kernel(of(np.sign(kernel.weights)), kernel.anchor)
+    column, row = (of(np.sign(factor)) for factor in kernel.factors)
+    return Kernel.outer(column, row, kernel.anchor)
 
 
 def _repeats(n: int, mode: str) -> tuple[int, int | None]:
@@ -235,14 +292,21 @@ def _is_local(filter: Filter, border: Border, alpha: bool) -> bool:
     )
 
 
-def _run(filter: Filter, alpha: bool) -> Correlate:
-    """What runs a kernel of *filter* that has no factors."""
+def _run(filter: Filter, alpha: bool, floats: bool = False) -> Correlate:
+    """What runs a kernel of *filter* without factors, on an image of *floats* or of integers."""
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
-    return _filter2d if not alpha or filter.alpha == "keep" else _tap_by_tap
+    if alpha and filter.alpha == "filter":
+        return _tap_by_tap
+    return _local if floats else _filter2d
 
 
 def _filter_block(
-    block: _Block, source: Pixels, filter: Filter, alpha: bool, work: np.dtype[np.floating]
+    block: _Block,
+    source: Pixels,
+    filter: Filter,
+    alpha: bool,
+    work: np.dtype[np.floating],
+    folded: _Folded,
 ) -> Pixels:
     """*source* (h, w, C) filtered and rounded, where *block* is it with what its taps reach.
 
@@ -252,6 +316,34 @@ def _filter_block(
         done = _bytes(block, filter)
         if done is not None:
             return done
+    out = _filtered(block, source, filter, alpha, work)
+    if source.dtype.kind == "u":
+        return out
+    low, high = out.min(), out.max()
+    lost = folded.differs and not np.isfinite(block.pixels).all()
+    if lost or not (np.isfinite(low) and np.isfinite(high)):
+        odd = np.broadcast_to(True, out.shape) if lost else ~np.isfinite(out)
+        if alpha:  # colour over an infinite alpha is finite, and wrong
+            odd = np.broadcast_to(odd.any(axis=2, keepdims=True), out.shape)
+        careful = _filtered(block, source, filter, alpha, np.dtype("f8"), folded.taps())
+        out[odd] = careful[odd]
+    elif not alpha and _is_mean(filter, exactly=True):
+        least, most = block.pixels.min(), block.pixels.max()
+        if low < least or high > most:
+            np.clip(out, least, most, out=out)
+    return out
+
+
+def _filtered(
+    block: _Block,
+    source: Pixels,
+    filter: Filter,
+    alpha: bool,
+    work: np.dtype[np.floating],
+    careful: Sequence[_Taps] = (),
+) -> Work:
+    """As _filter_block, in the type *work*. *careful*: with the kernels' taps, of an image with NaN
+    and infinity."""
     full = full_scale(source.dtype)
     if alpha or block.columns is not None or not filter.rank1:
         # sepFilter2D alone converts on the way, and saves the memory.
@@ -261,10 +353,14 @@ def _filter_block(
         *planes, own = np.moveaxis(block.pixels, 2, 0)
         for plane in planes:  # NumPy is slow along an axis of 3
             plane *= own
-    run = _run(filter, alpha)
-    sums = [_correlate(block, kernel, run, work) for kernel in filter.kernels]
+    run = _run(filter, alpha, source.dtype.kind == "f")
+    if careful:
+        pairs = zip(filter.kernels, careful, strict=True)
+        sums = [_with_care(block, kernel, taps, run, work) for kernel, taps in pairs]
+    else:
+        sums = [_correlate(block, kernel, run, work) for kernel in filter.kernels]
     if not alpha:
-        out = _finish(filter, _combine(filter, sums), source, full)
+        out = _finish(filter, _combine(filter, sums, bool(careful)), source, full)
         return _quantise(out, source.dtype, within=_is_mean(filter))
 
     *colours, own = np.moveaxis(source, 2, 0)
@@ -274,11 +370,15 @@ def _filter_block(
             absent = work.type(kernel.sum * full) - covered
             for part, colour in zip(parts, colours, strict=True):
                 part += colour * absent
+                if careful:
+                    part += colour - colour
                 part /= work.type(full)
-        out = _quantise(_finish(filter, _combine(filter, sums), source, full), source.dtype)
+        out = _quantise(
+            _finish(filter, _combine(filter, sums, bool(careful)), source, full), source.dtype
+        )
         out[..., -1] = own
         return out
-    out = _combine(filter, sums)
+    out = _combine(filter, sums, bool(careful))
     *parts, coverage = np.moveaxis(out, 2, 0)
     out *= work.type(filter.gain)
     if filter.source_gain:
@@ -291,7 +391,7 @@ def _filter_block(
     for part in parts:
         part /= divisor
         part += work.type(filter.bias * full)
-        part *= visible
+        part[~visible] = 0
     return _quantise(out, source.dtype)
 
 
@@ -306,6 +406,70 @@ def _correlate(block: _Block, kernel: Kernel, run: Correlate, work: np.dtype[np.
     rows, columns = block.inner
     down = run(block.pixels, column[:, None], (0, y), block.border)[rows]
     return run(down[:, block.columns], row[None, :], (x, 0), block.border)[:, columns]
+
+
+def _with_care(
+    block: _Block, kernel: Kernel, taps: _Taps, run: Correlate, work: np.dtype[np.floating]
+) -> Work:
+    """As _correlate, but NaN and infinity reach what taps them, as IEEE 754 has it."""
+    odd = ~np.isfinite(block.pixels)
+    clean = np.where(odd, 0, block.pixels).astype(work)
+    out = _correlate(block._replace(pixels=clean), kernel, run, work)
+    if odd.any():
+        # Whole numbers, exact once they are rounded.
+        tapped = _correlate(block._replace(pixels=odd.astype(work)), taps.all, run, work)
+        infinite = np.sign(np.where(np.isinf(block.pixels), block.pixels, 0)).astype(work)
+        sign = _correlate(block._replace(pixels=infinite), taps.signed, run, work)
+        tapped, sign = np.rint(tapped), np.rint(sign)
+        out[tapped > 0] = np.nan
+        for infinity in (np.inf, -np.inf):
+            out[(tapped > 0) & (sign == np.copysign(tapped, infinity))] = infinity
+    return out
+
+
+def _local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
+    """As _filter2d, but a sample reaches only what taps it, its share of rounding noise included.
+
+    A Fourier transform takes the samples level by level of size, in float64, and its result counts
+    only where it has taps on that level. What taps NaN or infinity is NaN.
+    """
+    if weights.size < DIRECT[block.dtype.name]:
+        return _filter2d(block, weights, anchor, border)
+    out = np.zeros(block.shape)
+    size = np.abs(block)
+    most = size.max()
+    odd = None
+    if not np.isfinite(most):
+        odd = ~np.isfinite(block)
+        size[odd] = 0
+        most = size.max()
+    while most > 0:
+        level = size >= most * block.dtype.type(LEVEL)
+        whole = bool(level.all())
+        part = block if whole else np.where(level, block, 0)
+        done = _filter2d(part.astype(np.float64, copy=False), weights, anchor, border)
+        if not whole:
+            done[~_reached(level, weights, anchor, border)] = 0
+        out += done
+        size[level] = 0
+        most = size.max()
+    if odd is not None:
+        out[_reached(odd, weights, anchor, border)] = np.nan
+    return out.astype(block.dtype, copy=False)
+
+
+def _reached(
+    samples: npt.NDArray[np.bool_], weights: Weights, anchor: tuple[int, int], border: int
+) -> npt.NDArray[np.bool_]:
+    """Where a tap of *weights* lies on one of *samples*."""
+    if np.count_nonzero(weights) < weights.size:
+        taps = (weights != 0).astype(np.float64)
+        return _filter2d(samples.astype(np.float64), taps, anchor, border) > 0.5
+    rows, columns = weights.shape
+    taps = cv2.boxFilter(
+        samples.view(np.uint8), cv2.CV_32S, (columns, rows), None, anchor, False, border
+    )
+    return cast(Work, taps).reshape(samples.shape) > 0
 
 
 def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
@@ -377,10 +541,12 @@ def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int], border: 
     return out
 
 
-def _combine(filter: Filter, results: list[Work]) -> Work:
-    """The kernels' results in one, in place of the first."""
+def _combine(filter: Filter, results: list[Work], careful: bool = False) -> Work:
+    """The kernels' results in one, in place of the first. *careful*: as hypot has it."""
     first = results[0]
     if filter.combine == "magnitude":
+        if careful:
+            return cast(Work, np.hypot(*results))
         first *= first
         first += np.square(results[1], out=results[1])
         np.sqrt(first, out=first)
@@ -397,17 +563,17 @@ def _finish(filter: Filter, out: Work, source: Pixels, full: float) -> Work:
     if filter.bias:
         out += number(filter.bias * full)
     if filter.threshold:
-        change = out - source
+        change = out - source  # NaN stays NaN
         limit = number(filter.threshold * full)
         change -= np.clip(change, -limit, limit)
         np.add(source, change, out=out)
     return out
 
 
-def _is_mean(filter: Filter) -> bool:
+def _is_mean(filter: Filter, exactly: bool = False) -> bool:
     """Whether *filter* makes weighted means, which stay between the least and the largest tap.
 
-    But for the last bits, which round away.
+    But for the last bits, which round away. Or means of less weight, unless *exactly*.
     """
     if filter.source_gain or filter.bias or filter.threshold:
         return False
@@ -415,7 +581,8 @@ def _is_mean(filter: Filter) -> bool:
         return False
     (kernel,) = filter.kernels
     positive = kernel.magnitude <= kernel.sum * (1 + 1e-12)
-    return positive and filter.gain * kernel.magnitude <= 1 + 1e-6
+    weight = filter.gain * kernel.magnitude
+    return positive and (abs(weight - 1) <= 1e-9 if exactly else weight <= 1 + 1e-6)
 
 
 def _quantise(result: Work, dtype: np.dtype[np.generic], within: bool = False) -> Work:

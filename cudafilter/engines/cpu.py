@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -13,8 +12,17 @@ import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
 from cudafilter.cores import cores, each
+from cudafilter.engines.correlate import (
+    Correlate,
+    Work,
+    filter2d,
+    local,
+    separable,
+    tap_by_tap,
+)
+from cudafilter.engines.fold import Folded, Taps, fold
 from cudafilter.errors import EngineError
-from cudafilter.filter import Filter, Kernel, Weights
+from cudafilter.filter import Filter, Kernel
 from cudafilter.pixels import Pixels, full_scale, require_pixels
 
 if TYPE_CHECKING:
@@ -38,19 +46,10 @@ takes a third of a blur's time."""
 FEW = 10
 """Taps of a dense kernel from which on bytes are faster by way of floats."""
 
-DIRECT = {"float32": 130, "float64": 50}
-"""Taps of a dense kernel from which on OpenCV takes a Fourier transform, by working type."""
-
-LEVEL = 2.0**-24
-"""Least share of the largest sample that goes through a Fourier transform with it: noise of 1e-15
-of the largest is then below float32's last digit of the least."""
-
 FAR = 1e6
 """How far past white, in full scales, OpenCV may round to bytes: its integers have 32 bits."""
 
-Work = npt.NDArray[np.floating]
 Index = npt.NDArray[np.intp]
-Correlate = Callable[[Work, Weights, tuple[int, int], int], Work]
 
 
 class _Block(NamedTuple):
@@ -65,38 +64,6 @@ class _Block(NamedTuple):
     columns: Index | None = None
     """(w + halo,) indices into the columns of *pixels*, where the kernel runs as its factors: what
     the column factor gave gets its halo of columns so, and *inner* counts in these."""
-
-
-class _Taps(NamedTuple):
-    """Where a kernel has taps, each 1; folded they are as many as fell together."""
-
-    all: Kernel
-    signed: Kernel
-    """Of negative weight: -1."""
-
-
-class _Folded(NamedTuple):
-    """A filter before and after fold(), and what of."""
-
-    given: Filter
-    filter: Filter
-    height: int
-    width: int
-    border: Border
-
-    @property
-    def differs(self) -> bool:
-        """Whether taps fell together: an infinity less itself is no NaN then."""
-        return self.given.kernels != self.filter.kernels
-
-    def taps(self) -> list[_Taps]:
-        """The taps of each kernel of ``filter``."""
-        kinds = []
-        for of in (np.abs, np.positive):
-            kernels = tuple(_signs(kernel, of) for kernel in self.given.kernels)
-            signs = replace(self.filter, kernels=kernels)
-            kinds.append(fold(signs, self.height, self.width, self.border).kernels)
-        return [_Taps(*both) for both in zip(*kinds, strict=True)]
 
 
 class CpuEngine:
@@ -135,7 +102,7 @@ class CpuEngine:
         height, width, channels = pixels.shape
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
         given, filter = filter, fold(filter, height, width, border)
-        taps = _Folded(given, filter, height, width, border)
+        taps = Folded(given, filter, height, width, border)
         above, below, *_ = filter.reach
         # A band shorter than its halo would read more rows of halo than of image.
         step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
@@ -174,65 +141,6 @@ class CpuEngine:
 
     def close(self) -> None:
         """See Engine.close."""
-
-
-def fold(filter: Filter, height: int, width: int, border: Border) -> Filter:
-    """*filter* with no kernel that reaches further than the border repeats itself.
-
-    Taps that read the same sample whatever the output pixel become one, which holds their sum: a
-    kernel then reaches an image's side past the image at most.
-    """
-    limits = [_repeats(n, border.mode) for n in (height, width)]
-
-    def folded(kernel: Kernel) -> Kernel:
-        above, below, left, right = kernel.reach
-        if max(above, below) <= limits[0][0] and max(left, right) <= limits[1][0]:
-            return kernel
-        if kernel.factors is not None:
-            column, row = kernel.factors
-            return Kernel.outer(
-                _fold_axis(column, above, *limits[0]), _fold_axis(row, left, *limits[1])
-            )
-        rows = _fold_axis(kernel.weights, above, *limits[0])
-        return Kernel(_fold_axis(rows.T, left, *limits[1]).T)
-
-    return replace(filter, kernels=tuple(folded(kernel) for kernel in filter.kernels))
-
-
-def _signs(kernel: Kernel, of: Callable[[Weights], Weights]) -> Kernel:
-    """*kernel* with 1, 0 and -1 for weights; *of* is applied to them."""
-    if kernel.factors is None:
-        return Kernel(of(np.sign(kernel.weights)), kernel.anchor)
-    column, row = (of(np.sign(factor)) for factor in kernel.factors)
-    return Kernel.outer(column, row, kernel.anchor)
-
-
-def _repeats(n: int, mode: str) -> tuple[int, int | None]:
-    """How far past an axis of *n* samples a tap still reads something new, and the period.
-
-    Under ``edge`` and ``constant``, which have no period, all taps further out read the same.
-    """
-    periods = {"wrap": n, "symmetric": 2 * n, "reflect": max(1, 2 * n - 2)}
-    return (periods[mode] // 2, periods[mode]) if mode in periods else (n, None)
-
-
-def _fold_axis(weights: Weights, anchor: int, limit: int, period: int | None) -> Weights:
-    """*weights*, folded along the first axis to ``limit`` taps on both sides of the anchor.
-
-    Axes whose taps reach no further keep them all, with zeros to have the anchor in the middle.
-    """
-    reach = max(anchor, len(weights) - 1 - anchor)
-    offsets = np.arange(len(weights)) - anchor
-    if reach > limit:
-        reach = limit
-        if period is None:
-            offsets = np.clip(offsets, -limit, limit)
-        else:
-            offsets = (offsets + limit) % period - limit
-    out = np.zeros((2 * reach + 1, *weights.shape[1:]))
-    for offset, taps in zip(offsets + reach, weights, strict=True):
-        out[offset] += taps
-    return out
 
 
 def _around(
@@ -287,17 +195,15 @@ def _is_long(filter: Filter) -> bool:
 
 def _is_local(filter: Filter, border: Border, alpha: bool) -> bool:
     """Whether OpenCV makes *border*, so that a band needs the rows beside it and no others."""
-    return (
-        not _is_long(filter) and border.mode in BORDERS and _run(filter, alpha) is not _tap_by_tap
-    )
+    return not _is_long(filter) and border.mode in BORDERS and _run(filter, alpha) is not tap_by_tap
 
 
 def _run(filter: Filter, alpha: bool, floats: bool = False) -> Correlate:
     """What runs a kernel of *filter* without factors, on an image of *floats* or of integers."""
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
     if alpha and filter.alpha == "filter":
-        return _tap_by_tap
-    return _local if floats else _filter2d
+        return tap_by_tap
+    return local if floats else filter2d
 
 
 def _filter_block(
@@ -306,7 +212,7 @@ def _filter_block(
     filter: Filter,
     alpha: bool,
     work: np.dtype[np.floating],
-    folded: _Folded,
+    folded: Folded,
 ) -> Pixels:
     """*source* (h, w, C) filtered and rounded, where *block* is it with what its taps reach.
 
@@ -340,7 +246,7 @@ def _filtered(
     filter: Filter,
     alpha: bool,
     work: np.dtype[np.floating],
-    careful: Sequence[_Taps] = (),
+    careful: Sequence[Taps] = (),
 ) -> Work:
     """As _filter_block, in the type *work*. *careful*: with the kernels' taps, of an image with NaN
     and infinity."""
@@ -402,14 +308,14 @@ def _correlate(block: _Block, kernel: Kernel, run: Correlate, work: np.dtype[np.
         return run(block.pixels, kernel.weights, (x, y), block.border)[block.inner]
     column, row = kernel.factors
     if block.columns is None:
-        return _separable(block.pixels, column, row, (x, y), block.border, work)[block.inner]
+        return separable(block.pixels, column, row, (x, y), block.border, work)[block.inner]
     rows, columns = block.inner
     down = run(block.pixels, column[:, None], (0, y), block.border)[rows]
     return run(down[:, block.columns], row[None, :], (x, 0), block.border)[:, columns]
 
 
 def _with_care(
-    block: _Block, kernel: Kernel, taps: _Taps, run: Correlate, work: np.dtype[np.floating]
+    block: _Block, kernel: Kernel, taps: Taps, run: Correlate, work: np.dtype[np.floating]
 ) -> Work:
     """As _correlate, but NaN and infinity reach what taps them, as IEEE 754 has it."""
     odd = ~np.isfinite(block.pixels)
@@ -425,74 +331,6 @@ def _with_care(
         for infinity in (np.inf, -np.inf):
             out[(tapped > 0) & (sign == np.copysign(tapped, infinity))] = infinity
     return out
-
-
-def _local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
-    """As _filter2d, but a sample reaches only what taps it, its share of rounding noise included.
-
-    A Fourier transform takes the samples level by level of size, in float64, and its result counts
-    only where it has taps on that level. What taps NaN or infinity is NaN.
-    """
-    if weights.size < DIRECT[block.dtype.name]:
-        return _filter2d(block, weights, anchor, border)
-    out = np.zeros(block.shape)
-    size = np.abs(block)
-    most = size.max()
-    odd = None
-    if not np.isfinite(most):
-        odd = ~np.isfinite(block)
-        size[odd] = 0
-        most = size.max()
-    while most > 0:
-        level = size >= most * block.dtype.type(LEVEL)
-        whole = bool(level.all())
-        part = block if whole else np.where(level, block, 0)
-        done = _filter2d(part.astype(np.float64, copy=False), weights, anchor, border)
-        if not whole:
-            done[~_reached(level, weights, anchor, border)] = 0
-        out += done
-        size[level] = 0
-        most = size.max()
-    if odd is not None:
-        out[_reached(odd, weights, anchor, border)] = np.nan
-    return out.astype(block.dtype, copy=False)
-
-
-def _reached(
-    samples: npt.NDArray[np.bool_], weights: Weights, anchor: tuple[int, int], border: int
-) -> npt.NDArray[np.bool_]:
-    """Where a tap of *weights* lies on one of *samples*."""
-    if np.count_nonzero(weights) < weights.size:
-        taps = (weights != 0).astype(np.float64)
-        return _filter2d(samples.astype(np.float64), taps, anchor, border) > 0.5
-    rows, columns = weights.shape
-    taps = cv2.boxFilter(
-        samples.view(np.uint8), cv2.CV_32S, (columns, rows), None, anchor, False, border
-    )
-    return cast(Work, taps).reshape(samples.shape) > 0
-
-
-def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
-    """*weights* over *block*, by OpenCV's Fourier transform if they are many.
-
-    *anchor* is (x, y). The result has the shape of *block*.
-    """
-    done = cv2.filter2D(block, -1, weights, anchor=anchor, borderType=border)
-    return cast(Work, done).reshape(block.shape)  # OpenCV drops a last axis of 1
-
-
-def _separable(
-    block: Pixels,
-    column: Weights,
-    row: Weights,
-    anchor: tuple[int, int],
-    border: int,
-    work: np.dtype[np.floating],
-) -> Work:
-    """As _filter2d with ``outer(column, row)``, but summed tap by tap, in the type *work*."""
-    depth = cv2.CV_64F if work == np.float64 else cv2.CV_32F
-    done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=border)
-    return cast(Work, done).reshape(block.shape)
 
 
 def _bytes(block: _Block, filter: Filter) -> Pixels | None:
@@ -520,25 +358,6 @@ def _bytes(block: _Block, filter: Filter) -> Pixels | None:
     else:
         return None
     return cast(Pixels, done).reshape(block.pixels.shape)[block.inner]
-
-
-def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
-    """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps.
-
-    In float64: over thousands of taps, float32 loses more than the contract allows. It holds only
-    where no tap leaves *block*.
-    """
-    x, y = anchor
-    if weights.shape[1] == 1 < len(weights):  # rows are several times as fast as columns
-        turned = np.ascontiguousarray(block.swapaxes(0, 1))
-        return _tap_by_tap(turned, weights.T, (y, x), border).swapaxes(0, 1)
-    block = block.astype(np.float64, copy=False)
-    out = np.zeros_like(block)
-    height = len(block) - len(weights) + 1
-    for i, taps in enumerate(weights):
-        band = block[i : i + height]
-        out[y : y + height] += _separable(band, np.ones(1), taps, (x, 0), border, block.dtype)
-    return out
 
 
 def _combine(filter: Filter, results: list[Work], careful: bool = False) -> Work:

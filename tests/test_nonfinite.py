@@ -117,11 +117,11 @@ def test_a_sample_reaches_what_taps_it_and_no_more(cpu: Engine, name: str, value
     tapped = np.zeros(pixels.shape, bool)
     tapped[max(0, 130 - below) : 131 + above, max(0, 120 - right) : 121 + left] = True
     result = cpu.run(odd, filter)
-    if np.isfinite(value):  # within float32's last digit: a transform's noise is none here
-        np.testing.assert_allclose(result[~tapped], without[~tapped], rtol=3e-7, atol=0)
-    else:
-        assert np.array_equal(result[~tapped], without[~tapped])
-        assert not np.isfinite(result).all()
+    # Within float32's last digit: where a transform runs, what it taps may round otherwise.
+    np.testing.assert_allclose(result[~tapped], without[~tapped], rtol=2e-7, atol=1e-15)
+    tapped[max(0, 90 - below) :] = True  # above lie zeros alone
+    assert np.array_equal(result[~tapped], without[~tapped])
+    assert np.isfinite(result).all() == np.isfinite(value)
 
 
 @pytest.mark.parametrize("name", MEANS)

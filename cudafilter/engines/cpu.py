@@ -232,6 +232,10 @@ def _filter_block(
         if alpha:  # colour over an infinite alpha is finite, and wrong
             odd = np.broadcast_to(odd.any(axis=2, keepdims=True), out.shape)
         careful = _filtered(block, source, filter, alpha, np.dtype("f8"), folded.taps())
+        if not alpha and _is_mean(filter, exactly=True):
+            finite = block.pixels[np.isfinite(block.pixels)]
+            if finite.size:
+                np.clip(out, finite.min(), finite.max(), out=out)
         out[odd] = careful[odd]
     elif not alpha and _is_mean(filter, exactly=True):
         least, most = block.pixels.min(), block.pixels.max()

@@ -46,8 +46,8 @@ struct Task {
     float gain, source_gain, bias, threshold;
     float unit, share, most;  // of float32: see settle(); share is 1 / unit
     float weight_sum[2];
-    int starts, piece;       // sums by `starts` that a block begins with, and rows of each (box)
     int gaps;                // whether weights of 0 lie among the taps (wide)
+    int starts, piece;       // sums by `starts` that a block begins with, and rows of each (box)
 };
 
 struct Pixel {

@@ -86,9 +86,9 @@ class Task(ctypes.Structure):
             "border_value", "gain", "source_gain", "bias", "threshold", "unit", "share", "most",
         )),
         ("weight_sum", ctypes.c_float * 2),
+        ("gaps", ctypes.c_int32),
         ("starts", ctypes.c_int32),
         ("piece", ctypes.c_int32),
-        ("gaps", ctypes.c_int32),
     )  # fmt: skip
 
 

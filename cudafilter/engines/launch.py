@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS, CATALOGUE
-from cudafilter.engines import box, stream, tensor, wide
+from cudafilter.engines import box, floats, stream, tensor, wide
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.pixels import DTYPES, full_scale
@@ -83,9 +83,10 @@ class Task(ctypes.Structure):
             "rows", "columns", "edges_left", "edges_right",
         )),
         *((name, ctypes.c_float) for name in (
-            "border_value", "gain", "source_gain", "bias", "threshold",
+            "border_value", "gain", "source_gain", "bias", "threshold", "unit", "share", "most",
         )),
         ("weight_sum", ctypes.c_float * 2),
+        ("gaps", ctypes.c_int32),
         ("starts", ctypes.c_int32),
         ("piece", ctypes.c_int32),
     )  # fmt: skip
@@ -285,6 +286,8 @@ def _prepared(
     if variant == "stream":
         filter = stream.folded(filter, mode)
     _require(filter, variant, sample, channels, mode)
+    scale = floats.bounded(filter, mode) if dtype == "float32" else floats.Bounded(filter, 1.0)
+    filter = scale.filter
     above, _, left, _ = filter.reach
     full = full_scale(dtype)
     task = Task(
@@ -293,6 +296,7 @@ def _prepared(
         border=BORDERS.index(border.mode), border_value=border.sample(dtype),
         gain=filter.gain, source_gain=filter.source_gain,
         bias=filter.bias * full, threshold=filter.threshold * full,
+        unit=scale.unit, share=1 / scale.unit, most=scale.most,
         weight_sum=tuple(kernel.sum for kernel in filter.kernels),
     )  # fmt: skip
     defines = {
@@ -315,11 +319,12 @@ def _prepared(
         align = ALIGNMENT["wide"]
         parts = [np.pad(factor, (0, -len(factor) % align)) for term in terms for factor in term]
         kept = np.concatenate(parts).astype(np.float32)
+        task.gaps = any(not factor.all() for term in terms for factor in term)
     else:
         factored = variant in FACTORED or bool(defines.get("RANK1"))
         kept = weights(filter, factored, ALIGNMENT.get(variant, 1))
     if variant == "stream":
-        defines |= stream.shortcuts(filter, kept)
+        defines |= stream.shortcuts(filter, kept, sample)
     return Launch(variant, defines, kept, task)
 
 

@@ -54,6 +54,8 @@ def folded(filter: Filter, mode: int) -> Filter:
     if others or mode or filter.threshold or not filter.source_gain or kernel.factors is not None:
         return filter
     weights = filter.gain * kernel.weights
+    if weights[kernel.anchor] * filter.source_gain < 0:  # an infinity less itself is NaN
+        return filter
     weights[kernel.anchor] += filter.source_gain
     return dataclasses.replace(
         filter, kernels=(Kernel(weights, kernel.anchor),), gain=1.0, source_gain=0.0
@@ -102,9 +104,15 @@ def blocks_a_multiprocessor(registers: int) -> int:
     return 4 * min(8, REGISTERS // 32 // (-(-registers // 8) * 8))
 
 
-def shortcuts(filter: Filter, weights: npt.NDArray[np.float32]) -> dict[str, int]:
-    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias."""
-    taps = -1 if weights.size > 62 else sum(1 << i for i in np.flatnonzero(weights).tolist())
+def shortcuts(filter: Filter, weights: npt.NDArray[np.float32], sample: int) -> dict[str, int]:
+    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias.
+
+    TAPS is -1 for many weights, and 0 if of many some are 0 on float32, whose NaN must not count.
+    """
+    if weights.size > 62:
+        taps = -1 if sample != 2 or weights.all() else 0
+    else:
+        taps = sum(1 << i for i in np.flatnonzero(weights).tolist())
     return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0)}
 
 

@@ -15,8 +15,11 @@ from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
 from cudafilter.sources import Found, Source, find, inode, same_file
+from cudafilter.stores.local import descriptor, is_stream
 
 STREAM = "-"
+STDOUT = 1
+"""The descriptor of standard output, which has names such as /dev/stdout, too."""
 
 
 class Job(NamedTuple):
@@ -28,6 +31,11 @@ class Job(NamedTuple):
     """Output format; None from stream to stream, where the input tells it when it is read."""
     skip: bool = False
     """The destination exists and existing files are to be left."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the source is replaced."""
+        return self.source is not None and self.source == self.destination
 
 
 class Plan(NamedTuple):
@@ -64,6 +72,10 @@ def make_plan(
     if in_place and existing != "overwrite":
         raise ParameterError("existing", "has no meaning in place, where every output exists")
     target = _target(format) if format is not None else None
+    if destination is not None:
+        _require_current_folder(destination)
+        if descriptor(Path(destination)) == STDOUT:
+            destination = STREAM
     if STREAM in sources:
         return _plan_stream(sources, destination, target, existing)
 
@@ -195,6 +207,10 @@ def _plan_stream(
 
 
 def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
+    if is_stream(path) and not is_image_name(path):  # what the shell names /dev/fd/63 says nothing
+        if target is not None:
+            return Job(source, path, target.format)
+        return Job(source, path, None if source is None else _writable(source))
     format = target.format if target else _writable(path)
     if is_image_name(path) and format_of(path) != format:
         raise ParameterError("format", f"{format} does not go with the name {path}")
@@ -204,7 +220,8 @@ def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
             f"{path}: the folder {path.parent} does not exist",
             hint=f"make it first: mkdir -p {path.parent}",
         )
-    _require_writable(path.parent)
+    if not is_stream(path):
+        _require_writable(path.parent)
     return Job(source, path, format)
 
 
@@ -235,6 +252,20 @@ def _require_folder(into: Path, named: bool) -> None:
                 hint=f"end it with '{os.sep}' if a folder of that name is what you want",
             )
     raise AssertionError("the root or the current folder exists")
+
+
+def _require_current_folder(destination: str) -> None:
+    """Raise ParameterError where *destination* counts from a current folder that is gone."""
+    if destination == STREAM or os.path.isabs(destination):
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ParameterError(
+            "dest",
+            f"{destination}: the current folder was removed, and nothing can be written there",
+            hint="go to another folder, or give DEST from the root",
+        ) from None
 
 
 def _require_writable(folder: Path) -> None:
@@ -295,7 +326,9 @@ def _settle_existing(jobs: Sequence[Job], existing: str) -> list[Job]:
     there = [
         job.destination
         for job in jobs
-        if job.destination is not None and os.path.lexists(job.destination)
+        if job.destination is not None
+        and os.path.lexists(job.destination)
+        and not (len(jobs) == 1 and is_stream(job.destination))
     ]
     for path in there:
         if path.is_dir():

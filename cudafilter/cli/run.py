@@ -16,7 +16,9 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter
 from cudafilter.engines import Engine
 from cudafilter.filter import Filter
+from cudafilter.journal import Journal, job_of
 from cudafilter.plan import Plan
+from cudafilter.record import FAILED as IMAGE_FAILED
 from cudafilter.record import Record
 
 # mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
@@ -30,26 +32,55 @@ def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -
     """Do *plans*, one after the other, and exit with the code of what became of them."""
     _keep_freed_memory()
     reporter = Reporter(shared)
-    engine = None
+    engine = journal = None
     with JsonLines(shared.report) as report:
         try:
             for plan in plans:
                 one = _Run(plan, filter, shared, reporter, report, engine)
                 reporter.add(plan)
+                if shared.in_place:
+                    journal = _open_journal(plan, filter, border, shared)
                 pipeline.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
-                    threads=shared.jobs,
+                    threads=shared.jobs, journal=journal,
                 )  # fmt: skip
                 engine = one.engine
+                _close(journal, not one.failed, shared)
         except KeyboardInterrupt:
             # The engine stays open: it may be at work, and the process ends at once.
             reporter.finish(interrupted=True)
+            _close(journal, False, shared)
             click.get_current_context().exit(INTERRUPTED)
     if engine is not None:
         engine.close()
     reporter.finish()
     if reporter.failed:
         click.get_current_context().exit(FAILED)
+
+
+def _open_journal(plan: Plan, filter: Filter, border: Border, shared: Shared) -> Journal:
+    from platformdirs import user_state_path
+
+    journal = Journal(
+        user_state_path("cudafilter") / "in-place",
+        # The others change how fast a job is done, or how large its files are.
+        job_of(filter, border, shared.gray, shared.quality),
+        filter.name,
+        (job.source for job in plan.jobs if job.source is not None),
+    )
+    for note in journal.notes:
+        _note(note, shared)
+    return journal
+
+
+def _close(journal: Journal | None, finished: bool, shared: Shared) -> None:
+    if journal is not None and (kept := journal.close(finished)) is not None:
+        _note(kept, shared)
+
+
+def _note(text: str, shared: Shared) -> None:
+    if not shared.quiet:
+        click.echo(f"note: {text}", err=True)
 
 
 def _keep_freed_memory() -> None:
@@ -79,6 +110,8 @@ class _Run:
         self._plan, self._shared = plan, shared
         self._reporter, self._report = reporter, report
         self.engine = engine
+        self.failed = False
+        """Whether an image of the plan failed that might be done by a second run."""
         self._name, self._note = shared.engine, None
         if engine is None and not shared.watch and _is_free_to_choose(shared):
             self._note = workload.small(plan.jobs, filter)
@@ -119,6 +152,7 @@ class _Run:
 
             if gone(record):
                 return
+        self.failed = self.failed or (record.status == IMAGE_FAILED and record.destination != "")
         self._report.write(record)
         self._reporter.record(record)
 

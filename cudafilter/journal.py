@@ -1,4 +1,4 @@
-"""Changes in place are written down, so that a run that was killed is finished by the next one.
+"""Changes in place are written down, so that the next run finishes one that was killed.
 
 Before a new picture takes an old one's place, a line names it: its path, inode, size and time, of
 which a rename keeps the last three. A file that is as a line says has been filtered. A line is on
@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, Self
 from cudafilter.borders import Border
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.filter import Filter
-from cudafilter.stores.local import Identity
+from cudafilter.stores.local import Identity, identity
 
 Line = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns."""
@@ -59,7 +59,7 @@ class _Found(NamedTuple):
 
 
 class Journal:
-    """What this job has done in place, in this run and in earlier ones that did not end well.
+    """What this job has done in place, in this run and in unfinished ones before it.
 
     Opening it takes over what those runs have written. Raises CudafilterError where another run
     changes one of the same pictures.
@@ -123,7 +123,9 @@ class Journal:
         kept = None
         with suppress(OSError), self._alone():
             if finished:
-                self._forget()
+                self._lines = [line for line in self._lines if line[0] not in self._pictures]
+                if self._lines:  # of other folders, from earlier runs
+                    self._write({})
             elif self._lines:
                 kept = (
                     f"what is done is noted in {self._path}: the same command does the rest only."
@@ -137,6 +139,8 @@ class Journal:
 
     def _begin(self, job: str, title: str) -> None:
         """Take over the journals of killed runs of this job, and tell of others'."""
+        for unfinished in self._folder.glob("*.new"):  # of a run killed while it was alone
+            unfinished.unlink(missing_ok=True)
         taken = []
         for found in self._others():
             mine = sum(line[0] in self._pictures for line in found.lines)
@@ -149,30 +153,40 @@ class Journal:
                 found.path.unlink(missing_ok=True)
             elif mine:
                 self.notes.append(
-                    f"{mine} of these pictures were changed by a run of"
-                    f" '{found.head.get('title')}' that did not end, and are changed by this other"
-                    f" job now (that run is noted in {found.path})"
+                    f"an unfinished run of '{found.head.get('title')}' has changed {mine} of these"
+                    f" pictures, and this other job changes them again (that run is noted in"
+                    f" {found.path})"
                 )
         head = {"title": title, "process": os.getpid(), "pictures": _grouped(self._pictures)}
-        text = "\n".join([json.dumps(head), *map(json.dumps, self._lines)])
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        self._file = os.open(self._path, flags, 0o600)
-        locked = _lock(self._file)
+        locked = self._write(head)
         if not locked:
             self.notes.append(
                 f"files in {self._folder} cannot be locked: two runs at once do not see each other"
             )
-        _write(self._file, text.encode())
-        if taken and locked:  # else they may belong to runs at work
-            os.fsync(self._file)
+        if locked:  # else they may belong to runs at work
             for path in taken:
                 path.unlink(missing_ok=True)
         mine = sum(line[0] in self._pictures for line in self._lines)
         if mine:
             self.notes.append(
-                f"this finishes a run that did not end: the pictures it has done ({mine}) are not"
-                f" filtered again. To filter everything again, remove {self._path}"
+                f"an unfinished run of this job is finished: the {mine} pictures it has done are"
+                f" not filtered again. To filter everything again, remove {self._path}"
             )
+
+    def _write(self, head: dict[str, Any]) -> bool:
+        """Write the journal anew: *head* and all lines. Whether it could be locked."""
+        new = self._path.with_suffix(".new")
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        locked = _lock(file)
+        data = "\n".join([json.dumps(head), *map(json.dumps, self._lines)]).encode()
+        while data:
+            data = data[os.write(file, data) :]
+        os.fsync(file)
+        new.replace(self._path)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = file
+        return locked
 
     def _require_apart(self, found: _Found) -> None:
         """Raise CudafilterError if the run of *found* changes a picture of this one."""
@@ -196,31 +210,11 @@ class Journal:
                     head, *lines = _read(path)
                 finally:
                     os.close(file)
+                told = [tuple(line) for line in lines if isinstance(line, list) and len(line) == 4]
                 yield _Found(
                     path, alive, head if isinstance(head, dict) else {},
-                    [tuple(line) for line in lines if isinstance(line, list) and len(line) == 4],
+                    [] if alive else [line for line in told if _still(*line)],
                 )  # fmt: skip
-
-    def _forget(self) -> None:
-        """Strike this job's pictures from its own lines, and from those of runs that are gone."""
-        self._lines = [line for line in self._lines if line[0] not in self._pictures]
-        if self._lines:
-            self._rewrite(self._path, {}, self._lines)
-        for found in self._others():
-            rest = [line for line in found.lines if line[0] not in self._pictures]
-            if found.alive or len(rest) == len(found.lines):
-                continue
-            if rest:
-                self._rewrite(found.path, found.head, rest)
-            else:
-                found.path.unlink(missing_ok=True)
-
-    @staticmethod
-    def _rewrite(path: Path, head: dict[str, Any], lines: list[Line]) -> None:
-        new = path.with_suffix(".new")
-        new.touch(mode=0o600)
-        new.write_text("\n".join([json.dumps(head), *map(json.dumps, lines)]), encoding="ascii")
-        new.replace(path)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -244,6 +238,15 @@ def _keys(path: str, inode: int, size: int, modified: int) -> tuple[tuple[object
     return (inode, size, modified), (path, size, modified)
 
 
+def _still(path: str, inode: int, size: int, modified: int) -> bool:
+    """Whether a line may still hold: the file is as it says, or elsewhere now."""
+    now = identity(Path(path))
+    if now is None:
+        return True
+    there = _keys(path, now.inode, now.size, now.modified)
+    return not set(there).isdisjoint(_keys(path, inode, size, modified))
+
+
 def _real(path: Path) -> str:
     if path.is_symlink():
         return os.path.realpath(path)
@@ -258,7 +261,7 @@ def _real_folder(path: Path) -> str:
 def _grouped(paths: Iterable[str]) -> dict[str, list[str]]:
     """*paths* by their folders."""
     groups: dict[str, list[str]] = {}
-    for path in paths:
+    for path in sorted(paths):
         folder, name = os.path.split(path)
         groups.setdefault(folder, []).append(name)
     return groups
@@ -271,11 +274,6 @@ def _read(path: Path) -> list[Any]:
         with suppress(ValueError):
             lines.append(json.loads(line))
     return lines or [{}]
-
-
-def _write(file: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(file, data) :]
 
 
 def _lock(file: int, *, wait: bool = False, blind: bool = False) -> bool:

@@ -205,7 +205,7 @@ class _Worker:
         if self.journal is not None and job.source is not None and job.in_place:
             now = local.identity(job.source)
             if now is not None and self.journal.has_done(job.source, now):
-                reason = "done by the run that did not end"
+                reason = "done by the unfinished run"
         if reason is not None and job.destination is not None:
             with suppress(OSError):  # a killed run may have left its temporary beside what it did
                 local.enter(os.path.dirname(job.destination))

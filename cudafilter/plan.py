@@ -211,6 +211,8 @@ def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
         if target is not None:
             return Job(source, path, target.format)
         return Job(source, path, None if source is None else _writable(source))
+    if descriptor(path) is not None and not is_stream(path):
+        raise ParameterError("dest", f"{path}: nothing is open under that number")
     format = target.format if target else _writable(path)
     if is_image_name(path) and format_of(path) != format:
         raise ParameterError("format", f"{format} does not go with the name {path}")

@@ -218,7 +218,9 @@ def _replace(
     on_complete: Callable[[Identity], None],
 ) -> tuple[str, ...]:
     # With few calls of the system: each gives the interpreter's lock away, see images._content.
-    if target.status is None and read is not None:
+    if read is not None and not (
+        target.status is not None and read.unchanged(Identity.of(target.status))
+    ):
         raise _changed(target)
     folder, _ = os.path.split(target.file)
     mode = enter(folder)
@@ -244,7 +246,8 @@ def _replace(
             os.replace(temporary, target.file)
             return notes
         on_complete(complete)
-        _require_unchanged(target, target.file, read)
+        if not read.unchanged(Identity.of(os.lstat(target.file))):
+            raise _changed(target)
         if not _exchange(temporary, target.file):
             os.replace(temporary, target.file)
             return notes
@@ -269,11 +272,6 @@ def _settle(target: Target, temporary: str, read: Identity, own: Identity) -> No
     if os.lstat(temporary).st_ino != own.inode:  # saved once more: the newest stays
         _exchange(temporary, target.file)
     raise _changed(target)
-
-
-def _require_unchanged(target: Target, file: Path, read: Identity) -> None:
-    if not read.unchanged(Identity.of(os.lstat(file))):
-        raise _changed(target)
 
 
 def _changed(target: Target) -> ImageError:

@@ -54,7 +54,11 @@ class _Found(NamedTuple):
 
     path: Path
     alive: bool
-    head: dict[str, Any]
+    title: str
+    process: int
+    pictures: set[str]
+    unfinished: list[set[str]]
+    """The pictures of runs before it that did not finish."""
     lines: list[Line]
 
 
@@ -69,28 +73,38 @@ class Journal:
         self.notes: list[str] = []
         """What the user should know before it begins."""
         self._adding = Lock()
-        self._folder = folder
+        self._folder, self._title = folder, title
         self._file: int | None = None
         self._pictures = {_real(path) for path in pictures}
+        self._unfinished: list[set[str]] = []
+        """The pictures of earlier runs, where this one does not do them all."""
         self._lines: list[Line] = []
+        self._moved: set[Line] = set()
+        """Lines that held for a file of another name."""
         self._path = folder / f"{job}-{os.getpid():x}-{time.time_ns():x}.jsonl"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone():
-                self._begin(job, title)
+                self._begin(job)
         except OSError as error:
             self.notes.append(
                 f"no journal can be kept in {folder} ({error.strerror or error}): if this run is"
                 " killed, a second one filters again what it has done"
             )
             self._file = None
-        self._done = {key for line in self._lines for key in _keys(*line)}
+        self._done = {key: line for line in self._lines for key in _keys(*line)}
 
     def has_done(self, path: Path, now: Identity) -> bool:
         """Whether an earlier run of this job has made the file *path*, which is *now*."""
-        return bool(self._done) and not self._done.isdisjoint(
-            _keys(_real(path), now.inode, now.size, now.modified)
-        )
+        if not self._done:
+            return False
+        real = _real(path)
+        for key in _keys(real, now.inode, now.size, now.modified):
+            if (line := self._done.get(key)) is not None:
+                if line[0] != real:
+                    self._moved.add(line)
+                return True
+        return False
 
     def add(self, path: Path, complete: Identity) -> None:
         """The file *complete* is about to take the place of *path*.
@@ -123,9 +137,10 @@ class Journal:
         kept = None
         with suppress(OSError), self._alone():
             if finished:
-                self._lines = [line for line in self._lines if line[0] not in self._pictures]
-                if self._lines:  # of other folders, from earlier runs
-                    self._write({})
+                self._unfinished = [rest for rest in self._unfinished if self._is_left(rest)]
+                self._lines = [line for line in self._lines if self._is_wanted(line)]
+                if self._lines:
+                    self._write({"title": self._title})
             elif self._lines:
                 kept = (
                     f"what is done is noted in {self._path}: the same command does the rest only."
@@ -137,7 +152,20 @@ class Journal:
         self._file = None
         return kept
 
-    def _begin(self, job: str, title: str) -> None:
+    def _is_wanted(self, line: Line) -> bool:
+        """Whether a run is yet to come that *line* keeps from filtering its picture again."""
+        return line not in self._moved and any(line[0] in rest for rest in self._unfinished)
+
+    def _is_left(self, pictures: set[str]) -> bool:
+        """Whether any of *pictures*, of an earlier run, is still to be done."""
+        done = {line[0] for line in self._lines}
+        return any(
+            # A folder that is gone may be on a disk that comes back.
+            os.path.lexists(path) or not os.path.exists(os.path.dirname(path))
+            for path in pictures - self._pictures - done
+        )
+
+    def _begin(self, job: str) -> None:
         """Take over the journals of killed runs of this job, and tell of others'."""
         for unfinished in self._folder.glob("*.new"):  # of a run killed while it was alone
             unfinished.unlink(missing_ok=True)
@@ -148,16 +176,22 @@ class Journal:
                 self._require_apart(found)
             elif found.path.name.startswith(f"{job}-"):
                 self._lines += found.lines
+                for rest in (found.pictures, *found.unfinished):
+                    if not rest <= self._pictures:
+                        self._unfinished.append(rest)
                 taken.append(found.path)
             elif not found.lines:
                 found.path.unlink(missing_ok=True)
             elif mine:
                 self.notes.append(
-                    f"an unfinished run of '{found.head.get('title')}' has changed {mine} of these"
-                    f" pictures, and this other job changes them again (that run is noted in"
-                    f" {found.path})"
+                    f"an unfinished run of '{found.title}' has changed {mine} of these pictures,"
+                    f" and this other job changes them again (that run is noted in {found.path})"
                 )
-        head = {"title": title, "process": os.getpid(), "pictures": _grouped(self._pictures)}
+        head = {
+            "title": self._title,
+            "process": os.getpid(),
+            "pictures": _grouped(self._pictures),
+        }
         locked = self._write(head)
         if not locked:
             self.notes.append(
@@ -178,6 +212,7 @@ class Journal:
         new = self._path.with_suffix(".new")
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         locked = _lock(file)
+        head["unfinished"] = [_grouped(rest) for rest in self._unfinished]
         data = "\n".join([json.dumps(head), *map(json.dumps, self._lines)]).encode()
         while data:
             data = data[os.write(file, data) :]
@@ -190,14 +225,12 @@ class Journal:
 
     def _require_apart(self, found: _Found) -> None:
         """Raise CudafilterError if the run of *found* changes a picture of this one."""
-        for folder, names in found.head.get("pictures", {}).items():
-            for name in names:
-                if (path := os.path.join(folder, name)) in self._pictures:
-                    raise CudafilterError(
-                        f"{path}: another run changes it in place now (process"
-                        f" {found.head.get('process')}); nothing was done",
-                        hint="wait until that one has ended",
-                    )
+        for path in sorted(found.pictures & self._pictures):
+            raise CudafilterError(
+                f"{path}: another run changes it in place now (process {found.process});"
+                " nothing was done",
+                hint="wait until that one has ended",
+            )
 
     def _others(self) -> Iterator[_Found]:
         for path in sorted(self._folder.glob("*.jsonl")):
@@ -211,8 +244,11 @@ class Journal:
                 finally:
                     os.close(file)
                 told = [tuple(line) for line in lines if isinstance(line, list) and len(line) == 4]
+                head = head if isinstance(head, dict) else {}
                 yield _Found(
-                    path, alive, head if isinstance(head, dict) else {},
+                    path, alive, str(head.get("title")), head.get("process", 0),
+                    _apart(head.get("pictures", {})),
+                    [_apart(rest) for rest in head.get("unfinished", [])],
                     [] if alive else [line for line in told if _still(*line)],
                 )  # fmt: skip
 
@@ -265,6 +301,11 @@ def _grouped(paths: Iterable[str]) -> dict[str, list[str]]:
         folder, name = os.path.split(path)
         groups.setdefault(folder, []).append(name)
     return groups
+
+
+def _apart(groups: dict[str, list[str]]) -> set[str]:
+    """The paths that _grouped() put together."""
+    return {os.path.join(folder, name) for folder, names in groups.items() for name in names}
 
 
 def _read(path: Path) -> list[Any]:

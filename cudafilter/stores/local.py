@@ -50,6 +50,10 @@ class Identity(NamedTuple):
         """
         return self[:4] == now[:4] and (self.changed == now.changed or self.links != now.links)
 
+    def is_renamed(self, now: Identity) -> bool:
+        """Whether *now* is the same file by another name, which changes its last time."""
+        return self[:4] == now[:4]
+
 
 class Target(NamedTuple):
     """Where an output goes."""
@@ -264,12 +268,10 @@ def _settle(target: Target, temporary: str, read: Identity, own: Identity) -> No
 
     So a picture that another program saved after the last look is not lost.
     """
-    displaced = Identity.of(os.lstat(temporary))
-    # To be renamed changes the last time.
-    if read.unchanged(displaced._replace(changed=read.changed)):
+    if read.is_renamed(Identity.of(os.lstat(temporary))):
         return
     _exchange(temporary, target.file)
-    if os.lstat(temporary).st_ino != own.inode:  # saved once more: the newest stays
+    if not own.is_renamed(Identity.of(os.lstat(temporary))):  # saved once more: the newest stays
         _exchange(temporary, target.file)
     raise _changed(target)
 

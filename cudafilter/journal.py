@@ -141,6 +141,7 @@ class Journal:
                 self._lines = [line for line in self._lines if self._is_wanted(line)]
                 if self._lines:
                     self._write({"title": self._title})
+                    kept = f"an unfinished run of more pictures is still noted in {self._path}"
             elif self._lines:
                 kept = (
                     f"what is done is noted in {self._path}: the same command does the rest only."
@@ -157,12 +158,11 @@ class Journal:
         return line not in self._moved and any(line[0] in rest for rest in self._unfinished)
 
     def _is_left(self, pictures: set[str]) -> bool:
-        """Whether any of *pictures*, of an earlier run, is still to be done."""
-        done = {line[0] for line in self._lines}
+        """Whether a run of *pictures* is still to be finished, after this one."""
         return any(
             # A folder that is gone may be on a disk that comes back.
             os.path.lexists(path) or not os.path.exists(os.path.dirname(path))
-            for path in pictures - self._pictures - done
+            for path in pictures - self._pictures
         )
 
     def _begin(self, job: str) -> None:
@@ -193,13 +193,13 @@ class Journal:
             "pictures": _grouped(self._pictures),
         }
         locked = self._write(head)
-        if not locked:
+        if locked:
+            for path in taken:
+                path.unlink(missing_ok=True)
+        else:  # those journals may belong to runs at work
             self.notes.append(
                 f"files in {self._folder} cannot be locked: two runs at once do not see each other"
             )
-        if locked:  # else they may belong to runs at work
-            for path in taken:
-                path.unlink(missing_ok=True)
         mine = sum(line[0] in self._pictures for line in self._lines)
         if mine:
             self.notes.append(

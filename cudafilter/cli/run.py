@@ -51,6 +51,9 @@ def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -
             reporter.finish(interrupted=True)
             _close(journal, False, shared)
             click.get_current_context().exit(INTERRUPTED)
+        finally:
+            if journal is not None:
+                journal.close(finished=False)
     if engine is not None:
         engine.close()
     reporter.finish()

@@ -284,14 +284,16 @@ def _still(path: str, inode: int, size: int, modified: int) -> bool:
 
 
 def _real(path: Path) -> str:
-    if path.is_symlink():
-        return os.path.realpath(path)
-    return os.path.join(_real_folder(path.parent), path.name)
+    text = os.fspath(path)
+    if os.path.islink(text):
+        return os.path.realpath(text)
+    folder, name = os.path.split(text)
+    return f"{_real_folder(folder)}{name}"
 
 
 @lru_cache(4096)
-def _real_folder(path: Path) -> str:
-    return os.path.realpath(path)
+def _real_folder(path: str) -> str:
+    return os.path.join(os.path.realpath(path), "")
 
 
 def _grouped(paths: Iterable[str]) -> dict[str, list[str]]:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import agreement
 import cudafilter
 from cudafilter import pipeline
 from cudafilter.borders import Border
+from cudafilter.cli import app
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter, make
@@ -32,7 +33,40 @@ from cudafilter.record import Record
 from cudafilter.stores import local
 
 COUNT = 12
+OPTIONS = ["--in-place", "-r", "--engine", "cpu", "-j", "1"]
 PROGRAM = "from cudafilter.__main__ import main; main()"
+TEN_KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+import cudafilter.cli.run, cudafilter.engines.cpu, cudafilter.formats.simple
+from cudafilter.__main__ import main
+
+def inodes():
+    return {path.lstat().st_ino for path in Path(sys.argv[4]).rglob("*.bmp")}
+
+def slow(file, sync=os.fsync):
+    time.sleep(0.01)
+    sync(file)
+
+os.fsync = slow
+chance, kills = random.Random(0), 0
+for _ in range(10):
+    before = inodes()
+    child = os.fork()
+    if not child:
+        main()
+    ended = 0
+    while not ended and inodes() == before:
+        time.sleep(0.001)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        time.sleep(chance.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    kills += os.WIFSIGNALED(status)
+print(kills)
+"""
+"""A command line's run, killed soon after it has done something, and that ten times."""
 BLUR = make("blur", sigma=2.0)
 
 
@@ -65,14 +99,33 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def command(*words: object, code: str = "") -> list[str]:
     """The program on the CPU, one picture at a time, in a process that first runs *code*."""
-    given = [*map(str, words), "--in-place", "-r", "--engine", "cpu", "-j", "1"]
-    return [sys.executable, "-c", f"{code}\n{PROGRAM}", *given]
+    return [sys.executable, "-c", f"{code}\n{PROGRAM}", *map(str, words), *OPTIONS]
 
 
-def run(*words: object, code: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words, code=code), capture_output=True, text=True, check=False, timeout=60
+class Ran(NamedTuple):
+    returncode: int
+    stderr: str
+
+
+def run(*words: object) -> Ran:
+    """The program in this process, which has not seen any folder yet."""
+    local._folders.clear()
+    done = CliRunner().invoke(app, [*map(str, words), *OPTIONS], prog_name="cudafilter")
+    return Ran(done.exit_code, done.stderr)
+
+
+def killed(call: str, number: int, *words: object) -> None:
+    """The program, killed at the *number*-th call of a function of os."""
+    code = (
+        "import os, signal, itertools\n"
+        f"numbers, original = itertools.count(1), os.{call}\n"
+        "def killed(*given, **named):\n"
+        f"    if next(numbers) == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return original(*given, **named)\n"
+        f"os.{call} = killed"
     )
+    ran = subprocess.run(command(*words, code=code), capture_output=True, check=False, timeout=60)
+    assert ran.returncode == -signal.SIGKILL
 
 
 class Inverter(agreement.StandIn):
@@ -115,33 +168,14 @@ def once(photos: Path, tmp_path: Path, cpu: Engine) -> dict[str, bytes]:
     return content(copies)
 
 
-def killed_at(call: str, number: int) -> str:
-    """Code that kills the process at the *number*-th call of a function of os."""
-    return (
-        "import os, signal, itertools\n"
-        f"numbers, original = itertools.count(1), os.{call}\n"
-        "def killed(*given, **named):\n"
-        f"    if next(numbers) == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return original(*given, **named)\n"
-        f"os.{call} = killed"
-    )
-
-
 class TestKilled:
     def test_ten_times_at_any_moment(self, photos: Path, once: dict[str, bytes]) -> None:
-        chance = random.Random(0)
-        slow = "import os, time; sync = os.fsync\nos.fsync = lambda f: (time.sleep(0.02), sync(f))"
-        before, kills = content(photos), 0
-        for _ in range(10):
-            process = subprocess.Popen(command("blur", "--sigma", 2, photos, "-q", code=slow))
-            at_start = content(photos)
-            while process.poll() is None and content(photos) == at_start:
-                time.sleep(0.002)
-            time.sleep(chance.uniform(0, 0.03))
-            process.kill()
-            kills += process.wait() == -signal.SIGKILL
-        assert kills >= 3
-        assert content(photos) != before
+        words = ["blur", "--sigma", "2", str(photos), "-q", *OPTIONS]
+        done = subprocess.run(
+            [sys.executable, "-c", TEN_KILLS, *words],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert int(done.stdout) >= 3, "most runs ended before they were killed"
         assert run("blur", "--sigma", 2, photos).returncode == 0
         assert content(photos) == once
 
@@ -156,8 +190,7 @@ class TestKilled:
     def test_at_each_step_of_a_picture(
         self, photos: Path, once: dict[str, bytes], state: Path, call: str, number: int, moment: str
     ) -> None:
-        ran = run("blur", "--sigma", 2, photos, code=killed_at(call, number))
-        assert ran.returncode == -signal.SIGKILL
+        killed(call, number, "blur", "--sigma", 2, photos)
         assert content(photos) != once
         ran = run("blur", "--sigma", 2, photos)
         assert "an unfinished run of this job is finished" in ran.stderr
@@ -169,19 +202,19 @@ class TestKilled:
     def test_a_part_of_the_tree_may_be_finished_first(
         self, photos: Path, once: dict[str, bytes]
     ) -> None:
-        run("blur", "--sigma", 2, photos, code=killed_at("fchmod", COUNT - 2))
+        killed("fchmod", COUNT - 2, "blur", "--sigma", 2, photos)
         for part in (photos / "trip", photos):
             assert run("blur", "--sigma", 2, part).returncode == 0
         assert content(photos) == once
 
     def test_the_tree_may_be_moved_meanwhile(self, photos: Path, once: dict[str, bytes]) -> None:
-        run("blur", "--sigma", 2, photos, code=killed_at("fchmod", 5))
+        killed("fchmod", 5, "blur", "--sigma", 2, photos)
         moved = photos.rename(photos.with_name("moved"))
         assert run("blur", "--sigma", 2, moved).returncode == 0
         assert content(moved) == once
 
     def test_another_job_is_told_of_it(self, photos: Path) -> None:
-        run("blur", "--sigma", 2, photos, code=killed_at("fchmod", 5))
+        killed("fchmod", 5, "blur", "--sigma", 2, photos)
         ran = run("blur", "--sigma", 7, photos)
         assert "an unfinished run of 'blur' has changed 4 of these pictures" in ran.stderr
         assert f"{COUNT} done, 0 skipped" in ran.stderr
@@ -190,7 +223,7 @@ class TestKilled:
         )
 
     def test_one_that_was_changed_since_is_filtered(self, photos: Path) -> None:
-        run("blur", "--sigma", 2, photos, code=killed_at("fchmod", 5))
+        killed("fchmod", 5, "blur", "--sigma", 2, photos)
         for path in photos.rglob("*.bmp"):
             os.utime(path)
         assert f"{COUNT} done, 0 skipped" in run("blur", "--sigma", 2, photos).stderr

@@ -329,6 +329,22 @@ class TestAnotherProgramsSave:
         assert np.asarray(Image.open(photo))[0, 0].tolist() == [7, 8, 9]
         assert os.listdir(photo.parent) == ["a.bmp"]
 
+    def test_stays_without_exchanges_where_it_comes_before_the_last_look(
+        self, photo: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sync = os.fsync
+
+        def late(file: int) -> None:
+            sync(file)
+            self.saved_over(photo)
+
+        monkeypatch.setattr(local, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(os, "fsync", late)
+        (record,) = in_place(photo.parent, Inverter())
+        assert record.status == "failed"
+        assert np.asarray(Image.open(photo))[0, 0].tolist() == [7, 8, 9]
+        assert os.listdir(photo.parent) == ["a.bmp"]
+
     def test_the_newest_stays_where_it_comes_between_the_exchange_and_its_undoing(
         self, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -32,7 +32,7 @@ from cudafilter.plan import make_plan
 from cudafilter.record import Record
 from cudafilter.stores import local
 
-COUNT = 12
+COUNT = 30
 OPTIONS = ["--in-place", "-r", "--engine", "cpu", "-j", "1"]
 PROGRAM = "from cudafilter.__main__ import main; main()"
 TEN_KILLS = """
@@ -58,12 +58,14 @@ for _ in range(10):
     ended = 0
     while not ended and inodes() == before:
         time.sleep(0.001)
-        ended, status = os.waitpid(child, os.WNOHANG)
+        ended, _ = os.waitpid(child, os.WNOHANG)
     if not ended:
-        time.sleep(chance.uniform(0, 0.02))
+        time.sleep(chance.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-    kills += os.WIFSIGNALED(status)
+        os.waitpid(child, 0)
+    if not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*.jsonl")):
+        break  # it has finished, and another run would be another job
+    kills += 1
 print(kills)
 """
 """A command line's run, killed soon after it has done something, and that ten times."""
@@ -175,8 +177,10 @@ class TestKilled:
             [sys.executable, "-c", TEN_KILLS, *words],
             capture_output=True, text=True, check=True, timeout=60,
         )  # fmt: skip
-        assert int(done.stdout) >= 3, "most runs ended before they were killed"
-        assert run("blur", "--sigma", 2, photos).returncode == 0
+        kills = int(done.stdout)
+        assert kills >= 3
+        if kills == 10:
+            assert run("blur", "--sigma", 2, photos).returncode == 0
         assert content(photos) == once
 
     @pytest.mark.parametrize(

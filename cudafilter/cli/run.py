@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import click
 
@@ -32,33 +32,44 @@ def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -
     """Do *plans*, one after the other, and exit with the code of what became of them."""
     _keep_freed_memory()
     reporter = Reporter(shared)
+    with ExitStack() as journals:
+        _run(plans, filter, border, shared, reporter, journals)
+    if reporter.failed:
+        click.get_current_context().exit(FAILED)
+
+
+def _run(
+    plans: Iterable[Plan],
+    filter: Filter,
+    border: Border,
+    shared: Shared,
+    reporter: Reporter,
+    journals: ExitStack,
+) -> None:
     engine = journal = None
+    failed = False
     with JsonLines(shared.report) as report:
         try:
             for plan in plans:
                 one = _Run(plan, filter, shared, reporter, report, engine)
                 reporter.add(plan)
                 if shared.in_place:
-                    journal = _open_journal(plan, filter, border, shared)
+                    journal = journals.enter_context(_open_journal(plan, filter, border, shared))
                 pipeline.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
                     threads=shared.jobs, journal=journal,
                 )  # fmt: skip
-                engine = one.engine
-                _close(journal, not one.failed, shared)
+                engine, failed = one.engine, one.failed
         except KeyboardInterrupt:
             # The engine stays open: it may be at work, and the process ends at once.
             reporter.finish(interrupted=True)
             _close(journal, False, shared)
             click.get_current_context().exit(INTERRUPTED)
-        finally:
-            if journal is not None:
-                journal.close(finished=False)
     if engine is not None:
         engine.close()
     reporter.finish()
-    if reporter.failed:
-        click.get_current_context().exit(FAILED)
+    # Last: a run that is killed after that has nothing to be finished.
+    _close(journal, not failed, shared)
 
 
 def _open_journal(plan: Plan, filter: Filter, border: Border, shared: Shared) -> Journal:

@@ -255,24 +255,25 @@ def _replace(
         if not _exchange(temporary, target.file):
             os.replace(temporary, target.file)
             return notes
-        _settle(target, temporary, read, complete)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    os.unlink(temporary)
+    _settle(target, temporary, read, complete)
     return notes
 
 
 def _settle(target: Target, temporary: str, read: Identity, own: Identity) -> None:
-    """Look at what the exchange has put to *temporary*: only what was read may be removed.
+    """Remove what the exchange has put to *temporary*, if it is what was *read*; else undo it.
 
     So a picture that another program saved after the last look is not lost.
     """
     if read.is_renamed(Identity.of(os.lstat(temporary))):
+        os.unlink(temporary)
         return
     _exchange(temporary, target.file)
     if not own.is_renamed(Identity.of(os.lstat(temporary))):  # saved once more: the newest stays
         _exchange(temporary, target.file)
+    os.unlink(temporary)
     raise _changed(target)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import get_native_id
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +19,7 @@ from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.limits import MAX_STREAM, Limits
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.pixels import Pixels, require_pixels
+from cudafilter.stores.local import write_atomically as write_atomically
 
 FORMATS: dict[str, tuple[str, ...]] = {
     name: format.extensions for name, format in table.FORMATS.items()
@@ -321,62 +320,3 @@ def _require_held(image: Image, format: str) -> None:
             f"{title} holds no transparency",
             hint="choose .png or .tif" if wide else "choose .png, .webp or .tif",
         )
-
-
-def write_atomically(path: Path, data: Buffer) -> None:
-    """Write *data* to *path* whole or not at all: a temporary file beside it, then a rename.
-
-    Its folder is made where there is none. A link is followed, an existing file keeps its
-    permissions, a new one gets the umask's. Raises ImageError with the reason; the temporary is
-    removed and an existing file untouched then, and on an interruption too.
-    """
-    try:
-        target, mode = path, _mode(path)
-        if mode is not None and stat.S_ISLNK(mode):
-            target = Path(os.path.realpath(path))
-            mode = _mode(target)
-        if mode is not None and not stat.S_ISREG(mode):
-            if stat.S_ISDIR(mode):
-                raise ImageError(f"{path}: cannot be written: it is a folder")
-            target.write_bytes(data)  # a device or pipe holds nothing that could be lost
-            return
-        if mode is not None and not os.access(target, os.W_OK):
-            raise ImageError(f"{path}: cannot be written: it is write-protected")
-        try:
-            _replace(target, data, mode)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, data, mode)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: cannot be written: {reason}") from error
-
-
-def _mode(path: Path) -> int | None:
-    """The kind and the permissions of *path* itself; None where there is nothing."""
-    try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
-        return None
-
-
-def _replace(target: Path, data: Buffer, mode: int | None) -> None:
-    # Not at random, which is a call of the system more; see _content.
-    unique = f"{os.getpid():x}-{get_native_id():x}-{time.monotonic_ns():x}"
-    temporary = target.with_name(f".cudafilter-{unique}.tmp")
-    try:
-        # The kernel applies the umask to 0666, which mkstemp's 0600 would not let it.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        file = os.open(temporary, flags, 0o666)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-        finally:
-            os.close(file)
-        if mode is not None:
-            temporary.chmod(stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -9,11 +9,13 @@ interpreter's lock.
 from __future__ import annotations
 
 import operator
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from typing import BinaryIO, NamedTuple
@@ -26,8 +28,10 @@ from cudafilter.errors import DisagreementError, EngineError, ImageError, in_wor
 from cudafilter.filter import Filter
 from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
+from cudafilter.journal import Journal
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
+from cudafilter.stores import local
 
 
 class Settings(NamedTuple):
@@ -56,6 +60,7 @@ def run(
     threads: int | None = None,
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
+    journal: Journal | None = None,
 ) -> None:
     """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
 
@@ -65,7 +70,8 @@ def run(
     At most *threads* images are in memory; unless given, as many as keep cores and engine busy, and
     fit into half of the free memory. A job is taken from *jobs* when a thread is free for
     it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
-    and *stdout* serve the jobs that name them, sys's unless given.
+    and *stdout* serve the jobs that name them, sys's unless given. What is changed in place is
+    written down in *journal*, and skipped where that has it already.
 
     KeyboardInterrupt stops it: images being written are finished, those not yet there are dropped,
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
@@ -74,7 +80,7 @@ def run(
     room = Room(None if threads else workload.memory_for_images())
     most = operator.length_hint(jobs, workload.MOST_THREADS)
     at_first = min(most, threads or cores())
-    worker = _Worker(filter, border, settings, stdin, stdout, room)
+    worker = _Worker(filter, border, settings, stdin, stdout, room, journal)
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)
     try:
@@ -167,6 +173,7 @@ class _Worker:
     stdin: BinaryIO | None
     stdout: BinaryIO | None
     room: Room
+    journal: Journal | None
     engine: Gift[Engine] = field(default_factory=Gift)
     saves: Saves = field(default_factory=Saves)
     checks: Lock = field(default_factory=Lock)
@@ -178,12 +185,12 @@ class _Worker:
             source=str(job.source) if job.source is not None else STREAM,
             destination=str(job.destination) if job.destination is not None else STREAM,
         )
-        if job.skip:
-            record.status = SKIPPED
-            return record
         try:
-            self._do(job, record, held)
-            record.status = DONE
+            if (reason := self._skipped(job)) is not None:
+                record.status, record.skipped = SKIPPED, reason
+            else:
+                self._do(job, record, held)
+                record.status = DONE
         except Exception as error:  # whatever one image does, the rest goes on
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
@@ -193,7 +200,21 @@ class _Worker:
             record.traceback = traceback.format_exc()
         return record
 
+    def _skipped(self, job: Job) -> str | None:
+        """Why there is nothing to do; None where there is."""
+        reason = "it exists" if job.skip else None
+        if self.journal is not None and job.source is not None and job.in_place:
+            now = local.identity(job.source)
+            if now is not None and self.journal.has_done(job.source, now):
+                reason = "done by the unfinished run"
+        if reason is not None and job.destination is not None:
+            with suppress(OSError):  # a killed run may have left its temporary beside what it did
+                local.enter(os.path.dirname(job.destination))
+        return reason
+
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
+        # Before it is read: a change from then on shows when it is written.
+        read = local.identity(job.source) if job.source is not None and job.in_place else None
         with self._stage("read", record):
             data = self._read(job.source)
             record.bytes_in = len(data)
@@ -204,7 +225,7 @@ class _Worker:
                 encoded = self._by_host_codecs(data, format, record)
             del data
             with self._stage("write", record):
-                self._write(job.destination, encoded, held)
+                self._write(job, encoded, read, record, held)
         record.bytes_out = len(encoded)
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
@@ -295,12 +316,27 @@ class _Worker:
             return images.read_stream(self.stdin or sys.stdin.buffer, STREAM)
         return images.read_file(source)
 
-    def _write(self, destination: Path | None, data: Buffer, held: ExitStack) -> None:
-        if destination is None:
+    def _write(
+        self,
+        job: Job,
+        data: Buffer,
+        read: local.Identity | None,
+        record: Record,
+        held: ExitStack,
+    ) -> None:
+        if job.destination is None:
             _write_all(self.stdout or sys.stdout.buffer, data)
             return
+        target = local.resolve(job.destination)
+        if target.stream is not None:  # its reader may let an interruption wait for ever
+            local.write(target, data)
+            return
         held.enter_context(self.saves.one())
-        images.write_atomically(destination, data)
+        if read is None or self.journal is None:
+            record.notes += local.write(target, data, read=read)
+        else:
+            add = partial(self.journal.add, job.destination)
+            record.notes += local.write(target, data, read=read, on_complete=add)
 
 
 def _write_all(stream: BinaryIO, data: Buffer) -> None:

@@ -17,8 +17,11 @@ from cudafilter.errors import ImageError, ParameterError
 from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
 from cudafilter.places import Place, Places
 from cudafilter.sources import Found, Left, Source, find, inode, require_name
+from cudafilter.stores.local import descriptor, is_stream
 
 STREAM = "-"
+STDOUT = 1
+"""The descriptor of standard output, which has names such as /dev/stdout, too."""
 
 
 class Job(NamedTuple):
@@ -30,6 +33,11 @@ class Job(NamedTuple):
     """Output format; None from stream to stream, where the input tells it when it is read."""
     skip: bool = False
     """The destination exists and existing files are to be left."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the source is replaced."""
+        return self.source is not None and self.source == self.destination
 
 
 class Plan(NamedTuple):
@@ -70,6 +78,10 @@ def make_plan(
     if in_place and existing != "overwrite":
         raise ParameterError("existing", "has no meaning in place, where every output exists")
     target = _target(format) if format is not None else None
+    if destination is not None:
+        _require_current_folder(destination)
+        if descriptor(Path(destination)) == STDOUT:
+            destination = STREAM
     if STREAM in sources:
         return _plan_stream(sources, destination, target, existing)
 
@@ -231,6 +243,12 @@ def _plan_stream(
 
 
 def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
+    if is_stream(path) and not is_image_name(path):  # what the shell names /dev/fd/63 says nothing
+        if target is not None:
+            return Job(source, path, target.format)
+        return Job(source, path, None if source is None else _writable(source))
+    if descriptor(path) is not None and not is_stream(path):
+        raise ParameterError("dest", f"{path}: nothing is open under that number")
     format = target.format if target else _writable(path)
     if is_image_name(path) and format_of(path) != format:
         raise ParameterError("format", f"{format} does not go with the name {path}")
@@ -240,7 +258,8 @@ def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
             f"{path}: the folder {path.parent} does not exist",
             hint=f"make it first: mkdir -p {path.parent}",
         )
-    _require_writable(path.parent)
+    if not is_stream(path):
+        _require_writable(path.parent)
     return Job(source, path, format)
 
 
@@ -272,6 +291,20 @@ def _require_folder(into: Path, named: bool) -> None:
                 hint=f"end it with '{os.sep}' if a folder of that name is what you want",
             )
     raise AssertionError("the root or the current folder exists")
+
+
+def _require_current_folder(destination: str) -> None:
+    """Raise ParameterError where *destination* counts from a current folder that is gone."""
+    if destination == STREAM or os.path.isabs(destination):
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ParameterError(
+            "dest",
+            f"{destination}: the current folder was removed, and nothing can be written there",
+            hint="go to another folder, or give DEST from the root",
+        ) from None
 
 
 def _require_writable(folder: Path) -> None:
@@ -338,7 +371,7 @@ def _settle_existing(jobs: list[Job], outputs: Sequence[_Output], existing: str)
     for _, path, place in outputs:
         if place.status is not None and stat.S_ISDIR(place.status.st_mode):
             raise ParameterError("dest", f"{path} is a folder, and an image would be written there")
-        if place.there:
+        if place.there and not (len(jobs) == 1 and is_stream(path)):
             there.append(path)
     if there and existing == "error":
         more = f", and {len(there) - 1} more" if len(there) > 1 else ""

@@ -40,6 +40,8 @@ class Record:
     agreement: Agreement | None = None
     notes: tuple[str, ...] = ()
     """What the reader should know, such as metadata that the output's format cannot hold."""
+    skipped: str | None = None
+    """Why it was skipped."""
     error: str | None = None
     hint: str | None = None
     traceback: str | None = None

@@ -26,6 +26,7 @@ from cudafilter.formats import ifd, png
 from cudafilter.formats.metadata import Metadata, Resolution
 from cudafilter.images import READ_ONLY, Image, load, lost_metadata, to_gray
 from cudafilter.pixels import Pixels
+from cudafilter.stores import local
 
 ICC: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = "<x:xmpmeta xmlns:x='adobe:ns:meta/'>Übung 写真</x:xmpmeta>".encode()
@@ -89,7 +90,7 @@ def encode(image: Image, format: str, **options: Any) -> bytes:
 
 def save(image: Image, path: Path) -> None:
     """Write *image* as the command line does."""
-    images.write_atomically(path, encode(image, images.format_of(path), name=str(path)))
+    local.write_atomically(path, encode(image, images.format_of(path), name=str(path)))
 
 
 def from_opencv(data: bytes) -> Pixels:
@@ -779,7 +780,7 @@ def test_a_failed_save_leaves_what_was(
 def test_links_that_lead_nowhere_are_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
     with pytest.raises(ImageError, match=r"loop\.png: cannot be written: Too many levels"):
-        images.write_atomically(tmp_path / "loop.png", b"data")
+        local.write_atomically(tmp_path / "loop.png", b"data")
 
 
 def test_a_file_is_whole_where_the_system_writes_a_part_at_a_time(
@@ -788,7 +789,7 @@ def test_a_file_is_whole_where_the_system_writes_a_part_at_a_time(
     data = bytes(range(256)) * 20
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, rest: write(file, rest[:1000]))
-    images.write_atomically(tmp_path / "x.png", data)
+    local.write_atomically(tmp_path / "x.png", data)
     assert (tmp_path / "x.png").read_bytes() == data
 
 
@@ -816,12 +817,12 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_device_is_reported() -> None:
     with pytest.raises(ImageError, match="/dev/full: cannot be written: No space left"):
-        images.write_atomically(Path("/dev/full"), b"data")
+        local.write_atomically(Path("/dev/full"), b"data")
 
 
 def test_folders_are_made_where_there_are_none(tmp_path: Path) -> None:
     for name in ("x", "y"):
-        images.write_atomically(tmp_path / "a" / "b" / name, b"data")
+        local.write_atomically(tmp_path / "a" / "b" / name, b"data")
     assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == ["x", "y"]
 
 

@@ -33,6 +33,7 @@ from cudafilter.pipeline import Settings
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job, make_plan
 from cudafilter.record import Record
+from cudafilter.stores import local
 
 BLUR = make("blur", sigma=1)
 
@@ -318,7 +319,7 @@ def assert_no_thread_left() -> None:
 class TestSideBySide:
     """Whatever stage is slow, images wait in it side by side, and come out the same."""
 
-    @pytest.mark.parametrize("slow", ["load", "encode", "write_atomically", "engine"])
+    @pytest.mark.parametrize("slow", ["load", "encode", "write", "engine"])
     def test_a_slow_stage_is_entered_by_as_many_as_there_are_threads(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, slow: str
     ) -> None:
@@ -335,7 +336,8 @@ class TestSideBySide:
         if slow == "engine":
             engine = StandIn(slowed(lambda pixels: pixels))
         else:
-            monkeypatch.setattr(images, slow, slowed(getattr(images, slow)))
+            module = local if slow == "write" else images
+            monkeypatch.setattr(module, slow, slowed(getattr(module, slow)))
         records = run(folder_jobs(), engine, threads=3)
         assert [record.error for record in records.values()] == [None] * 6
 
@@ -669,19 +671,19 @@ class TestInterruption:
     def test_a_write_in_progress_is_finished(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original = images.write_atomically
+        original = local.write
         begun = threading.Event()
 
-        def write_slowly(path: Path, data: bytes) -> None:
+        def write_slowly(target: local.Target, data: bytes, **given: Any) -> tuple[str, ...]:
             begun.set()
             time.sleep(0.3)
-            original(path, data)
+            return original(target, data, **given)
 
         def look_slowly(image: Any, format: str) -> tuple[str, ...]:
             time.sleep(0.05)
             return ()
 
-        monkeypatch.setattr(images, "write_atomically", write_slowly)
+        monkeypatch.setattr(local, "write", write_slowly)
         monkeypatch.setattr(images, "lost_metadata", look_slowly)
         seen: list[Record] = []
 

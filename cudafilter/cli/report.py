@@ -114,7 +114,7 @@ class Reporter:
                     f"  {_stages(record)} s; {record.bytes_in:,} -> {record.bytes_out:,} bytes"
                 )
         elif record.status == SKIPPED:
-            self._say(f"{names} skipped: it exists")
+            self._say(f"{names} skipped: {record.skipped}")
         for note in record.notes:
             self._say(f"note: {_source(record)}: {note}")
         if record.agreement and record.agreement.ok:

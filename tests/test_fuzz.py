@@ -167,9 +167,11 @@ FAULTS = [
 def test_the_fuzzer_finds_a_reader_that(
     prepare: Callable[[], None], oracle: str, kind: str
 ) -> None:
-    limits = worker.Limits(seconds=0.2, bytes=50 << 20)
-    if kind != worker.MEMORY:
-        limits = limits._replace(bytes=1 << 30)
+    limits = worker.Limits()
+    if kind == worker.TIME:
+        limits = limits._replace(seconds=0.2)
+    elif kind == worker.MEMORY:
+        limits = limits._replace(bytes=50 << 20)
     assert kinds(outcomes(of_class("png", oracle, 1), prepare, limits)) == {kind}
 
 

@@ -21,6 +21,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+# The readers of this checkout, whatever is installed; children are given the same path.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from fuzz_worker import CRASH, FORMATS, OTHER, REFUSED, SAME, TIME, Cases, Limits, Outcome, serve
 
 Task = tuple[str, int]

@@ -29,6 +29,7 @@ from fuzz_tiff_file import (
     ENDS_SURELY,
     HEIGHT,
     INDEXED,
+    JPEG,
     LONG,
     LONG8,
     LZW,
@@ -133,13 +134,14 @@ def _shorter(random: Random, seed: Seed) -> bytes | None:
     return file(replace(tiff, offsets=tuple(offsets), lengths=tuple(lengths)))
 
 
-def _fewer_samples(random: Random, seed: Seed) -> bytes:
+def _fewer_samples(random: Random, seed: Seed) -> bytes | None:
     """A chunk whose sound coding holds too few bytes."""
     tiff: Tiff = seed.parts
+    if tiff.code == JPEG:
+        return None
     at = _any(random, tiff)
     raw = tiff.raw[at]
-    row = max(1, len(raw) // random.choice((1, 2, 3, 5)))
-    kept = len(raw) - min(len(raw), random.choice((1, row)))
+    kept = random.choice((len(raw) - 1, len(raw) * 4 // 5, len(raw) // 2, 0))
     return _with(tiff, at, CODERS[tiff.code](raw[:kept]) if kept else b"")
 
 
@@ -200,10 +202,12 @@ def _damaged(random: Random, seed: Seed) -> bytes | None:
 def _undecodable(random: Random, seed: Seed) -> bytes | None:
     """A chunk of zeros, or cut within its coding, where the coding has to end."""
     tiff: Tiff = seed.parts
-    if tiff.code not in (*CHECKED, ZSTD):
-        return None
     at = _any(random, tiff)
     chunk = tiff.chunks[at]
+    if tiff.code == JPEG:  # cut by one byte of its scan or more, and ended as it has to be
+        return _with(tiff, at, chunk[: random.randrange(2, len(chunk) - 4)] + b"\xff\xd9")
+    if tiff.code not in (*CHECKED, ZSTD):
+        return None
     kept = random.randrange(len(chunk))
     return _with(tiff, at, chunk[:kept] + bytes(random.choice((0, len(chunk) - kept + 5)) or 0))
 
@@ -213,7 +217,7 @@ def _longer(random: Random, seed: Seed) -> bytes:
     tiff: Tiff = seed.parts
     at = _any(random, tiff)
     more = random.choice((b"\0", random.randbytes(50), bytes(5000)))
-    if random.random() < 0.5:
+    if random.random() < 0.5 and tiff.code != JPEG:
         return _with(tiff, at, CODERS[tiff.code](tiff.raw[at] + more))
     return _with(tiff, at, tiff.chunks[at] + more)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+import simplejpeg
 from fuzz_cases import (
     SIZES,
     XMP,
@@ -27,6 +28,7 @@ EXTRA, FORMAT_OF_SAMPLES = 338, 339
 SHORT, LONG, LONG8 = 3, 4, 16
 CODES = {1: "B", SHORT: "H", LONG: "I", LONG8: "Q"}
 NONE, LZW, DEFLATE, OLD_DEFLATE, PACKBITS, ZSTD = 1, 5, 8, 32946, 32773, 50000
+JPEG, SUBSAMPLING = 7, 530
 CODERS: Mapping[int, Callable[[bytes], bytes]] = {
     NONE: bytes,
     LZW: lambda raw: bytes(imagecodecs.lzw_encode(raw)),
@@ -37,7 +39,7 @@ CODERS: Mapping[int, Callable[[bytes], bytes]] = {
 }
 ENDS_SURELY = frozenset({NONE, DEFLATE, OLD_DEFLATE, PACKBITS, ZSTD})
 """Codings of which the last byte counts; LZW ends with a code that may be its own byte."""
-WHITE, BLACK, COLOUR, INDEXED, INKS = 0, 1, 2, 3, 5
+WHITE, BLACK, COLOUR, INDEXED, INKS, LUMA = 0, 1, 2, 3, 5, 6
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ def _ways() -> list[Way]:
         Way("uint8", 4, INKS),
         Way("uint8", 4, INKS, code=LZW, planar=True),
         Way("uint8", 1, INDEXED, code=PACKBITS),
+        Way(channels=1, photometric=BLACK, code=JPEG, rows=16),
+        Way(photometric=LUMA, code=JPEG, rows=16, layout={"early": True}),
         Way("bits", 1, BLACK),
         Way("bits", 1, WHITE, code=PACKBITS),
     ]
@@ -268,8 +272,22 @@ def _stored(way: Way, size: tuple[int, int], metadata: bool) -> tuple[Tiff, Pixe
         tags[ROWS] = shorts(way.rows)
         parts = [p[y : y + way.rows] for p in planes for y in range(0, size[0], way.rows)]
     raw = tuple(_raw(part, way.predictor, order, bits) for part in parts)
-    chunks = tuple(CODERS[way.code](one) for one in raw)
+    if way.code == JPEG:
+        chunks, pixels = _as_jpeg(parts)
+        if way.photometric == LUMA:
+            tags[SUBSAMPLING] = shorts(1, 1)
+    else:
+        chunks = tuple(CODERS[way.code](one) for one in raw)
     return Tiff(tags, chunks, raw, way.code, **way.layout), pixels
+
+
+def _as_jpeg(parts: list[Pixels]) -> tuple[tuple[bytes, ...], Pixels]:
+    """Each strip as a JPEG of its own, and the pixels that they hold."""
+    ways = ("GRAY", "Gray") if parts[0].shape[2] == 1 else ("RGB", "444")
+    chunks = tuple(
+        bytes(simplejpeg.encode_jpeg(np.ascontiguousarray(part), 90, *ways)) for part in parts
+    )
+    return chunks, np.concatenate([simplejpeg.decode_jpeg(one, ways[0]) for one in chunks])
 
 
 def _tiles(plane: Pixels) -> list[Pixels]:

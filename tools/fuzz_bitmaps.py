@@ -124,7 +124,7 @@ def _runs(index: Pixels, bits: int) -> bytes:
 
 def _bmp_cut(random: Random, seed: Seed) -> bytes | None:
     bmp: Bmp = seed.parts
-    least = bmp.padding + (2 if bmp.coding else 0)
+    least = bmp.padding + (4 if bmp.coding else 0)  # runs end with a row's end and the picture's
     lost = random.randint(least + 1, len(bmp.head) + len(bmp.body) - 2)
     return (bmp.head + bmp.body)[:-lost]
 

@@ -193,7 +193,8 @@ def _losses(data: bytes, tags: Mapping[int, Entry]) -> list[str]:
 def _unpremultiplied(pixels: Pixels) -> Pixels:
     """Straight alpha from premultiplied, rounded to nearest; transparent colour becomes 0."""
     full = full_scale(pixels.dtype)
-    exact = pixels.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        exact = pixels.astype(np.float64)
     alphas = exact[..., -1:]
     visible = alphas > 0
     colour = np.where(visible, exact[..., :-1] * full / np.where(visible, alphas, 1), 0)

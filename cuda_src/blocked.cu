@@ -128,10 +128,12 @@ extern "C" __global__ void __launch_bounds__(LANES * DOWN, CHANNELS == 1 ? 3 : 2
                 } else {  // zero times infinity is no zero: the kernel's taps alone, one by one
                     const int columns = min(CHUNK_COLUMNS, task.kernel_width - j0);
                     for (int i = 0; i < rows; ++i, weight += pitch) {
-                        for (int j = 0; j < columns; ++j)
+                        for (int j = 0; j < columns; ++j) {
+                            if (!is_tap(weight[j])) continue;
 #pragma unroll
                             for (int r = 0; r < RUN; ++r)
                                 sum[r] = fmaf(weight[j], tile[ty + i][at(tx + r + j)], sum[r]);
+                        }
                         row_is_done(i);
                     }
                 }

@@ -8,6 +8,8 @@
 // Kernel size, border and geometry are arguments, so a specialisation serves every filter.
 #pragma once
 
+#include <float.h>
+
 #include "ptx.cuh"
 
 #if SAMPLE == 0
@@ -110,10 +112,42 @@ __device__ __forceinline__ sample_t to_sample(float value)
 #endif
 }
 
-// sqrt(a^2 + b^2).
+// sqrt(a^2 + b^2). Of floats as hypot() has it: an infinity beside NaN is one, and squares neither
+// overflow nor vanish, since both sides are divided by the larger one's power of two.
 __device__ __forceinline__ float magnitude(float a, float b)
 {
+#if SAMPLE == 2
+    const float larger = fmaxf(fabsf(a), fabsf(b));
+    if (larger == INFINITY) return larger;
+    const int power = min(max(__float_as_int(larger) & 0x7f800000, 0x00800000), 0x7e800000);
+    const float inverse = __uint_as_float(0x7f000000 - power);
+    a *= inverse, b *= inverse;
+    return fast_root(fmaf(a, a, b * b)) * __uint_as_float(power);
+#else
     return fast_root(fmaf(a, a, b * b));
+#endif
+}
+
+// Whether a tap counts: on floats one of weight 0 is none, as 0 times NaN would show.
+__device__ __forceinline__ bool is_tap(float weight) { return SAMPLE != 2 || weight != 0.0f; }
+
+// A float that passes +-most by no more than a rounding error becomes it.
+__device__ __forceinline__ float near(float value, float most)
+{
+    return fabsf(value) <= most * 1.000004f ? fminf(fmaxf(value, -most), most) : value;
+}
+
+// A float result to its size. Weights and gains are scaled such that sums of the largest floats stay
+// finite (variants/floats.py).
+__device__ __forceinline__ float settle(const Task& task, float value)
+{
+    return SAMPLE == 2 ? near(value, task.most) * task.unit : value;
+}
+
+// What the source adds: nothing where its gain is 0, whatever the source.
+__device__ __forceinline__ float source_share(const Task& task, float source)
+{
+    return SAMPLE == 2 && task.source_gain == 0.0f ? 0.0f : task.source_gain * source;
 }
 
 __device__ __forceinline__ float combine(const Pixel (&sum)[KERNELS], int c)
@@ -125,17 +159,19 @@ __device__ __forceinline__ float combine(const Pixel (&sum)[KERNELS], int c)
 #endif
 }
 
-// gain * combined + source_gain * source + bias, its change from the source shrunk by threshold.
+// gain * combined + source_gain * source + bias, its change from the source shrunk by threshold,
+// settled.
 __device__ __forceinline__ float finish(const Task& task, float combined, float source)
 {
     float out = task.gain * combined;
     if (task.source_gain != 0.0f) out += task.source_gain * source;
     out += task.bias;
     if (task.threshold > 0.0f) {
+        if (SAMPLE == 2) source *= task.share;
         const float change = out - source;
         out = source + (change - fminf(fmaxf(change, -task.threshold), task.threshold));
     }
-    return out;
+    return settle(task, out);
 }
 
 // The kernels' sums of one pixel to its output samples: filter.Filter's formula and its alpha.
@@ -144,16 +180,19 @@ __device__ __forceinline__ void finish_pixel(
     const Task& task, Pixel (&sum)[KERNELS], const Pixel& source, sample_t* out)
 {
 #if ALPHA == 1
-    const float coverage = task.gain * combine(sum, COLOURS) + task.source_gain * source.v[COLOURS];
+    const float coverage =
+        task.gain * combine(sum, COLOURS) + source_share(task, source.v[COLOURS]);
     // uint16 has no unit in the last place to spare.
     const float reciprocal = SAMPLE == 1 ? 1.0f / coverage : fast_reciprocal(coverage);
 #pragma unroll
     for (int c = 0; c < COLOURS; ++c) {
         const float premultiplied = source.v[c] * source.v[COLOURS];
-        const float colour = task.gain * combine(sum, c) + task.source_gain * premultiplied;
-        out[c] = to_sample(coverage > 0.0f ? colour * reciprocal + task.bias : 0.0f);
+        const float colour = task.gain * combine(sum, c) + source_share(task, premultiplied);
+        const float quotient = SAMPLE == 2 ? 2.0f * near(0.5f * colour * reciprocal, 0.5f * FLT_MAX)
+                                           : colour * reciprocal;
+        out[c] = to_sample(coverage > 0.0f ? quotient + task.bias : 0.0f);
     }
-    out[COLOURS] = to_sample(coverage);
+    out[COLOURS] = to_sample(SAMPLE == 2 ? coverage * task.unit : coverage);
 #else
 #if ALPHA == 2
 #pragma unroll
@@ -161,7 +200,8 @@ __device__ __forceinline__ void finish_pixel(
         const float transparent = task.weight_sum[k] * FULL_SCALE - sum[k].v[COLOURS];
 #pragma unroll
         for (int c = 0; c < COLOURS; ++c)
-            sum[k].v[c] = (sum[k].v[c] + source.v[c] * transparent) / FULL_SCALE;
+            sum[k].v[c] = (sum[k].v[c] + source.v[c] * transparent +
+                           (SAMPLE == 2 ? source.v[c] - source.v[c] : 0.0f)) / FULL_SCALE;
     }
     out[COLOURS] = (sample_t)source.v[COLOURS];
 #endif

@@ -63,6 +63,7 @@ extern "C" __global__ void BOUNDS filter(const Task task)
 #pragma unroll 2
                     for (int j = 0; j < columns; ++j) {
                         const float weight = row[j0 + j];
+                        if (!is_tap(weight)) continue;
 #pragma unroll
                         for (int n = 0; n < PASS_ROWS; ++n)  // rows past the halo go unused
                             pass[n] = fmaf(weight, tile[threadIdx.y + n * THREAD_ROWS][threadIdx.x + j],
@@ -76,6 +77,7 @@ extern "C" __global__ void BOUNDS filter(const Task task)
 #pragma unroll 2
                 for (int i = 0; i < rows; ++i) {
                     const float weight = column[i0 + i];
+                    if (!is_tap(weight)) continue;
 #pragma unroll
                     for (int n = 0; n < OUTPUTS; ++n)
                         sum[n][k].v[c] = fmaf(

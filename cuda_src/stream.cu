@@ -38,18 +38,20 @@
 
 #include "strip.cuh"
 
-// Whether weights[i] is not 0, as far as the compiler is told: TAPS has a bit for each, up to 62.
 #define WEIGHTS (KERNELS * (RANK1 ? ROWS + COLUMNS : ROWS * COLUMNS))
-__device__ __forceinline__ constexpr bool counts(int i)
-{
-    return WEIGHTS > 62 || ((long long)TAPS >> i % 62 & 1);
-}
 
 __constant__ float weights[WEIGHTS];
 
 // weights[i], i known when compiled. A plain read is hoisted out of the loop over rows by the
 // compiler: all weights then sit in registers, or spill.
 __device__ __forceinline__ float weight(int i) { return read_constant(weights + i); }
+
+// Whether weights[i] is not 0: a tap. TAPS has a bit for each, up to 62; of more it says whether all
+// are taps (-1) or each is to be looked at (0).
+__device__ __forceinline__ bool counts(int i)
+{
+    return WEIGHTS > 62 ? TAPS != 0 || weight(i) != 0.0f : (long long)TAPS >> i % 62 & 1;
+}
 
 // A line is float4s, the quads of a row. Its first one holds the first tap, LEAD % 4 floats in.
 #define LINE_QUADS ((NEEDED - LEAD / 4 * 4 + 3) / 4)
@@ -243,8 +245,8 @@ __device__ __forceinline__ Outputs finish_outputs(
 #endif
         if (SOURCE)
             combined = finish(task, combined, source.v[n]);
-        else if (SCALE)
-            combined = fmaf(task.gain, combined, task.bias);
+        else
+            combined = settle(task, SCALE ? fmaf(task.gain, combined, task.bias) : combined);
         out.v[n] = to_sample(combined);
     }
 #endif

@@ -28,9 +28,13 @@ struct Task {
     float source_gain;
     float bias;
     float threshold;
+    float unit;               // of float32: see settle()
+    float share;              // 1 / unit
+    float most;               // the result before unit that becomes the largest float32
     float weight_sum[2];      // of each kernel
+    int gaps;                 // whether weights of 0 lie among the taps (wide)
     int starts;               // sums that a block begins with (box)
     int piece;                // rows of each of these sums (box)
 };
 
-static_assert(sizeof(Task) == 144, "as Python lays it out");
+static_assert(sizeof(Task) == 160, "as Python lays it out");

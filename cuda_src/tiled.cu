@@ -48,6 +48,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) filter(const Task task)
                     for (int k = 0; k < KERNELS; ++k) {
                         const float weight =
                             weights[k * taps + (i0 + i) * task.kernel_width + j0 + j];
+                        if (!is_tap(weight)) continue;
 #pragma unroll
                         for (int c = 0; c < CHANNELS; ++c)
                             line[k].v[c] = fmaf(weight, tile[c][threadIdx.y + i][threadIdx.x + j],

@@ -22,6 +22,7 @@ filter(const Task task, const float* __restrict__ weights)
 #pragma unroll
             for (int k = 0; k < KERNELS; ++k) {
                 const float weight = weights[k * taps + i * task.kernel_width + j];
+                if (!is_tap(weight)) continue;
 #pragma unroll
                 for (int c = 0; c < CHANNELS; ++c)
                     line[k].v[c] = fmaf(weight, pixel.v[c], line[k].v[c]);

@@ -42,10 +42,12 @@ __device__ __forceinline__ float* image_of(const Task& task, int term)
 
 // sum[r] += weight[t] * in(t + r) for all `taps` t. tap(t, in) reads in(t) to in(t + RUN - 1); what
 // lies past in(taps + RUN - 2) is read and not used, so it may be anything. All lanes walk together:
-// the weights then come through uniform registers. Sums of BLOCK taps, and for uint16, which has
-// no unit in the last place to spare, of RUN: rounding errors do not grow with a long chain.
+// the weights then come through uniform registers. `gaps` says that some of them are 0. Sums of BLOCK
+// taps, and for uint16, which has no unit in the last place to spare, of RUN: rounding errors do not
+// grow with a long chain.
 template <typename Tap>
-__device__ __forceinline__ void correlate(const float* weight, int taps, Tap tap, float (&sum)[RUN])
+__device__ __forceinline__ void correlate(
+    const float* weight, int taps, bool gaps, Tap tap, float (&sum)[RUN])
 {
     float block[RUN] = {};
     for (int t = 0; t < taps + RUN - 1; t += RUN) {
@@ -53,7 +55,8 @@ __device__ __forceinline__ void correlate(const float* weight, int taps, Tap tap
         tap(t, in);
 #pragma unroll
         for (int r = 0; r < RUN; ++r) part[r] = SAMPLE == 1 ? 0.0f : block[r];
-        if (t >= RUN && t + RUN <= taps) {  // for any two of in and part there is a tap
+        // For any two of in and part there is a tap.
+        if (!(SAMPLE == 2 && gaps) && t >= RUN && t + RUN <= taps) {
             float w[2 * RUN];  // w[RUN] is weight[t]
 #pragma unroll
             for (int n = 0; n < 2 * RUN; n += 4) {
@@ -67,7 +70,8 @@ __device__ __forceinline__ void correlate(const float* weight, int taps, Tap tap
         } else {
 #pragma unroll
             for (int d = 1 - RUN; d < RUN; ++d) {
-                if (t + d < 0 || t + d >= taps) continue;  // no tap: not even zero times infinity
+                // No tap: not even zero times infinity.
+                if (t + d < 0 || t + d >= taps || !is_tap(weight[t + d])) continue;
 #pragma unroll
                 for (int r = 0; r < RUN; ++r)
                     if (0 <= r + d && r + d < RUN) part[r] = fmaf(weight[t + d], in[r + d], part[r]);
@@ -111,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, SAMPLE == 1 ? 2 : 3) co
 #pragma unroll 1
     for (int term = 0; term < TERMS; ++term) {
         float sum[RUN] = {};
-        correlate(column_of(task, term), task.kernel_height, tap, sum);
+        correlate(column_of(task, term), task.kernel_height, task.gaps, tap, sum);
 
         if (s >= (task.width + task.kernel_width - 1) * CHANNELS) continue;
         float4* to = (float4*)(image_of(task, term) + (size_t)s * PITCH + y);
@@ -141,7 +145,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS, 2) rows(const Task task
                 for (int u = 0; u < RUN; ++u) in[u] = at[u * CHANNELS * PITCH];
             };
             const float* row = column_of(task, term) + padded(task.kernel_height);
-            correlate(row, task.kernel_width, tap, sum[c]);
+            correlate(row, task.kernel_width, task.gaps, tap, sum[c]);
         }
     if (y >= task.height) return;
 

@@ -8,11 +8,13 @@ Names load what they need when first used: importing the package starts nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+# Not typing's: to import that takes longer than all else here.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cudafilter.api import apply, filters
     from cudafilter.borders import Border
     from cudafilter.check import Agreement, compare

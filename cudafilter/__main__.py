@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+
+from cudafilter import interrupt
+
+if __name__ == "__main__" or sys.argv[0].endswith("cudafilter"):  # else it is somebody else's
+    interrupt.install()
+
+# Whatever else is imported, Ctrl-C is answered by now.
 import gc
 import os
-import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.util import find_spec
+from itertools import zip_longest
 
 _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 """Options under which the first image may not be wanted."""
@@ -14,12 +23,39 @@ _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 
 def main() -> None:
     """The console script."""
-    _set_libraries()
-    _decode_ahead(sys.argv[1:])
-    _wake_driver(sys.argv[1:])
-    from cudafilter.cli import main
+    try:
+        interrupt.is_caught()
+        _hold_streams()
+        _set_libraries()
+        _start_early(sys.argv[1:])
+        from cudafilter.cli import main
 
-    main()
+        main()
+    except KeyboardInterrupt:
+        interrupt.leave()
+
+
+def _start_early(words: Sequence[str]) -> None:
+    """Begin what the command line *words* is likely to need.
+
+    It is a guess. What is wrong with it, or fails, fails again where it is needed, which tells why.
+    """
+    with suppress(Exception):
+        _decode_ahead(words)
+    with suppress(Exception):
+        _wake_driver(words)
+
+
+def _hold_streams() -> None:
+    """Open what of stdin, stdout and stderr is closed, on nothing.
+
+    Else the next file opened takes its number, and gets what libraries write to that.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 def _set_libraries() -> None:
@@ -101,7 +137,7 @@ def first_jpeg(words: Sequence[str]) -> str | None:
 def _options(words: Sequence[str]) -> list[tuple[str, str]]:
     """What of *words* may be an option, with what may be its value."""
     pairs = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")
         pairs.append((name, value if equals else following))
     return pairs

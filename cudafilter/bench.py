@@ -255,7 +255,8 @@ def plot(cases: Sequence[Case], path: Path) -> None:
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise CudafilterError(f"cannot write {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise CudafilterError(f"cannot write {path}: {reason}") from error
 
 
 def as_json(cases: Sequence[Case], contestants: Sequence[Contestant]) -> dict[str, Any]:

@@ -105,8 +105,10 @@ _SIGMA = Parameter(
     "sigma", float, 2.0, "Standard deviation in pixels.", above=0, most=MAX_RADIUS / 3
 )
 _GRADIENT = (
-    "Magnitude of the horizontal and vertical {0} gradients, with OpenCV's integer weights, times"
-    " --scale, clamped to full scale. Alpha is kept."
+    "Magnitude of the horizontal and vertical {0} gradients, with {1}, times --scale, clamped to"
+    " full scale. A step from black to white along an axis gives 4 times full scale in sobel,"
+    " scharr and prewitt alike; --scale 0.25 shows it without clipping. A slanted one gives up to"
+    " 4.8 times. Alpha is kept."
 )
 
 CATALOGUE: dict[str, FilterSpec] = {
@@ -173,21 +175,21 @@ CATALOGUE: dict[str, FilterSpec] = {
         FilterSpec(
             "sobel",
             "Edges: Sobel gradient magnitude.",
-            _GRADIENT.format("Sobel"),
+            _GRADIENT.format("Sobel", "OpenCV's weights 1 2 1"),
             (_SCALE,),
             "cudafilter sobel --gray photo.jpg edges.png",
         ),
         FilterSpec(
             "scharr",
             "Edges: Scharr gradient magnitude.",
-            _GRADIENT.format("Scharr"),
+            _GRADIENT.format("Scharr", "a quarter of OpenCV's weights 3 10 3"),
             (_SCALE,),
             "cudafilter scharr --scale 0.25 photo.jpg edges.png",
         ),
         FilterSpec(
             "prewitt",
             "Edges: Prewitt gradient magnitude.",
-            _GRADIENT.format("Prewitt"),
+            _GRADIENT.format("Prewitt", "4/3 of the weights 1 1 1"),
             (_SCALE,),
             "cudafilter prewitt photo.jpg edges.png",
         ),

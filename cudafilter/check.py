@@ -38,7 +38,8 @@ class Agreement:
     violations: int
     """Samples outside the contract."""
     largest: float
-    """Largest |result - reference| in native units, rounded as the result is; NaN if NaN is met."""
+    """Largest |result - reference| in native units, rounded as the result is; NaN where only one
+    of the two is NaN."""
     worst: tuple[int, int, int]
     """x, y, channel of the sample furthest outside the contract, or of the largest difference."""
     got: float
@@ -85,8 +86,9 @@ def compare(
     """Compare *result*, an engine's output for *source* (H, W, C), with the float64 reference.
 
     Integers may differ by 1 where the exact value lies within SLACK of a rounding boundary;
-    float32 may differ by FLOAT_TOLERANCE. NaN or infinity in either is a violation. Raises
-    ParameterError if shape or type differ.
+    float32 may differ by FLOAT_TOLERANCE. NaN and infinity agree with the same, an infinity past
+    float32's range with one of its sign; any other is a violation. Raises ParameterError if shape
+    or type differ.
     """
     return compare_all([result], source, filter, border, alpha)[0]
 
@@ -139,17 +141,20 @@ def _examine(
 ) -> _Finding:
     """Compare the rows *got*, from row *first* on, with their *exact* values."""
     expected = quantise(exact, got.dtype)
+    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
     difference = np.abs(got.astype(np.float64) - expected)
+    difference[same] = 0  # infinity less itself is NaN
     if got.dtype == np.float32:
         outside = np.abs(got - exact) - limit
     else:
         outside = _outside(exact, got, filter, alpha)
     outside[~np.isfinite(outside)] = np.inf
+    outside[same] = 0
     # The worst sample is the one furthest outside, or, if none is, the most different.
     rank = np.where(outside > 0, outside + 1e300, difference)
     y, x, c = (int(n) for n in np.unravel_index(np.argmax(rank), rank.shape))
     return _Finding(
-        differing=int((got != expected).sum()),
+        differing=int((~same).sum()),
         violations=int((outside > 0).sum()),
         largest=float(difference.max()),
         rank=float(rank[y, x, c]),

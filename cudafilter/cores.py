@@ -10,17 +10,19 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
+from cudafilter import cgroup
+
 T = TypeVar("T")
 R = TypeVar("R")
 
-_PROC, _CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+_PROC = Path("/proc/meminfo")
 
 
 def cores() -> int:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use, where the system tells: of its mask, and of its quota."""
+    told = hasattr(os, "sched_getaffinity")
+    here = len(os.sched_getaffinity(0)) if told else os.cpu_count() or 1
+    return min(here, cgroup.cores() or here)
 
 
 _images = 1
@@ -82,7 +84,6 @@ def free_memory() -> int | None:
         for line in _PROC.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 told.append(int(line.split()[1]) << 10)
-    with suppress(OSError, ValueError):  # ValueError: no limit, which is the word "max"
-        limit = int((_CGROUP / "memory.max").read_text())
-        told.append(max(0, limit - int((_CGROUP / "memory.current").read_text())))
+    if (left := cgroup.free_memory()) is not None:
+        told.append(left)
     return min(told, default=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 
 class CudafilterError(Exception):
     """Base of all errors this package raises on purpose.
@@ -44,3 +46,23 @@ class LimitError(EngineError):
 
 class DisagreementError(CudafilterError):
     """A result does not agree with the reference by the contract."""
+
+
+UNEXPECTED = "something unexpected happened"
+UNEXPECTED_HINT = "run again with --debug, and report what it shows"
+
+
+def in_words(error: BaseException) -> tuple[str, str | None]:
+    """What *error* says to the person at the terminal, and its hint.
+
+    Only errors of this package and of the system speak to people. What others say, and their types,
+    is for the traceback.
+    """
+    if isinstance(error, CudafilterError):
+        return str(error), error.hint
+    if isinstance(error, MemoryError):
+        return "there is not enough memory", None
+    if isinstance(error, OSError) and error.strerror:
+        named = isinstance(error.filename, str | bytes)
+        return (f"{os.fsdecode(error.filename)}: " if named else "") + error.strerror, None
+    return UNEXPECTED, UNEXPECTED_HINT

@@ -30,6 +30,7 @@ class Kernel:
 
     ``out(y, x) = sum over i, j of weights[i, j] * in(y + i - anchor[0], x + j - anchor[1])``.
 
+    A weight of 0 is no tap: what lies under it has no influence, NaN and infinity included.
     ``anchor`` is (row, column), ``(rows // 2, columns // 2)`` unless given. ``factors`` is
     ``(column, row)`` with ``weights == outer(column, row)`` where the kernel has rank 1, found
     numerically, else None. Raises ParameterError for weights that are not a finite 2-D array of
@@ -50,11 +51,13 @@ class Kernel:
         self.__dict__["weights"] = array
 
     @classmethod
-    def outer(cls, column: npt.ArrayLike, row: npt.ArrayLike) -> Kernel:
+    def outer(
+        cls, column: npt.ArrayLike, row: npt.ArrayLike, anchor: tuple[int, int] | None = None
+    ) -> Kernel:
         """The rank-1 kernel ``outer(column, row)``; its 2-D weights are made when asked for."""
         self = cls.__new__(cls)
         factors = np.array(column, dtype=np.float64), np.array(row, dtype=np.float64)
-        self._setup(factors[0].size, factors[1].size, None)
+        self._setup(factors[0].size, factors[1].size, anchor)
         for factor in factors:
             factor.flags.writeable = False
         self.__dict__["factors"] = factors
@@ -109,6 +112,9 @@ class Kernel:
         return y, rows - 1 - y, x, columns - 1 - x
 
 
+_NO_TAP = Kernel([[0.0]])
+
+
 @dataclass(frozen=True, eq=False)
 class Filter:
     """``out = gain * combined + source_gain * source + bias``, then rounded (see pixels.quantise).
@@ -118,6 +124,9 @@ class Filter:
     the change: with ``d = out - source``, ``out = source + sign(d) * max(|d| - t, 0)``, which is
     continuous, so that no rounding error can turn into a visible step.
 
+    A gain or source_gain of 0 is no term, NaN and infinity or not: kernels whose gain is 0 are
+    replaced by one of weight 0.
+
     ``alpha`` says what becomes of an alpha channel a (as a fraction of full scale):
 
     - ``filter``: colour c is filtered premultiplied and divided by the filtered alpha,
@@ -125,7 +134,8 @@ class Filter:
       the filtered alpha is 0 or less.
     - ``keep``: alpha stays and transparent taps count as the pixel's own colour,
       ``K(c*a) + c * (sum(K) - K(a))`` in place of ``K(c)``. That needs no division, so it is
-      stable where alpha is small, and a flat colour shows no edge at its matte.
+      stable where alpha is small, and a flat colour shows no edge at its matte. The result is NaN
+      where c is not finite.
     """
 
     name: str
@@ -142,6 +152,13 @@ class Filter:
             raise ParameterError(
                 "kernels", f"{self.combine!r} does not go with {len(self.kernels)}"
             )
+        if self.gain == 0:
+            object.__setattr__(self, "kernels", (_NO_TAP,) * len(self.kernels))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether the result is the image, bit for bit. No engine computes anything then."""
+        return self.gain == 0 and self.source_gain == 1 and self.bias == 0 and self.alpha == "keep"
 
     @property
     def reach(self) -> tuple[int, int, int, int]:
@@ -214,7 +231,8 @@ def _gradient(name: str, smooth: tuple[int, int, int]) -> Callable[[float], Filt
     def make_gradient(scale: float) -> Filter:
         across = (-1, 0, 1)
         kernels = Kernel(np.outer(smooth, across)), Kernel(np.outer(across, smooth))
-        return Filter(name, kernels, combine="magnitude", gain=scale)
+        # A step edge has Sobel's value in all of them; their weights stay whole numbers.
+        return Filter(name, kernels, combine="magnitude", gain=scale * 4 / sum(smooth))
 
     return make_gradient
 
@@ -229,6 +247,10 @@ def _emboss(scale: float) -> Filter:
 
 def _kernel(weights: str | npt.ArrayLike, normalize: bool, bias: float, flip: bool) -> Filter:
     kernel = Kernel(parse_weights(weights) if isinstance(weights, str) else weights)
+    if normalize:
+        # To about 1, by a power of two, which changes no digit: engines keep weights in float32.
+        _, exponent = math.frexp(float(np.abs(kernel.weights).max()))
+        kernel = Kernel(np.ldexp(kernel.weights, -exponent))
     if flip:
         rows, columns = kernel.shape
         anchor = rows - 1 - kernel.anchor[0], columns - 1 - kernel.anchor[1]

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import get_native_id
+from typing import BinaryIO
 
 import numpy as np
 
-from cudafilter.errors import ImageError
+from cudafilter.cores import free_memory
+from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.formats import table
 from cudafilter.formats.buffers import Buffer
-from cudafilter.formats.limits import Limits
+from cudafilter.formats.limits import MAX_STREAM, Limits
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.pixels import Pixels, require_pixels
+from cudafilter.stores.local import write_atomically as write_atomically
 
 FORMATS: dict[str, tuple[str, ...]] = {
     name: format.extensions for name, format in table.FORMATS.items()
@@ -30,6 +31,10 @@ READ_ONLY = frozenset(name for name, format in table.FORMATS.items() if format.w
 
 _PIECE = 1 << 20
 """Bytes that are read at a time of what does not tell its size."""
+_HEAD = 16
+"""Bytes that show a file's format."""
+
+_DAMAGED = "it is damaged, or of a kind that is not supported"
 
 _BY_EXTENSION = {extension: name for name, known in FORMATS.items() for extension in known}
 
@@ -59,10 +64,10 @@ class Image:
         return replace(self, pixels=pixels)
 
 
-def format_of(path: Path) -> str:
+def format_of(path: str | Path) -> str:
     """The format that *path*'s extension names; ImageError lists the known ones otherwise."""
     try:
-        return _BY_EXTENSION[Path(path).suffix.lower()]
+        return _BY_EXTENSION[os.path.splitext(path)[1].lower()]
     except KeyError:
         known = ", ".join(_BY_EXTENSION)
         raise ImageError(
@@ -80,37 +85,58 @@ def format_of_bytes(data: bytes) -> str:
     raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
-def is_image_name(path: Path) -> bool:
+def is_image_name(path: str | Path) -> bool:
     """Whether *path* has the extension of a format that is read."""
-    return Path(path).suffix.lower() in _BY_EXTENSION
+    return os.path.splitext(path)[1].lower() in _BY_EXTENSION
 
 
 @contextmanager
-def _naming(name: str, failed: str) -> Iterator[None]:
-    """Turn every failure inside into an ImageError that begins with *name*."""
+def _naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
+    """Turn every failure inside into an ImageError that begins with *name*.
+
+    Decoders and encoders raise nearly every type there is, in words for their own users: what is
+    neither ours nor the system's reads *otherwise*, and is the cause of what is raised.
+    """
     try:
         yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}", hint=error.hint) from error
     except MemoryError as error:
         raise ImageError(f"{name}: {failed}: there is not enough memory") from error
-    except Exception as error:  # decoders raise nearly every type there is
-        reason = str(error) or type(error).__name__
-        if "cannot identify image file" in reason:
-            reason = "it is damaged, or of a kind that is not supported"
+    except CudafilterError as error:
+        raise ImageError(f"{name}: {failed}: {error}", hint=error.hint) from error
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or otherwise
         raise ImageError(f"{name}: {failed}: {reason}") from error
 
 
-def read_file(path: Path, name: str | None = None) -> bytes:
-    """The bytes of a file. Raises ImageError, naming it (or *name*) and the reason."""
-    name = name or str(path)
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn every failure to read the bytes of *name* into an ImageError."""
     try:
-        return _content(path)
+        yield
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}", hint=error.hint) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ImageError(f"{name}: cannot be read: {reason}") from error
     except MemoryError as error:
         raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
+
+
+def read_file(path: Path, name: str | None = None) -> bytes:
+    """The bytes of a file. Raises ImageError, naming it (or *name*) and the reason.
+
+    Of a pipe, a device or a large file only the first bytes are read if they show no known format.
+    """
+    with _reading(name or str(path)):
+        return _content(path)
+
+
+def read_stream(stream: BinaryIO, name: str) -> bytes:
+    """The bytes of a *stream*, as read_file() reads those of a pipe."""
+    with _reading(name):
+        return _streamed(getattr(stream, "read1", stream.read))
 
 
 def _content(path: Path) -> bytes:
@@ -121,14 +147,47 @@ def _content(path: Path) -> bytes:
     """
     file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
-        size = os.fstat(file).st_size
-        pieces = [os.read(file, size + 1)]
-        if len(pieces[0]) != size:  # a stream, or more than the system reads at once
-            while pieces[-1]:
-                pieces.append(os.read(file, _PIECE))
+        status = os.fstat(file)
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
+            if os.isatty(file):
+                raise ImageError("it is a terminal, not an image")
+            return _streamed(lambda most: os.read(file, most))
+        if size > _PIECE:
+            format_of_bytes(os.read(file, _HEAD))
+            os.lseek(file, 0, os.SEEK_SET)
+        if size > MAX_STREAM and size > (free_memory() or size):
+            raise MemoryError
+        piece = os.read(file, size + 1)
+        if len(piece) == size:
+            return piece
+        # It grows, or is more than the system reads at once.
+        return piece + _streamed(lambda most: os.read(file, most), piece[:_HEAD], size)
     finally:
         os.close(file)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _streamed(read: Callable[[int], bytes], head: bytes = b"", least: int = 0) -> bytes:
+    """What *read* gives until it gives nothing: *head* is what was read before, if anything.
+
+    Raises ImageError where the first bytes show no known format, and past the larger of
+    *least* and MAX_STREAM bytes.
+    """
+    pieces: list[bytes] = []
+    size, most = 0, max(least, MAX_STREAM)
+    while piece := read(_PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if len(head) < _HEAD:
+            head += piece[:_HEAD]
+            if len(head) >= _HEAD:
+                format_of_bytes(head)
+        if size > most:
+            raise ImageError(
+                f"it goes on past {most:,} bytes, which is all that is read of a pipe or device",
+                hint="save it as a file first",
+            )
+    return b"".join(pieces)
 
 
 def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | None = None) -> Image:
@@ -144,7 +203,7 @@ def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | No
     else:
         name = name or str(source)
         data = read_file(source, name)
-    with _naming(name, "cannot be decoded"):
+    with _naming(name, "cannot be decoded", _DAMAGED):
         decoded = table.FORMATS[format_of_bytes(data)].read(data, Limits(len(data), max_pixels))
         pixels = require_pixels(decoded.pixels, decoded.alpha)
     return Image(pixels, decoded.alpha, decoded.metadata, decoded.notes)
@@ -213,7 +272,7 @@ def encode(
     are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
     colour would be lost; see lost_metadata for the rest.
     """
-    with _naming(name, "cannot be encoded"):
+    with _naming(name, "cannot be encoded", "its encoder failed"):
         if format not in FORMATS or format in READ_ONLY:
             known = ", ".join(known for known in FORMATS if known not in READ_ONLY)
             raise ImageError(f"{format} files are not written", hint=f"choose one of {known}")
@@ -261,62 +320,3 @@ def _require_held(image: Image, format: str) -> None:
             f"{title} holds no transparency",
             hint="choose .png or .tif" if wide else "choose .png, .webp or .tif",
         )
-
-
-def write_atomically(path: Path, data: Buffer) -> None:
-    """Write *data* to *path* whole or not at all: a temporary file beside it, then a rename.
-
-    Its folder is made where there is none. A link is followed, an existing file keeps its
-    permissions, a new one gets the umask's. Raises ImageError with the reason; the temporary is
-    removed and an existing file untouched then, and on an interruption too.
-    """
-    try:
-        target, mode = path, _mode(path)
-        if mode is not None and stat.S_ISLNK(mode):
-            target = Path(os.path.realpath(path))
-            mode = _mode(target)
-        if mode is not None and not stat.S_ISREG(mode):
-            if stat.S_ISDIR(mode):
-                raise ImageError(f"{path}: cannot be written: it is a folder")
-            target.write_bytes(data)  # a device or pipe holds nothing that could be lost
-            return
-        if mode is not None and not os.access(target, os.W_OK):
-            raise ImageError(f"{path}: cannot be written: it is write-protected")
-        try:
-            _replace(target, data, mode)
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, data, mode)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ImageError(f"{path}: cannot be written: {reason}") from error
-
-
-def _mode(path: Path) -> int | None:
-    """The kind and the permissions of *path* itself; None where there is nothing."""
-    try:
-        return os.lstat(path).st_mode
-    except FileNotFoundError:
-        return None
-
-
-def _replace(target: Path, data: Buffer, mode: int | None) -> None:
-    # Not at random, which is a call of the system more; see _content.
-    unique = f"{os.getpid():x}-{get_native_id():x}-{time.monotonic_ns():x}"
-    temporary = target.with_name(f".cudafilter-{unique}.tmp")
-    try:
-        # The kernel applies the umask to 0666, which mkstemp's 0600 would not let it.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        file = os.open(temporary, flags, 0o666)
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(file, rest) :]
-        finally:
-            os.close(file)
-        if mode is not None:
-            temporary.chmod(stat.S_IMODE(mode))
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

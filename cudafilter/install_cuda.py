@@ -7,6 +7,7 @@ headers that PyPI carries, and the driver's own library to link with.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import importlib
 import importlib.util
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cudafilter.errors import CudafilterError, EngineUnavailable
+from cudafilter.escape import escaped
 from cudafilter.toolkit import (
     DRIVER,
     WINDOWS,
@@ -218,11 +220,21 @@ def pip(command: str, *arguments: str) -> None:
 
 def say(message: str) -> None:
     """Tell the person at the terminal what is going on."""
-    print(message, file=sys.stderr, flush=True)
+    print("\n".join(map(escaped, message.split("\n"))), file=sys.stderr, flush=True)
 
 
-def main() -> int:
-    """Install; 0 if PyCUDA loads afterwards."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Install, unless *arguments* (the command line's) ask for help; 0 if PyCUDA loads afterwards.
+
+    130 if interrupted. Raises SystemExit for help, and with code 2 for unknown arguments.
+    """
+    argparse.ArgumentParser(
+        prog="python -m cudafilter.install_cuda",
+        description="Install PyCUDA into this environment, built for the CUDA toolkit found here."
+        " Where there is none, a compiler and headers from PyPI are installed too. Needs NVIDIA's"
+        " driver, a C++ compiler and Python's headers.",
+        allow_abbrev=False,
+    ).parse_args(arguments)
     if WINDOWS and shutil.which("cl") is None:
         say("note: run this in Visual Studio's developer prompt")
     try:
@@ -232,6 +244,9 @@ def main() -> int:
         if error.hint:
             say(f"    {error.hint}")
         return 1
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
     return 0
 
 

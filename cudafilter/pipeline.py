@@ -9,11 +9,13 @@ interpreter's lock.
 from __future__ import annotations
 
 import operator
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Condition, Lock, Thread
 from typing import BinaryIO, NamedTuple
@@ -22,12 +24,14 @@ from cudafilter import images, workload
 from cudafilter.borders import Border
 from cudafilter.cores import cores, in_work
 from cudafilter.engines import Engine
-from cudafilter.errors import CudafilterError, DisagreementError, ImageError
+from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
 from cudafilter.filter import Filter
 from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
+from cudafilter.journal import Journal
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
+from cudafilter.stores import local
 
 
 class Settings(NamedTuple):
@@ -38,6 +42,8 @@ class Settings(NamedTuple):
     """Compare every result with the reference; one that disagrees is not written."""
     quality: int | None = None
     compress_level: int | None = None
+    max_pixels: int | None = None
+    """Most pixels of an image; None for what formats/limits.py says."""
     engine_codec: bool = False
     """Offer JPEGs that become JPEGs to the engine first, whose jpeg says what it takes. They wait
     until the engine is open, so that which way an image goes never depends on time."""
@@ -54,6 +60,7 @@ def run(
     threads: int | None = None,
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
+    journal: Journal | None = None,
 ) -> None:
     """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
 
@@ -63,7 +70,8 @@ def run(
     At most *threads* images are in memory; unless given, as many as keep cores and engine busy, and
     fit into half of the free memory. A job is taken from *jobs* when a thread is free for
     it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
-    and *stdout* serve the jobs that name them, sys's unless given.
+    and *stdout* serve the jobs that name them, sys's unless given. What is changed in place is
+    written down in *journal*, and skipped where that has it already.
 
     KeyboardInterrupt stops it: images being written are finished, those not yet there are dropped,
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
@@ -72,7 +80,7 @@ def run(
     room = Room(None if threads else workload.memory_for_images())
     most = operator.length_hint(jobs, workload.MOST_THREADS)
     at_first = min(most, threads or cores())
-    worker = _Worker(filter, border, settings, stdin, stdout, room)
+    worker = _Worker(filter, border, settings, stdin, stdout, room, journal)
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)
     try:
@@ -165,6 +173,7 @@ class _Worker:
     stdin: BinaryIO | None
     stdout: BinaryIO | None
     room: Room
+    journal: Journal | None
     engine: Gift[Engine] = field(default_factory=Gift)
     saves: Saves = field(default_factory=Saves)
     checks: Lock = field(default_factory=Lock)
@@ -176,23 +185,36 @@ class _Worker:
             source=str(job.source) if job.source is not None else STREAM,
             destination=str(job.destination) if job.destination is not None else STREAM,
         )
-        if job.skip:
-            record.status = SKIPPED
-            return record
         try:
-            self._do(job, record, held)
-            record.status = DONE
+            if (reason := self._skipped(job)) is not None:
+                record.status, record.skipped = SKIPPED, reason
+            else:
+                self._do(job, record, held)
+                record.status = DONE
         except Exception as error:  # whatever one image does, the rest goes on
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
             import traceback
 
-            record.error = _reason(error, record.source)
-            record.hint = getattr(error, "hint", None)
+            record.error, record.hint = _reason(error, record.source)
             record.traceback = traceback.format_exc()
         return record
 
+    def _skipped(self, job: Job) -> str | None:
+        """Why there is nothing to do; None where there is."""
+        reason = "it exists" if job.skip else None
+        if self.journal is not None and job.source is not None and job.in_place:
+            now = local.identity(job.source)
+            if now is not None and self.journal.has_done(job.source, now):
+                reason = "done by the unfinished run"
+        if reason is not None and job.destination is not None:
+            with suppress(OSError):  # a killed run may have left its temporary beside what it did
+                local.enter(os.path.dirname(job.destination))
+        return reason
+
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
+        # Before it is read: a change from then on shows when it is written.
+        read = local.identity(job.source) if job.source is not None and job.in_place else None
         with self._stage("read", record):
             data = self._read(job.source)
             record.bytes_in = len(data)
@@ -203,19 +225,23 @@ class _Worker:
                 encoded = self._by_host_codecs(data, format, record)
             del data
             with self._stage("write", record):
-                self._write(job.destination, encoded, held)
+                self._write(job, encoded, read, record, held)
         record.bytes_out = len(encoded)
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
-        if not self.settings.engine_codec or self.settings.check or format != "jpeg":
+        if not self.settings.engine_codec or format != "jpeg":
             return None
         engine = self.engine.get()
         if engine.jpeg is None or images.format_of_bytes(data) != "jpeg":
             return None
+        if self.settings.check:
+            record.notes += ("checked as coded on the CPU; without --check the GPU may code it",)
+            return None
         from cudafilter.engines.cuda.jpeg import NotTaken
 
         settings = self.settings
+        workload.require_size(data, settings.max_pixels)
         with self._stage("run", record):
             try:
                 done = engine.jpeg.filter(
@@ -234,7 +260,7 @@ class _Worker:
     def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
         """The image of the file *data*, filtered, as the bytes of a file of *format*."""
         with self._stage("decode", record):
-            image = images.load(data, record.source)
+            image = images.load(data, record.source, max_pixels=self.settings.max_pixels)
             if self.settings.gray:
                 image = images.to_gray(image)
         record.notes += image.notes
@@ -287,15 +313,30 @@ class _Worker:
 
     def _read(self, source: Path | None) -> bytes:
         if source is None:
-            return (self.stdin or sys.stdin.buffer).read()
+            return images.read_stream(self.stdin or sys.stdin.buffer, STREAM)
         return images.read_file(source)
 
-    def _write(self, destination: Path | None, data: Buffer, held: ExitStack) -> None:
-        if destination is None:
+    def _write(
+        self,
+        job: Job,
+        data: Buffer,
+        read: local.Identity | None,
+        record: Record,
+        held: ExitStack,
+    ) -> None:
+        if job.destination is None:
             _write_all(self.stdout or sys.stdout.buffer, data)
             return
+        target = local.resolve(job.destination)
+        if target.stream is not None:  # its reader may let an interruption wait for ever
+            local.write(target, data)
+            return
         held.enter_context(self.saves.one())
-        images.write_atomically(destination, data)
+        if read is None or self.journal is None:
+            record.notes += local.write(target, data, read=read)
+        else:
+            add = partial(self.journal.add, job.destination)
+            record.notes += local.write(target, data, read=read, on_complete=add)
 
 
 def _write_all(stream: BinaryIO, data: Buffer) -> None:
@@ -314,9 +355,11 @@ def _write_all(stream: BinaryIO, data: Buffer) -> None:
         raise ImageError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-def _reason(error: Exception, source: str) -> str:
-    """What went wrong in one line, with the type of an error that nobody raised on purpose."""
+def _reason(error: Exception, source: str) -> tuple[str, str | None]:
+    """What went wrong, in words and without the name of *source*, and what to do about it."""
     if isinstance(error, MemoryError):
-        return "not enough memory for this image"
-    text = " ".join(str(error).split()).removeprefix(f"{source}: ")
-    return text if isinstance(error, CudafilterError) else f"{type(error).__name__}: {text}"
+        return "not enough memory for this image", None
+    text, hint = in_words(error)
+    if isinstance(error, EngineError):
+        text = " ".join(text.split())  # a compiler's lines
+    return text.removeprefix(f"{source}: "), hint

@@ -7,6 +7,7 @@ What a person asked for wrongly raises ParameterError, which names the argument:
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,9 +15,13 @@ from typing import NamedTuple
 from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
-from cudafilter.sources import Found, Source, find, inode, same_file
+from cudafilter.places import Place, Places
+from cudafilter.sources import Found, Left, Source, find, inode, require_name
+from cudafilter.stores.local import descriptor, is_stream
 
 STREAM = "-"
+STDOUT = 1
+"""The descriptor of standard output, which has names such as /dev/stdout, too."""
 
 
 class Job(NamedTuple):
@@ -29,6 +34,11 @@ class Job(NamedTuple):
     skip: bool = False
     """The destination exists and existing files are to be left."""
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the source is replaced."""
+        return self.source is not None and self.source == self.destination
+
 
 class Plan(NamedTuple):
     """What will be done, in order."""
@@ -37,7 +47,9 @@ class Plan(NamedTuple):
     many: bool
     """Whether a folder or several files were asked for, however many images that turned out."""
     left_alone: int = 0
-    """Files in folders that are hidden or not images by their name."""
+    """What is left alone in folders: hidden, no image by its name, or among left."""
+    left: tuple[Left, ...] = ()
+    """What is left alone in folders though somebody may miss it, and why."""
     refused: tuple[tuple[Path, str], ...] = ()
     """What was met in folders and cannot be done, and why: the rest goes on without it."""
 
@@ -49,12 +61,14 @@ def make_plan(
     recursive: bool = False,
     format: str | None = None,
     existing: str = "overwrite",
+    follow: bool = False,
 ) -> Plan:
     """Plan *sources* into *destination*, or in place where that is None.
 
     A source is a file, a folder (with *recursive*), a glob or ``-``. *existing* is one of EXISTING
-    and says what to do about destinations that are there already. Nothing is written. Raises
-    ParameterError for what cannot be done as asked.
+    and says what to do about destinations that are there already. *follow* allows to write through
+    links: in place to what links in folders lead to, else out of the folder *destination*. Nothing
+    is written. Raises ParameterError for what cannot be done as asked.
     """
     if existing not in EXISTING:
         raise ParameterError("existing", f"must be one of {', '.join(EXISTING)}, not {existing!r}")
@@ -64,14 +78,22 @@ def make_plan(
     if in_place and existing != "overwrite":
         raise ParameterError("existing", "has no meaning in place, where every output exists")
     target = _target(format) if format is not None else None
+    if destination is not None:
+        _require_current_folder(destination)
+        if descriptor(Path(destination)) == STDOUT:
+            destination = STREAM
     if STREAM in sources:
         return _plan_stream(sources, destination, target, existing)
 
+    if destination is not None:
+        require_name("dest", destination)
     into = None if destination in (None, STREAM) else Path(str(destination))
-    found = find(sources, recursive, into)
+    found = find(sources, recursive, into, follow=follow or not in_place)
     many = found.many or len(sources) > 1
     if not in_place:
         many = many or str(destination).endswith(os.sep) or (into is not None and into.is_dir())
+    places = Places()
+    _drop_repeats(found, in_place, places)
 
     if in_place:
         jobs = _each(found, lambda image: Job(image.path, image.path, _writable(image.path)))
@@ -82,16 +104,19 @@ def make_plan(
         jobs = [Job(source, None, target.format if target else _writable(source))]
     elif many:
         _require_folder(into, named=str(destination).endswith(os.sep))
-        jobs = _each(found, lambda image: _into_folder(image.path, into / image.below, target))
+        jobs = _each(found, lambda image: _into_folder(image, into, target))
     else:
         jobs = [_to_file(found.images[0].path, into, target)]
-    jobs = _without_repeats(jobs)
+    outputs = _outputs(jobs, places)
     if not in_place:
-        _require_no_input_lost(jobs)
-    output_owners(jobs)
-    return Plan(
-        tuple(_settle_existing(jobs, existing)), many, found.left_alone, tuple(found.refused)
-    )
+        _require_no_input_lost(outputs)
+    if many and into is not None and not follow:
+        _require_inside(outputs, into)
+    _require_distinct(outputs, {})
+    refused = tuple(dict.fromkeys(found.refused))
+    if not in_place:
+        jobs = _settle_existing(jobs, outputs, existing)
+    return Plan(tuple(jobs), many, found.left_alone, tuple(found.left), refused)
 
 
 def plan_arrival(
@@ -101,6 +126,7 @@ def plan_arrival(
     *,
     format: str | None = None,
     existing: str = "overwrite",
+    follow: bool = False,
 ) -> Job:
     """The job of one more *image* into the folder *destination*, beside those of *owners*.
 
@@ -108,18 +134,38 @@ def plan_arrival(
     make_plan would.
     """
     target = _target(format) if format is not None else None
-    job = _into_folder(image.path, Path(destination) / image.below, target)
-    _require_no_input_lost([job])
-    (job,) = _settle_existing([job], existing)
-    _require_distinct([job], owners)
+    into = Path(destination)
+    job = _into_folder(image, into, target)
+    outputs = _outputs([job], Places())
+    _require_no_input_lost(outputs)
+    if not follow:
+        _require_inside(outputs, into)
+    (job,) = _settle_existing([job], outputs, existing)
+    _require_distinct(outputs, owners)
     return job
 
 
 def output_owners(jobs: Sequence[Job]) -> dict[str, Job]:
     """*jobs* by what tells their outputs apart. Raises ParameterError where two share one."""
     owners: dict[str, Job] = {}
-    _require_distinct(jobs, owners)
+    _require_distinct(_outputs(jobs, Places()), owners)
     return owners
+
+
+class _Output(NamedTuple):
+    """A job that writes to a file, and where that really is."""
+
+    job: Job
+    path: Path
+    place: Place
+
+
+def _outputs(jobs: Sequence[Job], places: Places) -> list[_Output]:
+    return [
+        _Output(job, job.destination, places.of(job.destination))
+        for job in jobs
+        if job.destination is not None
+    ]
 
 
 class _Target(NamedTuple):
@@ -151,7 +197,8 @@ def _writable(path: Path) -> str:
     try:
         format = format_of(path)
     except ImageError as error:
-        raise ParameterError("dest", str(error), hint=f"or choose --format {_written()}") from None
+        hint = f"give it one, such as .png, or add --format with one of {_written()}"
+        raise ParameterError("dest", str(error), hint=hint) from None
     if format in READ_ONLY:
         raise ParameterError(
             "dest", f"{path}: {format} files are not written", hint=f"choose one of {_written()}"
@@ -191,10 +238,17 @@ def _plan_stream(
             hint=f"name the file: {path / 'out.png'}",
         )
     jobs = [_to_file(None, path, target)]
-    return Plan(tuple(_settle_existing(jobs, existing)), many=False)
+    jobs = _settle_existing(jobs, _outputs(jobs, Places()), existing)
+    return Plan(tuple(jobs), many=False)
 
 
 def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
+    if is_stream(path) and not is_image_name(path):  # what the shell names /dev/fd/63 says nothing
+        if target is not None:
+            return Job(source, path, target.format)
+        return Job(source, path, None if source is None else _writable(source))
+    if descriptor(path) is not None and not is_stream(path):
+        raise ParameterError("dest", f"{path}: nothing is open under that number")
     format = target.format if target else _writable(path)
     if is_image_name(path) and format_of(path) != format:
         raise ParameterError("format", f"{format} does not go with the name {path}")
@@ -204,11 +258,13 @@ def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
             f"{path}: the folder {path.parent} does not exist",
             hint=f"make it first: mkdir -p {path.parent}",
         )
-    _require_writable(path.parent)
+    if not is_stream(path):
+        _require_writable(path.parent)
     return Job(source, path, format)
 
 
-def _into_folder(source: Path, path: Path, target: _Target | None) -> Job:
+def _into_folder(image: Source, into: Path, target: _Target | None) -> Job:
+    source, path = image.path, into / image.below
     if target is None:
         return Job(source, path, _writable(source))
     if not (is_image_name(path) and format_of(path) == target.format):
@@ -237,85 +293,92 @@ def _require_folder(into: Path, named: bool) -> None:
     raise AssertionError("the root or the current folder exists")
 
 
+def _require_current_folder(destination: str) -> None:
+    """Raise ParameterError where *destination* counts from a current folder that is gone."""
+    if destination == STREAM or os.path.isabs(destination):
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise ParameterError(
+            "dest",
+            f"{destination}: the current folder was removed, and nothing can be written there",
+            hint="go to another folder, or give DEST from the root",
+        ) from None
+
+
 def _require_writable(folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ParameterError("dest", f"{folder}: you may not write there")
 
 
-def _without_repeats(jobs: Sequence[Job]) -> list[Job]:
-    """*jobs* less those that do the same file into the same place again."""
-    seen: dict[tuple[str, ...], Job] = {}
-    for job in jobs:
-        source, destination = (
-            os.path.realpath(path) if path is not None else STREAM
-            for path in (job.source, job.destination)
-        )
-        seen.setdefault((source, destination), job)
-    return list(seen.values())
+def _drop_repeats(found: Found, in_place: bool, places: Places) -> None:
+    """Take from the images those that bring the same file to the same place again."""
+    seen: dict[tuple[str, str], Source] = {}
+    for image in found.images:
+        # Where a result goes in place depends on the file only, otherwise on `below` too.
+        below = "" if in_place else image.below
+        seen.setdefault((places.real(image.path, image.link), below), image)
+    found.images = list(seen.values())
 
 
-def _require_no_input_lost(jobs: Sequence[Job]) -> None:
+def _require_no_input_lost(outputs: Sequence[_Output]) -> None:
     """Raise ParameterError where an output is an input, by whatever name or link."""
+    there = [output for output in outputs if output.place.there]
     inputs = {}
-    for job in jobs:
-        if job.source is not None and (key := inode(job.source)) is not None:
-            inputs[key] = job.source
-    for job in jobs:
-        if job.destination is None or (key := inode(job.destination)) not in inputs:
+    for output in outputs if there else ():
+        source = output.job.source
+        if source is not None and (key := inode(source)) is not None:
+            inputs[key] = source
+    for output in there:
+        status = output.place.status
+        if status is None or (same := (status.st_dev, status.st_ino)) not in inputs:
             continue
-        assert key is not None
-        what = f"{job.destination} would overwrite the input"
-        if inputs[key] != job.destination:
-            what += f" {inputs[key]}"
+        what = f"{output.path} would overwrite the input"
+        if inputs[same] != output.path:
+            what += f" {inputs[same]}"
         raise ParameterError("dest", what, hint="add --in-place to replace the inputs")
 
 
-def _require_distinct(jobs: Sequence[Job], owners: dict[str, Job]) -> None:
-    """Add *jobs* to *owners*. Raises ParameterError where two inputs have one output."""
-    blind: dict[Path, bool] = {}
-    for job in jobs:
-        if job.destination is None:
-            continue
-        folder = job.destination.parent
-        if folder not in blind:
-            blind[folder] = _ignores_case(folder)
-        key = os.path.realpath(job.destination)
-        key = key.casefold() if blind[folder] else key
-        other = owners.get(key, job)
+def _require_inside(outputs: Sequence[_Output], into: Path) -> None:
+    """Raise ParameterError where links in the folder *into* lead an output out of it."""
+    root = os.path.join(os.path.realpath(into), "")
+    for output in outputs:
+        if not output.place.real.startswith(root):
+            raise ParameterError(
+                "dest",
+                f"{output.path} leads out of {into}, to {output.place.real}",
+                hint="add --follow if the links there are to be written through",
+            )
+
+
+def _require_distinct(outputs: Sequence[_Output], owners: dict[str, Job]) -> None:
+    """Add the jobs of *outputs* to *owners*. Raises ParameterError where two share an output."""
+    for job, path, place in outputs:
+        other = owners.setdefault(place.key, job)
         if other.source != job.source:
             raise ParameterError(
                 "dest",
-                f"{other.source} and {job.source} would both become {job.destination}",
+                f"{other.source} and {job.source} would both become {path}",
                 hint="give them folders of their own, or other names",
             )
-        owners[key] = job
+        owners[place.key] = job
 
 
-def _settle_existing(jobs: Sequence[Job], existing: str) -> list[Job]:
-    there = [
-        job.destination
-        for job in jobs
-        if job.destination is not None and os.path.lexists(job.destination)
-    ]
-    for path in there:
-        if path.is_dir():
+def _settle_existing(jobs: list[Job], outputs: Sequence[_Output], existing: str) -> list[Job]:
+    """*jobs*, of which *outputs* are, with those to be skipped marked. Raises ParameterError."""
+    there = []
+    for _, path, place in outputs:
+        if place.status is not None and stat.S_ISDIR(place.status.st_mode):
             raise ParameterError("dest", f"{path} is a folder, and an image would be written there")
+        if place.there and not (len(jobs) == 1 and is_stream(path)):
+            there.append(path)
     if there and existing == "error":
         more = f", and {len(there) - 1} more" if len(there) > 1 else ""
         raise ParameterError(
             "existing", f"{there[0]} exists{more}", hint="--existing skip does only what is missing"
         )
     if existing != "skip":
-        return list(jobs)
+        return jobs
     done = set(there)
-    return [Job(j.source, j.destination, j.format, skip=j.destination in done) for j in jobs]
-
-
-def _ignores_case(folder: Path) -> bool:
-    """Whether *folder*, or the nearest above it that tells, takes ``A`` and ``a`` for one."""
-    folder = folder.absolute()
-    for place in (folder, *folder.parents):
-        swapped = place.name.swapcase()
-        if swapped != place.name and place.exists():
-            return same_file(place, place.with_name(swapped))
-    return False
+    return [job._replace(skip=True) if job.destination in done else job for job in jobs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from cudafilter.check import Agreement
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+LEFT = "left alone"
+"""Of what was met in a folder and is no image that can be done; its note says why."""
 
 
 @dataclass(slots=True)
@@ -27,6 +30,8 @@ class Record:
     bytes_in: int | None = None
     bytes_out: int | None = None
     engine: str | None = None
+    started: float = field(default_factory=time.time)
+    """When its work began, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Of each stage begun: read, decode, run (waiting for the engine included), check, encode,
     write. A JPEG that the engine decodes and encodes itself has read, run and write."""
@@ -35,14 +40,18 @@ class Record:
     agreement: Agreement | None = None
     notes: tuple[str, ...] = ()
     """What the reader should know, such as metadata that the output's format cannot hold."""
+    skipped: str | None = None
+    """Why it was skipped."""
     error: str | None = None
     hint: str | None = None
     traceback: str | None = None
     """Of an error, as text: the exception itself would hold the image's pixels in its frames."""
 
     def as_json(self) -> dict[str, Any]:
-        """The record as plain data for a report: all fields but the traceback."""
-        data = {name: getattr(self, name) for name in self.__slots__ if name != "traceback"}
+        """The record as plain data for a report: all fields but the traceback, and the start,
+        which a report has in words."""
+        told = (name for name in self.__slots__ if name not in ("traceback", "started"))
+        data = {name: getattr(self, name) for name in told}
         for times in ("seconds", "engine_seconds"):
             data[times] = {stage: round(spent, 6) for stage, spent in data[times].items()}
         data["agreement"] = None

@@ -16,7 +16,8 @@ from cudafilter.pixels import Exact, Pixels, full_scale, quantise
 
 def apply(pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False) -> Pixels:
     """The filtered image, rounded and clamped to the type of *pixels*, (H, W, C)."""
-    return quantise(exact(pixels, filter, border, alpha), pixels.dtype)
+    with np.errstate(over="ignore"):  # past float32's range lies infinity
+        return quantise(exact(pixels, filter, border, alpha), pixels.dtype)
 
 
 def exact(
@@ -29,11 +30,25 @@ def exact(
     """The filter's result in native units before rounding and clamping, (H, W, C) float64.
 
     *alpha* says that the last channel is alpha. *rows* asks for rows ``rows[0]..rows[1]-1`` only.
+    NaN and infinity count as IEEE 754 has it, in sums as in hypot.
     """
+    with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, unsaid
+        return _exact(pixels, filter, border, alpha, rows)
+
+
+def _exact(
+    pixels: Pixels,
+    filter: Filter,
+    border: Border,
+    alpha: bool,
+    rows: tuple[int, int] | None,
+) -> Exact:
     first, last = rows if rows is not None else (0, pixels.shape[0])
     above, below, _, _ = filter.reach
     padded = pad(pixels, filter.reach, border)[first : last + above + below].astype(np.float64)
     source = pixels[first:last].astype(np.float64)
+    if filter.is_identity:
+        return source
     full = full_scale(pixels.dtype)
     if not alpha:
         combined = combine(filter, [_correlate_within(padded, filter, k) for k in filter.kernels])
@@ -65,9 +80,8 @@ def _correlate(padded: Exact, weights: Exact) -> Exact:
     rows, columns = weights.shape
     height, width = padded.shape[0] - rows + 1, padded.shape[1] - columns + 1
     out = np.zeros((height, width, padded.shape[2]))
-    for i in range(rows):
-        for j in range(columns):
-            out += weights[i, j] * padded[i : i + height, j : j + width]
+    for i, j in np.argwhere(weights):  # a weight of 0 is no tap: 0 * NaN would be one
+        out += weights[i, j] * padded[i : i + height, j : j + width]
     return out
 
 
@@ -85,11 +99,16 @@ def combine(filter: Filter, results: list[Exact]) -> Exact:
 
 def finish(filter: Filter, combined: Exact, source: Exact, full: float) -> Exact:
     """``gain * combined + source_gain * source + bias``, its change from *source* shrunk."""
-    out = filter.gain * combined + filter.source_gain * source + filter.bias * full
+    out = filter.gain * combined + _share(filter, source) + filter.bias * full
     if filter.threshold:
         change = out - source
         out = source + np.sign(change) * np.maximum(np.abs(change) - filter.threshold * full, 0)
     return out
+
+
+def _share(filter: Filter, source: Exact) -> Exact | float:
+    """The source's term, none where its gain is 0: 0 * NaN would be one."""
+    return filter.source_gain * source if filter.source_gain else 0.0
 
 
 def _with_alpha(padded: Exact, source: Exact, filter: Filter, full: float) -> Exact:
@@ -100,13 +119,16 @@ def _with_alpha(padded: Exact, source: Exact, filter: Filter, full: float) -> Ex
     sums = [_correlate_within(premultiplied, filter, k) for k in filter.kernels]
     coverage = [_correlate_within(alphas, filter, k) for k in filter.kernels]
     if filter.alpha == "keep":
+        # The last term makes an infinite colour NaN: times an absence of 0 or nearly so, it is
+        # anything.
         sums = [
-            s + colour * (k.sum - a) for k, s, a in zip(filter.kernels, sums, coverage, strict=True)
+            s + colour * (k.sum - a) + (colour - colour)
+            for k, s, a in zip(filter.kernels, sums, coverage, strict=True)
         ]
         out = finish(filter, combine(filter, sums), colour, full)
         return np.concatenate([out, source[..., -1:]], axis=2)
-    above = filter.gain * combine(filter, sums) + filter.source_gain * colour * alpha
-    below = filter.gain * combine(filter, coverage) + filter.source_gain * alpha
+    above = filter.gain * combine(filter, sums) + _share(filter, colour * alpha)
+    below = filter.gain * combine(filter, coverage) + _share(filter, alpha)
     visible = below > 0
     out = np.where(visible, above / np.where(visible, below, 1.0) + filter.bias * full, 0.0)
     return np.concatenate([out, below * full], axis=2)

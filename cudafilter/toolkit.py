@@ -9,7 +9,6 @@ import ctypes
 import importlib.util
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,9 @@ WINDOWS = sys.platform == "win32"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 DRIVER = "nvcuda.dll" if WINDOWS else "libcuda.so.1"
 
+DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvmap")
+"""Files, one of which is there where the system has an NVIDIA GPU: PCs, WSL, Jetson."""
+
 VARIABLES = ("CUDA_ROOT", "CUDA_HOME", "CUDA_PATH")
 """Environment variables that name a toolkit, the first one first."""
 
@@ -33,6 +35,8 @@ DEFAULT_FOLDERS = (
 )
 
 PYPI = "PyPI packages"
+
+_NO_PYCUDA = "PyCUDA is not installed"
 
 _WRAPPER_BYTES = 64 << 10
 """A larger file is the compiler itself, not a script that starts it."""
@@ -121,7 +125,9 @@ def has_host_compiler() -> bool:
     flags = os.environ.get("NVCC_PREPEND_FLAGS", "") + os.environ.get("NVCC_APPEND_FLAGS", "")
     if os.environ.get("NVCC_CCBIN") or "-ccbin" in flags or "--compiler-bindir" in flags:
         return True
-    return all(shutil.which(program) for program in (("cl",) if WINDOWS else ("gcc", "g++")))
+    from shutil import which
+
+    return all(which(program) for program in (("cl",) if WINDOWS else ("gcc", "g++")))
 
 
 def driver_present() -> bool:
@@ -140,28 +146,38 @@ def driver_version() -> tuple[int, int] | None:
     return _version(number.value)
 
 
+def no_gpu() -> str | None:
+    """Why no GPU can be used here; None where one may answer. Nothing is started for that.
+
+    Beside missing() it looks at little, in less than a millisecond where there is a GPU.
+    """
+    if not WINDOWS and not any(map(os.path.exists, DEVICES)):
+        return "the NVIDIA driver shows no GPU" if driver_present() else _no_driver().what
+    return _NO_PYCUDA if importlib.util.find_spec("pycuda") is None else None
+
+
+def _no_driver() -> Missing:
+    if Path("/proc/driver/nvidia").exists():
+        return Missing(
+            f"the NVIDIA kernel driver runs, but its library {DRIVER} is not here",
+            "in a container, start it with its GPUs (docker run --gpus all ...); else install"
+            " the driver's libraries (Debian, Ubuntu: libcuda1 or libnvidia-compute)",
+        )
+    return Missing(
+        f"no NVIDIA driver ({DRIVER} cannot be loaded)",
+        "install NVIDIA's driver from your system's packages (Debian: apt install"
+        " nvidia-driver; Ubuntu: ubuntu-drivers install), then restart",
+    )
+
+
 def missing() -> list[Missing]:
     """What the CUDA engine lacks on this machine, and what mends each; empty if nothing."""
     lacking = []
     driver = driver_version()
-    if driver is None and Path("/proc/driver/nvidia").exists():
-        lacking.append(
-            Missing(
-                f"the NVIDIA kernel driver runs, but its library {DRIVER} is not here",
-                "in a container, start it with its GPUs (docker run --gpus all ...); else install"
-                " the driver's libraries (Debian, Ubuntu: libcuda1 or libnvidia-compute)",
-            )
-        )
-    elif driver is None:
-        lacking.append(
-            Missing(
-                f"no NVIDIA driver ({DRIVER} cannot be loaded)",
-                "install NVIDIA's driver from your system's packages (Debian: apt install"
-                " nvidia-driver; Ubuntu: ubuntu-drivers install), then restart",
-            )
-        )
+    if driver is None:
+        lacking.append(_no_driver())
     if importlib.util.find_spec("pycuda") is None:
-        lacking.append(Missing("PyCUDA is not installed", _install()))
+        lacking.append(Missing(_NO_PYCUDA, _install()))
     toolkit = find_toolkit()
     if toolkit and driver and toolkit.version and toolkit.version[0] > driver[0]:
         lacking.append(
@@ -201,7 +217,9 @@ def _candidates() -> Iterator[tuple[str, Path]]:
     for variable in VARIABLES:
         if named := os.environ.get(variable):
             yield variable, Path(named) / "bin" / NVCC
-    if on_path := shutil.which("nvcc"):
+    from shutil import which  # not above: with it come the archivers
+
+    if on_path := which("nvcc"):
         yield "nvcc on PATH", Path(on_path)
     if not WINDOWS:
         yield str(DEFAULT_FOLDERS / "cuda"), DEFAULT_FOLDERS / "cuda" / "bin" / NVCC
@@ -265,9 +283,20 @@ def _version(number: int) -> tuple[int, int]:
 def main(arguments: list[str]) -> int:
     """Print the toolkit found, or what is missing; 0 if there is a toolkit.
 
-    With ``--driver`` it prints nothing, and 0 means that there is an NVIDIA driver.
+    With ``--driver`` it prints nothing, and 0 means that there is an NVIDIA driver. Raises
+    SystemExit for help, and with code 2 for unknown arguments.
     """
-    if arguments == ["--driver"]:
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog="python -m cudafilter.toolkit",
+        description="Print the CUDA toolkit that kernels are compiled with, or what is missing.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--driver", action="store_true", help="print nothing; exit 0 if there is an NVIDIA driver"
+    )
+    if parser.parse_args(arguments).driver:
         return 0 if driver_present() else 1
     toolkit = find_toolkit()
     if toolkit:

@@ -89,15 +89,19 @@ def any_jpeg(names: Sequence[str]) -> bool:
 
 
 def _names(sources: Sequence[str]) -> Iterator[str]:
-    for source in sources:
-        if os.path.isdir(source):
-            # Entry by entry: a folder may hold a million, and the first few are enough.
-            with suppress(OSError), os.scandir(source) as entries:
-                for entry in entries:
-                    folder = entry.is_dir(follow_symlinks=False)
-                    yield from _names([entry.path]) if folder else [entry.name]
-        else:
+    waiting = list(reversed(sources))  # a list, not calls in calls, which a deep tree exhausts
+    while waiting:
+        source = waiting.pop()
+        if not os.path.isdir(source):
             yield source
+            continue
+        # Entry by entry: a folder may hold a million, and the first few are enough.
+        with suppress(OSError), os.scandir(source) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    yield entry.name
 
 
 class _Waking(Thread):

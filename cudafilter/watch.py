@@ -15,7 +15,7 @@ from cudafilter.errors import CudafilterError, ImageError, ParameterError
 from cudafilter.formats import jpeg, png
 from cudafilter.plan import STREAM, Job, Plan, make_plan, output_owners, plan_arrival
 from cudafilter.record import FAILED, Record
-from cudafilter.sources import Found, Source, find
+from cudafilter.sources import Found, Left, Source, find
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -34,10 +34,24 @@ Refusal = tuple[Path, str]
 
 
 class _Signature(NamedTuple):
-    """What changes when a file is written to. No inode: some network shares make up new ones."""
+    """What changes when a file is written to or another one takes its place.
+
+    A replacement may have the size and, after cp -p or rsync -t, the time of its predecessor, but
+    the time of its last change of any kind (ctime) cannot be set. No inode: some network shares
+    make up new ones.
+    """
 
     size: int
     modified: int
+    changed: int
+
+
+_Name = tuple[Path, str]
+"""An image's path, and that below DEST. No more of a Source: a link may take a file's place."""
+
+
+def _name(image: Source) -> _Name:
+    return image.path, image.below
 
 
 @dataclass
@@ -60,6 +74,7 @@ def watch(
     recursive: bool = False,
     format: str | None = None,
     existing: str = "overwrite",
+    follow: bool = False,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Plan]:
@@ -79,8 +94,10 @@ def watch(
     """
     _require_watchable(sources, destination)
     assert destination is not None
-    first = make_plan(sources, destination, recursive=recursive, format=format, existing=existing)
-    watcher = _Watcher(sources, destination, recursive, format, existing, clock)
+    first = make_plan(
+        sources, destination, recursive=recursive, format=format, existing=existing, follow=follow
+    )
+    watcher = _Watcher(sources, destination, recursive, format, existing, follow, clock)
     return watcher.plans(first, sleep)
 
 
@@ -117,23 +134,24 @@ class _Watcher:
         recursive: bool,
         format: str | None,
         existing: str,
+        follow: bool,
         clock: Callable[[], float],
     ) -> None:
         self._sources, self._destination = sources, destination
         self._recursive, self._format, self._existing = recursive, format, existing
-        self._clock = clock
-        self._seen: dict[Source, _Seen] = {}
-        self._taken: set[Source] = set()
+        self._follow, self._clock = follow, clock
+        self._seen: dict[_Name, _Seen] = {}
+        self._taken: set[_Name] = set()
         """What was ever taken: the outputs there are these images' own."""
         self._owners: dict[str, Job] = {}
-        self._told: set[Refusal] = set()
+        self._told: set[Refusal | Left] = set()
         self._left_alone = 0
 
     def plans(self, first: Plan, sleep: Callable[[float], None]) -> Iterator[Plan]:
         """See watch(). *first* is the plan of all that is there, whole or not."""
         self._owners = output_owners(first.jobs)
         ready, found, spent = self._look(first=True)
-        self._taken.update(ready)
+        self._taken.update(map(_name, ready))
         whole = {image.path for image in ready}
         jobs = [job for job in first.jobs if job.source in whole]
         yield self._tell(self._plan(jobs, found, first.refused))
@@ -167,14 +185,14 @@ class _Watcher:
             signature = _signature(image.path)
             if signature is None:
                 continue
-            seen = before.get(image)
+            seen = before.get(_name(image))
             if seen is None or seen.signature != signature:
                 # What was there before the watch may have been whole for long.
                 since = min(now, signature.modified / 1e9) if first else now
                 seen = _Seen(signature, since)
             else:
                 seen.looks += 1
-            self._seen[image] = seen
+            self._seen[_name(image)] = seen
             if not seen.taken and _settled(image.path, seen, now):
                 seen.taken = True
                 ready.append(image)
@@ -182,33 +200,35 @@ class _Watcher:
 
     def _arrivals(self, ready: Sequence[Source]) -> tuple[list[Job], list[Refusal]]:
         """The jobs of *ready*, and what has no place to go."""
-        there = {image.path for image in self._seen}
+        there = {path for path, _ in self._seen}
         self._owners = {key: job for key, job in self._owners.items() if job.source in there}
         jobs: list[Job] = []
         refused: list[Refusal] = []
         for image in ready:
-            existing = "overwrite" if image in self._taken else self._existing
+            existing = "overwrite" if _name(image) in self._taken else self._existing
             try:
                 job = plan_arrival(
-                    image, self._destination, self._owners, format=self._format, existing=existing
-                )
+                    image, self._destination, self._owners,
+                    format=self._format, existing=existing, follow=self._follow,
+                )  # fmt: skip
             except ParameterError as error:
                 reason = str(error).removeprefix(f"{image.path}: ")
                 refused.append((image.path, f"{reason} ({error.hint})" if error.hint else reason))
             else:
                 jobs.append(job)
-        self._taken.update(ready)
+        self._taken.update(map(_name, ready))
         return jobs, refused
 
     def _plan(self, jobs: Sequence[Job], found: Found, refused: Sequence[Refusal]) -> Plan:
         """*jobs*, and of the rest what was not told before."""
         new = dict.fromkeys(told for told in (*found.refused, *refused) if told not in self._told)
+        left = tuple(left for left in found.left if left not in self._told)
         left_alone = max(0, found.left_alone - self._left_alone)
-        return Plan(tuple(jobs), True, left_alone, tuple(new))
+        return Plan(tuple(jobs), True, left_alone, left, tuple(new))
 
     def _tell(self, plan: Plan) -> Plan:
-        """*plan*, whose refusals and count will not be told again."""
-        self._told.update(plan.refused)
+        """*plan*, whose refusals and what it leaves alone will not be told again."""
+        self._told.update(plan.refused, plan.left)
         self._left_alone += plan.left_alone
         return plan
 
@@ -220,7 +240,7 @@ def _signature(path: Path) -> _Signature | None:
             status = look(path)
         except OSError:
             continue
-        return _Signature(status.st_size, status.st_mtime_ns)
+        return _Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return None
 
 

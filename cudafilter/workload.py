@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from cudafilter.cores import cores, free_memory
 from cudafilter.filter import Filter
+from cudafilter.formats.limits import Limits
 from cudafilter.images import format_of_bytes
 from cudafilter.plan import Job
+from cudafilter.toolkit import no_gpu
 from cudafilter.wake import FEW
 
 GPU_START = 0.25
@@ -61,19 +63,26 @@ def extent(head: bytes) -> Extent | None:
     None where they do not, or where it is damaged; loading the image says why.
     """
     try:
-        format = format_of_bytes(head)
-        return {"png": _png, "jpeg": _jpeg}.get(format, _by_pillow)(head, format)
-    except Exception:  # noqa: BLE001 - Pillow raises nearly every type there is
+        return _HEADERS[format_of_bytes(head)](head)
+    except Exception:  # noqa: BLE001 - a damaged head raises nearly every type there is
         return None
 
 
-def _png(head: bytes, format: str) -> Extent:
+def require_size(data: bytes, max_pixels: int | None) -> None:
+    """Raise ImageError if the file *data* holds more pixels than are read; see Limits."""
+    size = extent(data)
+    if size is not None:
+        pixel_bytes = size.channels * size.bytes_per_sample
+        Limits(len(data), max_pixels).require_size(size.width, size.height, pixel_bytes)
+
+
+def _png(head: bytes) -> Extent:
     width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
     channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[colour]  # a palette becomes RGBA at most
     return Extent(width, height, channels, 2 if bits == 16 else 1)
 
 
-def _jpeg(head: bytes, format: str) -> Extent:
+def _jpeg(head: bytes) -> Extent:
     from cudafilter.formats.jpeg_head import frame_of, segments_of
 
     frame = frame_of(segments_of(head)[0])
@@ -82,15 +91,48 @@ def _jpeg(head: bytes, format: str) -> Extent:
     return Extent(frame.width, frame.height, len(frame.components), 1)
 
 
-def _by_pillow(head: bytes, format: str) -> Extent:
-    from cudafilter.formats.limits import Limits
-    from cudafilter.formats.pillow import open_pillow
+def _tiff(head: bytes) -> Extent:
+    from cudafilter.formats import ifd
 
-    image = open_pillow(head, {"pgm": "PPM", "pbm": "PPM"}.get(format, format.upper()), Limits())
-    # Pillow opens 16-bit colour as 8-bit, so only its raw mode tells.
-    deep = any("16" in str(tile.args) for tile in getattr(image, "tile", ()))
-    wide = 4 if image.mode in ("F", "I") else 2 if deep else 1
-    return Extent(*image.size, 4 if image.mode == "P" else len(image.getbands()), wide)
+    order, offset, big = ifd.header(head)
+    tags, _ = ifd.read(head, order, offset, big)
+    width, height = ifd.number(tags, 256, order, 0), ifd.number(tags, 257, order, 0)
+    palette = ifd.number(tags, 262, order, 1) == 3
+    channels = 3 if palette else ifd.number(tags, 277, order, 1)
+    bits = ifd.number(tags, 258, order, 1)
+    floats = ifd.number(tags, 339, order, 1) == 3
+    return Extent(width, height, channels, 4 if floats else 1 if bits <= 8 else 2)
+
+
+def _webp(head: bytes) -> Extent:
+    from cudafilter.formats.webp import size_of
+
+    return Extent(*size_of(head), 1)
+
+
+def _gif(head: bytes) -> Extent:
+    width, height = struct.unpack_from("<HH", head, 6)
+    return Extent(width, height, 4, 1)
+
+
+def _bmp(head: bytes) -> Extent:
+    from cudafilter.formats.bmp import header_of
+
+    header = header_of(head)
+    return Extent(header.width, header.height, 3 + bool(header.masks[3]), 1)
+
+
+def _pnm(head: bytes) -> Extent:
+    from cudafilter.formats.pnm import header_of
+
+    header = header_of(head)
+    return Extent(header.width, header.height, header.channels, header.sample_bytes)
+
+
+_HEADERS = {
+    "png": _png, "jpeg": _jpeg, "webp": _webp, "gif": _gif, "bmp": _bmp,
+    "ppm": _pnm, "pgm": _pnm, "pbm": _pnm, "tiff": _tiff,
+}  # fmt: skip
 
 
 def taps(filter: Filter) -> int:
@@ -129,10 +171,15 @@ def _samples(path: Path) -> int:
 
 
 def small(jobs: Collection[Job], filter: Filter) -> str | None:
-    """Why *jobs* need no GPU: the CPU is done before one has started. None where it is not."""
+    """Why *jobs* go to no GPU: the CPU is done before one has started. None where it is not.
+
+    Where there is no GPU that could start, that is the reason.
+    """
     seconds = cpu_seconds(jobs, filter)
     if seconds is None or seconds >= GPU_START:
         return None
+    if (lack := no_gpu()) is not None:
+        return f"no CUDA: {lack}"
     return "small job, done before a GPU would have started"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +24,8 @@ GENERAL = [name for name in LADDER if isinstance(variant(name).plan(make("blur")
 
 CUDA = [pytest.param(f"cuda-{name}", marks=pytest.mark.gpu) for name in (AUTO, *GENERAL)]
 
+STATE = tempfile.TemporaryDirectory(prefix="cudafilter-state-")
+
 
 @functools.cache
 def no_gpu() -> str | None:
@@ -34,6 +38,8 @@ def no_gpu() -> str | None:
 
 
 def pytest_configure() -> None:
+    # Journals of changes in place are not to be left in the user's own folder.
+    os.environ["XDG_STATE_HOME"] = STATE.name
     # A shell's background jobs ignore Ctrl-C, and so would the commands that tests interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -60,16 +60,30 @@ def test_integers_may_differ_next_to_a_rounding_boundary_only() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_fail(value: float) -> None:
+def test_nan_and_infinity_agree_with_the_same_only(value: float) -> None:
     pixels = random_pixels((9, 9, 1), "float32")
     filter = make("blur", sigma=1)
     result = reference.apply(pixels, filter)
     result[4, 4] = value
     assert not compare(result, pixels, filter).ok
     pixels[2, 2] = value  # and in the source, where the reference itself has them
-    with np.errstate(invalid="ignore"):
-        result = reference.apply(pixels, filter)
-    assert not compare(result, pixels, filter).ok
+    right = reference.apply(pixels, filter)
+    agreement = compare(right, pixels, filter)
+    assert agreement.ok
+    assert (agreement.differing, agreement.largest) == (0, 0)
+    for other in {np.nan, np.inf, -np.inf, 0.5} - {value}:
+        wrong = right.copy()
+        wrong[2, 2] = other
+        agreement = compare(wrong, pixels, filter)
+        assert (agreement.violations, agreement.worst) == (1, (2, 2, 0))
+
+
+def test_past_float32s_range_lies_infinity() -> None:
+    pixels, twice = np.full((2, 2, 1), 3e38, np.float32), make("kernel", weights=[[2]])
+    assert compare(np.full_like(pixels, np.inf), pixels, twice).ok
+    assert not compare(np.full_like(pixels, -np.inf), pixels, twice).ok
+    assert not compare(np.full_like(pixels, 3.4e38), pixels, twice).ok
+    assert not compare(np.full_like(pixels, np.inf), pixels, make("kernel", weights=[[1]])).ok
 
 
 def test_float_tolerance_follows_the_image_and_the_kernel() -> None:

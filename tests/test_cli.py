@@ -9,6 +9,7 @@ import pty
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -216,6 +217,7 @@ class TestOneImage:
             raise AssertionError("the GPU was asked for")
 
         monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", not_wanted)
+        monkeypatch.setattr(workload, "no_gpu", lambda: None)
         result = cli("blur", "in.png", "out.png", "--engine", "auto", "-v")
         assert result.exit_code == 0, result.stderr
         engine = result.stderr.splitlines()[0]
@@ -398,8 +400,8 @@ class TestErrors:
     def test_a_file_that_the_system_refuses_is_named(self) -> None:
         picture("in.png")
         result = cli("blur", "x" * 300 + ".png", "out.png")
-        assert result.exit_code == 1
-        assert result.stderr == f"error: {'x' * 300}.png: File name too long\n"
+        assert result.exit_code == 2
+        assert result.stderr.endswith(f"error: {'x' * 300}.png: File name too long\n")
 
     @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
     def test_a_report_on_a_full_disk_is_told(self) -> None:
@@ -412,10 +414,11 @@ class TestErrors:
         Image.new("L", (8, 8)).save("in.tif")
         order, tags, _ = ifd.parse(Path("in.tif").read_bytes())
         tags[284] = ifd.shorts(order, 1, 1)  # one planar configuration too many
-        head = Path("in.tif").read_bytes()
-        where = len(head) + len(head) % 2
-        data = head[:4] + where.to_bytes(4, "little") + head[8:].ljust(where - 8, b"\0")
-        Path("in.tif").write_bytes(data + ifd.write(tags, order, where))
+        tags[273] = ifd.longs(order, 8)
+        space = ifd.Space()
+        space.add(bytes(64))
+        at = ifd.write(tags, order, space)
+        Path("in.tif").write_bytes(b"".join([struct.pack("<2sHI", b"II", 42, at), *space.pieces()]))
         done = call("box", "--engine", "cpu", "in.tif", "out.tif")
         assert done.returncode == 0
         assert len(done.stderr.decode().splitlines()) == 2, done.stderr
@@ -463,8 +466,8 @@ class TestErrors:
         result = cli("blur", "in.png", "out.png")
         assert result.exit_code == 1
         assert result.stderr.splitlines() == [
-            "error: ZeroDivisionError: nobody expected this",
-            "hint: run again with --debug to see where this happened",
+            "error: something unexpected happened",
+            "hint: run again with --debug, and report what it shows",
         ]
 
     def test_debug_shows_the_traceback(self, fault: None) -> None:

@@ -33,7 +33,6 @@ from cudafilter.formats import (
     table,
 )
 from cudafilter.formats.buffers import Buffer, joined
-from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import JpegCoding, Metadata
 from cudafilter.images import FORMATS, READ_ONLY, Image, load
 from cudafilter.pixels import Pixels
@@ -125,7 +124,7 @@ print(sorted(heavy & before), sorted(heavy & set(sys.modules)))
         ("jpeg", "jpeg", ["cv2", "simplejpeg"]),
         ("png", "", ["imagecodecs", "isal"]),
         ("png", "png", ["imagecodecs", "isal"]),
-        ("ppm", "ppm", ["PIL"]),
+        ("ppm", "ppm", []),
     ],
 )
 def test_nothing_is_imported_that_the_files_do_not_need(
@@ -365,6 +364,10 @@ SAMPLINGS = {
 }
 
 
+FACTORS = ((1, 1), (2, 1), (2, 2))
+"""Of Pillow's codes of subsampling: luma samples for one of chroma."""
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (50, 3), (97, 131)])
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("quality", [3, 75, 100])
@@ -390,27 +393,6 @@ def test_other_jpegs_are_decoded_to_pillows_bits(
     np.testing.assert_array_equal(load(data).pixels, from_pillow(data))
 
 
-def test_cmyk_and_what_libjpeg_warns_of_go_to_pillow(monkeypatch: Patch) -> None:
-    inks = pil_bytes(Pil.fromarray(photo()).convert("CMYK"), "JPEG")
-    data = pil_bytes(Pil.fromarray(photo()), "JPEG", quality=90)
-    odd = data[:-2] + b"junk" + data[-2:]  # libjpeg warns of it
-    asked = []
-    open_pillow = pillow.open_pillow
-
-    def opened(data: bytes, format: str, limits: Limits) -> Any:
-        asked.append(format)
-        return open_pillow(data, format, limits)
-
-    monkeypatch.setattr(pillow, "open_pillow", opened)
-    for file in (inks, odd):
-        np.testing.assert_array_equal(load(file).pixels, from_pillow(file))
-    assert asked == ["JPEG", "JPEG"]
-    assert load(inks).metadata.cmyk
-    for length in (len(data) // 3, len(data) - 30):
-        with pytest.raises(ImageError, match="truncated"):
-            load(data[:length])
-
-
 def test_arithmetic_coding_is_read_as_pillow_does(tmp_path: Path) -> None:
     source, target = tmp_path / "a.ppm", tmp_path / "a.jpg"
     source.write_bytes(encode(Image(photo()), "ppm"))
@@ -430,7 +412,8 @@ def test_the_head_is_what_pillow_says_of_the_coding() -> None:
                 tables = tuple(tuple(t) for t in image.quantization.values())  # type: ignore[attr-defined]
             segments, _ = jpeg_head.segments_of(data[:700])
             head = jpeg_head.head_of(segments, jpeg_head.frame_of(segments))
-            assert head.metadata.jpeg_coding == JpegCoding(tables, subsampling, False)
+            of_channels = (tables[0], tables[1], tables[1])
+            assert head.metadata.jpeg_coding == JpegCoding(of_channels, FACTORS[subsampling], False)
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -451,8 +434,9 @@ def test_a_profile_in_parts_is_put_together(missing: bool) -> None:
 
 def coded(quality: int, subsampling: int, progressive: bool = False) -> Metadata:
     """The metadata of a JPEG of RGB that was coded like this."""
-    tables = jpeg._standard(quality)
-    return Metadata(jpeg_coding=JpegCoding(tables, subsampling, progressive))
+    luma, chroma = jpeg._standard(quality)
+    coding = JpegCoding((luma, chroma, chroma), FACTORS[subsampling], progressive)
+    return Metadata(jpeg_coding=coding)
 
 
 @pytest.mark.parametrize("quality", [1, 30, 95, 100])
@@ -480,12 +464,14 @@ def test_gray_jpeg_is_encoded_to_pillows_bytes(quality: int, no_pillow: None) ->
 
 def test_every_standard_quality_is_recognised() -> None:
     for quality in range(1, 101):
-        tables = jpeg._standard(quality)
-        assert jpeg.standard_quality(tables, 3) == quality
-        assert jpeg.standard_quality(tables[:1], 1) == quality
-        assert jpeg.standard_quality(tables[:1], 3) is None
-        other = (tables[0], (*tables[1][:-1], tables[1][-1] + 1))
-        assert jpeg.standard_quality(other, 3) is None
+        luma, chroma = jpeg._standard(quality)
+        assert jpeg.standard_quality((luma, chroma, chroma)) == quality
+        assert jpeg.standard_quality((luma,)) == quality
+        assert jpeg.standard_quality((luma, chroma)) is None
+        other = (*chroma[:-1], chroma[-1] + 1)
+        for tables in ((luma, other, other), (luma, chroma, other), (luma, luma, luma)):
+            expected = quality if luma == chroma and tables == (luma,) * 3 else None
+            assert jpeg.standard_quality(tables) == expected
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -509,9 +495,9 @@ def test_tables_of_no_standard_quality_are_kept(mode: str, monkeypatch: Patch) -
 def test_a_template_is_coded_as_a_picture_is(
     quality: int | None, channels: int, subsampling: int, odd: bool, progressive: bool
 ) -> None:
-    tables = jpeg._standard(88)
-    tables = (tables[0][::-1], tables[1]) if odd else tables
-    metadata = Metadata(jpeg_coding=JpegCoding(tables, subsampling, progressive))
+    luma, chroma = jpeg._standard(88)
+    tables = (luma[::-1] if odd else luma, chroma, chroma)
+    metadata = Metadata(jpeg_coding=JpegCoding(tables, FACTORS[subsampling], progressive))
     for known in (metadata, Metadata()):
         picture = encode(
             Image(photo()[:16, :16, :channels].copy(), False, known), "jpeg", quality=quality
@@ -531,7 +517,9 @@ def test_a_template_does_not_wait_for_opencv() -> None:
     code = """
 import sys
 from cudafilter.formats import jpeg, metadata, table
-known = metadata.Metadata(jpeg_coding=metadata.JpegCoding(jpeg._standard(88), 2, False))
+luma, chroma = jpeg._standard(88)
+coding = metadata.JpegCoding((luma, chroma, chroma), (2, 2), False)
+known = metadata.Metadata(jpeg_coding=coding)
 assert jpeg.template(3, known, table.Ways())
 print([name for name in ("cv2", "PIL", "simplejpeg") if name in sys.modules])
 """

@@ -11,7 +11,8 @@ from cudafilter import reference
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines import cpu as cpu_module
-from cudafilter.engines.cpu import CpuEngine, fold
+from cudafilter.engines.cpu import CpuEngine
+from cudafilter.engines.fold import fold
 from cudafilter.filter import Filter, Kernel, make
 from cudafilter.pixels import DTYPES
 

@@ -22,10 +22,11 @@ from PIL import ImageCms, ImageFile, PngImagePlugin
 
 from cudafilter import images
 from cudafilter.errors import ImageError
-from cudafilter.formats import ifd, png, tiff
+from cudafilter.formats import ifd, png
 from cudafilter.formats.metadata import Metadata, Resolution
 from cudafilter.images import READ_ONLY, Image, load, lost_metadata, to_gray
 from cudafilter.pixels import Pixels
+from cudafilter.stores import local
 
 ICC: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = "<x:xmpmeta xmlns:x='adobe:ns:meta/'>Übung 写真</x:xmpmeta>".encode()
@@ -89,7 +90,7 @@ def encode(image: Image, format: str, **options: Any) -> bytes:
 
 def save(image: Image, path: Path) -> None:
     """Write *image* as the command line does."""
-    images.write_atomically(path, encode(image, images.format_of(path), name=str(path)))
+    local.write_atomically(path, encode(image, images.format_of(path), name=str(path)))
 
 
 def from_opencv(data: bytes) -> Pixels:
@@ -232,8 +233,6 @@ def test_gray_made_of_a_colour_jpeg_is_written() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [2, 4])
 def test_premultiplied_alpha_of_tiff_is_made_straight(dtype: str, channels: int) -> None:
-    if (dtype, channels) == ("uint8", 2):
-        pytest.skip("Pillow reads no such file")
     top = int(np.iinfo(dtype).max)
     pixels = np.full((2, 3, channels), top // 4, dtype)
     pixels[..., -1] = top // 2
@@ -618,19 +617,10 @@ def test_a_png_without_its_end_is_refused() -> None:
         load(good("png")[:-12])
 
 
-def test_decoders_that_disagree_on_16_bit_colour_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    deep = random_pixels("uint16", 3)
-    monkeypatch.setattr(tiff, "decode_deep", lambda _: deep[..., ::-1])
-    with pytest.raises(ImageError, match="cannot be read exactly"):
-        load(encode(Image(deep), "tiff"))
-
-
 def test_ifd_values_begin_at_even_offsets() -> None:
     entries = {tag: ifd.Entry(7, 5, b"12345") for tag in (270, 305, 306)}
-    written = ifd.write(entries, "<", 8)
-    offsets = [struct.unpack_from("<I", written, 2 + 12 * i + 8)[0] for i in range(3)]
+    written = ifd.blob(entries, "<")
+    offsets = [struct.unpack_from("<I", written, 10 + 12 * i + 8)[0] for i in range(3)]
     assert all(offset % 2 == 0 for offset in offsets)
     assert ifd.parse(ifd.blob(entries, "<"))[1] == entries
 
@@ -649,7 +639,7 @@ def test_several_frames_are_refused_with_their_number(format: str) -> None:
 
 def test_the_previews_in_a_camera_file_are_told_of() -> None:
     image = load(frames("MPO"))
-    assert image.notes == ("2 further pictures in the file are not kept",)
+    assert image.notes[0] == "2 further pictures in the file are not kept"
     assert image.pixels.shape == (8, 8, 3)
     assert load(encode(image, "jpeg")).notes == ()
 
@@ -657,7 +647,7 @@ def test_the_previews_in_a_camera_file_are_told_of() -> None:
 def test_bombs_are_refused() -> None:
     ihdr = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    with pytest.raises(ImageError, match="are 10,000,000,000 pixels, more than the 33,554,432"):
+    with pytest.raises(ImageError, match="are 10,000,000,000 pixels, more than the 44,739,242"):
         load(b"\x89PNG\r\n\x1a\n" + body)
     for format in ("png", "tiff", "jpeg", "ppm", "bmp", "webp"):
         with pytest.raises(ImageError, match="pixels, more than the 5 that are read") as refused:
@@ -790,7 +780,7 @@ def test_a_failed_save_leaves_what_was(
 def test_links_that_lead_nowhere_are_reported(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
     with pytest.raises(ImageError, match=r"loop\.png: cannot be written: Too many levels"):
-        images.write_atomically(tmp_path / "loop.png", b"data")
+        local.write_atomically(tmp_path / "loop.png", b"data")
 
 
 def test_a_file_is_whole_where_the_system_writes_a_part_at_a_time(
@@ -799,7 +789,7 @@ def test_a_file_is_whole_where_the_system_writes_a_part_at_a_time(
     data = bytes(range(256)) * 20
     write = os.write
     monkeypatch.setattr(os, "write", lambda file, rest: write(file, rest[:1000]))
-    images.write_atomically(tmp_path / "x.png", data)
+    local.write_atomically(tmp_path / "x.png", data)
     assert (tmp_path / "x.png").read_bytes() == data
 
 
@@ -817,7 +807,7 @@ def test_a_file_is_read_whole_where_the_system_reads_a_part_at_a_time(
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    data = bytes(range(256)) * 1000  # more than a pipe holds
+    data = png.SIGNATURE + bytes(range(256)) * 1000  # more than a pipe holds
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True)
     writer.start()
@@ -827,12 +817,12 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
 def test_a_full_device_is_reported() -> None:
     with pytest.raises(ImageError, match="/dev/full: cannot be written: No space left"):
-        images.write_atomically(Path("/dev/full"), b"data")
+        local.write_atomically(Path("/dev/full"), b"data")
 
 
 def test_folders_are_made_where_there_are_none(tmp_path: Path) -> None:
     for name in ("x", "y"):
-        images.write_atomically(tmp_path / "a" / "b" / name, b"data")
+        local.write_atomically(tmp_path / "a" / "b" / name, b"data")
     assert sorted(p.name for p in (tmp_path / "a" / "b").iterdir()) == ["x", "y"]
 
 

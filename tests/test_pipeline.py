@@ -26,13 +26,14 @@ from cudafilter import images, pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
-from cudafilter.errors import EngineUnavailable, LimitError
+from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
 from cudafilter.gates import Saves
 from cudafilter.pipeline import Settings
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job, make_plan
 from cudafilter.record import Record
+from cudafilter.stores import local
 
 BLUR = make("blur", sigma=1)
 
@@ -158,14 +159,17 @@ def test_a_broken_image_fails_alone(photos: Path, cpu: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raised", "told"),
+    ("raised", "told", "hint"),
     [
-        (LimitError("1 GiB asked, 1 MiB there", hint="less"), "1 GiB asked, 1 MiB there"),
-        (MemoryError(), "not enough memory for this image"),
-        (ZeroDivisionError("by\nzero"), "ZeroDivisionError: by zero"),
+        (LimitError("1 GiB asked, 1 MiB there", hint="less"), "1 GiB asked, 1 MiB there", "less"),
+        (MemoryError(), "not enough memory for this image", None),
+        (OSError(28, "No space left on device"), "No space left on device", None),
+        (ZeroDivisionError("by\nzero"), UNEXPECTED, UNEXPECTED_HINT),
     ],
 )
-def test_an_engine_that_fails_fails_one_image(photos: Path, raised: Exception, told: str) -> None:
+def test_an_engine_that_fails_fails_one_image(
+    photos: Path, raised: Exception, told: str, hint: str | None
+) -> None:
     calls = iter(range(100))
 
     def fail_once(pixels: Pixels) -> Pixels:
@@ -175,7 +179,7 @@ def test_an_engine_that_fails_fails_one_image(photos: Path, raised: Exception, t
 
     records = run(folder_jobs(), StandIn(fail_once), threads=1)
     failed = [r for r in records.values() if r.status == "failed"]
-    assert [(r.error, r.hint) for r in failed] == [(told, getattr(raised, "hint", None))]
+    assert [(r.error, r.hint) for r in failed] == [(told, hint)]
     assert type(raised).__name__ in str(failed[0].traceback)
     assert "traceback" not in failed[0].as_json()
     assert not Path(failed[0].destination).exists()
@@ -315,7 +319,7 @@ def assert_no_thread_left() -> None:
 class TestSideBySide:
     """Whatever stage is slow, images wait in it side by side, and come out the same."""
 
-    @pytest.mark.parametrize("slow", ["load", "encode", "write_atomically", "engine"])
+    @pytest.mark.parametrize("slow", ["load", "encode", "write", "engine"])
     def test_a_slow_stage_is_entered_by_as_many_as_there_are_threads(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, slow: str
     ) -> None:
@@ -332,7 +336,8 @@ class TestSideBySide:
         if slow == "engine":
             engine = StandIn(slowed(lambda pixels: pixels))
         else:
-            monkeypatch.setattr(images, slow, slowed(getattr(images, slow)))
+            module = local if slow == "write" else images
+            monkeypatch.setattr(module, slow, slowed(getattr(module, slow)))
         records = run(folder_jobs(), engine, threads=3)
         assert [record.error for record in records.values()] == [None] * 6
 
@@ -666,19 +671,19 @@ class TestInterruption:
     def test_a_write_in_progress_is_finished(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original = images.write_atomically
+        original = local.write
         begun = threading.Event()
 
-        def write_slowly(path: Path, data: bytes) -> None:
+        def write_slowly(target: local.Target, data: bytes, **given: Any) -> tuple[str, ...]:
             begun.set()
             time.sleep(0.3)
-            original(path, data)
+            return original(target, data, **given)
 
         def look_slowly(image: Any, format: str) -> tuple[str, ...]:
             time.sleep(0.05)
             return ()
 
-        monkeypatch.setattr(images, "write_atomically", write_slowly)
+        monkeypatch.setattr(local, "write", write_slowly)
         monkeypatch.setattr(images, "lost_metadata", look_slowly)
         seen: list[Record] = []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cudafilter import plan
+from cudafilter import places
 from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ParameterError
 from cudafilter.plan import Plan, make_plan
@@ -250,12 +250,12 @@ class TestNothingIsLost:
     ) -> None:
         touch("x/a.png", "y/A.png")
         assert len(make_plan(["x/a.png", "y/A.png"], "out/").jobs) == 2
-        monkeypatch.setattr(plan, "_ignores_case", lambda folder: True)
+        monkeypatch.setattr(places, "ignores_case", lambda folder: True)
         assert "y/A.png" in str(refusal("x/a.png", "y/A.png", "out/"))
 
     def test_this_file_system_is_asked_for_its_case(self, here: Path) -> None:
         Path("word").mkdir()
-        assert plan._ignores_case(here / "word" / "42") == Path("WORD").exists()
+        assert places.ignores_case(str(here / "word" / "42")) == Path("WORD").exists()
 
 
 class TestInPlace:

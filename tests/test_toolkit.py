@@ -330,3 +330,28 @@ def test_the_driver_alone_is_enough_to_link_with(
     monkeypatch.setattr(install_cuda, "driver_library", lambda: library)
     (folder,) = install_cuda.driver_folders(found(), tmp_path)
     assert (Path(folder) / "libcuda.so").resolve() == library
+
+
+class TestNoGpu:
+    """Why no GPU can be used, without looking further than needed."""
+
+    @pytest.fixture(autouse=True)
+    def whole(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "device").touch()
+        monkeypatch.setattr(toolkit, "DEVICES", (str(tmp_path / "device"),))
+        monkeypatch.setattr(toolkit, "driver_version", lambda: (13, 0))
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+
+    def test_one_may_answer(self) -> None:
+        assert toolkit.no_gpu() is None
+
+    def test_the_system_has_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(toolkit, "DEVICES", ())
+        assert toolkit.no_gpu() == "the NVIDIA driver shows no GPU"
+        monkeypatch.setattr(toolkit, "driver_version", lambda: None)
+        assert str(toolkit.no_gpu()).startswith("no NVIDIA driver")
+        assert toolkit.missing()[0].what == toolkit.no_gpu()
+
+    def test_pycuda_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        assert toolkit.no_gpu() == "PyCUDA is not installed"

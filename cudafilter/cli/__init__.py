@@ -6,21 +6,25 @@ Modules here import nothing heavy at their top, so that ``--help`` is instant.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
 from contextlib import suppress
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
 
-from cudafilter import __version__
+from cudafilter import __version__, interrupt
 from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli.command import FAILED, exit_code
+from cudafilter.cli.terminal import tell_error
 
 _OTHERS = ("filters", "info", "bench", "compile")
 """The commands that are no filters, each the ``command`` of the module of its name."""
+
+COMPLETION = "_CUDAFILTER_COMPLETE"
+"""The variable by which a shell asks for completion, as click names it."""
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock from others that want it. Threads here mostly come back
@@ -44,6 +48,19 @@ class App(click.Group):
             return command
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchOption:
+            raise
+        except click.UsageError as error:
+            from cudafilter.cli.suggest import command
+
+            error.hint = command(args[0], self.list_commands(ctx))  # type: ignore[attr-defined]
+            raise
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Filters"):
             formatter.write_dl([(spec.name, spec.summary) for spec in CATALOGUE.values()])
@@ -54,13 +71,28 @@ class App(click.Group):
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run the command line and exit: 0 done, 1 something failed, 2 usage, 130 interrupted."""
         extra["standalone_mode"] = False
-        sys.exit(exit_code(lambda: super(App, self).main(*args, **extra)))
+        click_main = super().main
+
+        def run() -> Any:
+            if asked := os.environ.get(COMPLETION):
+                from cudafilter.cli import completion
+
+                completion.prepare(asked)
+            return click_main(*args, **extra)
+
+        sys.exit(exit_code(run))
 
 
 @click.group(
     cls=App,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 all done, 1 an image failed, 2 usage, 130 interrupted.",
+    epilog="""Exit codes: 0 all done, 1 an image failed, 2 usage, 130 interrupted.
+
+    For completion at Tab in bash (in zsh so too, in fish with | source):
+
+    \b
+      eval "$(_CUDAFILTER_COMPLETE=bash_source cudafilter)"
+    """,
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def app() -> None:
@@ -80,10 +112,12 @@ def main() -> None:
     """Run the command line and end the process."""
     sys.setswitchinterval(SWITCH_SECONDS)
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-    for stop in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(stop) == signal.SIG_DFL:  # not so under nohup
-            signal.signal(stop, signal.default_int_handler)
+        warnings.simplefilter("ignore")  # what libraries say is for programmers
+    interrupt.install_others()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A name may hold what the terminal's encoding lacks.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="cudafilter")
     except SystemExit as end:
@@ -104,6 +138,5 @@ def _leave(code: int) -> NoReturn:
             if stream is sys.stdout and not code:
                 code = FAILED
                 if not isinstance(error, BrokenPipeError):
-                    with suppress(OSError):
-                        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+                    tell_error(f"standard output: cannot be written: {error.strerror}")
     os._exit(code)

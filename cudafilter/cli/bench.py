@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cudafilter.catalogue import CATALOGUE
-from cudafilter.cli import options
+from cudafilter.cli import completion, options
 from cudafilter.cli.command import Command
+from cudafilter.cli.terminal import put, tell
 
 if TYPE_CHECKING:
     from cudafilter.bench import Case
@@ -48,9 +49,9 @@ def _run(
 
     contestants, note = bench.open_contestants(engine, variant, gpu)
     for title in dict.fromkeys(contestant.engine.title for contestant in contestants):
-        click.echo(title, err=True)
+        tell(title)
     if note:
-        click.echo(f"note: {note}", err=True)
+        tell(f"note: {note}")
     cases = []
     try:
         for case in bench.measure(
@@ -58,19 +59,19 @@ def _run(
         ):
             cases.append(case)
             if as_json:
-                click.echo(f"{case}: done", err=True)
+                tell(f"{case}: done")
             else:
-                click.echo(_table(case))
+                put(_table(case))
     finally:
         for engine_used in {id(c.engine): c.engine for c in contestants}.values():
             engine_used.close()
     if as_json:
-        click.echo(json.dumps(bench.as_json(cases, contestants), indent=2))
+        put(json.dumps(bench.as_json(cases, contestants), indent=2))
     if plot:
         from pathlib import Path
 
         bench.plot(cases, Path(plot))
-        click.echo(f"plot: {plot}", err=True)
+        tell(f"plot: {plot}")
 
 
 _COLUMNS = ("kernel ms", "total ms", "GB/s", "copy %", "x cpu", "x vanilla")
@@ -105,14 +106,14 @@ command = Command(
     "bench",
     arguments=[
         click.Argument(
-            ["names"], nargs=-1, type=click.Choice(tuple(CATALOGUE)), metavar="[FILTER]..."
+            ["names"], nargs=-1, type=options.Choice(tuple(CATALOGUE)), metavar="[FILTER]..."
         )
     ],
     sections={
         "Options": [
             click.Option(
                 ["--sizes"],
-                callback=_each(of=click.IntRange(1, MAX_SIZE)),
+                callback=_each(of=options.Whole(1, MAX_SIZE)),
                 default="512,2048,8192",
                 show_default=True,
                 metavar="N,N",
@@ -120,15 +121,16 @@ command = Command(
             ),
             click.Option(
                 ["--dtypes"],
-                callback=_each(of=click.Choice(DTYPES)),
+                callback=_each(of=options.Choice(DTYPES)),
                 default="uint8",
                 show_default=True,
                 metavar="TYPE,TYPE",
+                shell_complete=completion.some_of(DTYPES),
                 help="Sample types: uint8, uint16, float32.",
             ),
             click.Option(
                 ["--channels"],
-                callback=_each(of=click.IntRange(1, 4)),
+                callback=_each(of=options.Whole(1, 4)),
                 default="1,3",
                 show_default=True,
                 metavar="N,N",
@@ -138,8 +140,11 @@ command = Command(
                 "auto times every engine that runs here.",
                 click.Option(
                     ["--gpu"],
-                    type=click.IntRange(min=0),
+                    type=options.Whole(min=0),
                     metavar="N",
+                    shell_complete=lambda *asked: completion.one_of(completion.gpu_numbers())(
+                        *asked
+                    ),
                     show_default="0",
                     help="Number of the GPU, as cudafilter info lists them.",
                 ),
@@ -147,7 +152,7 @@ command = Command(
             ),
             click.Option(
                 ["--repeat"],
-                type=click.IntRange(1, 10000),
+                type=options.Whole(1, 10000),
                 default=20,
                 show_default=True,
                 metavar="N",
@@ -158,6 +163,7 @@ command = Command(
                 ["--plot"],
                 type=click.Path(dir_okay=False),
                 metavar="PATH",
+                shell_complete=completion.files,
                 help="Draw the timings into an image (needs Matplotlib).",
             ),
             options.debug(),

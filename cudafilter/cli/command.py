@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
 
-from cudafilter.errors import CudafilterError, ParameterError
+from cudafilter import interrupt
+from cudafilter.cli.terminal import tell_error, tell_lines
+from cudafilter.errors import EngineError, ParameterError, in_words
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, INTERRUPTED = 1, 2, interrupt.CODE
 
 Sections = Mapping[str, Sequence[click.Option]]
 
 
 class Failure(click.ClickException):
-    """An error as it is told: ``error: what happened``, and ``hint: what to do``."""
+    """An error as it is told: ``error: what happened``, and ``hint: what to do``.
+
+    *details* are further lines, such as a compiler's.
+    """
 
     exit_code = FAILED
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, details: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        self.details = details
 
 
 class Command(click.Command):
@@ -61,6 +68,22 @@ class Command(click.Command):
         """The example, not wrapped or indented, so that it can be copied."""
         formatter.write(f"\nExample:\n{self.example}\n")
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read *args*. What is no option comes with a hint, where other programs call one so."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            from cudafilter.cli.suggest import option
+
+            known = [name for param in self.params for name in param.opts]
+            hint = option(error.option_name, known)
+            if hint is None:
+                raise
+            # Without click's own guess, which goes by the letters.
+            error = click.NoSuchOption(error.option_name, ctx=error.ctx)
+            error.hint = hint  # type: ignore[attr-defined]
+            raise error from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes a message, with a traceback under --debug."""
         try:
@@ -72,17 +95,26 @@ class Command(click.Command):
                 # An import or a class in the making may dress it up as its own failure.
                 raise error.__cause__ from None
             if ctx.params.get("debug"):
-                import traceback
-
-                traceback.print_exc()
+                _tell_traceback(error)
             if isinstance(error, ParameterError):
                 raise _usage_error(ctx, error) from error
-            if isinstance(error, CudafilterError):
-                raise Failure(str(error), error.hint) from error
-            if isinstance(error, OSError) and error.filename is not None:
-                raise Failure(f"{error.filename}: {error.strerror}") from error
-            text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            raise Failure(text, "run again with --debug to see where this happened") from error
+            raise failure_of(error) from error
+
+
+def failure_of(error: Exception) -> Failure:
+    """*error* as it is told."""
+    text, hint = in_words(error)
+    if isinstance(error, EngineError):
+        # What a compiler says stands in lines of its own; no name of a user's file is among it.
+        text, _, details = text.partition("\n")
+        return Failure(text, hint, details)
+    return Failure(text, hint)
+
+
+def _tell_traceback(error: Exception) -> None:
+    import traceback
+
+    tell_lines("".join(traceback.format_exception(error)))
 
 
 def _usage_error(ctx: click.Context, error: ParameterError) -> click.UsageError:
@@ -101,13 +133,15 @@ def exit_code(invoke: Callable[[], Any]) -> int:
     """Run the command line *invoke*, tell its error on stderr, and return the exit code."""
     try:
         code = invoke()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
     except click.ClickException as error:
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
             click.echo(f"Try '{error.ctx.command_path} --help' for help.\n", err=True)
-        click.echo(f"error: {error.format_message()}", err=True)
-        if hint := getattr(error, "hint", None):
-            click.echo(f"hint: {hint}", err=True)
+        hint, details = getattr(error, "hint", None), getattr(error, "details", "")
+        tell_error(error.format_message(), hint, details)
         return error.exit_code
     except click.Abort as stopped:
         if not isinstance(stopped.__cause__, KeyboardInterrupt):
@@ -115,5 +149,14 @@ def exit_code(invoke: Callable[[], Any]) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
+        return FAILED
+    except OSError as error:
+        # The help could not be written. All else is told by the command.
+        tell_error(f"standard output: cannot be written: {error.strerror or error}")
+        return FAILED
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told in words
+        if "--debug" in sys.argv:
+            _tell_traceback(error)
+        tell_error(*in_words(error))
         return FAILED
     return code if isinstance(code, int) else 0

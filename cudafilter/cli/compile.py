@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
+from threading import Lock
+from time import monotonic
 
 import click
 
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
+from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import EngineUnavailable
+
+_CLEAR = "\r\x1b[K"
 
 
 def _architectures(
@@ -39,11 +45,47 @@ def _present() -> tuple[str, ...]:
     return tuple(f"sm_{major}{minor}" for major, minor in capabilities)
 
 
+def _on_terminal() -> bool:
+    return sys.stderr.isatty()
+
+
+class _Counter:
+    """Tells how many kernels are there: on a terminal in one line, elsewhere in a line a minute."""
+
+    EVERY = 60.0
+    """Seconds from one line to the next."""
+
+    def __init__(self, arch: str, total: int, quiet: bool) -> None:
+        self._arch, self._total, self._quiet = arch, total, quiet
+        self._terminal = _on_terminal()
+        self._done = 0
+        self._told = self._started = monotonic()
+        self._turn = Lock()
+
+    def advance(self) -> None:
+        """One kernel more is there."""
+        with self._turn:
+            self._done += 1
+            now = monotonic()
+            if self._quiet or (not self._terminal and now - self._told < self.EVERY):
+                return
+            self._told = now
+            spent = now - self._started
+            line = f"{self._arch}: {self._done} of {self._total} kernels, {spent:.0f} s"
+            if self._terminal:
+                click.echo(f"{_CLEAR}{line}", err=True, nl=False)
+            else:
+                tell(line)
+
+    def clear(self) -> None:
+        """Remove the line on a terminal."""
+        if self._terminal and not self._quiet:
+            click.echo(_CLEAR, err=True, nl=False)
+
+
 def _run(
     arch: tuple[str, ...] | None, variant: str, jobs: int | None, quiet: bool, debug: bool
 ) -> None:
-    from time import monotonic
-
     from cudafilter.cores import cores
     from cudafilter.engines.cuda.ahead import common
     from cudafilter.engines.nvcc import compile_ahead, require_compiler
@@ -52,13 +94,17 @@ def _run(
     toolkit = require_compiler()
     kernels = common(variant)
     if not quiet:
-        click.echo(f"{len(kernels)} kernels an architecture; {toolkit}", err=True)
+        tell(f"{len(kernels)} kernels an architecture; {toolkit}")
     for name in architectures:
         started = monotonic()
-        compiled, kept = compile_ahead(kernels, name, toolkit, jobs or cores())
+        counter = _Counter(name, len(kernels), quiet)
+        try:
+            compiled, kept = compile_ahead(kernels, name, toolkit, jobs or cores(), counter.advance)
+        finally:
+            counter.clear()
         if not quiet:
             seconds = monotonic() - started
-            click.echo(f"{name}: {compiled} compiled, {kept} there already, {seconds:.1f} s")
+            put(f"{name}: {compiled} compiled, {kept} there already, {seconds:.1f} s")
 
 
 command = Command(
@@ -75,7 +121,7 @@ command = Command(
             options.variant("Step of the CUDA kernel ladder; auto compiles what filters run with."),
             click.Option(
                 ["-j", "--jobs"],
-                type=click.IntRange(1, options.MAX_JOBS),
+                type=options.Whole(1, options.MAX_JOBS),
                 metavar="N",
                 show_default="one a core",
                 help="Compilers side by side.",

@@ -8,17 +8,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from stat import S_ISCHR
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cudafilter.catalogue import FilterSpec, gpu_numbers
-from cudafilter.cli import options
+from cudafilter.cli import completion, options
 from cudafilter.cli.command import FAILED, Command
 from cudafilter.cli.options import Shared
+from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
+from cudafilter.escape import escaped_name
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cudafilter.plan import Plan
 
 STREAM = "-"
@@ -48,11 +53,19 @@ def filter_command(spec: FilterSpec) -> Command:
         _require_streams(plan, shared)
         from cudafilter.cli.run import run
 
-        return run(chain([plan], plans), filter, border, shared)
+        return run(chain([plan], plans), filter, border, shared, parameters)
 
     return Command(
         spec.name,
-        arguments=[click.Argument(["paths"], nargs=-1, required=True, metavar="SRC... DEST")],
+        arguments=[
+            click.Argument(
+                ["paths"],
+                nargs=-1,
+                required=True,
+                metavar="SRC... DEST",
+                shell_complete=completion.files,
+            )
+        ],
         sections={"Filter": [options.own(p) for p in spec.parameters], **options.shared()},
         example=spec.example,
         help=f"{spec.summary}\n\n{spec.description}",
@@ -105,33 +118,38 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
 
         return watch(
             given, destination, recursive=shared.recursive, format=shared.format,
-            existing=shared.existing,
+            existing=shared.existing, follow=shared.follow,
         )  # fmt: skip
     from cudafilter.plan import make_plan
 
     plan = make_plan(
         given, destination, recursive=shared.recursive, format=shared.format,
-        existing=shared.existing,
+        existing=shared.existing, follow=shared.follow,
     )  # fmt: skip
     return iter([plan])
 
 
 def _print(plan: Plan) -> None:
     """Print *plan*: what would be written on stdout, totals on stderr."""
+    from cudafilter.cli.left import left_lines
     from cudafilter.cli.report import tell_refused
 
     todo = [job for job in plan.jobs if not job.skip]
-    for job in todo:
-        names = (click.format_filename(path or STREAM) for path in (job.source, job.destination))
-        click.echo(" -> ".join(names))
+    if todo:
+        put("\n".join(f"{_shown(job.source)} -> {_shown(job.destination)}" for job in todo))
     tell_refused(plan)
-    click.echo(
+    for line in left_lines(plan.left):
+        tell(line)
+    tell(
         f"{len(todo)} to do, {len(plan.jobs) - len(todo)} skipped, {plan.left_alone} left alone;"
-        " nothing was written",
-        err=True,
+        " nothing was written"
     )
     if plan.refused:
         click.get_current_context().exit(FAILED)
+
+
+def _shown(path: Path | None) -> str:
+    return STREAM if path is None else escaped_name(str(path))
 
 
 def _require_streams(plan: Plan, shared: Shared) -> None:
@@ -157,12 +175,31 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
         )
     if shared.report is None:
         return
+    if writes and _is_standard_output(shared.report):
+        raise ParameterError("report", "standard output is taken by the image")
+    from cudafilter.sources import inode
+
     if shared.report == STREAM:
-        if writes:
-            raise ParameterError("report", "standard output is taken by the image")
+        if sys.stdout is None:
+            raise ParameterError("report", "'-': standard output is closed")
         return
-    report = os.path.realpath(shared.report)
+    report, there = os.path.realpath(shared.report), inode(shared.report)
     for job in plan.jobs:
         for path in (job.source, job.destination):
-            if path is not None and os.path.realpath(path) == report:
+            # Without a file there, only the name can be the same.
+            if path is None or (there is None and path.name != os.path.basename(report)):
+                continue
+            if inode(path) == there if there else os.path.realpath(path) == report:
                 raise ParameterError("report", f"{path} is an image of this job")
+
+
+def _is_standard_output(name: str) -> bool:
+    """Whether the report called *name* would go where standard output goes."""
+    if name == STREAM:
+        return True
+    try:
+        there = os.stat(name)
+        # Terminals and /dev/null have no order that two writers could spoil.
+        return not S_ISCHR(there.st_mode) and os.path.samestat(there, os.fstat(1))
+    except OSError:  # it is not there yet, or closed
+        return False

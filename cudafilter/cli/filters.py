@@ -9,6 +9,7 @@ import click
 from cudafilter.catalogue import CATALOGUE, FilterSpec, Parameter
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
+from cudafilter.cli.terminal import put
 
 
 def _default(parameter: Parameter) -> str:
@@ -49,12 +50,12 @@ def _run(as_json: bool, debug: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps([_plain(spec) for spec in CATALOGUE.values()], indent=2))
+        put(json.dumps([_plain(spec) for spec in CATALOGUE.values()], indent=2))
         return
     formatter = click.HelpFormatter(width=78)
     for spec in CATALOGUE.values():
         _write(spec, formatter)
-    click.echo(formatter.getvalue().strip())
+    put(formatter.getvalue().strip())
 
 
 command = Command(

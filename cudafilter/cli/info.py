@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
 from cudafilter import __version__
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
+from cudafilter.cli.terminal import put
 from cudafilter.errors import EngineUnavailable
+from cudafilter.escape import escaped
 
 _PACKAGES = {
     "NumPy": "numpy",
@@ -97,7 +97,7 @@ def _run(as_json: bool, debug: bool) -> None:
 
     found = gather()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        put(json.dumps(found, indent=2))
         return
     rows = []
     for name, engine in found["engines"].items():
@@ -134,10 +134,10 @@ def _section(title: str, rows: list[tuple[str, str]]) -> None:
     """Print *rows* under *title*; unwrapped, so that paths and commands can be copied."""
     if not rows:
         return
-    click.echo(f"{title}:")
+    put(f"{title}:")
     width = max(len(name) for name, text in rows)
     for name, text in rows:
-        click.echo(f"  {name:{width}}  {text}".rstrip())
+        put(escaped(f"  {name:{width}}  {text}".rstrip()))
 
 
 command = Command(

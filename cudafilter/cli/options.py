@@ -8,14 +8,62 @@ from typing import Any, NamedTuple
 import click
 
 from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, Parameter
+from cudafilter.cli import completion
 from cudafilter.cli.command import Sections
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
+from cudafilter.formats.limits import MAX_PIXELS
 
 MAX_JOBS = 1024
 
 _SHORT = {"weights": "-w"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+class Choice(click.Choice[str]):
+    """One of some words. A hint says which one was likely meant."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return super().convert(value, param, ctx)
+        except click.UsageError as error:
+            from cudafilter.cli.suggest import value as meant
+
+            error.hint = meant(value, self.choices)  # type: ignore[attr-defined]
+            raise
+
+
+class Whole(click.IntRange):
+    """A whole number from *min* to *max*, refused in our words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(super().convert(value, param, ctx))
+        except click.UsageError:
+            limits = f" from {self.min}" + (f" to {self.max}" if self.max is not None else "")
+            raise _wrong_number(f"a whole number{limits}", value, param, ctx) from None
+
+
+class Number(click.types.FloatParamType):
+    """A number, refused in our words."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return float(super().convert(value, param, ctx))
+        except click.UsageError:
+            raise _wrong_number("a number", value, param, ctx) from None
+
+
+def _wrong_number(
+    wanted: str, value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> click.BadParameter:
+    from cudafilter.cli.suggest import number
+
+    error = click.BadParameter(f"must be {wanted}, not {value!r}", ctx, param)
+    error.hint = number(value)  # type: ignore[attr-defined]
+    return error
 
 
 class Shared(NamedTuple):
@@ -33,12 +81,14 @@ class Shared(NamedTuple):
     jobs: int | None
     existing: str
     in_place: bool
+    follow: bool
     watch: bool
     dry_run: bool
     report: str | None
     format: str | None
     quality: int | None
     compress_level: int | None
+    max_pixels: int | None
     quiet: bool
     verbose: bool
     debug: bool
@@ -50,14 +100,14 @@ def shared() -> Sections:
         "Edges and colour": [
             click.Option(
                 ["--border"],
-                type=click.Choice(BORDERS),
+                type=Choice(BORDERS),
                 default="edge",
                 show_default=True,
                 help="What lies outside the image, as numpy.pad names it.",
             ),
             click.Option(
                 ["--border-value"],
-                type=float,
+                type=Number(),
                 default=0.0,
                 metavar="FRACTION",
                 show_default=True,
@@ -71,6 +121,7 @@ def shared() -> Sections:
                 click.Option(
                     ["--gpu"],
                     metavar="N,N|all",
+                    shell_complete=completion.gpus,
                     show_default="0, and all as needed for several images",
                     help="Numbers of the GPUs, as cudafilter info lists them.",
                 ),
@@ -78,7 +129,7 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--codec"],
-                type=click.Choice(CODECS),
+                type=Choice(CODECS),
                 default="auto",
                 show_default=True,
                 help="What decodes and encodes JPEGs: auto takes the GPU where it can.",
@@ -95,13 +146,18 @@ def shared() -> Sections:
                 ["--in-place"], is_flag=True, help="Replace the images: all are SRC, no DEST."
             ),
             click.Option(
+                ["--follow"],
+                is_flag=True,
+                help="Write through links: those in folders in place, and those in DEST.",
+            ),
+            click.Option(
                 ["--watch"],
                 is_flag=True,
                 help="Go on with what arrives in the folders, until interrupted.",
             ),
             click.Option(
                 ["--existing"],
-                type=click.Choice(EXISTING),
+                type=Choice(EXISTING),
                 default="overwrite",
                 show_default=True,
                 help="What to do about outputs that are there already.",
@@ -109,26 +165,34 @@ def shared() -> Sections:
             click.Option(
                 ["--format"],
                 metavar="NAME",
+                shell_complete=completion.formats,
                 show_default="by extension",
                 help="Output format, such as png or jpeg.",
             ),
             click.Option(
                 ["--quality"],
-                type=click.IntRange(1, 100),
+                type=Whole(1, 100),
                 metavar="N",
                 help="Quality of lossy formats.",
             ),
             click.Option(
                 ["--compress-level"],
-                type=click.IntRange(0, 9),
+                type=Whole(0, 9),
                 metavar="N",
                 help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
+            ),
+            click.Option(
+                ["--max-pixels"],
+                type=Whole(1),
+                metavar="N",
+                show_default=f"{MAX_PIXELS}, fewer of a short file",
+                help="Most pixels of an image that is read.",
             ),
         ],
         "Running": [
             click.Option(
                 ["-j", "--jobs"],
-                type=click.IntRange(1, MAX_JOBS),
+                type=Whole(1, MAX_JOBS),
                 metavar="N",
                 show_default="by cores, engine and memory",
                 help="Images in work side by side.",
@@ -139,7 +203,8 @@ def shared() -> Sections:
             click.Option(
                 ["--report"],
                 metavar="FILE",
-                help="Write a JSON line an image: sizes, times, error ('-' is stdout).",
+                shell_complete=completion.files,
+                help="Add a JSON line an image: job, sizes, times, error ('-' is stdout).",
             ),
             quiet(),
             click.Option(["-v", "--verbose"], is_flag=True, help="Tell more of each image."),
@@ -153,7 +218,7 @@ def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[cli
     return [
         click.Option(
             ["--engine"],
-            type=click.Choice(ENGINES),
+            type=Choice(ENGINES),
             default="auto",
             show_default=True,
             help=about_engine,
@@ -167,7 +232,7 @@ def variant(about: str) -> click.Option:
     """``--variant``."""
     return click.Option(
         ["--variant"],
-        type=click.Choice(CHOICES),
+        type=Choice(CHOICES),
         metavar="NAME",  # all of them do not fit a line of 80
         default="auto",
         show_default=True,
@@ -197,7 +262,11 @@ def _validation(parameter: Parameter) -> Callable[[click.Context, click.Paramete
         try:
             return parameter.validate(value)
         except ParameterError as error:
-            raise click.BadParameter(str(error), ctx, param) from error
+            from cudafilter.cli.suggest import number
+
+            usage = click.BadParameter(str(error), ctx, param)
+            usage.hint = error.hint or number(value)  # type: ignore[attr-defined]
+            raise usage from error
 
     return validate
 
@@ -218,5 +287,6 @@ def own(parameter: Parameter) -> click.Option:
         callback=_validation(parameter),
         required=parameter.required,
         metavar=_METAVARS[parameter.kind],
+        shell_complete=completion.files if parameter.name == "weights" else completion.nothing,
         help=parameter.help + (f"  [{'; '.join(facts)}]" if facts else ""),
     )

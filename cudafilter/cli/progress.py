@@ -1,43 +1,84 @@
-"""A progress bar for images: one line of at most 80 columns on a terminal."""
+"""How far a job is: a bar of at most 80 columns on a terminal, elsewhere a line every minute."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from typing import TextIO
+
+from cudafilter.cli.terminal import tell
 
 WIDTH = 80
 
 _CLEAR = "\r\x1b[K"
 
 
-class Progress:
-    """How many of *total* images are done, how fast, and the time left at that speed."""
+def progress(total: int) -> Lines:
+    """What shows the progress of *total* images on stderr."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return Progress(total) if terminal else Lines(total)
 
-    EVERY = 0.1
-    """Least seconds between two drawings."""
 
-    def __init__(self, total: int, stream: TextIO | None = None) -> None:
+class Lines:
+    """How many of *total* images are done, how fast, and the time left at that speed: in lines."""
+
+    EVERY = 60.0
+    """Least seconds between two lines."""
+
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
         self.done = 0
         self._worked = 0
-        self._stream = stream or sys.stderr
-        self._started = time.monotonic()
-        self._drawn = 0.0
-        self._visible = False
+        self._clock = clock
+        self._started = self._told = clock()
 
     def advance(self, worked: bool) -> None:
         """One image more is done; *worked* says that it took work, so that the speed is true."""
         self.done += 1
         self._worked += worked
-        now = time.monotonic()
-        if now - self._drawn < self.EVERY and self._visible and self.done < self.total:
+        self._show(self._clock())
+
+    def clear(self) -> None:
+        """Make room to write something else."""
+
+    def _show(self, now: float) -> None:
+        if now - self._told >= self.EVERY and self.done < self.total:
+            self._told = now
+            tell(self.text(now - self._started))
+
+    def text(self, seconds: float) -> str:
+        """The line after *seconds*."""
+        text = f"{self.done:,} of {self.total:,} images"
+        if self._worked and seconds > 0:
+            rate = self._worked / seconds
+            text += f", {rate:.3g} images/s, {_clock((self.total - self.done) / rate)} left"
+        return text
+
+
+class Progress(Lines):
+    """The same in one line that is drawn anew."""
+
+    EVERY = 0.1
+
+    def __init__(
+        self,
+        total: int,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(total, clock)
+        self._stream = stream or sys.stderr
+        self._visible = False
+
+    def _show(self, now: float) -> None:
+        if now - self._told < self.EVERY and self._visible and self.done < self.total:
             return
         columns = min(WIDTH, shutil.get_terminal_size().columns) - 1
         self._stream.write(_CLEAR + self.line(now - self._started, columns))
         self._stream.flush()
-        self._drawn = now
+        self._told = now
         self._visible = True
 
     def clear(self) -> None:

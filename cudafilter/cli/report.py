@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import sys
 import time
 from collections import Counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-import click
-
+from cudafilter import __version__
+from cudafilter.borders import Border
+from cudafilter.cli.left import left_lines
 from cudafilter.cli.options import Shared
+from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
+from cudafilter.filter import Filter
 from cudafilter.plan import STREAM, Plan
 from cudafilter.record import DONE, FAILED, SKIPPED, Record
+from cudafilter.sources import Left
 
 if TYPE_CHECKING:
-    from cudafilter.cli.progress import Progress
+    from cudafilter.cli.progress import Lines
 
 
 class Reporter:
@@ -31,20 +37,22 @@ class Reporter:
         self._each = True
         """Whether every image gets its own lines, or the totals only."""
         self._total = self._left_alone = 0
+        self._left: list[Left] = []
         self._counts: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._worst: Record | None = None
         self._checked = self._agreed = 0
         self._check_seconds = 0.0
+        self._lost_report = False
         self._importing = 0.0
         """Seconds from the process's start until all was imported."""
         self._started = time.perf_counter()
-        self._progress: Progress | None = None
+        self._progress: Lines | None = None
 
     @property
     def failed(self) -> bool:
         """Whether anything went wrong."""
-        return self._counts[FAILED] > 0
+        return self._counts[FAILED] > 0 or self._lost_report
 
     def add(self, plan: Plan) -> None:
         """The images of *plan* come next."""
@@ -52,6 +60,7 @@ class Reporter:
         self._each = self._shared.verbose or self._shared.watch or not plan.many
         self._total += len(plan.jobs) + len(plan.refused)
         self._left_alone += plan.left_alone
+        self._left += plan.left
 
     def imported(self) -> None:
         """All modules are there, and the engine is about to open."""
@@ -66,11 +75,10 @@ class Reporter:
             spent = time.perf_counter() - self._started
             self._say(f"  import {self._importing:.3f}, {opening} {spent:.3f} s")
         self._started = time.perf_counter()
-        wanted = self._many and not self._shared.quiet and not self._shared.watch
-        if wanted and sys.stderr.isatty():
-            from cudafilter.cli.progress import Progress
+        if self._many and not self._shared.quiet and not self._shared.watch:
+            from cudafilter.cli.progress import progress
 
-            self._progress = Progress(self._total)
+            self._progress = progress(self._total)
 
     def record(self, record: Record) -> None:
         """Tell of one image."""
@@ -79,7 +87,8 @@ class Reporter:
             hint = f" ({record.hint})" if record.hint else ""
             self._tell(f"error: {_source(record)}: {record.error}{hint}")
             if self._shared.debug and record.traceback:
-                self._tell(record.traceback.rstrip())
+                self.clear()
+                tell_lines(record.traceback)
         if self._each:
             self._tell_each(record)
         else:
@@ -88,8 +97,13 @@ class Reporter:
         if self._progress:
             self._progress.advance(worked=record.status != SKIPPED)
 
+    def report_lost(self, error: CudafilterError) -> None:
+        """The report cannot be written: that is told, and the images go on."""
+        self._lost_report = True
+        self._tell(f"error: {error}; the images go on without it")
+
     def _tell_each(self, record: Record) -> None:
-        names = f"{_name(record.source)} -> {_name(record.destination)}"
+        names = f"{record.source} -> {record.destination}"
         if record.status == DONE:
             self._say(
                 f"{names} {record.width}x{record.height} {record.colour} {record.dtype},"
@@ -100,7 +114,7 @@ class Reporter:
                     f"  {_stages(record)} s; {record.bytes_in:,} -> {record.bytes_out:,} bytes"
                 )
         elif record.status == SKIPPED:
-            self._say(f"{names} skipped: it exists")
+            self._say(f"{names} skipped: {record.skipped}")
         for note in record.notes:
             self._say(f"note: {_source(record)}: {note}")
         if record.agreement and record.agreement.ok:
@@ -117,17 +131,18 @@ class Reporter:
 
     def finish(self, interrupted: bool = False) -> None:
         """Tell the totals."""
-        if self._progress:
-            self._progress.clear()
+        self.clear()
         for note, count in self._notes.most_common():
             self._say(f"note: {note} ({_images(count)})")
+        for line in left_lines(self._left):
+            self._say(line)
         if self._worst is not None and self._many:
             self._say(
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"
                 f" {self._check_seconds:.2f} s"
             )
             figures = str(self._worst.agreement).removeprefix("agrees with the reference: ")
-            self._say(f"  worst {_name(self._worst.source)}: {figures}")
+            self._say(f"  worst {self._worst.source}: {figures}")
         done, failed = self._counts[DONE], self._counts[FAILED]
         if interrupted:
             self._tell(f"interrupted: {done} of {_images(self._total)} done, {failed} failed")
@@ -145,71 +160,109 @@ class Reporter:
 
     def _tell(self, text: str) -> None:
         """Write *text* where the progress bar is; the next image draws that anew."""
+        self.clear()
+        tell(text)
+
+    def clear(self) -> None:
+        """Remove the progress bar, if there is one."""
         if self._progress:
             self._progress.clear()
-        click.echo(text, err=True)
 
 
 def tell_refused(plan: Plan) -> None:
     """Tell what of *plan* cannot be done."""
     for path, reason in plan.refused:
-        click.echo(f"error: {click.format_filename(path)}: {reason}", err=True)
+        tell(f"error: {path}: {reason}")
 
 
 class JsonLines:
-    """A report of one JSON line an image, written as the images end; *path* '-' is stdout.
+    """A report of one JSON line an image, added to the file *path* as the images end.
 
-    Without a path nothing is written. Raises ParameterError ("report") if it cannot be opened
-    and CudafilterError if it cannot be written to.
+    Every line tells of the *job* too, so runs that share a file are told apart. '-' is stdout;
+    without a path nothing is written. Raises ParameterError ("report") if it cannot be opened.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, job: Mapping[str, Any] | None = None) -> None:
         self._path = path
-        self._file: TextIO | None = None
+        self._job = {**(job or {}), "job_start": _utc(time.time())}
+        self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         if self._path == STREAM:
-            self._file = sys.stdout
+            self._file = sys.stdout.buffer
         elif self._path is not None:
             try:
-                self._file = open(self._path, "w", encoding="utf-8")
+                # Unbuffered: what a full disk refuses is not tried again at the end.
+                self._file = open(self._path, "ab", buffering=0)
+                self._end_line()
             except OSError as error:
                 raise ParameterError(
                     "report", f"cannot write {self._path}: {error.strerror}"
                 ) from None
         return self
 
+    def _end_line(self) -> None:
+        """End the line that a run before was cut off in."""
+        assert self._file is not None
+        assert self._path is not None
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode) or not self._file.tell():
+            return
+        with suppress(PermissionError), open(self._path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                self._file.write(b"\n")
+
     def write(self, record: Record) -> None:
-        """Write the line of *record* through to the file."""
+        """Write the line of *record* through to the file.
+
+        Raises CudafilterError where that fails, and nothing is written from then on;
+        BrokenPipeError where the reader of stdout has gone.
+        """
         if self._file is None:
             return
         import json
 
+        times = {"start": _utc(record.started), "end": _utc(time.time())}
+        line = json.dumps({**record.as_json(), **self._job, **times}, allow_nan=False)
+        # One write a line: an interruption never leaves half of one.
+        rest = memoryview(f"{line}\n".encode("ascii"))
         try:
-            # One write a line: an interruption never leaves half of one.
-            self._file.write(json.dumps(record.as_json(), allow_nan=False) + "\n")
+            while rest:
+                rest = rest[self._file.write(rest) :]
             self._file.flush()
-        except BrokenPipeError:
-            raise
         except OSError as error:
-            raise CudafilterError(
-                f"cannot write the report {self._path}: {error.strerror or error}"
-            ) from error
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._file is None or self._file is sys.stdout:
-            return
-        try:
-            self._file.close()
-        except OSError:
-            # Every line was written through, or its error is on its way.
-            if error is None:
+            if isinstance(error, BrokenPipeError) and self._path == STREAM:
                 raise
+            self._give_up()
+            name = "to standard output" if self._path == STREAM else self._path
+            raise CudafilterError(f"cannot write the report {name}: {error.strerror}") from error
+
+    def _give_up(self) -> None:
+        file, self._file = self._file, None
+        if file is not None and self._path != STREAM:
+            with suppress(OSError):  # it is being told
+                file.close()
+
+    def __exit__(self, *_: object) -> None:
+        # Every line was written through, or its error was told.
+        self._give_up()
+
+
+def job_facts(filter: Filter, parameters: Mapping[str, Any], border: Border) -> dict[str, Any]:
+    """What every line of a report tells of the job, as plain data."""
+    return {
+        "version": __version__,
+        "filter": filter.name,
+        "parameters": dict(parameters),
+        "border": border.mode,
+        "border_value": border.value,
+    }
+
+
+def _utc(seconds: float) -> str:
+    """A time in seconds since 1970 as ISO 8601 has it, in UTC, to milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03}Z"
 
 
 def _stages(record: Record) -> str:
@@ -234,12 +287,8 @@ def _age() -> float:
         return time.process_time()
 
 
-def _name(path: str) -> str:
-    return click.format_filename(path)
-
-
 def _source(record: Record) -> str:
-    return "standard input" if record.source == STREAM else _name(record.source)
+    return "standard input" if record.source == STREAM else record.source
 
 
 def _images(count: int) -> str:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
 
 import click
 
 from cudafilter import pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.cli.command import FAILED, INTERRUPTED
+from cudafilter.cli.left import left_record
 from cudafilter.cli.options import Shared
-from cudafilter.cli.report import JsonLines, Reporter
+from cudafilter.cli.report import JsonLines, Reporter, job_facts
+from cudafilter.cli.terminal import tell
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
+from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
+from cudafilter.journal import Journal, job_of
 from cudafilter.plan import Plan
+from cudafilter.record import FAILED as IMAGE_FAILED
 from cudafilter.record import Record
 
 # mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
@@ -27,30 +33,85 @@ _TRIM_THRESHOLD = -1, (1 << 31) - 1
 _ARENA_MAX = -8, 1
 
 
-def run(plans: Iterable[Plan], filter: Filter, border: Border, shared: Shared) -> None:
-    """Do *plans*, one after the other, and exit with the code of what became of them."""
+def run(
+    plans: Iterable[Plan],
+    filter: Filter,
+    border: Border,
+    shared: Shared,
+    parameters: Mapping[str, Any],
+) -> None:
+    """Do *plans*, one after the other, and exit with the code of what became of them.
+
+    *parameters* are those that *filter* was made of, for the report.
+    """
     _keep_freed_memory()
     reporter = Reporter(shared)
-    engine = None
-    with JsonLines(shared.report) as report:
+    with ExitStack() as journals:
+        _run(plans, filter, border, shared, parameters, reporter, journals)
+    if reporter.failed:
+        click.get_current_context().exit(FAILED)
+
+
+def _run(
+    plans: Iterable[Plan],
+    filter: Filter,
+    border: Border,
+    shared: Shared,
+    parameters: Mapping[str, Any],
+    reporter: Reporter,
+    journals: ExitStack,
+) -> None:
+    engine = journal = None
+    failed = False
+    with JsonLines(shared.report, job_facts(filter, parameters, border)) as report:
         try:
             for plan in plans:
                 one = _Run(plan, filter, shared, reporter, report, engine)
                 reporter.add(plan)
+                if shared.in_place:
+                    journal = journals.enter_context(_open_journal(plan, filter, border, shared))
                 pipeline.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
-                    threads=shared.jobs,
+                    threads=shared.jobs, journal=journal,
                 )  # fmt: skip
-                engine = one.engine
+                engine, failed = one.engine, one.failed
         except KeyboardInterrupt:
             # The engine stays open: it may be at work, and the process ends at once.
             reporter.finish(interrupted=True)
+            _close(journal, False, shared)
             click.get_current_context().exit(INTERRUPTED)
+        finally:
+            reporter.clear()
     if engine is not None:
         engine.close()
     reporter.finish()
-    if reporter.failed:
-        click.get_current_context().exit(FAILED)
+    # Last: a run that is killed after that has nothing to be finished.
+    _close(journal, not failed, shared)
+
+
+def _open_journal(plan: Plan, filter: Filter, border: Border, shared: Shared) -> Journal:
+    from platformdirs import user_state_path
+
+    journal = Journal(
+        user_state_path("cudafilter") / "in-place",
+        # The others change how fast a job is done, or how large its files are.
+        job_of(filter, border, shared.gray, shared.quality),
+        filter.name,
+        (job.source for job in plan.jobs if job.source is not None),
+    )
+    for note in journal.notes:
+        _note(note, shared)
+    return journal
+
+
+def _close(journal: Journal | None, finished: bool, shared: Shared) -> None:
+    if journal is not None and (kept := journal.close(finished)) is not None:
+        _note(kept, shared)
+
+
+def _note(text: str, shared: Shared) -> None:
+    if not shared.quiet:
+        tell(f"note: {text}")
 
 
 def _keep_freed_memory() -> None:
@@ -80,6 +141,8 @@ class _Run:
         self._plan, self._shared = plan, shared
         self._reporter, self._report = reporter, report
         self.engine = engine
+        self.failed = False
+        """Whether an image of the plan failed that might be done by a second run."""
         self._name, self._note = shared.engine, None
         if engine is None and not shared.watch and _is_free_to_choose(shared):
             self._note = workload.small(plan.jobs, filter)
@@ -90,6 +153,7 @@ class _Run:
             check=shared.check,
             quality=shared.quality,
             compress_level=shared.compress_level,
+            max_pixels=shared.max_pixels,
             engine_codec=self._name != "cpu" and shared.codec != "pillow",
         )
 
@@ -111,6 +175,8 @@ class _Run:
             gc.enable()
         for path, reason in self._plan.refused:
             self.tell(Record(str(path), "", error=reason))
+        for left in self._plan.left:
+            self._write(left_record(left))
         return self.engine
 
     def tell(self, record: Record) -> None:
@@ -120,8 +186,15 @@ class _Run:
 
             if gone(record):
                 return
-        self._report.write(record)
+        self.failed = self.failed or (record.status == IMAGE_FAILED and record.destination != "")
+        self._write(record)
         self._reporter.record(record)
+
+    def _write(self, record: Record) -> None:
+        try:
+            self._report.write(record)
+        except CudafilterError as error:
+            self._reporter.report_lost(error)
 
 
 def _is_free_to_choose(shared: Shared) -> bool:

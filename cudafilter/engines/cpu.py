@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -13,8 +12,17 @@ import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
 from cudafilter.cores import cores, each
+from cudafilter.engines.correlate import (
+    Correlate,
+    Work,
+    filter2d,
+    local,
+    separable,
+    tap_by_tap,
+)
+from cudafilter.engines.fold import Folded, Taps, fold
 from cudafilter.errors import EngineError
-from cudafilter.filter import Filter, Kernel, Weights
+from cudafilter.filter import Filter, Kernel
 from cudafilter.pixels import Pixels, full_scale, require_pixels
 
 if TYPE_CHECKING:
@@ -41,9 +49,7 @@ FEW = 10
 FAR = 1e6
 """How far past white, in full scales, OpenCV may round to bytes: its integers have 32 bits."""
 
-Work = npt.NDArray[np.floating]
 Index = npt.NDArray[np.intp]
-Correlate = Callable[[Work, Weights, tuple[int, int], int], Work]
 
 
 class _Block(NamedTuple):
@@ -65,6 +71,10 @@ class CpuEngine:
 
     Work is done in float32, and in float64 for uint16, whose contract leaves float32 no room when
     terms cancel. Bands depend on the image alone, so the bits do not depend on the core count.
+
+    Of float32 images, a sample influences only the pixels that have a tap on it: a Fourier
+    transform would spread NaN, infinity and the noise of large samples. What is not finite in a
+    result, be it of NaN or of sums past float32's range, is computed again with care in float64.
     """
 
     name = "cpu"
@@ -87,9 +97,12 @@ class CpuEngine:
     ) -> Pixels:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
+        if filter.is_identity:
+            return pixels if overwrite else pixels.copy()
         height, width, channels = pixels.shape
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
-        filter = fold(filter, height, width, border)
+        given, filter = filter, fold(filter, height, width, border)
+        taps = Folded(given, filter, height, width, border)
         above, below, *_ = filter.reach
         # A band shorter than its halo would read more rows of halo than of image.
         step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
@@ -107,7 +120,10 @@ class CpuEngine:
         def run_band(y: int) -> None:
             rows = y, min(y + step, height)
             block = around(rows)
-            out[slice(*rows)] = _filter_block(block, pixels[slice(*rows)], filter, alpha, work)
+            with np.errstate(all="ignore"):  # NaN and infinity are results like others
+                out[slice(*rows)] = _filter_block(
+                    block, pixels[slice(*rows)], filter, alpha, work, taps
+                )
 
         try:
             each(run_band, range(0, height, step), self._threads)
@@ -125,57 +141,6 @@ class CpuEngine:
 
     def close(self) -> None:
         """See Engine.close."""
-
-
-def fold(filter: Filter, height: int, width: int, border: Border) -> Filter:
-    """*filter* with no kernel that reaches further than the border repeats itself.
-
-    Taps that read the same sample whatever the output pixel become one, which holds their sum: a
-    kernel then reaches an image's side past the image at most.
-    """
-    limits = [_repeats(n, border.mode) for n in (height, width)]
-
-    def folded(kernel: Kernel) -> Kernel:
-        above, below, left, right = kernel.reach
-        if max(above, below) <= limits[0][0] and max(left, right) <= limits[1][0]:
-            return kernel
-        if kernel.factors is not None:
-            column, row = kernel.factors
-            return Kernel.outer(
-                _fold_axis(column, above, *limits[0]), _fold_axis(row, left, *limits[1])
-            )
-        rows = _fold_axis(kernel.weights, above, *limits[0])
-        return Kernel(_fold_axis(rows.T, left, *limits[1]).T)
-
-    return replace(filter, kernels=tuple(folded(kernel) for kernel in filter.kernels))
-
-
-def _repeats(n: int, mode: str) -> tuple[int, int | None]:
-    """How far past an axis of *n* samples a tap still reads something new, and the period.
-
-    Under ``edge`` and ``constant``, which have no period, all taps further out read the same.
-    """
-    periods = {"wrap": n, "symmetric": 2 * n, "reflect": max(1, 2 * n - 2)}
-    return (periods[mode] // 2, periods[mode]) if mode in periods else (n, None)
-
-
-def _fold_axis(weights: Weights, anchor: int, limit: int, period: int | None) -> Weights:
-    """*weights*, folded along the first axis to ``limit`` taps on both sides of the anchor.
-
-    Axes whose taps reach no further keep them all, with zeros to have the anchor in the middle.
-    """
-    reach = max(anchor, len(weights) - 1 - anchor)
-    offsets = np.arange(len(weights)) - anchor
-    if reach > limit:
-        reach = limit
-        if period is None:
-            offsets = np.clip(offsets, -limit, limit)
-        else:
-            offsets = (offsets + limit) % period - limit
-    out = np.zeros((2 * reach + 1, *weights.shape[1:]))
-    for offset, taps in zip(offsets + reach, weights, strict=True):
-        out[offset] += taps
-    return out
 
 
 def _around(
@@ -230,19 +195,24 @@ def _is_long(filter: Filter) -> bool:
 
 def _is_local(filter: Filter, border: Border, alpha: bool) -> bool:
     """Whether OpenCV makes *border*, so that a band needs the rows beside it and no others."""
-    return (
-        not _is_long(filter) and border.mode in BORDERS and _run(filter, alpha) is not _tap_by_tap
-    )
+    return not _is_long(filter) and border.mode in BORDERS and _run(filter, alpha) is not tap_by_tap
 
 
-def _run(filter: Filter, alpha: bool) -> Correlate:
-    """What runs a kernel of *filter* that has no factors."""
+def _run(filter: Filter, alpha: bool, floats: bool = False) -> Correlate:
+    """What runs a kernel of *filter* without factors, on an image of *floats* or of integers."""
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
-    return _filter2d if not alpha or filter.alpha == "keep" else _tap_by_tap
+    if alpha and filter.alpha == "filter":
+        return tap_by_tap
+    return local if floats else filter2d
 
 
 def _filter_block(
-    block: _Block, source: Pixels, filter: Filter, alpha: bool, work: np.dtype[np.floating]
+    block: _Block,
+    source: Pixels,
+    filter: Filter,
+    alpha: bool,
+    work: np.dtype[np.floating],
+    folded: Folded,
 ) -> Pixels:
     """*source* (h, w, C) filtered and rounded, where *block* is it with what its taps reach.
 
@@ -252,6 +222,38 @@ def _filter_block(
         done = _bytes(block, filter)
         if done is not None:
             return done
+    out = _filtered(block, source, filter, alpha, work)
+    if source.dtype.kind == "u":
+        return out
+    low, high = out.min(), out.max()
+    lost = folded.differs and not np.isfinite(block.pixels).all()
+    if lost or not (np.isfinite(low) and np.isfinite(high)):
+        odd = np.broadcast_to(True, out.shape) if lost else ~np.isfinite(out)
+        if alpha:  # colour over an infinite alpha is finite, and wrong
+            odd = np.broadcast_to(odd.any(axis=2, keepdims=True), out.shape)
+        careful = _filtered(block, source, filter, alpha, np.dtype("f8"), folded.taps())
+        if not alpha and _is_mean(filter, exactly=True):
+            finite = block.pixels[np.isfinite(block.pixels)]
+            if finite.size:
+                np.clip(out, finite.min(), finite.max(), out=out)
+        out[odd] = careful[odd]
+    elif not alpha and _is_mean(filter, exactly=True):
+        least, most = block.pixels.min(), block.pixels.max()
+        if low < least or high > most:
+            np.clip(out, least, most, out=out)
+    return out
+
+
+def _filtered(
+    block: _Block,
+    source: Pixels,
+    filter: Filter,
+    alpha: bool,
+    work: np.dtype[np.floating],
+    careful: Sequence[Taps] = (),
+) -> Work:
+    """As _filter_block, in the type *work*. *careful*: with the kernels' taps, of an image with NaN
+    and infinity."""
     full = full_scale(source.dtype)
     if alpha or block.columns is not None or not filter.rank1:
         # sepFilter2D alone converts on the way, and saves the memory.
@@ -261,10 +263,14 @@ def _filter_block(
         *planes, own = np.moveaxis(block.pixels, 2, 0)
         for plane in planes:  # NumPy is slow along an axis of 3
             plane *= own
-    run = _run(filter, alpha)
-    sums = [_correlate(block, kernel, run, work) for kernel in filter.kernels]
+    run = _run(filter, alpha, source.dtype.kind == "f")
+    if careful:
+        pairs = zip(filter.kernels, careful, strict=True)
+        sums = [_with_care(block, kernel, taps, run, work) for kernel, taps in pairs]
+    else:
+        sums = [_correlate(block, kernel, run, work) for kernel in filter.kernels]
     if not alpha:
-        out = _finish(filter, _combine(filter, sums), source, full)
+        out = _finish(filter, _combine(filter, sums, bool(careful)), source, full)
         return _quantise(out, source.dtype, within=_is_mean(filter))
 
     *colours, own = np.moveaxis(source, 2, 0)
@@ -274,11 +280,15 @@ def _filter_block(
             absent = work.type(kernel.sum * full) - covered
             for part, colour in zip(parts, colours, strict=True):
                 part += colour * absent
+                if careful:
+                    part += colour - colour
                 part /= work.type(full)
-        out = _quantise(_finish(filter, _combine(filter, sums), source, full), source.dtype)
+        out = _quantise(
+            _finish(filter, _combine(filter, sums, bool(careful)), source, full), source.dtype
+        )
         out[..., -1] = own
         return out
-    out = _combine(filter, sums)
+    out = _combine(filter, sums, bool(careful))
     *parts, coverage = np.moveaxis(out, 2, 0)
     out *= work.type(filter.gain)
     if filter.source_gain:
@@ -291,7 +301,7 @@ def _filter_block(
     for part in parts:
         part /= divisor
         part += work.type(filter.bias * full)
-        part *= visible
+        part[~visible] = 0
     return _quantise(out, source.dtype)
 
 
@@ -302,33 +312,29 @@ def _correlate(block: _Block, kernel: Kernel, run: Correlate, work: np.dtype[np.
         return run(block.pixels, kernel.weights, (x, y), block.border)[block.inner]
     column, row = kernel.factors
     if block.columns is None:
-        return _separable(block.pixels, column, row, (x, y), block.border, work)[block.inner]
+        return separable(block.pixels, column, row, (x, y), block.border, work)[block.inner]
     rows, columns = block.inner
     down = run(block.pixels, column[:, None], (0, y), block.border)[rows]
     return run(down[:, block.columns], row[None, :], (x, 0), block.border)[:, columns]
 
 
-def _filter2d(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
-    """*weights* over *block*, by OpenCV's Fourier transform if they are many.
-
-    *anchor* is (x, y). The result has the shape of *block*.
-    """
-    done = cv2.filter2D(block, -1, weights, anchor=anchor, borderType=border)
-    return cast(Work, done).reshape(block.shape)  # OpenCV drops a last axis of 1
-
-
-def _separable(
-    block: Pixels,
-    column: Weights,
-    row: Weights,
-    anchor: tuple[int, int],
-    border: int,
-    work: np.dtype[np.floating],
+def _with_care(
+    block: _Block, kernel: Kernel, taps: Taps, run: Correlate, work: np.dtype[np.floating]
 ) -> Work:
-    """As _filter2d with ``outer(column, row)``, but summed tap by tap, in the type *work*."""
-    depth = cv2.CV_64F if work == np.float64 else cv2.CV_32F
-    done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=border)
-    return cast(Work, done).reshape(block.shape)
+    """As _correlate, but NaN and infinity reach what taps them, as IEEE 754 has it."""
+    odd = ~np.isfinite(block.pixels)
+    clean = np.where(odd, 0, block.pixels).astype(work)
+    out = _correlate(block._replace(pixels=clean), kernel, run, work)
+    if odd.any():
+        # Whole numbers, exact once they are rounded.
+        tapped = _correlate(block._replace(pixels=odd.astype(work)), taps.all, run, work)
+        infinite = np.sign(np.where(np.isinf(block.pixels), block.pixels, 0)).astype(work)
+        sign = _correlate(block._replace(pixels=infinite), taps.signed, run, work)
+        tapped, sign = np.rint(tapped), np.rint(sign)
+        out[tapped > 0] = np.nan
+        for infinity in (np.inf, -np.inf):
+            out[(tapped > 0) & (sign == np.copysign(tapped, infinity))] = infinity
+    return out
 
 
 def _bytes(block: _Block, filter: Filter) -> Pixels | None:
@@ -358,29 +364,12 @@ def _bytes(block: _Block, filter: Filter) -> Pixels | None:
     return cast(Pixels, done).reshape(block.pixels.shape)[block.inner]
 
 
-def _tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
-    """As _filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps.
-
-    In float64: over thousands of taps, float32 loses more than the contract allows. It holds only
-    where no tap leaves *block*.
-    """
-    x, y = anchor
-    if weights.shape[1] == 1 < len(weights):  # rows are several times as fast as columns
-        turned = np.ascontiguousarray(block.swapaxes(0, 1))
-        return _tap_by_tap(turned, weights.T, (y, x), border).swapaxes(0, 1)
-    block = block.astype(np.float64, copy=False)
-    out = np.zeros_like(block)
-    height = len(block) - len(weights) + 1
-    for i, taps in enumerate(weights):
-        band = block[i : i + height]
-        out[y : y + height] += _separable(band, np.ones(1), taps, (x, 0), border, block.dtype)
-    return out
-
-
-def _combine(filter: Filter, results: list[Work]) -> Work:
-    """The kernels' results in one, in place of the first."""
+def _combine(filter: Filter, results: list[Work], careful: bool = False) -> Work:
+    """The kernels' results in one, in place of the first. *careful*: as hypot has it."""
     first = results[0]
     if filter.combine == "magnitude":
+        if careful:
+            return cast(Work, np.hypot(*results))
         first *= first
         first += np.square(results[1], out=results[1])
         np.sqrt(first, out=first)
@@ -397,17 +386,17 @@ def _finish(filter: Filter, out: Work, source: Pixels, full: float) -> Work:
     if filter.bias:
         out += number(filter.bias * full)
     if filter.threshold:
-        change = out - source
+        change = out - source  # NaN stays NaN
         limit = number(filter.threshold * full)
         change -= np.clip(change, -limit, limit)
         np.add(source, change, out=out)
     return out
 
 
-def _is_mean(filter: Filter) -> bool:
+def _is_mean(filter: Filter, exactly: bool = False) -> bool:
     """Whether *filter* makes weighted means, which stay between the least and the largest tap.
 
-    But for the last bits, which round away.
+    But for the last bits, which round away. Or means of less weight, unless *exactly*.
     """
     if filter.source_gain or filter.bias or filter.threshold:
         return False
@@ -415,7 +404,8 @@ def _is_mean(filter: Filter) -> bool:
         return False
     (kernel,) = filter.kernels
     positive = kernel.magnitude <= kernel.sum * (1 + 1e-12)
-    return positive and filter.gain * kernel.magnitude <= 1 + 1e-6
+    weight = filter.gain * kernel.magnitude
+    return positive and (abs(weight - 1) <= 1e-9 if exactly else weight <= 1 + 1e-6)
 
 
 def _quantise(result: Work, dtype: np.dtype[np.generic], within: bool = False) -> Work:

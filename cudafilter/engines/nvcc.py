@@ -10,13 +10,17 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from cudafilter.cores import each
 from cudafilter.errors import EngineError, EngineUnavailable
+from cudafilter.escape import escaped
 from cudafilter.toolkit import (
     Missing,
     Toolkit,
@@ -36,6 +40,16 @@ FEWEST_BLOCKS = 4
 _SPILLS = re.compile(r"[1-9]\d* bytes stack frame")
 
 _DIGEST = hashlib.sha256().digest_size
+
+_ABANDONED = 3600
+"""Seconds after which a temporary in the cache is that of a killed process."""
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]+-[0-9a-f]+\.part|tmp[a-z0-9_]{8}")
+
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
+_told: set[str] = set()
+"""What was told of the cache already."""
 
 
 def cache_dir() -> Path:
@@ -68,39 +82,57 @@ def _toolkit_unless(lacking: list[Missing]) -> Toolkit:
 def cubin(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) -> bytes:
     """The machine code of ``cuda_src/VARIANT.cu`` under *defines* for *arch*, such as ``sm_90``.
 
-    From the cache where it is there and whole, else from nvcc. Raises EngineError with the
-    compiler's log where it does not compile.
+    From the cache where it is there and whole, else from nvcc. A cache that others can write to is
+    not used, which is told once. Raises EngineError with the compiler's log where it does not
+    compile.
     """
     path = _path(variant, defines, arch, toolkit)
+    if (unsafe := _unsafe(path.parent)) is not None:
+        _tell(f"compiled kernels are not kept, so each run compiles anew: {unsafe}")
+        return compile_cubin(variant, defines, arch, toolkit)
     kept = _read(path)
     if kept is None:
         kept = compile_cubin(variant, defines, arch, toolkit)
         try:
             _write(path, kept)
         except OSError as error:
-            logging.getLogger(__name__).warning(
-                "compiled kernels are not kept, so each run compiles anew: %s", error
-            )
+            _tell(f"compiled kernels are not kept, so each run compiles anew: {error}")
     return kept
 
 
+def _tell(text: str) -> None:
+    """Tell *text* once."""
+    if text not in _told:
+        _told.add(text)
+        logging.getLogger(__name__).warning("%s", escaped(text))
+
+
 def compile_ahead(
-    kernels: Iterable[tuple[str, Mapping[str, int]]], arch: str, toolkit: Toolkit, jobs: int
+    kernels: Iterable[tuple[str, Mapping[str, int]]],
+    arch: str,
+    toolkit: Toolkit,
+    jobs: int,
+    on_kernel: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
     """Bring *kernels*, (variant, macros) each, into the cache, *jobs* compilers side by side.
 
-    Returns how many were compiled and how many were there already. Raises EngineError for the
-    first that does not compile and OSError where the cache cannot be written; no further one is
-    begun then.
+    *on_kernel* is called as each one is there, from the thread that brought it. Returns how many
+    were compiled and how many were there already. Raises EngineError for the first that does not
+    compile and for a cache that others can write to, and OSError where it cannot be written; no
+    further one is begun then.
     """
-    cache_dir().mkdir(parents=True, exist_ok=True)  # better known before the work than after
+    _make_private(cache_dir())  # better known before the work than after
+    if (unsafe := _unsafe(cache_dir())) is not None:
+        what, _, mend = unsafe.partition("; ")
+        raise EngineError(what, hint=mend)
 
     def bring(kernel: tuple[str, Mapping[str, int]]) -> bool:
         path = _path(*kernel, arch, toolkit)
-        if _read(path) is not None:
-            return False
-        _write(path, compile_cubin(*kernel, arch, toolkit))
-        return True
+        missing = _read(path) is None
+        if missing:
+            _write(path, compile_cubin(*kernel, arch, toolkit))
+        on_kernel()
+        return missing
 
     brought = each(bring, [*kernels], jobs)
     compiled = sum(brought)
@@ -168,10 +200,45 @@ def _key(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) 
     return digest.hexdigest()[:32]
 
 
+def _unsafe(folder: Path) -> str | None:
+    """Why the kernels in *folder* may be another's work, "; " and what to do; None if they are not.
+
+    The digest in a kernel's file tells damage, not malice: who plants a kernel computes it.
+    """
+    with suppress(OSError):  # it is made, or cannot be used, which is told then
+        status = os.stat(folder)
+        if not _is_ours(status.st_uid):
+            return (
+                f"the cache {folder} belongs to another user;"
+                " set CUDAFILTER_CACHE to a folder of your own"
+            )
+        if status.st_mode & _OTHERS:
+            return f"others can write to the cache {folder}; forbid it: chmod go-w '{folder}'"
+    for above in folder.resolve().parents:
+        with suppress(OSError):
+            mode = os.stat(above).st_mode
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                return f"all can put another cache into {above}; forbid it: chmod o-w '{above}'"
+    return None
+
+
+def _is_ours(owner: int) -> bool:
+    """Whether files of *owner* are this user's or root's."""
+    return not hasattr(os, "geteuid") or owner in (0, os.geteuid())
+
+
 def _read(path: Path) -> bytes | None:
-    """A kept kernel; None where there is none or it is damaged (the digest leads the file)."""
+    """A kept kernel; None where there is none, it is damaged, or others may have written it.
+
+    The digest leads the file.
+    """
     try:
-        content = path.read_bytes()
+        # Not through a link, and judged by what was opened: so none can take its place meanwhile.
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not _is_ours(status.st_uid) or status.st_mode & _OTHERS:
+                return None
+            content = file.read()
     except OSError:
         return None
     digest, kept = content[:_DIGEST], content[_DIGEST:]
@@ -180,12 +247,30 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, code: bytes) -> None:
     """Keep a kernel: written beside its place, then renamed, so that no one reads half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
+    _make_private(path.parent)
+    _sweep(path.parent)
+    temporary = path.with_name(f".{os.getpid():x}-{time.monotonic_ns():x}.part")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(hashlib.sha256(code).digest() + code)
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _make_private(folder: Path) -> None:
+    """Make *folder*, and those above that are missing, for this user only, whatever the umask."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    for place in reversed(missing):
+        place.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # raises what is wrong with one that is there, but no folder
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporaries of processes that were killed."""
+    for entry in os.scandir(folder):
+        if _TEMPORARY.fullmatch(entry.name):
+            with suppress(OSError):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED:
+                    os.unlink(entry.path)

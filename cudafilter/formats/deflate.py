@@ -10,8 +10,11 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from isal import isal_zlib
 
+from cudafilter.errors import ImageError
 from cudafilter.formats.buffers import Buffer
 
 STORED, FAST = 0, 1
@@ -73,6 +76,50 @@ def stream(data: memoryview, level: int) -> bytes:
     return b"".join(pieces([part(data, memoryview(b""), level, True)]))
 
 
+def inflated(data: Buffer, size: int) -> tuple[bytes, int]:
+    """The *size* bytes that the zlib stream *data* holds, and how many bytes follow its end.
+
+    Raises ImageError unless it holds just as many, to the end of the stream, with the right
+    checksum. No more than *size* bytes are ever decompressed.
+    """
+    inflater = isal_zlib.decompressobj()
+    try:
+        # The byte past the last one makes it go on to the checksum.
+        body = inflater.decompress(data, size + 1)
+    except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stub says an instance
+        raise ImageError("it is damaged: its compressed data cannot be read") from error
+    if len(body) > size:
+        raise ImageError("it is damaged: it holds more data than its size needs")
+    if len(body) < size or not inflater.eof:
+        raise ImageError("it is cut short: it holds less data than its size needs")
+    return body, len(inflater.unused_data)
+
+
+_BLOCK = 65535
+"""Most bytes of a stored block, which has 5 bytes before them."""
+
+
+def stored(data: bytes) -> Buffer:
+    """*data* as a zlib stream of stored blocks, for decoders that want one."""
+    whole, rest = divmod(len(data), _BLOCK)
+    source = np.frombuffer(data, np.uint8)
+    out: npt.NDArray[np.uint8] = np.empty(2 + whole * (_BLOCK + 5) + 5 + rest + 4, np.uint8)
+    out[:2] = 0x78, 0x01
+    blocks = out[2 : 2 + whole * (_BLOCK + 5)].reshape(whole, _BLOCK + 5)
+    blocks[:, :5] = 0, 0xFF, 0xFF, 0, 0
+    blocks[:, 5:] = source[: whole * _BLOCK].reshape(whole, _BLOCK)
+    end = out[2 + blocks.size :]
+    end[:5] = 1, rest & 255, rest >> 8, ~rest & 255, ~rest >> 8 & 255
+    end[5 : 5 + rest] = source[whole * _BLOCK :]
+    end[5 + rest :] = list(isal_zlib.adler32(data).to_bytes(4, "big"))
+    return out.data
+
+
 def crc32(data: Buffer, value: int = 0) -> int:
     """zlib's CRC, several times faster."""
     return isal_zlib.crc32(data, value)
+
+
+def adler32(data: Buffer) -> int:
+    """zlib's Adler-32, several times faster."""
+    return isal_zlib.adler32(data)

@@ -1,27 +1,36 @@
 """TIFF image file directories (IFDs), as TIFF and EXIF use them, kept byte for byte.
 
 Values stay raw, in the byte order of the file they come from, so that text that is not ASCII,
-unknown types and exact rationals survive where a typed reader would change them.
+unknown types and exact rationals survive where a typed reader would change them. What is read is
+bounded by the length of the file: see _Budget.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 
-SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 3, 4, 5, 7, 16
+SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8, IFD8 = 3, 4, 5, 7, 13, 16, 18
 _SIZES = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
     16: 8, 17: 8, 18: 8,
 }  # fmt: skip
 """Bytes of one value of each TIFF type."""
-_POINTERS = {34665, 34853, 40965}
+SUB_IFDS, EXIF = 330, 34665
+_POINTERS = {EXIF, 34853, 40965}
 """Tags whose value is the offset of a further IFD: EXIF, GPS, interoperability."""
 _MAX_DEPTH = 3
+MAX_ENTRIES = 1 << 16
+"""Most entries of all the directories of a file together."""
+_SLACK = 1 << 16
+"""Bytes that values may share in all, as equal resolutions do."""
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT, ORIENTATION = 282, 283, 296, 274
+MAKER_NOTE = 37500
+MOST_EXIF = 65527
+"""Bytes of EXIF that a JPEG holds."""
 
 
 class BrokenIfd(ValueError):
@@ -35,9 +44,36 @@ class Entry:
     type: int
     count: int
     value: bytes | Ifd
+    at: int = field(default=0, compare=False)
+    """Where the value stood in the file it comes from; 0 where it comes from none."""
 
 
 Ifd = Mapping[int, Entry]
+
+
+class _Budget:
+    """What may still be read of a file of so many bytes.
+
+    A directory is read once, and values take no more bytes than the file has: those that many
+    tags share, or directories that point at each other, cannot multiply.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.directories: set[int] = set()
+        self._entries, self._bytes = MAX_ENTRIES, size + _SLACK
+
+    def directory(self, offset: int, entries: int) -> None:
+        if offset in self.directories:
+            raise BrokenIfd("directories point at each other")
+        self.directories.add(offset)
+        self._entries -= entries
+        if self._entries < 0:
+            raise BrokenIfd(f"it has more than {MAX_ENTRIES} tags")
+
+    def value(self, length: int) -> None:
+        self._bytes -= length
+        if self._bytes < 0:
+            raise BrokenIfd("its tags share their bytes")
 
 
 def header(data: bytes) -> tuple[str, int, bool]:
@@ -53,38 +89,78 @@ def header(data: bytes) -> tuple[str, int, bool]:
     raise BrokenIfd("no TIFF header")
 
 
-def read(
-    data: bytes, order: str, offset: int, big: bool = False, depth: int = 0
-) -> tuple[dict[int, Entry], int]:
-    """The IFD at *offset* with those it points to, and the offset of the next one (0: none)."""
-    count_code, entry_code, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    entry_size = struct.calcsize("=" + entry_code) + inline
-    entries: dict[int, Entry] = {}
+def _span(data: bytes, order: str, offset: int, big: bool) -> tuple[int, int, int]:
+    """Where the entries of the IFD at *offset* begin, how many they are, and the next IFD."""
+    count_code, next_code, size = ("Q", "Q", 20) if big else ("H", "I", 12)
     try:
         (count,) = struct.unpack_from(order + count_code, data, offset)
-        offset += struct.calcsize("=" + count_code)
-        for at in range(offset, offset + count * entry_size, entry_size):
-            tag, kind, values = struct.unpack_from(order + entry_code, data, at)
-            length = _SIZES.get(kind, 0) * values
-            where = at + entry_size - inline
-            if length > inline:
-                (where,) = struct.unpack_from(order + ("Q" if big else "I"), data, where)
-            if where + length > len(data):
-                raise BrokenIfd(f"the value of tag {tag} lies past the end")
-            value = data[where : where + length]
-            if tag in _POINTERS and kind in (4, 13, 16, 18) and values == 1:
-                if depth == _MAX_DEPTH:
-                    raise BrokenIfd("IFDs point at each other")
-                (target,) = struct.unpack(order + ("I" if length == 4 else "Q"), value)
-                further, _ = read(data, order, target, big, depth + 1)
-                entries[tag] = Entry(LONG, 1, further)
-            elif length:
-                entries[tag] = Entry(kind, values, value)
-        end = offset + count * entry_size
-        (following,) = struct.unpack_from(order + ("Q" if big else "I"), data, end)
-    except struct.error:
+        start = offset + struct.calcsize("=" + count_code)
+        (following,) = struct.unpack_from(order + next_code, data, start + count * size)
+    except (struct.error, OverflowError):
         raise BrokenIfd("cut short") from None
+    return start, count, following
+
+
+def _rows(
+    data: bytes, order: str, start: int, count: int, big: bool
+) -> Iterator[tuple[int, int, int, int, int]]:
+    """Tag, type, count, length and place of the value of each entry."""
+    code, size, inline = ("HHQ", 20, 8) if big else ("HHI", 12, 4)
+    for at in range(start, start + count * size, size):
+        tag, kind, values = struct.unpack_from(order + code, data, at)
+        length = _SIZES.get(kind, 0) * values
+        where = at + size - inline
+        if length > inline:
+            (where,) = struct.unpack_from(order + ("Q" if big else "I"), data, where)
+        if where + length > len(data):
+            raise BrokenIfd(f"the value of tag {tag} lies past the end")
+        yield tag, kind, values, length, where
+
+
+def read(data: bytes, order: str, offset: int, big: bool = False) -> tuple[dict[int, Entry], int]:
+    """The IFD at *offset* with those it points to, and the offset of the next one (0: none)."""
+    return _read(data, order, offset, big, 0, _Budget(len(data)))
+
+
+def _read(
+    data: bytes, order: str, offset: int, big: bool, depth: int, budget: _Budget
+) -> tuple[dict[int, Entry], int]:
+    start, count, following = _span(data, order, offset, big)
+    budget.directory(offset, count)
+    entries: dict[int, Entry] = {}
+    for tag, kind, values, length, where in _rows(data, order, start, count, big):
+        budget.value(length)
+        value = data[where : where + length]
+        if _points(tag, kind, values):
+            if depth == _MAX_DEPTH:
+                raise BrokenIfd("directories point at each other")
+            (target,) = struct.unpack(order + ("I" if length == 4 else "Q"), value)
+            further, _ = _read(data, order, target, big, depth + 1, budget)
+            entry = Entry(IFD if kind in (IFD, IFD8) else LONG, 1, further)
+        elif length:
+            entry = Entry(kind, values, value, where)
+        else:
+            continue
+        if entries.setdefault(tag, entry) != entry:
+            raise BrokenIfd(f"tag {tag} stands there twice")
     return entries, following
+
+
+def _points(tag: int, kind: int, values: int) -> bool:
+    known = tag in _POINTERS and kind in (LONG, LONG8)
+    return values == 1 and (known or (kind in (IFD, IFD8) and tag != SUB_IFDS))
+
+
+def pages(data: bytes, order: str, offset: int, big: bool) -> int:
+    """How many IFDs follow each other from *offset*; a loop counts once."""
+    seen: set[int] = set()
+    while offset and offset not in seen:
+        seen.add(offset)
+        try:
+            _, _, offset = _span(data, order, offset, big)
+        except BrokenIfd:
+            break
+    return len(seen)
 
 
 def parse(blob: bytes) -> tuple[str, dict[int, Entry], int]:
@@ -94,30 +170,164 @@ def parse(blob: bytes) -> tuple[str, dict[int, Entry], int]:
     return order, entries, following
 
 
-def write(entries: Ifd, order: str, offset: int) -> bytes:
-    """*entries* as an IFD to be put at the even *offset*, followed by all it points to."""
-    table = struct.pack(order + "H", len(entries))
-    free = offset + 2 + 12 * len(entries) + 4
-    values = b""
-    for tag, entry in sorted(entries.items()):
-        if not isinstance(entry.value, bytes):
-            further = write(entry.value, order, free + len(values))
-            table += struct.pack(order + "HHII", tag, LONG, 1, free + len(values))
-            values += further
+def dangling(data: bytes) -> list[int]:
+    """Tags of *data* that seem to be offsets of directories, though no type says so.
+
+    Laid out anew they lead nowhere. Raises BrokenIfd.
+    """
+    order, offset, big = header(data)
+    budget = _Budget(len(data))
+    entries, _ = _read(data, order, offset, big, 0, budget)
+    found = []
+    for tag, entry in _all(entries):
+        if tag == SUB_IFDS or not isinstance(entry.value, bytes):
             continue
+        if entry.type in (IFD, IFD8):
+            found.append(tag)
+        elif entry.type in (LONG, LONG8) and entry.count == 1:
+            (target,) = struct.unpack(order + ("I" if entry.type == LONG else "Q"), entry.value)
+            if target not in budget.directories and _is_directory(data, order, target, big):
+                found.append(tag)
+    return sorted(set(found))
+
+
+def _all(entries: Ifd) -> Iterator[tuple[int, Entry]]:
+    for tag, entry in entries.items():
+        yield tag, entry
+        if not isinstance(entry.value, bytes):
+            yield from _all(entry.value)
+
+
+def _is_directory(data: bytes, order: str, offset: int, big: bool) -> bool:
+    """Whether a directory stands at *offset*: known types, tags in order, values in the file."""
+    if offset < 8:
+        return False
+    try:
+        start, count, _ = _span(data, order, offset, big)
+        last = -1
+        for tag, kind, values, _, _ in _rows(data, order, start, min(count, 64), big):
+            if kind not in _SIZES or not values or tag <= last:
+                return False
+            last = tag
+    except BrokenIfd:
+        return False
+    return count > 0
+
+
+def note_of(entries: Ifd) -> Entry | None:
+    """The camera's maker note, if there is one that takes a place of its own."""
+    exif = entries.get(EXIF)
+    inner = exif.value if exif else {}
+    for among in (inner, entries):
+        note = among.get(MAKER_NOTE) if not isinstance(among, bytes) else None
+        if note and isinstance(note.value, bytes) and len(note.value) > 4 and note.at >= 8:
+            return note
+    return None
+
+
+def counts_from_header(note: Entry) -> bool:
+    """Whether *note* has entries whose values it finds by offsets from the TIFF header.
+
+    Such a note can be read only where it stood. Others count from their own beginning.
+    """
+    value = note.value if isinstance(note.value, bytes) else b""
+    for at in range(min(len(value), MOST_EXIF) - 11):
+        for order in "<>":
+            _, kind, count, where = struct.unpack_from(order + "HHII", value, at)
+            length = _SIZES.get(kind, 0) * count
+            if length > 4 and note.at <= where and where + length <= note.at + len(value):
+                return True
+    return False
+
+
+class Space:
+    """A file that is laid out: places in order, around the maker note, which keeps its own.
+
+    Offsets inside many notes count from the TIFF header.
+    """
+
+    def __init__(self, note: Entry | None = None) -> None:
+        self._free = 8
+        self._note = range(0)
+        self._kept = note.value if note else None
+        self._pieces: list[tuple[int, bytes]] = []
+        if note is not None and isinstance(note.value, bytes):
+            self._note = range(note.at, note.at + len(note.value))
+            self._pieces.append((note.at, note.value))
+
+    def take(self, length: int) -> int:
+        """The even offset of the next *length* bytes that are free."""
+        at = self._free
+        if self._note and at < self._note.stop and at + length > self._note.start:
+            at = self._note.stop + self._note.stop % 2
+        self._free = at + length + length % 2
+        return at
+
+    def put(self, at: int, piece: bytes) -> None:
+        """Lay *piece* at a place that was taken for it."""
+        self._pieces.append((at, piece))
+
+    def add(self, piece: bytes) -> int:
+        """Lay *piece* at the next free place, which is returned."""
+        at = self.take(len(piece))
+        self.put(at, piece)
+        return at
+
+    def value(self, value: bytes) -> int:
+        """The offset of a tag's *value*: the note's own, or a new one."""
+        return self._note.start if value is self._kept else self.add(value)
+
+    @property
+    def end(self) -> int:
+        """Length of the file so far."""
+        return max(self._free, self._note.stop)
+
+    def pieces(self) -> Iterable[bytes]:
+        """All of it from offset 8 on, with zeros where nothing lies."""
+        at = 8
+        for start, piece in sorted(self._pieces, key=lambda placed: placed[0]):
+            yield bytes(start - at)
+            yield piece
+            at = start + len(piece)
+        yield bytes(self.end - at)
+
+
+def write(entries: Ifd, order: str, space: Space) -> int:
+    """Lay *entries* and all they point to into *space*; the offset of their IFD."""
+    at = space.take(2 + 12 * len(entries) + 4)
+    table = bytearray(struct.pack(order + "H", len(entries)))
+    for tag, entry in sorted(entries.items()):
         table += struct.pack(order + "HHI", tag, entry.type, entry.count)
-        if len(entry.value) <= 4:
+        if not isinstance(entry.value, bytes):
+            table += struct.pack(order + "I", write(entry.value, order, space))
+        elif len(entry.value) <= 4:
             table += entry.value.ljust(4, b"\0")
         else:
-            table += struct.pack(order + "I", free + len(values))
-            values += entry.value + b"\0" * (len(entry.value) % 2)
-    return table + b"\0\0\0\0" + values
+            table += struct.pack(order + "I", space.value(entry.value))
+    space.put(at, bytes(table) + b"\0\0\0\0")
+    return at
 
 
 def blob(entries: Ifd, order: str) -> bytes:
-    """*entries* as a whole TIFF or EXIF structure."""
+    """*entries* as a whole TIFF or EXIF structure.
+
+    The maker note keeps its offset, unless that is past what a JPEG holds.
+    """
+    note = note_of(entries)
+    if note is not None:
+        kept = _blob(entries, order, note)
+        if len(kept) <= MOST_EXIF:
+            return kept
+    return _blob(entries, order, None)
+
+
+def _blob(entries: Ifd, order: str, note: Entry | None) -> bytes:
+    if note is not None and note.at > MOST_EXIF:
+        return bytes(MOST_EXIF + 1)
+    space = Space(note)
+    at = write(entries, order, space)
     mark = b"II" if order == "<" else b"MM"
-    return mark + struct.pack(order + "HI", 42, 8) + write(entries, order, 8)
+    return b"".join([mark, struct.pack(order + "HI", 42, at), *space.pieces()])
 
 
 def shorts(order: str, *values: int) -> Entry:

@@ -1,7 +1,7 @@
 """JPEG: simplejpeg decodes, OpenCV encodes, both by libjpeg-turbo as Pillow does and to its bits.
 
-Pillow has what they do not take: CMYK, arithmetic coding, odd sampling and damage when reading,
-CMYK and quantisation tables of no standard quality when writing.
+Pillow has what they lack: lossless coding and odd sampling when reading; CMYK, colour that is not
+luma and chroma, and quantisation tables of no standard quality when writing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,23 @@ import simplejpeg
 from cudafilter import ahead
 from cudafilter.cores import each
 from cudafilter.errors import ImageError
-from cudafilter.formats import jpeg_head
+from cudafilter.formats import jpeg_head, jpeg_scan
 from cudafilter.formats.buffers import Buffer, joined
-from cudafilter.formats.jpeg_head import DRI, SOF0, SOF1, SOF2, SOI, Frame
+from cudafilter.formats.jpeg_head import (
+    DRI,
+    SAMPLINGS,
+    SOF0,
+    SOF1,
+    SOF2,
+    SOF3,
+    SOF9,
+    SOF10,
+    SOI,
+    Frame,
+    Segment,
+)
 from cudafilter.formats.limits import Limits
-from cudafilter.formats.metadata import Decoded, Metadata
+from cudafilter.formats.metadata import Decoded, JpegCoding, Metadata
 from cudafilter.formats.table import JPEG_SIGNATURE, Ways
 from cudafilter.pixels import Pixels
 
@@ -32,63 +44,135 @@ them their quality and about their size."""
 MAX_SIDE = 65500
 STRIP_PIXELS = 1 << 20
 """Pixels that are encoded as one: at most 16,384 blocks, and a restart interval holds 65,535."""
-_SAMPLINGS = frozenset({(1, 1), (2, 1), (2, 2), (1, 2), (4, 1), (1, 4)})
-"""Luma samples for one of chroma, across and down, that simplejpeg knows."""
-_NAMES = {0: "444", 1: "422", 2: "420"}
-"""Pillow's code of a subsampling -> simplejpeg's."""
-_MCU = {0: (8, 8), 1: (16, 8), 2: (16, 16)}
-"""Pillow's code of a subsampling -> width and height of what is coded as one."""
+_KNOWN = frozenset({SOF0, SOF1, SOF2, SOF9, SOF10})
+"""Codings that simplejpeg decodes: sequential and progressive, Huffman and arithmetic."""
+_COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
+_BROKEN = "it is damaged: its picture cannot be decoded"
+_TOO_MANY = "it is damaged: there are too many bytes for its picture"
+_DAMAGE = (
+    ("premature end", "it is cut off: its picture ends early"),
+    ("extraneous bytes", _TOO_MANY),
+)
+"""What libjpeg says -> what that means."""
 
 
 def read(data: bytes, limits: Limits) -> Decoded:
-    """Decode a JPEG: gray, RGB or CMYK of 8 bits."""
-    segments, rest = jpeg_head.segments_of(data)
-    frame = jpeg_head.frame_of(segments)
-    shape = _shape(frame, limits)
-    pixels = ahead.pixels_of(data) if shape else None
-    if pixels is None or pixels.shape != shape:
-        bare = joined([jpeg_head.bare(segments), rest])
-        pixels = _decoded(bare, shape[2]) if shape else None
-        if pixels is None:
-            pixels = _read_pillow(bare, limits)
-    metadata, notes = jpeg_head.head_of(segments, frame)
-    return Decoded(pixels, False, metadata, notes)
+    """Decode a JPEG: gray, RGB or CMYK of 8 bits.
 
-
-def _shape(frame: Frame | None, limits: Limits) -> tuple[int, int, int] | None:
-    """(H, W, C) of what simplejpeg reads: gray or colour, Huffman-coded. None of anything else."""
-    if frame is None or frame.marker not in (SOF0, SOF1, SOF2) or frame.bits != 8:
-        return None
-    channels = len(frame.components)
-    if channels != 1 and frame.sampling not in _SAMPLINGS:
-        return None
-    limits.require_size(frame.width, frame.height)
-    return frame.height, frame.width, 1 if channels == 1 else 3
-
-
-def _decoded(bare: Buffer, channels: int) -> Pixels | None:
-    """What simplejpeg reads of *bare*.
-
-    It refuses whatever libjpeg warns of; Pillow then tells what is broken from what is merely odd.
+    A refusal by the strict decoder is final: other decoders make something up for what is damaged.
     """
+    segments, rest = jpeg_head.segments_of(data)
+    frame = _require_frame(segments)
+    # libjpeg keeps two bytes of each sample's coefficients until the last scan is there.
+    sample_bytes = 3 if frame.marker == SOF2 else 1
+    limits.require_size(frame.width, frame.height, len(frame.components) * sample_bytes)
+    scans = jpeg_scan.scans_of(segments, rest, frame)
+    metadata, notes = jpeg_head.head_of(segments, frame)
+    shape = frame.height, frame.width, len(frame.components)
+    if _is_usual(frame):
+        ready = ahead.pixels_of(data)
+        usable = ready is not None and ready.shape == shape
+        pixels = ready if usable else _decoded(_bare(segments, rest), shape[2])
+        if scans.doubt:
+            _require_needed(segments, rest, scans.doubt, shape[2])
+    else:
+        pixels = _read_pillow(_bare(segments, rest), limits)
+    if not _is_usual(frame) or frame.marker in (SOF9, SOF10):
+        notes += ("its coding is unusual, and what decodes it does not tell of damage inside",)
+    assert pixels is not None
+    coding = metadata.jpeg_coding
+    if coding and (written := _sampling(coding, shape[2], None)) != coding.sampling:
+        notes += (
+            f"its chroma sampling {_name(coding.sampling)} is not kept: a JPEG that keeps its"
+            f" quality gets {_name(written)}",
+        )
+    return Decoded(pixels, False, metadata, notes + scans.notes)
+
+
+def require_undamaged(data: bytes) -> None:
+    """Raise ImageError where the strict decoder refuses a JPEG, whatever its size."""
+    read(data, Limits(max_pixels=MAX_SIDE**2))
+
+
+def _require_frame(segments: list[Segment]) -> Frame:
+    """The frame header. Raises ImageError where there is none, or one of what is not read."""
+    frame = jpeg_head.frame_of(segments)
+    if frame is None:
+        raise ImageError("it is damaged: it has no header of one picture")
+    if frame.marker not in _KNOWN | {SOF3}:
+        raise ImageError("its kind of JPEG coding is not read")
+    if frame.bits != 8:
+        raise ImageError(f"JPEGs of {frame.bits} bits a sample are not read")
+    if len(frame.components) not in _COLOURS:
+        raise ImageError(f"JPEGs of {len(frame.components)} channels are not read")
+    if not frame.width or not frame.height:
+        raise ImageError("its header has no size, which is not read")
+    if any(not 1 <= factor <= 4 for part in frame.components for factor in part[:2]):
+        raise ImageError("it is damaged: its sampling is wrong")
+    return frame
+
+
+def _is_usual(frame: Frame) -> bool:
+    """Whether simplejpeg decodes it; of samplings it knows few, by the factors as they stand."""
+    if frame.marker not in _KNOWN:
+        return False
+    luma, *chroma = [(part.across, part.down) for part in frame.components]
+    if not chroma:
+        return True
+    ratio = frame.sampling
+    if ratio not in (*SAMPLINGS, (1, 4)):
+        return False
+    if ratio == (1, 1):
+        return luma[0] * luma[1] <= 10 // len(frame.components)
+    return chroma[0] == (1, 1) or (luma == (2, 2) and ratio in ((2, 1), (1, 2)))
+
+
+def _bare(segments: list[Segment], rest: memoryview) -> Buffer:
+    return joined([jpeg_head.bare(segments), rest])
+
+
+def _decoded(bare: Buffer, channels: int) -> Pixels:
+    """The pixels of *bare*, with CMYK's 0 for no ink. Raises ImageError where libjpeg warns."""
     try:
-        pixels = simplejpeg.decode_jpeg(bare, "GRAY" if channels == 1 else "RGB", strict=True)
-    except ValueError:
-        return None
-    return np.asarray(pixels)
+        pixels = np.asarray(simplejpeg.decode_jpeg(bare, _COLOURS[channels], strict=True))
+    except ValueError as error:
+        told = str(error).lower()
+        if "memory" in told:
+            raise MemoryError from error
+        reasons = (reason for words, reason in _DAMAGE if words in told)
+        raise ImageError(next(reasons, _BROKEN)) from error
+    # Adobe's inks are inverted, and others' are taken for Adobe's.
+    return np.invert(pixels, out=pixels) if channels == 4 else pixels
+
+
+def _require_needed(segments: list[Segment], rest: memoryview, end: int, channels: int) -> None:
+    """Raise ImageError unless the byte before *end* is needed.
+
+    libjpeg reads up to 8 bytes ahead, so it does not tell of so few that are too many.
+    """
+    last = end - 2 if bytes(rest[end - 2 : end]) == b"\xff\0" else end - 1
+    try:
+        _decoded(joined([jpeg_head.bare(segments), rest[:last], rest[end:]]), channels)
+    except ImageError:
+        return
+    raise ImageError(_TOO_MANY)
 
 
 def _read_pillow(bare: Buffer, limits: Limits) -> Pixels:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
-    return pixels_of(open_pillow(bare, "JPEG", limits))[0]
+    try:
+        return pixels_of(open_pillow(bare, "JPEG", limits))[0]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(_BROKEN) from error
 
 
 def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
     """Encode uint8 gray, RGB or CMYK *pixels*.
 
-    Subsampling and progressive coding are those of the source where it was a JPEG, and else 4:4:4
-    and sequential. So are quantisation tables unless a quality is given.
+    Subsampling, colour coding and progressive coding are those of the source where it was a JPEG,
+    and else 4:4:4, luma and chroma (CMYK: as it is), and sequential. So are quantisation tables
+    unless a quality is given.
     """
     height, width, channels = pixels.shape
     if max(width, height) > MAX_SIDE:
@@ -97,11 +181,12 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
             hint="choose .png or .tif",
         )
     chosen = _chosen(channels, metadata, ways)
-    if chosen.quality is None or channels == 4:
+    is_rgb = channels == 3 and not chosen.transformed
+    if chosen.quality is None or channels == 4 or is_rgb:
         pieces: list[Buffer] = [_write_pillow(pixels, metadata.cmyk, chosen)]
     else:
-        pieces = _encoded(pixels, chosen.quality, chosen.subsampling, chosen.progressive)
-    return jpeg_head.with_head(pieces, metadata)
+        pieces = _encoded(pixels, chosen.quality, chosen.sampling, chosen.progressive)
+    return jpeg_head.with_head(pieces, metadata, jfif=not is_rgb)
 
 
 def template(channels: int, metadata: Metadata, ways: Ways) -> bytes:
@@ -109,7 +194,7 @@ def template(channels: int, metadata: Metadata, ways: Ways) -> bytes:
     pixels, chosen = np.zeros((16, 16, channels), np.uint8), _chosen(channels, metadata, ways)
     if chosen.quality is None or chosen.progressive:
         return bytes(write(pixels, metadata, ways))
-    colour = ("RGB", _NAMES[chosen.subsampling]) if channels == 3 else ("GRAY", "Gray")
+    colour = ("RGB", SAMPLINGS[chosen.sampling].name) if channels == 3 else ("GRAY", "Gray")
     return bytes(simplejpeg.encode_jpeg(pixels, chosen.quality, *colour))
 
 
@@ -119,32 +204,61 @@ class _Chosen(NamedTuple):
     quality: int | None
     """None where *tables* are those of no quality."""
     tables: tuple[tuple[int, ...], ...]
-    """The source's; empty where *quality* decides."""
-    subsampling: int
+    """Of each channel; empty where *quality* decides."""
+    sampling: tuple[int, int]
+    """See JpegCoding."""
     progressive: bool
+    transformed: bool
+    """See JpegCoding."""
 
 
 def _chosen(channels: int, metadata: Metadata, ways: Ways) -> _Chosen:
     coding = metadata.jpeg_coding
-    subsampling = coding.subsampling if coding and channels > 1 else 0
-    progressive = bool(coding and coding.progressive)
-    tables = coding.tables[: 1 if channels == 1 else 4] if coding and ways.quality is None else ()
-    quality = standard_quality(tables, channels) if tables else ways.quality or DEFAULT_QUALITY
-    return _Chosen(quality, tables, subsampling, progressive)
+    if coding is None:
+        return _Chosen(ways.quality or DEFAULT_QUALITY, (), (1, 1), False, channels == 3)
+    tables = coding.tables[:channels]
+    quality = ways.quality
+    if quality is None and len(tables) == channels:
+        quality = standard_quality(tables)
+    elif channels == 4 and coding.transformed:
+        luma, chroma = _standard(quality or DEFAULT_QUALITY)
+        quality, tables = None, (luma, chroma, chroma, luma)
+    else:
+        quality, tables = quality or DEFAULT_QUALITY, ()
+    sampling = _sampling(coding, channels, ways.quality)
+    return _Chosen(quality, tables, sampling, coding.progressive, coding.transformed)
+
+
+def _sampling(coding: JpegCoding, channels: int, quality: int | None) -> tuple[int, int]:
+    """The sampling that is written where the source's is that of *coding*.
+
+    OpenCV has more of them than Pillow, and only Pillow has CMYK and tables of no quality.
+    """
+    known = SAMPLINGS.get(coding.sampling)
+    tables = coding.tables[:channels]
+    by_opencv = channels == 3 and coding.transformed and (quality or standard_quality(tables))
+    by_pillow = channels == 3 and coding.transformed and known and known.code is not None
+    return coding.sampling if known and (by_opencv or by_pillow) else (1, 1)
+
+
+def _name(sampling: tuple[int, int]) -> str:
+    if sampling in SAMPLINGS:
+        return ":".join(SAMPLINGS[sampling].name)
+    return "of {} x {} to 1".format(*sampling) if all(sampling) else "of no common ratio"
 
 
 @functools.lru_cache
-def standard_quality(tables: tuple[tuple[int, ...], ...], channels: int) -> int | None:
-    """The quality 1..100 at which libjpeg uses just *tables*, one for gray and two for RGB.
+def standard_quality(tables: tuple[tuple[int, ...], ...]) -> int | None:
+    """The quality 1..100 at which libjpeg uses just *tables*, those of gray or of RGB's channels.
 
     None if there is none.
     """
-    if len(tables) != (1 if channels == 1 else 2):
+    if len(tables) not in (1, 3) or tables[1:2] != tables[2:]:
         return None
     # A higher quality has finer steps.
     wanted = -sum(tables[0])
     found = 1 + bisect.bisect_left(range(1, 101), wanted, key=lambda q: -sum(_standard(q)[0]))
-    return found if found <= 100 and _standard(found)[: len(tables)] == tables else None
+    return found if found <= 100 and _standard(found)[: len(tables)] == tables[:2] else None
 
 
 def _standard(quality: int) -> tuple[tuple[int, ...], ...]:
@@ -152,7 +266,9 @@ def _standard(quality: int) -> tuple[tuple[int, ...], ...]:
     return jpeg_head.tables_of(jpeg_head.segments_of(sample)[0])
 
 
-def _encoded(pixels: Pixels, quality: int, subsampling: int, progressive: bool) -> list[Buffer]:
+def _encoded(
+    pixels: Pixels, quality: int, sampling: tuple[int, int], progressive: bool
+) -> list[Buffer]:
     """*pixels* encoded by OpenCV, a large picture in strips of whole rows of blocks.
 
     In pieces, the first of which holds all segments.
@@ -160,15 +276,16 @@ def _encoded(pixels: Pixels, quality: int, subsampling: int, progressive: bool) 
     from cudafilter.formats import opencv
 
     height, width, _ = pixels.shape
-    across, down = _MCU[subsampling]
+    name = SAMPLINGS[sampling].name
+    across, down = (8 * factor for factor in sampling)
     blocks = -(-width // across)
     rows = max(1, STRIP_PIXELS // (blocks * across * down))
     if progressive or height <= rows * down:
-        return [opencv.encode_jpeg(pixels, quality, subsampling, progressive)]
+        return [opencv.encode_jpeg(pixels, quality, name, progressive)]
 
     def strip(top: int) -> Buffer:
         part = pixels[top : top + rows * down]
-        return opencv.encode_jpeg(part, quality, subsampling, False)
+        return opencv.encode_jpeg(part, quality, name, False)
 
     return _one_file(each(strip, range(0, height, rows * down)), height, blocks * rows)
 
@@ -197,14 +314,33 @@ def _one_file(parts: list[Buffer], height: int, interval: int) -> list[Buffer]:
 def _write_pillow(pixels: Pixels, cmyk: bool, chosen: _Chosen) -> bytes:
     from cudafilter.formats.pillow import save_pillow
 
+    channels = pixels.shape[2]
     options: dict[str, Any] = {"quality": chosen.quality}
     if chosen.tables:
-        options = {"qtables": [list(table) for table in chosen.tables]}
-    if pixels.shape[2] > 1:
-        options["subsampling"] = chosen.subsampling
+        # Pillow gives each channel a table, and the rest the last one. Of colour it makes two.
+        tables = list(chosen.tables)
+        while len(tables) > (2 if channels == 3 else 1) and tables[-1] == tables[-2]:
+            tables.pop()
+        options = {"qtables": [list(table) for table in tables]}
+    if channels > 1:
+        options["subsampling"] = SAMPLINGS[chosen.sampling].code
+    if channels == 3:
+        options["keep_rgb"] = not chosen.transformed
+    is_ycck = channels == 4 and chosen.transformed
+    if is_ycck:
+        pixels = _ycck(pixels)
     try:
-        return save_pillow(pixels, "JPEG", cmyk, progressive=chosen.progressive, **options)
+        data = save_pillow(pixels, "JPEG", cmyk, progressive=chosen.progressive, **options)
     except OSError:
         # Pillow's buffer for a progressive file is too small for noise at the finest quality.
         # A sequential file decodes to the same pixels.
-        return save_pillow(pixels, "JPEG", cmyk, progressive=False, **options)
+        data = save_pillow(pixels, "JPEG", cmyk, progressive=False, **options)
+    return jpeg_head.told_as_ycck(data) if is_ycck else data
+
+
+def _ycck(inks: Pixels) -> Pixels:
+    """CMYK as luma, chroma and black, inverted as inks are: Pillow inverts them once more."""
+    from PIL import Image as PillowImage
+
+    colour = PillowImage.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr")
+    return np.concatenate([np.invert(np.asarray(colour)), inks[..., 3:]], axis=2)

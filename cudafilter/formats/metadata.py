@@ -15,6 +15,7 @@ JPEG_SEGMENT = 65533
 """Most bytes in one JPEG segment."""
 EXIF_MARK = b"Exif\0\0"
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
+EXTENDED_XMP_MARK = b"http://ns.adobe.com/xmp/extension/\0"
 
 _CONTAINERS = {"png", "jpeg", "webp", "tiff"}
 """Formats that hold an ICC profile, EXIF and XMP."""
@@ -38,10 +39,15 @@ class JpegCoding(NamedTuple):
     """How a JPEG was compressed, so that writing it again keeps its quality."""
 
     tables: tuple[tuple[int, ...], ...]
-    """Quantisation tables of 64 values."""
-    subsampling: int
-    """Pillow's code: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0."""
+    """Of each channel the quantisation table, 64 values row by row."""
+    sampling: tuple[int, int]
+    """Luma samples for one of chroma, across and down: (1, 1) is 4:4:4, (2, 2) is 4:2:0.
+
+    (0, 0) where there is no such ratio.
+    """
     progressive: bool
+    transformed: bool = True
+    """RGB became luma and chroma, or CMYK did likewise (YCCK)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Metadata:
     cmyk: bool = False
     """The four channels are cyan, magenta, yellow, black; 0 is no ink."""
     comments: tuple[bytes, ...] = ()
-    """JPEG or GIF comments."""
+    """Comments of a JPEG, GIF or PNM."""
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """PNG text and colour chunks (type, data) that have no field here."""
     jpeg_segments: tuple[tuple[int, bytes], ...] = ()
@@ -64,6 +70,8 @@ class Metadata:
     jpeg_coding: JpegCoding | None = None
     tiff_tags: bytes | None = None
     """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
+    icc_name: bytes = b""
+    """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
 
 
 class Decoded(NamedTuple):
@@ -109,6 +117,10 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lose("comment", comments=())
     elif any(len(comment) > JPEG_SEGMENT for comment in metadata.comments):
         lose("comment (too long for JPEG)", comments=())
+    wrong = [chunk for chunk in metadata.png_chunks if not _png_holds(*chunk, channels)]
+    if wrong and format == "png":
+        right = tuple(chunk for chunk in metadata.png_chunks if chunk not in wrong)
+        lose("bKGD (it is of other channels)", png_chunks=right)
     if metadata.png_chunks and format != "png":
         drop["png_chunks"] = ()
         lost.extend(_png_losses(metadata.png_chunks))
@@ -131,10 +143,19 @@ def _exif_loss(exif: bytes, format: str) -> tuple[str, bool]:
     if format == "tiff":
         try:
             _, _, following = ifd.parse(exif)
+            pointers = ifd.dangling(exif)
         except ifd.BrokenIfd:
             return "EXIF (damaged)", False
-        return "EXIF thumbnail" if following else "", True
+        lost = ["EXIF thumbnail"] * bool(following)
+        if pointers:
+            lost.append(f"what EXIF's tags {', '.join(map(str, pointers))} point at")
+        return ", ".join(lost), True
     return "", True
+
+
+def _png_holds(kind: bytes, data: bytes, channels: int) -> bool:
+    """Whether a background colour is of as many samples as a PNG of *channels* has."""
+    return kind != b"bKGD" or len(data) == (2 if channels < 3 else 6)
 
 
 def _png_losses(chunks: tuple[tuple[bytes, bytes], ...]) -> list[str]:
@@ -154,4 +175,8 @@ def _png_losses(chunks: tuple[tuple[bytes, bytes], ...]) -> list[str]:
 def _segment_name(marker: int, data: bytes) -> str:
     if data.startswith(b"Photoshop 3.0\0"):
         return "IPTC and Photoshop data"
+    if data.startswith(EXTENDED_XMP_MARK):
+        return "extended XMP"
+    if data.startswith((b"JFIF\0", b"JFXX\0")):
+        return "JFIF thumbnail"
     return f"JPEG segment APP{marker - 0xE0}"

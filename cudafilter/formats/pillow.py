@@ -18,8 +18,7 @@ from cudafilter.pixels import Pixels
 PillowImage.MAX_IMAGE_PIXELS = None
 
 _PLUGINS = {
-    "BMP": "Bmp", "GIF": "Gif", "JPEG": "Jpeg", "PNG": "Png", "PPM": "Ppm", "TIFF": "Tiff",
-    "WEBP": "WebP",
+    "BMP": "Bmp", "JPEG": "Jpeg", "TIFF": "Tiff", "WEBP": "WebP",
 }  # fmt: skip
 """Pillow's formats -> the modules that read and write them."""
 
@@ -87,25 +86,3 @@ def save_pillow(pixels: Pixels, format: str, cmyk: bool = False, **options: Any)
 def _plug_in(format: str) -> None:
     """Make *format* known to Pillow, which otherwise imports every module that it has."""
     import_module(f"PIL.{_PLUGINS[format]}ImagePlugin")
-
-
-def decode_deep(data: bytes) -> Pixels:
-    """Pixels of a 16-bit or float file in OpenCV's hands, in the order RGB or RGBA.
-
-    Pillow cuts 16-bit colour to 8 bits. OpenCV takes metadata and orientation into no account.
-    """
-    from cudafilter.formats import opencv
-
-    decoded = opencv.decode(data)
-    if decoded is None:
-        raise ImageError("it is damaged, or its 16-bit or float coding is not supported")
-    return decoded
-
-
-def require_same_top(deep: Pixels, cut: Pixels) -> None:
-    """Raise ImageError unless *cut*, Pillow's 8 bits, are the upper ones of 16-bit *deep*.
-
-    Two decoders that disagree on channel order, alpha or orientation must not pass in silence.
-    """
-    if deep.dtype != np.uint16 or not np.array_equal((deep >> 8).astype(np.uint8), cut):
-        raise ImageError("its 16-bit colour is stored in a way that cannot be read exactly")

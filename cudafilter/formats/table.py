@@ -76,17 +76,17 @@ FORMATS: dict[str, Format] = {
         takes_quality=True,
     ),
     "webp": Format(
-        (".webp",), (b"WEBP",), "simple.read_webp", "simple.write_webp", takes_quality=True
+        (".webp",), (b"WEBP",), "webp.read", "webp.write", takes_quality=True
     ),
     "tiff": Format(
         (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff.read", "tiff.write",
         takes_compress_level=True,
     ),
-    "bmp": Format((".bmp", ".dib"), (b"BM",), "simple.read_bmp", "simple.write_bmp"),
+    "bmp": Format((".bmp", ".dib"), (b"BM",), "bmp.read", "bmp.write"),
     "ppm": Format(
-        (".ppm", ".pnm"), (b"P3", b"P6", b"PF", b"Pf"), "simple.read_pnm", "simple.write_pnm"
+        (".ppm", ".pnm"), (b"P3", b"P6", b"PF", b"Pf"), "pnm.read", "pnm.write"
     ),
-    "pgm": Format((".pgm",), (b"P2", b"P5"), "simple.read_pnm", "simple.write_pnm"),
-    "pbm": Format((".pbm",), (b"P1", b"P4"), "simple.read_pnm"),
-    "gif": Format((".gif",), (b"GIF87a", b"GIF89a"), "simple.read_gif"),
+    "pgm": Format((".pgm",), (b"P2", b"P5"), "pnm.read", "pnm.write"),
+    "pbm": Format((".pbm",), (b"P1", b"P4"), "pnm.read"),
+    "gif": Format((".gif",), (b"GIF87a", b"GIF89a"), "gif.read"),
 }  # fmt: skip

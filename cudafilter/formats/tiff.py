@@ -1,13 +1,13 @@
-"""TIFF: 8-bit is decoded by Pillow, 16-bit and float colour by OpenCV; written here.
+"""TIFF: directories are read and laid out here, strips and tiles decoded by imagecodecs.
 
-Neither library writes 16-bit colour with a profile and EXIF, and typed tag readers change text
-and rationals, so files are laid out here: one image, strips, deflate.
+No library holds files to all that is needed: every strip inside the file, complete, its checksum
+right. None writes 16-bit colour with a profile and EXIF either, and typed tag readers change text
+and rationals. Written is one image, in strips, deflated.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -19,22 +19,29 @@ from cudafilter.formats import deflate, ifd
 from cudafilter.formats.ifd import Entry
 from cudafilter.formats.limits import Limits, refuse_frames
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
-from cudafilter.formats.pillow import decode_deep, open_pillow, pixels_of, require_same_top
 from cudafilter.formats.table import Ways
+from cudafilter.formats.tiff_codecs import JPEG
+from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Samples, decode
 from cudafilter.pixels import Pixels, full_scale
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
-_PREDICTOR, _TILE_WIDTH, _SUB_IFDS, _EXTRA, _FORMAT = 317, 322, 330, 338, 339
+_PREDICTOR, _COLOR_MAP, _INK_SET, _EXTRA, _FORMAT = 317, 320, 332, 338, 339
 _XMP, _ICC, _LAYERS = 700, 34675, 37724
-_DEFLATE, _OLD_DEFLATE = 8, 32946
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
-_INVERTED, _GRAY, _RGB, _PALETTE, _CMYK = 0, 1, 2, 3, 5
+_DEFLATE = 8
+_INVERTED, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = {_INVERTED: 1, _GRAY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+"""Photometric interpretation -> samples a pixel, without alpha."""
+_OTHER_COLOURS = {
+    4: "a mask", 8: "L*a*b* colour", 9: "L*a*b* colour", 10: "L*a*b* colour",
+    32803: "a camera's raw mosaic", 32844: "LogL", 32845: "LogLuv colour", 34892: "linear raw",
+}  # fmt: skip
+_ASSOCIATED, _UNASSOCIATED = 1, 2
 
 _LAYOUT = frozenset(
     {*range(254, 260), *range(262, 267), 273, 277, 278, 279, 280, 281, 284, *range(288, 294), 297}
     | {317, *range(320, 326), *range(326, 329), 330, 332, 334, 336, 337, 338, 339, 340, 341}
-    | {*range(343, 348), *range(512, 522), 529, 530, 531, 532, 559, _XMP, _ICC, _LAYERS}
+    | {*range(343, 348), *range(512, 522), 529, 530, 531, 532, 559, 50674, _XMP, _ICC, _LAYERS}
 )
 """Tags that tell how pixels are stored, or (_LAYERS) Photoshop's layers of the old pixels."""
 _RESOLUTION = frozenset({ifd.X_RESOLUTION, ifd.Y_RESOLUTION, ifd.RESOLUTION_UNIT})
@@ -43,6 +50,7 @@ _EXIF_PRIVATE = frozenset({33432, 34665, 34853})
 
 _STRIP_SIZE = 1 << 20
 _MAX_SIZE = (1 << 32) - 1
+_TOO_LARGE = "the picture takes more than the 4 GiB that a TIFF file holds"
 
 
 def read(data: bytes, limits: Limits) -> Decoded:
@@ -50,147 +58,150 @@ def read(data: bytes, limits: Limits) -> Decoded:
 
     Pixels stay as they are stored, whatever the orientation tag says.
     """
-    order, offset, big = ifd.header(data)
-    tags, following = ifd.read(data, order, offset, big)
+    try:
+        order, offset, big = ifd.header(data)
+        tags, following = ifd.read(data, order, offset, big)
+    except ifd.BrokenIfd as error:
+        raise ImageError(f"it is damaged: {error}") from error
     if following:
-        refuse_frames(_count(data, order, offset, big))
-    if _SUB_IFDS in tags or ifd.number(tags, 254, order, 0) & 1:
+        if (count := ifd.pages(data, order, offset, big)) > 1:
+            refuse_frames(count)
+        raise ImageError("it is damaged: its directories follow each other in a circle")
+    if ifd.SUB_IFDS in tags or ifd.number(tags, 254, order, 0) & 1:
         raise ImageError(
             "its main picture is only a preview, or it holds further pictures (as raw photos do)",
             hint="develop or convert it first",
         )
+    stored = _samples(tags, order, limits)
+    alpha = _alpha(tags, order, stored)
+    pixels = decode(data, order, tags, stored, limits)
+    notes = _conversions(stored)
+    if stored.photometric == _PALETTE:
+        pixels = _coloured(pixels, _palette(tags, order, stored.bits))
+    elif stored.bits < 8:
+        pixels *= np.uint8(255 // ((1 << stored.bits) - 1))
+    if stored.photometric == _INVERTED:
+        full = np.array(full_scale(pixels.dtype), pixels.dtype)
+        np.subtract(full, pixels[..., :1], out=pixels[..., :1])
+    if alpha == _ASSOCIATED:
+        pixels = _unpremultiplied(pixels)
+        notes.append("premultiplied alpha stored as straight")
+    metadata = _metadata(tags, order, stored.photometric == _CMYK)
+    return Decoded(pixels, alpha > 0, metadata, (*notes, *_losses(data, tags)))
+
+
+def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
+    """How samples are stored; ImageError for what cannot be read exactly, or is too large."""
 
     def tag(number: int, default: int) -> int:
         return ifd.number(tags, number, order, default)
 
     width, height, samples = tag(_WIDTH, 0), tag(_HEIGHT, 0), tag(_SAMPLES, 1)
-    limits.require_size(width, height)
-    bits = set(ifd.numbers(tags, _BITS, order) or (1,))
-    kind, photometric = tag(_FORMAT, _UNSIGNED), tag(_PHOTOMETRIC, _GRAY)
+    photometric = tag(_PHOTOMETRIC, _GRAY)
+    if not width or not height:
+        raise ImageError("it is damaged: it has no size")
+    if photometric not in _COLOURS or (photometric == _YCBCR and tag(_COMPRESSION, 1) != JPEG):
+        name = "YCbCr colour" if photometric == _YCBCR else f"colour of kind {photometric}"
+        raise ImageError(f"{_OTHER_COLOURS.get(photometric, name)} cannot be filtered")
+    depths = set(ifd.numbers(tags, _BITS, order) or (1,))
+    kinds = set(ifd.numbers(tags, _FORMAT, order) or (UNSIGNED,))
+    bits, kind = depths.pop(), kinds.pop()
+    if depths or kinds or kind not in DEPTHS or bits not in DEPTHS[kind]:
+        listed = ", ".join(map(str, sorted({bits, *depths})))
+        sort = "whole numbers" if kind in (UNSIGNED, SIGNED) else "floats"
+        sort = (
+            "numbers of several kinds" if kinds else sort if kind in DEPTHS else "complex numbers"
+        )
+        raise ImageError(f"samples of {listed} bits ({sort}) are not supported")
+    eight = kind == UNSIGNED and bits == 8
+    if photometric in (_CMYK, _YCBCR) and not eight:
+        name = "CMYK" if photometric == _CMYK else "YCbCr"
+        raise ImageError(f"{name} is read with 8 bits only, and these samples have {bits}")
+    if photometric == _CMYK and tag(_INK_SET, 1) != 1:
+        raise ImageError("its inks are other than cyan, magenta, yellow and black")
+    if photometric == _INVERTED and kind != UNSIGNED:
+        raise ImageError("white-is-zero samples of this type are not supported")
+    if photometric == _PALETTE and not (kind == UNSIGNED and bits <= 8):
+        raise ImageError("a palette of more than 8 bits is not supported")
+    stored = Samples(width, height, samples, bits, kind, photometric)
+    limits.require_size(width, height, 3 if photometric == _PALETTE else stored.pixel_bytes)
+    return stored
+
+
+def _alpha(tags: Mapping[int, Entry], order: str, stored: Samples) -> int:
+    """What the last sample is: _ASSOCIATED or _UNASSOCIATED alpha, or 0 for none."""
     extra = ifd.numbers(tags, _EXTRA, order)
-    if len(bits) > 1 or not bits <= {1, 2, 4, 8, 16, 32}:
-        listed = ", ".join(map(str, sorted(bits)))
-        raise ImageError(f"samples of {listed} bits are not supported")
-    depth = bits.pop()
-    if kind == _SIGNED and depth == 8:
-        raise ImageError("signed 8-bit samples are not supported")
-    if extra and (len(extra) > 1 or extra[0] == 0):
+    surplus = stored.samples - _COLOURS[stored.photometric]
+    if not surplus and not extra:
+        return 0
+    if not extra and surplus == 1 and stored.photometric == _RGB:
+        return _UNASSOCIATED  # files of four samples without the tag are RGBA
+    if surplus < 0 or len(extra) != surplus:
+        raise ImageError("it is damaged: its samples do not go with its colours")
+    if surplus > 1 or extra[0] not in (_ASSOCIATED, _UNASSOCIATED):
         raise ImageError(
             "it has extra channels that are no alpha", hint="save it without them first"
         )
-    premultiplied = extra[:1] == (1,)
-    notes: list[str] = []
-    data = _bare(data, order, tags)
-    if depth > 8 and samples > 1:
-        if photometric not in (_GRAY, _RGB):
-            raise ImageError(f"{depth}-bit samples are supported in gray and RGB alone")
-        pixels = _read_deep(data, order, tags, samples, (height, width))
-        alpha = samples in (2, 4)
-        if alpha and premultiplied:
-            pixels = _unpremultiplied(pixels)
-        elif depth == 16 and samples > 2:
-            shallow, _, _ = pixels_of(open_pillow(data, "TIFF", limits))
-            require_same_top(pixels, shallow)
-    else:
-        pixels, alpha, notes = pixels_of(open_pillow(data, "TIFF", limits))
-        if pixels.shape != (height, width, pixels.shape[2] if photometric == _PALETTE else samples):
-            raise ImageError("its channels are stored in a way that cannot be read exactly")
-        if photometric == _INVERTED and depth > 8:
-            if pixels.dtype != np.uint16 or kind != _UNSIGNED:
-                raise ImageError("white-is-zero samples of this type are not supported")
-            pixels = 65535 - pixels
-    if alpha and premultiplied:
-        notes.append("premultiplied alpha stored as straight")
-    metadata = _metadata(tags, order, photometric == _CMYK)
-    return Decoded(pixels, alpha, metadata, tuple(notes))
+    if stored.photometric not in (_INVERTED, _GRAY, _RGB):
+        what = "a palette" if stored.photometric == _PALETTE else "CMYK"
+        raise ImageError(f"{what} with a separate alpha channel cannot be filtered")
+    return extra[0]
 
 
-def _count(data: bytes, order: str, offset: int, big: bool) -> int:
-    """How many IFDs follow each other from *offset*; a loop counts once."""
-    seen: set[int] = set()
-    while offset and offset not in seen:
-        seen.add(offset)
-        try:
-            _, offset = ifd.read(data, order, offset, big)
-        except ifd.BrokenIfd:
-            break
-    return len(seen)
+def _conversions(stored: Samples) -> list[str]:
+    """What becomes of samples that are kept as another type, for the user."""
+    if stored.photometric == _PALETTE:
+        return ["palette expanded to RGB"]
+    if stored.bits == 1:
+        return ["1-bit expanded to 8-bit gray"]
+    kind = "floats" if stored.kind == FLOAT else "integers"
+    kept = 8 * np.dtype(stored.dtype).itemsize
+    if stored.kind == SIGNED and stored.bits == kept:
+        return [f"{kept}-bit integers with a sign stored without one"]
+    if stored.bits >= 8 and stored.bits != kept:
+        return [f"{stored.bits}-bit {kind} stored as {kept}-bit, which holds them all"]
+    return []
 
 
-def _bare(data: bytes, order: str, tags: Mapping[int, Entry]) -> bytes:
-    """*data* as a classic TIFF with a new IFD of nothing but what makes the picture.
+def _palette(tags: Mapping[int, Entry], order: str, bits: int) -> Pixels:
+    """The colours (2**bits, 3) of a palette, in 8 bits."""
+    values = np.array(ifd.numbers(tags, _COLOR_MAP, order), np.uint16)
+    if len(values) != 3 << bits:
+        raise ImageError("it is damaged: its palette is missing, or of another length")
+    if values.max() > 255:  # some programs write 8 bits
+        values >>= 8
+    return np.ascontiguousarray(values.astype(np.uint8).reshape(3, -1).T)
 
-    Decoders then cannot turn pixels by their orientation, warn of tags, or trip over EXIF.
-    """
-    kept = {}
-    for tag in tags.keys() & _LAYOUT - {_XMP, _ICC, _LAYERS}:
-        # BigTIFF's 64-bit offsets fit in 32 bits here.
-        values = ifd.numbers(tags, tag, order) if tags[tag].type == ifd.LONG8 else ()
-        kept[tag] = ifd.longs(order, *values) if values else tags[tag]
-    end = len(data) + len(data) % 2
-    directory = ifd.write(kept, order, end)
-    if end + len(directory) > _MAX_SIZE:
-        raise ImageError("files of more than 4 GiB are not read")
-    head = data[:2] + struct.pack(order + "HI", 42, end)
-    return b"".join([head, data[8:], b"\0" * (len(data) % 2), directory])
+
+def _coloured(indices: Pixels, palette: Pixels) -> Pixels:
+    return np.ascontiguousarray(palette[indices[..., 0]])
+
+
+def _losses(data: bytes, tags: Mapping[int, Entry]) -> list[str]:
+    """What of the file's tags is not kept, or will not be what it was, for the user."""
+    lost = ["its Photoshop layers are not kept"] if _LAYERS in tags else []
+    note = ifd.note_of(tags)
+    if note and note.at + len(note.value) > ifd.MOST_EXIF and ifd.counts_from_header(note):
+        lost.append("the camera's maker note may not be readable: its offsets count from the "
+                    "place where it stood")  # fmt: skip
+    if pointers := ifd.dangling(data):
+        listed = ", ".join(map(str, pointers))
+        lost.append(f"TIFF tags that point at directories of their own lead nowhere: {listed}")
+    return lost
 
 
 def _unpremultiplied(pixels: Pixels) -> Pixels:
     """Straight alpha from premultiplied, rounded to nearest; transparent colour becomes 0."""
     full = full_scale(pixels.dtype)
-    exact = pixels.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        exact = pixels.astype(np.float64)
     alphas = exact[..., -1:]
     visible = alphas > 0
     colour = np.where(visible, exact[..., :-1] * full / np.where(visible, alphas, 1), 0)
     if pixels.dtype.kind == "u":
         colour = np.minimum(np.rint(colour), full)
-    return np.concatenate([colour.astype(pixels.dtype), pixels[..., -1:]], axis=2)
-
-
-def _read_deep(
-    data: bytes, order: str, tags: Mapping[int, Entry], samples: int, size: tuple[int, int]
-) -> Pixels:
-    """16-bit or float samples of 2, 3 or 4 channels, as stored."""
-    pixels = decode_deep(data) if samples > 2 else _read_strips(data, order, tags, samples, size)
-    if pixels.shape != (*size, samples) or pixels.dtype.name not in ("uint16", "float32"):
-        raise ImageError("its samples are stored in a way that cannot be read exactly")
-    return pixels
-
-
-def _read_strips(
-    data: bytes, order: str, tags: Mapping[int, Entry], samples: int, size: tuple[int, int]
-) -> Pixels:
-    """Strips of interleaved samples, plain or deflated: deep gray with alpha, which no library
-    reads."""
-    compression = ifd.number(tags, _COMPRESSION, order, 1)
-    predictor = ifd.number(tags, _PREDICTOR, order, 1)
-    code = {(16, _UNSIGNED): "u2", (32, _FLOAT): "f4"}.get(
-        (ifd.number(tags, _BITS, order, 1), ifd.number(tags, _FORMAT, order, _UNSIGNED))
-    )
-    if (
-        code is None
-        or compression not in (1, _DEFLATE, _OLD_DEFLATE)
-        or predictor not in (1, 2)
-        or (predictor == 2 and code == "f4")
-        or ifd.number(tags, _PLANAR, order, 1) != 1
-        or _TILE_WIDTH in tags
-    ):
-        raise ImageError(
-            "16-bit or float gray with alpha is read from plain or deflated strips alone"
-        )
-    height, width = size
-    limit = height * width * samples * int(code[1])
-    parts = []
-    offsets = ifd.numbers(tags, _STRIP_OFFSETS, order)
-    for at, length in zip(offsets, ifd.numbers(tags, _STRIP_BYTES, order), strict=True):
-        strip = data[at : at + length]
-        parts.append(strip if compression == 1 else zlib.decompressobj().decompress(strip, limit))
-    body = b"".join(parts)
-    if len(body) != limit:
-        raise ImageError("it is cut short")
-    pixels = np.frombuffer(body, order + code).reshape(height, width, samples)
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="))
-    return np.cumsum(pixels, axis=1, dtype=pixels.dtype) if predictor == 2 else pixels
+    with np.errstate(over="ignore"):
+        return np.concatenate([colour.astype(pixels.dtype), pixels[..., -1:]], axis=2)
 
 
 def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
@@ -220,30 +231,30 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     height, width, channels = pixels.shape
     order = "<"
     tags: dict[int, Entry] = {}
-    for blob in (metadata.exif, metadata.tiff_tags):
+    for blob in (metadata.tiff_tags, metadata.exif):
         if blob:
             order, found, _ = ifd.parse(blob)
             tags |= {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
     rows = max(1, _STRIP_SIZE // (width * channels * pixels.itemsize))
     parts = each(lambda y: _deflated(pixels[y : y + rows], order, level), range(0, height, rows))
-    starts = [8]
-    for strip in parts:
-        # Strips begin at even offsets, as the IFD must.
-        starts.append(starts[-1] + len(strip) + len(strip) % 2)
+    space = ifd.Space(ifd.note_of(tags))
+    starts = [space.add(strip) for strip in parts]
     colours = channels - ways.alpha
+    if max(starts) > _MAX_SIZE:
+        raise ImageError(_TOO_LARGE)
     tags |= {
         _WIDTH: ifd.longs(order, width),
         _HEIGHT: ifd.longs(order, height),
         _BITS: ifd.shorts(order, *[pixels.itemsize * 8] * channels),
         _COMPRESSION: ifd.shorts(order, _DEFLATE),
         _PHOTOMETRIC: ifd.shorts(order, {1: _GRAY, 3: _RGB, 4: _CMYK}[colours]),
-        _STRIP_OFFSETS: ifd.longs(order, *starts[:-1]),
+        _STRIP_OFFSETS: ifd.longs(order, *starts),
         _SAMPLES: ifd.shorts(order, channels),
         _ROWS: ifd.longs(order, rows),
         _STRIP_BYTES: ifd.longs(order, *map(len, parts)),
         _PLANAR: ifd.shorts(order, 1),
         _PREDICTOR: ifd.shorts(order, 1 if pixels.dtype.kind == "f" else 2),
-        _FORMAT: ifd.shorts(order, *[_FLOAT if pixels.dtype.kind == "f" else _UNSIGNED] * channels),
+        _FORMAT: ifd.shorts(order, *[FLOAT if pixels.dtype.kind == "f" else UNSIGNED] * channels),
     }
     if ways.alpha:
         tags[_EXTRA] = ifd.shorts(order, 2)
@@ -252,13 +263,14 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     if metadata.xmp:
         tags[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
     tags |= _resolution(metadata.resolution or ifd.resolution(metadata.exif), order)
-    directory = ifd.write(tags, order, starts[-1]) if starts[-1] <= _MAX_SIZE else b""
-    if starts[-1] + len(directory) > _MAX_SIZE:
-        raise ImageError("the picture takes more than the 4 GiB that a TIFF file holds")
+    try:
+        at = ifd.write(tags, order, space)
+    except struct.error:  # an offset that 32 bits do not hold
+        raise ImageError(_TOO_LARGE) from None
+    if space.end > _MAX_SIZE:
+        raise ImageError(_TOO_LARGE)
     mark = b"II" if order == "<" else b"MM"
-    head = mark + struct.pack(order + "HI", 42, starts[-1])
-    padded = [strip + b"\0" * (len(strip) % 2) for strip in parts]
-    return b"".join([head, *padded, directory])
+    return b"".join([mark, struct.pack(order + "HI", 42, at), *space.pieces()])
 
 
 def _deflated(strip: Pixels, order: str, level: int) -> bytes:

@@ -25,14 +25,16 @@ from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
-from cudafilter.errors import CudafilterError
+from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.filter import Filter
-from cudafilter.formats import jpeg, jpeg_head
+from cudafilter.formats import jpeg, jpeg_head, jpeg_scan
 from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
+from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
 from cudafilter.formats.table import Ways
 from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
+from cudafilter.pixels import Pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda.variants.task import Launch
@@ -85,8 +87,10 @@ class JpegPath(Protocol):
         """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
 
         *gray* and *quality* are those of pipeline.Settings. May be called from any thread. Raises
-        NotTaken for a file that the CPU codec must do, ImageError for a quality that is none,
-        EngineError where the GPU fails.
+        NotTaken for a file that the CPU codec must do, ImageError for a damaged one and for a
+        quality that is none, EngineError where the GPU fails.
+
+        nvJPEG does not tell of damage. So a file that looks damaged is decoded on the CPU too.
         """
         ...
 
@@ -99,25 +103,18 @@ class Head(NamedTuple):
     """The scan and what follows it."""
 
 
-_JFIF, _ADOBE, _SOS = 0xE0, 0xEE, 0xDA
-_EOI = b"\xff\xd9"
-_SUBSAMPLINGS = {(1, 1), (2, 1), (2, 2)}
-"""Luma samples for one of chroma, across and down: what the CPU codec writes too."""
-
-
 def head_of(data: Buffer) -> Head:
     """Read the segments of *data*. Raises NotTaken where no scan follows them."""
     segments, scan = jpeg_head.segments_of(data)
-    if len(scan) <= 4 or scan[:2] != bytes([0xFF, _SOS]):
+    if len(scan) <= 4 or scan[:2] != bytes([0xFF, jpeg_head.SOS]):
         raise NotTaken("it is damaged")
     return Head(segments, scan)
 
 
-def require_taken(data: bytes, head: Head) -> Frame:
+def require_taken(head: Head) -> Frame:
     """The frame of a file that nvJPEG decodes as the CPU codec does, and fast.
 
-    Raises NotTaken, with the reason, for any other. A file without its end is left to the CPU codec
-    too: nvJPEG need not notice.
+    Raises NotTaken, with the reason, for any other.
     """
     frame = jpeg_head.frame_of(head.segments)
     if frame is None or not frame.components:
@@ -135,32 +132,21 @@ def require_taken(data: bytes, head: Head) -> Frame:
         reason = "it is CMYK"
     elif count not in (1, 3) or not frame.width or not frame.height:
         reason = "its frame is unusual"
-    elif count == 3 and _is_rgb(head.segments, frame):
+    elif not jpeg_head.is_transformed(head.segments, frame):
         reason = "it is coded as RGB"
-    elif count == 3 and frame.sampling not in _SUBSAMPLINGS:
+    elif count == 3 and not _is_common(frame):
         reason = "its chroma subsampling is unusual"
     elif head.scan[4] != count:
         reason = "it has several scans"
-    elif not data.endswith(_EOI) and data.find(_EOI, len(data) - len(head.scan)) < 0:
-        reason = "it is cut off"
     else:
         return frame
     raise NotTaken(reason)
 
 
-def _is_rgb(segments: list[Segment], frame: Frame) -> bool:
-    """Whether three channels are red, green and blue; told as libjpeg tells it."""
-    if any(marker == _JFIF and body.startswith(b"JFIF\0") for marker, body in segments):
-        return False
-    for marker, body in segments:
-        if marker == _ADOBE and body.startswith(b"Adobe") and len(body) > 11:
-            return body[11] == 0
-    return _frame_bytes(segments, frame)[::3] == b"RGB"
-
-
-def _frame_bytes(segments: list[Segment], frame: Frame) -> bytes:
-    """Of each component its name, its sampling factors and the number of its table."""
-    return next(body for marker, body in segments if marker == frame.marker)[6:]
+def _is_common(frame: Frame) -> bool:
+    """Whether Pillow has its sampling too, with the factors in their common form."""
+    known = jpeg_head.SAMPLINGS.get(frame.sampling or (0, 0))
+    return known is not None and known.code is not None and frame.components[1][:2] == (1, 1)
 
 
 def stand_in(head: Head, frame: Frame) -> Image:
@@ -201,9 +187,8 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
     """What of the coding decides on the quality: subsampling, and the tables that are used."""
     frame = jpeg_head.frame_of(segments)
     assert frame is not None  # an encoder wrote it
-    numbers = _frame_bytes(segments, frame)[2::3]
-    tables = jpeg_head.tables_of(segments)[: max(numbers) + 1]
-    return frame.marker, frame.components, numbers, tables
+    numbers = [part.table for part in frame.components]
+    return frame.marker, frame.components, jpeg_head.tables_of(segments)[: max(numbers) + 1]
 
 
 class GpuJpeg:
@@ -228,7 +213,15 @@ class GpuJpeg:
 
         started = perf_counter()
         head = head_of(data)
-        frame = require_taken(data, head)
+        frame = require_taken(head)
+        try:
+            Limits(len(data)).require_size(frame.width, frame.height)
+        except ImageError as large:  # the CPU codec knows what the user allows
+            raise NotTaken("it is unusually large") from large
+        scans = jpeg_scan.scans_of(head.segments, head.scan, frame)
+        judged = bool(scans.doubt) or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
+        if judged:
+            jpeg.require_undamaged(data)
         small = stand_in(head, frame)
         if gray:
             small = images.to_gray(small)
@@ -245,7 +238,7 @@ class GpuJpeg:
                 with self._readers.one() as place:
                     reading = self._read(place, picture)
                     with self._slots.one() as slot:
-                        encoded, spent = self._through(place, slot, picture, ready)
+                        encoded, end, spent = self._through(place, slot, picture, ready)
             except _Full:
                 # What others hold may have taken what this picture needs: which way it goes must
                 # not depend on what is in work beside it.
@@ -254,15 +247,18 @@ class GpuJpeg:
                     self._free(places, slots)
                     try:
                         reading = self._read(places[0], picture)
-                        encoded, spent = self._through(places[0], slots[0], picture, ready)
+                        encoded, end, spent = self._through(places[0], slots[0], picture, ready)
                     except _Full as full:
                         raise NotTaken("the GPU's memory is full") from full
+        if not judged and jpeg_scan.is_flat(end):
+            jpeg.require_undamaged(data)
         done = finished(encoded, template, split(small.metadata, "jpeg", channels)[0])
         seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
         seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
         return JpegResult(
-            done, frame.width, frame.height, channels, small.colour, small.notes, seconds
-        )
+            done, frame.width, frame.height, channels, small.colour, small.notes + scans.notes,
+            seconds,
+        )  # fmt: skip
 
     def free(self) -> None:
         """Wait for the images in flight and give back all that is held; with current()."""
@@ -289,10 +285,11 @@ class GpuJpeg:
 
     def _through(
         self, place: _Place, slot: _JpegSlot, picture: _Picture, ready: Launch
-    ) -> tuple[memoryview, dict[str, float]]:
+    ) -> tuple[memoryview, Pixels, dict[str, float]]:
         """What was read at *place* decoded, filtered and encoded; the device's seconds.
 
-        Raises _Full where memory lacks.
+        Between them the last rows of what was decoded, as high as the last row of blocks. Raises
+        _Full where memory lacks.
         """
         size, channels = picture.size, picture.channels
         assert place.reader is not None
@@ -301,10 +298,13 @@ class GpuJpeg:
             applied = self._device.apply(slot, ready, size, size)
             with slot.timed("decode"):
                 slot.codec.decode(place.reader, applied.source, applied.source_pitch)
+            end = np.empty(((size[0] - 1) % jpeg_scan.BLOCK + 1, size[1], channels), np.uint8)
+            pitch = applied.source_pitch
+            slot.download(end, applied.source + (size[0] - len(end)) * pitch, pitch)
             applied.queue()
             slot.codec.encode(picture.template, size, channels, applied.out, applied.out_pitch)
             slot.finish()
-            return slot.codec.written(), slot.seconds()
+            return slot.codec.written(), end, slot.seconds()
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

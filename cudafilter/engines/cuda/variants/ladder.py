@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cudafilter.borders import Border
 from cudafilter.engines.cuda import variants
+from cudafilter.engines.cuda.variants.floats import bounded
 from cudafilter.engines.cuda.variants.task import Launch, Layout
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter
@@ -49,6 +50,9 @@ def prepare(
 
 @functools.lru_cache(16)  # many images take one filter, and this takes 0.3 ms
 def _planned(filter: Filter, layout: Layout, name: str) -> Launch | LimitError:
+    if layout.dtype == "float32":
+        filter, unit = bounded(filter, layout.mode(filter))
+        layout = layout._replace(unit=unit)
     if name != variants.AUTO:
         return variant(name).plan(filter, layout)
     plans = (variant(each).plan(filter, layout) for each in variants.LADDER)

@@ -87,7 +87,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
             hint="use --variant auto",
         )
     make_weights = partial(flat, filter, factored=bool(own["RANK1"]))
-    defines = defines_of(filter, layout) | own | shortcuts(filter, make_weights())
+    defines = defines_of(filter, layout) | own | shortcuts(filter, make_weights(), layout.sample)
     cost = taps(filter) * (MANY_COST if not filter.rank1 and taps(filter) >= MANY else 1)
     return Stream("stream", defines, make_weights, task_of(filter, layout), cost)
 
@@ -113,6 +113,8 @@ def folded(filter: Filter, mode: int) -> Filter:
     if others or mode or filter.threshold or not filter.source_gain or kernel.factors is not None:
         return filter
     weights = filter.gain * kernel.weights
+    if weights[kernel.anchor] * filter.source_gain < 0:  # an infinity less itself is NaN
+        return filter
     weights[kernel.anchor] += filter.source_gain
     return replace(filter, kernels=(Kernel(weights, kernel.anchor),), gain=1.0, source_gain=0.0)
 
@@ -157,10 +159,16 @@ def blocks_a_multiprocessor(registers: int) -> int:
     return 4 * min(8, REGISTERS // 32 // (-(-registers // 8) * 8))
 
 
-def shortcuts(filter: Filter, weights: npt.NDArray[np.float64]) -> dict[str, int]:
-    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias."""
+def shortcuts(filter: Filter, weights: npt.NDArray[np.float64], sample: int) -> dict[str, int]:
+    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias.
+
+    TAPS is -1 for many weights, and 0 if of many some are 0 on float32, whose NaN must not count.
+    """
     weights = weights.astype(np.float32)  # as the kernel reads them
-    taps = -1 if weights.size > 62 else sum(1 << i for i in np.flatnonzero(weights).tolist())
+    if weights.size > 62:
+        taps = -1 if sample != 2 or weights.all() else 0
+    else:
+        taps = sum(1 << i for i in np.flatnonzero(weights).tolist())
     return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0)}
 
 

@@ -27,6 +27,8 @@ border_index; stream.cu counts samples in ints)."""
 MAX_BLOCKS = 2**31 - 1
 """Limit of gridDim.x."""
 
+LARGEST = float(np.finfo(np.float32).max)
+
 ALPHAS = {None: 0, "filter": 1, "keep": 2}
 """Filter.alpha (None: no alpha channel) to the macro ALPHA."""
 
@@ -62,7 +64,11 @@ FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str
     ("source_gain", ctypes.c_float, ""),
     ("bias", ctypes.c_float, ""),
     ("threshold", ctypes.c_float, ""),
+    ("unit", ctypes.c_float, "of float32: see settle()"),
+    ("share", ctypes.c_float, "1 / unit"),
+    ("most", ctypes.c_float, "the result before unit that becomes the largest float32"),
     ("weight_sum", ctypes.c_float * 2, "of each kernel"),
+    ("gaps", ctypes.c_int32, "whether weights of 0 lie among the taps (wide)"),
     ("starts", ctypes.c_int32, "sums that a block begins with (box)"),
     ("piece", ctypes.c_int32, "rows of each of these sums (box)"),
 )
@@ -84,6 +90,8 @@ class Layout(NamedTuple):
     border: Border = Border()
     alpha: bool = False
     """The last channel is alpha."""
+    unit: float = 1.0
+    """What results are multiplied by: the filter was scaled by its inverse, see floats.py."""
 
     @property
     def sample(self) -> int:
@@ -231,6 +239,7 @@ def task_of(filter: Filter, layout: Layout) -> Task:
         border=BORDERS.index(layout.border.mode), border_value=layout.border.sample(layout.dtype),
         gain=filter.gain, source_gain=filter.source_gain,
         bias=filter.bias * layout.full, threshold=filter.threshold * layout.full,
+        unit=layout.unit, share=1 / layout.unit, most=LARGEST / layout.unit,
         weight_sum=tuple(kernel.sum for kernel in filter.kernels),
     )  # fmt: skip
 

@@ -108,8 +108,9 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
         factors = (factor for term in found for factor in term)
         return np.concatenate([np.pad(f, (0, padded(len(f)) - len(f))) for f in factors])
 
-    defines = defines_of(filter, layout) | own
-    return Wide("wide", defines, make_weights, task_of(filter, layout), cost)
+    task = task_of(filter, layout)
+    task.gaps = any(not factor.all() for term in found for factor in term)
+    return Wide("wide", defines_of(filter, layout) | own, make_weights, task, cost)
 
 
 def hardest() -> list[Filter]:

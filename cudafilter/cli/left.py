@@ -1,0 +1,37 @@
+"""What a plan leaves alone though somebody may miss it: named, in few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from cudafilter.record import LEFT, Record
+from cudafilter.sources import Left
+
+MOST_NAMES = 20
+"""Names in a line. Where there are more, it counts them by kind; the report has all of them."""
+
+
+def left_lines(left: Iterable[Left]) -> Iterator[str]:
+    """A line for each reason, with the names, or how many of each kind and one of them."""
+    by_reason: dict[str, list[Path]] = {}
+    for path, why in left:
+        by_reason.setdefault(why, []).append(path)
+    for why, paths in by_reason.items():
+        names = ", ".join(map(str, paths))
+        if len(paths) > MOST_NAMES:
+            kinds: dict[str, list[Path]] = {}
+            for path in paths:
+                kinds.setdefault(path.suffix.lower(), []).append(path)
+            most = sorted(kinds.items(), key=lambda kind: -len(kind[1]))[:MOST_NAMES]
+            names = ", ".join(
+                f"{len(some):,} {kind}".rstrip() + f" (such as {some[0]})" for kind, some in most
+            )
+            if more := len(paths) - sum(len(some) for _, some in most):
+                names += f", and {more:,} of other kinds"
+        yield f"left alone, {why}: {names}"
+
+
+def left_record(left: Left) -> Record:
+    """*left* as a record for the report."""
+    return Record(str(left.path), "", status=LEFT, notes=(left.why,))

@@ -1,0 +1,132 @@
+"""What a word that is no command, option or value was likely meant to be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+COMMANDS = {
+    "blur": "gaussian gauss smooth soften gblur defocus",
+    "box": "mean average avgblur uniform blockblur",
+    "sharpen": "sharp crisp cas",
+    "unsharp": "usm",
+    "sobel": "edges edge gradient outline contour canny edgedetect findedges",
+    "laplacian": "laplace log",
+    "emboss": "relief bump",
+    "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
+    "filters": "list ls catalogue catalog",
+    "info": "devices gpus gpu doctor about status",
+    "bench": "benchmark time timing",
+    "compile": "build warm warmup cache",
+}
+"""Command -> what other programs and people call it."""
+
+ABSENT = {
+    "there is no median here yet": "median rank",
+    "there is no such filter here yet; a small blur takes noise away": (
+        "bilateral denoise nlmeans despeckle"
+    ),
+    "there is no motion blur here yet; kernel takes weights of your own": "motion motionblur",
+    "there is no morphology here yet": "erode dilate morphology",
+    "no command changes colours; the option --gray turns an image gray first": (
+        "gray grey grayscale greyscale monochrome invert negate brightness contrast equalize gamma"
+        " threshold"
+    ),
+    "no command resizes, turns or crops": "resize scale thumbnail crop rotate flip",
+    "name the filter first: cudafilter FILTER SRC... DEST": "filter apply run convert",
+}
+"""What is not there, as a hint -> words for it."""
+
+OPTIONS = {
+    "--sigma": "--std --stddev --strength --sd",
+    "--radius": "--size --ksize --kernel-size --window",
+    "--weights": "--kernel --matrix --coefficients",
+    "--amount": "--percent --gain --strength",
+    "--jobs": "--threads --workers --parallel --processes --cores",
+    "--gpu": "--device --cuda-device --gpus",
+    "--engine": "--backend --cpu --cuda",
+    "--border": "--padding --pad --mode --edge --boundary --border-mode --bordertype",
+    "--border-value": "--cval --fill --pad-value --fill-value",
+    "--gray": "--grey --grayscale --greyscale --mono --monochrome",
+    "--existing": "--overwrite --skip --skip-existing --force --clobber --no-clobber --update",
+    "--format": "--ext --extension --type --output-format",
+    "--in-place": "--inplace --replace -i",
+    "--recursive": "-R --recurse",
+    "--report": "--log --json",
+    "--check": "--verify --validate --proof",
+    "--compress-level": "--compression --level",
+    "--dry-run": "-n --simulate --pretend",
+    "--normalize": "--normalise --norm",
+}
+"""Option -> what other programs call it."""
+
+VALUES = {
+    "edge": "replicate nearest clamp extend repeat",
+    "reflect": "mirror reflect101 reflect_101 border_reflect_101",
+    "wrap": "circular periodic tile",
+    "constant": "zero zeros black fill",
+    "cuda": "gpu nvidia",
+    "cpu": "opencv host",
+    "skip": "keep no",
+    "overwrite": "replace yes force",
+    "pillow": "cpu host",
+}
+"""Value of an option -> what other programs call it."""
+
+
+def command(word: str, known: Iterable[str]) -> str | None:
+    """The hint for *word*, which is none of the commands *known*; None without a guess."""
+    plain = _plain(word)
+    if plain in ("help", "version"):
+        return f"cudafilter --{plain}"
+    for hint, words in ABSENT.items():
+        if plain in words.split():
+            return hint
+    return _did_you_mean(_close(plain, known, COMMANDS))
+
+
+def value(word: str, known: Iterable[str]) -> str | None:
+    """The hint for *word*, which is none of the values *known*; None without a guess."""
+    return _did_you_mean(_close(_plain(word), known, COMMANDS | VALUES))
+
+
+def number(word: object) -> str | None:
+    """The hint for *word*, which is no number: 2,5 or 3px; None without a guess."""
+    found = re.fullmatch(r"\s*([+-]?\d*[.,]?\d+)\s*(?:px|pixels?|x)?\s*", str(word))
+    if found is None or (found[1] == str(word).strip() and "," not in found[1]):
+        return None
+    return f"did you mean {found[1].replace(',', '.')}?"
+
+
+def option(word: str, known: Iterable[str]) -> str | None:
+    """The hint for *word*, which is none of the options *known*, by what other programs call them.
+
+    Options that are written in nearly the same way click names itself.
+    """
+    if word in ("-o", "--output", "--out", "--dest"):
+        return "the output is the last word: cudafilter FILTER SRC... DEST"
+    return _did_you_mean([name for name in known if word in OPTIONS.get(name, "").split()])
+
+
+def _plain(word: str) -> str:
+    """*word* as the tables have it: GaussianBlur and gaussian-blur are gaussianblur."""
+    return word.casefold().replace("-", "").replace("_", "").replace(" ", "")
+
+
+def _close(plain: str, known: Iterable[str], tables: dict[str, str]) -> list[str]:
+    """Which of *known* are likely meant, the likeliest first."""
+    meant = {_plain(name): name for name in known}
+    for name in list(meant.values()):
+        meant |= dict.fromkeys(tables.get(name, "").split(), name)
+    if plain in meant:
+        return [meant[plain]]
+    words = get_close_matches(plain, meant, n=3, cutoff=0.7)
+    if not words and len(plain) > 3:
+        # GaussianBlur, SobelFilter, boxblur: a name with more around it.
+        words = [word for word in meant if len(word) > 2 and plain.startswith(word)]
+    return list(dict.fromkeys(meant[word] for word in words))
+
+
+def _did_you_mean(names: list[str]) -> str | None:
+    return f"did you mean {' or '.join(names)}?" if names else None

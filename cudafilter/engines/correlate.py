@@ -1,0 +1,110 @@
+"""Correlations by OpenCV, and what keeps a sample from reaching further than its taps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.filter import Weights
+from cudafilter.pixels import Pixels
+
+Work = npt.NDArray[np.floating]
+Correlate = Callable[[Work, Weights, tuple[int, int], int], Work]
+
+DIRECT = {"float32": 130, "float64": 50}
+"""Taps of a dense kernel from which on OpenCV takes a Fourier transform, by working type."""
+
+LEVEL = 2.0**-24
+"""Least share of the largest sample that goes through a Fourier transform with it: noise of 1e-15
+of the largest is then below float32's last digit of the least."""
+
+
+def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
+    """As filter2d, but a sample reaches only what taps it, its share of rounding noise included.
+
+    A Fourier transform takes the samples level by level of size, in float64, and its result counts
+    only where it has taps on that level. What taps NaN or infinity is NaN.
+    """
+    if weights.size < DIRECT[block.dtype.name]:
+        return filter2d(block, weights, anchor, border)
+    out = np.zeros(block.shape)
+    size = np.abs(block)
+    most = size.max()
+    odd = None
+    if not np.isfinite(most):
+        odd = ~np.isfinite(block)
+        size[odd] = 0
+        most = size.max()
+    while most > 0:
+        level = size >= most * block.dtype.type(LEVEL)
+        whole = bool(level.all())
+        part = block if whole else np.where(level, block, 0)
+        done = filter2d(part.astype(np.float64, copy=False), weights, anchor, border)
+        if not whole:
+            done[~_reached(level, weights, anchor, border)] = 0
+        out += done
+        size[level] = 0
+        most = size.max()
+    if odd is not None:
+        out[_reached(odd, weights, anchor, border)] = np.nan
+    return out.astype(block.dtype, copy=False)
+
+
+def _reached(
+    samples: npt.NDArray[np.bool_], weights: Weights, anchor: tuple[int, int], border: int
+) -> npt.NDArray[np.bool_]:
+    """Where a tap of *weights* lies on one of *samples*."""
+    if np.count_nonzero(weights) < weights.size:
+        taps = (weights != 0).astype(np.float64)
+        return filter2d(samples.astype(np.float64), taps, anchor, border) > 0.5
+    rows, columns = weights.shape
+    taps = cv2.boxFilter(
+        samples.view(np.uint8), cv2.CV_32S, (columns, rows), None, anchor, False, border
+    )
+    return cast(Work, taps).reshape(samples.shape) > 0
+
+
+def filter2d(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
+    """*weights* over *block*, by OpenCV's Fourier transform if they are many.
+
+    *anchor* is (x, y). The result has the shape of *block*.
+    """
+    done = cv2.filter2D(block, -1, weights, anchor=anchor, borderType=border)
+    return cast(Work, done).reshape(block.shape)  # OpenCV drops a last axis of 1
+
+
+def separable(
+    block: Pixels,
+    column: Weights,
+    row: Weights,
+    anchor: tuple[int, int],
+    border: int,
+    work: np.dtype[np.floating],
+) -> Work:
+    """As filter2d with ``outer(column, row)``, but summed tap by tap, in the type *work*."""
+    depth = cv2.CV_64F if work == np.float64 else cv2.CV_32F
+    done = cv2.sepFilter2D(block, depth, row, column, anchor=anchor, borderType=border)
+    return cast(Work, done).reshape(block.shape)
+
+
+def tap_by_tap(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
+    """As filter2d, but never by a Fourier transform: a sum of zeros is 0, however many taps.
+
+    In float64: over thousands of taps, float32 loses more than the contract allows. It holds only
+    where no tap leaves *block*.
+    """
+    x, y = anchor
+    if weights.shape[1] == 1 < len(weights):  # rows are several times as fast as columns
+        turned = np.ascontiguousarray(block.swapaxes(0, 1))
+        return tap_by_tap(turned, weights.T, (y, x), border).swapaxes(0, 1)
+    block = block.astype(np.float64, copy=False)
+    out = np.zeros_like(block)
+    height = len(block) - len(weights) + 1
+    for i, taps in enumerate(weights):
+        band = block[i : i + height]
+        out[y : y + height] += separable(band, np.ones(1), taps, (x, 0), border, block.dtype)
+    return out

@@ -1,0 +1,1 @@
+"""Where files are kept: each module writes a file whole or not at all."""

@@ -1,0 +1,120 @@
+"""Temporary files: their names tell whose they are, so that those of killed runs can be removed."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import suppress
+from functools import cache
+from itertools import count
+from typing import NamedTuple
+from zlib import crc32
+
+_OLD_NAME = re.compile(r"\.cudafilter-([0-9a-f]+)-[0-9a-f]+-[0-9a-f]+\.tmp")
+_NAME = re.compile(
+    r"\.cudafilter-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+\.tmp"
+)
+_OLD_AGE = 86400.0
+"""Seconds after which a temporary named in the old way, without its host, is left for good."""
+_numbers = count()
+
+
+class _Owner(NamedTuple):
+    """A process, as the names of its temporaries tell it."""
+
+    host: str
+    boot: str
+    space: int
+    """The namespace that its number belongs to: containers have their own."""
+    process: int
+    start: int
+    """Ticks from the boot to its start, since numbers are used again; 0 where unknown."""
+
+
+def temporary_name() -> str:
+    """A name that no other file has, of a file that is not complete yet."""
+    return f"{_prefix(os.getpid())}{next(_numbers):x}.tmp"
+
+
+def sweep(folder: str) -> None:
+    """Remove the temporaries in *folder* whose processes are gone.
+
+    Those of other hosts and containers stay, for nobody here can tell whether they are at work.
+    Nothing is raised: what cannot be removed does no harm.
+    """
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(".cudafilter-") and _is_left(folder, name):
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+
+
+@cache
+def _prefix(process: int) -> str:
+    owner = _own(process)
+    return (
+        f".cudafilter-{owner.host}-{owner.boot}-{owner.space:x}-{owner.process:x}-{owner.start:x}-"
+    )
+
+
+@cache
+def _own(process: int) -> _Owner:
+    # Machines of one image may share a name or an id, but seldom both.
+    host = f"{crc32((os.uname().nodename + _text('/etc/machine-id')).encode()):08x}"
+    boot = f"{crc32(_text('/proc/sys/kernel/random/boot_id').encode()):08x}"
+    space = 0
+    with suppress(OSError):
+        space = os.stat("/proc/self/ns/pid").st_ino
+    return _Owner(host, boot, space, process, _start_of(process) or 0)
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _start_of(process: int | str) -> int | None:
+    """Ticks from the boot to the start of *process*; None where the system does not tell."""
+    fields = _text(f"/proc/{process}/stat").rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def _is_left(folder: str, name: str) -> bool:
+    """Whether the file is a temporary, and its process gone."""
+    if old := _OLD_NAME.fullmatch(name):
+        age = time.time() - os.lstat(os.path.join(folder, name)).st_mtime
+        return age > _OLD_AGE and not _is_alive(int(old[1], 16), 0)
+    if not (parts := _NAME.fullmatch(name)):
+        return False
+    space, process, start = (int(part, 16) for part in parts.groups()[2:])
+    own = _own(os.getpid())
+    if parts[1] != own.host:
+        return False
+    if parts[2] != own.boot:
+        # Another boot of this host, unless it is younger than this one: then it is a twin's.
+        return os.lstat(os.path.join(folder, name)).st_mtime < _boot_time()
+    return space == own.space and not _is_alive(process, start)
+
+
+def _is_alive(process: int, start: int) -> bool:
+    """Whether *process* runs, and is the one that began at *start*, where both are known."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        pass
+    now = _start_of(process)
+    return not start or now is None or now == start
+
+
+def _boot_time() -> float:
+    """When the system started, in seconds since 1970; 0 where it does not tell."""
+    try:
+        return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (AttributeError, OSError):
+        return 0.0

@@ -1,0 +1,143 @@
+"""Completion at Tab: what the shells are told."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click.shell_completion as shells
+import pytest
+
+import cudafilter
+from cudafilter.catalogue import BORDERS, CATALOGUE, CODECS, ENGINES
+from cudafilter.cli import COMPLETION, app, completion
+from cudafilter.engines.cuda.variants import CHOICES
+
+PROGRAM = [sys.executable, "-m", "cudafilter"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
+
+
+def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What bash is offered for the last word of *line*, as ``type,value``."""
+    words = line.split(" ")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    completion.prepare("bash_complete")
+    return shells.BashComplete(app, {}, "cudafilter", COMPLETION).complete().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("line", "some"),
+    [
+        ("cudafilter so", ["sobel"]),
+        ("cudafilter ", [*CATALOGUE, "filters", "info", "bench", "compile"]),
+        ("cudafilter blur --si", ["--sigma"]),
+        ("cudafilter box --border ", list(BORDERS)),
+        ("cudafilter box --border=re", ["reflect"]),
+        ("cudafilter box --border = re", ["reflect"]),
+        ("cudafilter box --border = edge --engine = c", ["cuda", "cpu"]),
+        ("cudafilter box --engine ", list(ENGINES)),
+        ("cudafilter box --codec ", list(CODECS)),
+        ("cudafilter box --variant ", list(CHOICES)),
+        ("cudafilter box --existing s", ["skip"]),
+        ("cudafilter box --format p", ["png", "ppm", "pgm"]),
+        ("cudafilter bench so", ["sobel"]),
+        ("cudafilter bench --dtypes uint8,", ["uint8,uint16", "uint8,float32"]),
+    ],
+)
+def test_commands_options_and_values_are_offered(
+    line: str, some: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert offered(line, monkeypatch) == [f"plain,{word}" for word in some]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cudafilter blur ",
+        "cudafilter blur pho",
+        "cudafilter blur a.png ",
+        "cudafilter blur --sigma 2 a.png b",
+        "cudafilter kernel -w ker",
+        "cudafilter kernel --weights ",
+        "cudafilter box --report r",
+        "cudafilter bench --plot p",
+    ],
+)
+def test_files_are_left_to_the_shell(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered(line, monkeypatch) == [f"file,{line.split(' ')[-1]}"]
+
+
+def test_a_number_is_not_taken_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered("cudafilter blur --sigma ", monkeypatch) == []
+
+
+def test_gpus_are_offered_by_the_files_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = ["nvidia1", "nvidia0", "nvidia-uvm", "nvidiactl", "null", "nvidia10"]
+    monkeypatch.setattr(os, "listdir", lambda path: devices if path == "/dev" else [])
+    line = "cudafilter blur --gpu "
+    assert offered(line, monkeypatch) == ["plain,0", "plain,1", "plain,10", "plain,all"]
+    assert offered(line + "0,", monkeypatch) == ["plain,0,1", "plain,0,10"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_script_and_its_answers(shell: str) -> None:
+    def ask(**asked: str) -> str:
+        done = subprocess.run(
+            PROGRAM, env={**ENVIRONMENT, **asked}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    script = ask(**{COMPLETION: f"{shell}_source"})
+    assert f"{COMPLETION}={shell}_complete" in script
+    at = "so" if shell == "fish" else "1"
+    line = {"COMP_WORDS": "cudafilter so", "COMP_CWORD": at}
+    assert "sobel" in ask(**{COMPLETION: f"{shell}_complete"}, **line)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+def test_bash_completes_with_the_script(tmp_path: Path) -> None:
+    program = tmp_path / "cudafilter"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cudafilter "$@"\n')
+    program.chmod(0o755)
+    script = f"""
+eval "$({COMPLETION}=bash_source cudafilter)"
+complete -p cudafilter
+COMP_WORDS=(cudafilter blur --border = sym); COMP_CWORD=4
+_cudafilter_completion cudafilter; echo "${{COMPREPLY[@]}}"
+"""
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], env={**ENVIRONMENT, "PATH": path},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines()[0].endswith("-F _cudafilter_completion cudafilter")
+    assert done.stdout.splitlines()[1] == "symmetric"
+
+
+@pytest.mark.parametrize("asked", ["1", "bash", "tcsh_source", "bash_complete", "zsh_complete"])
+def test_what_no_shell_asks_is_a_usage_error(asked: str) -> None:
+    done = subprocess.run(
+        PROGRAM, env={**ENVIRONMENT, COMPLETION: asked}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_completion_imports_nothing_heavy() -> None:
+    code = (
+        "import os, sys, cudafilter.cli as c\n"
+        "try: c.app(prog_name='cudafilter')\n"
+        "finally: print({'numpy', 'PIL', 'cv2', 'pycuda', 'ctypes'} & set(sys.modules))"
+    )
+    line = {"COMP_WORDS": "cudafilter blur --gpu all a.png ", "COMP_CWORD": "5"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**ENVIRONMENT, COMPLETION: "bash_complete", **line},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["file,", "set()"]

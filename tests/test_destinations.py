@@ -1,0 +1,88 @@
+"""Destinations that are no files: pipes, devices, descriptors, folders that are gone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cudafilter
+from cudafilter.errors import ParameterError
+from cudafilter.plan import STREAM, make_plan
+
+PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "out.png"])
+def test_other_names_of_standard_output_are_it(name: str) -> None:
+    Path("out.png").symlink_to("/dev/stdout")
+    (job,) = make_plan(["a.jpg"], name).jobs
+    assert (job.destination, job.format) == (None, "jpeg")
+    (job,) = make_plan([STREAM], name, format="png").jobs
+    assert (job.destination, job.format) == (None, "png")
+
+
+@pytest.mark.parametrize("existing", ["overwrite", "skip", "error"])
+def test_a_pipe_gets_the_inputs_format_unless_another_is_asked_for(existing: str) -> None:
+    os.mkfifo("pipe")
+    reader, writer = os.pipe()
+    for name in ("pipe", f"/dev/fd/{writer}"):
+        (job,) = make_plan(["a.jpg"], name, existing=existing).jobs
+        assert (job.destination, job.format, job.skip) == (Path(name), "jpeg", False)
+        (job,) = make_plan(["a.jpg"], name, format="png", existing=existing).jobs
+        assert job.format == "png"
+        (job,) = make_plan([STREAM], name, existing=existing).jobs
+        assert (job.source, job.format) == (None, None)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_pipes_extension_counts() -> None:
+    os.mkfifo("pipe.png")
+    (job,) = make_plan(["a.jpg"], "pipe.png").jobs
+    assert job.format == "png"
+
+
+def test_a_descriptor_that_is_not_open_is_refused() -> None:
+    with pytest.raises(ParameterError, match="/dev/fd/999: nothing is open under that number"):
+        make_plan(["a.png"], "/dev/fd/999")
+
+
+@pytest.mark.parametrize("source", ["a.png", STREAM])
+def test_a_folder_that_is_gone_takes_nothing(
+    source: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("gone").mkdir()
+    monkeypatch.chdir("gone")
+    (here / "gone").rmdir()
+    source = source if source == STREAM else str(here / source)
+    for name in ("out.png", "folder/", "../out.png"):
+        with pytest.raises(ParameterError, match=f"{name}: the current folder was removed"):
+            make_plan([source], name)
+    assert make_plan([source], str(here / "out.png")).jobs
+
+
+@pytest.mark.parametrize(("source", "begins"), [("a.png", PNG), ("a.jpg", JPEG)])
+def test_the_shells_pipes_get_the_picture(source: str, begins: bytes) -> None:
+    reader, writer = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
+    command = [sys.executable, "-m", "cudafilter", "blur", source, f"/dev/fd/{writer}"]
+    subprocess.run(
+        [*command, "--engine", "cpu"], env=environment, pass_fds=[writer], check=True, timeout=60
+    )
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        assert pipe.read().startswith(begins)

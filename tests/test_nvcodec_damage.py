@@ -1,0 +1,175 @@
+"""Damage that nvJPEG does not tell of: what looks like it is decoded on the CPU too.
+
+The stand-in decodes by Pillow, which fills what is missing in silence, as nvJPEG does.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from cudafilter.borders import Border
+from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.errors import ImageError
+from cudafilter.formats import jpeg as cpu_codec
+from cudafilter.formats.jpeg_head import SOI, segments_of, written
+from cudafilter.formats.jpeg_scan import BLOCK, is_flat
+from cudafilter.pipeline import Settings, run
+from cudafilter.pixels import Pixels
+from cudafilter.plan import Job
+from cudafilter.record import Record
+from test_nvcodec import BLUR, Opener, fake, folder, opened, picture
+
+__all__ = ["fake", "folder", "opened"]
+EOI = b"\xff\xd9"
+KNOWN = ("jpeg", "png")
+
+
+def jpeg(pixels: Pixels, mode: str = "RGB", **options: Any) -> bytes:
+    """A JPEG by Pillow."""
+    file = io.BytesIO()
+    Pillow.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def photo(height: int = 100, width: int = 140) -> Pixels:
+    noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
+    return np.asarray(np.clip(picture(height, width) + noise, 0, 255), np.uint8)
+
+
+def through(path: JpegPath, data: bytes) -> JpegResult:
+    return path.filter(data, BLUR, Border(), gray=False, quality=None)
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What the CPU was asked to judge."""
+    seen: list[bytes] = []
+    original = cpu_codec.require_undamaged
+
+    def judge(data: bytes) -> None:
+        seen.append(data)
+        original(data)
+
+    monkeypatch.setattr(cpu_codec, "require_undamaged", judge)
+    return seen
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"optimize": True}])
+def test_an_early_end_leaves_a_flat_end_which_the_cpu_judges(
+    mode: str, options: dict[str, Any], opened: Opener, judged: list[bytes]
+) -> None:
+    _, path, library = opened()
+    data = jpeg(photo(), mode, quality=90, **({} if mode == "L" else options))
+    for rest in (len(data) // 2, 400):
+        cut = data[:-rest] + EOI
+        with pytest.raises(ImageError, match="it is cut off"):
+            through(path, cut)
+        assert judged[-1] == cut
+    assert library.calls["DecodeJpegDevice"] == 3  # the first was the fixture's
+
+
+def test_a_photo_is_not_decoded_twice(opened: Opener, judged: list[bytes]) -> None:
+    for options in ({}, {"restart_marker_rows": 1}, {"quality": 100}, {"optimize": True}):
+        through(opened()[1], jpeg(photo(), **options))
+    assert not judged
+
+
+@pytest.mark.parametrize("harm", ["hole", "lost", "swapped", "further"])
+def test_what_looks_damaged_is_judged_before_the_gpu_sees_it(
+    harm: str, opened: Opener, judged: list[bytes]
+) -> None:
+    _, path, library = opened()
+    before = library.calls["DecodeJpegHost"]
+    whole = jpeg(photo(), quality=40, restart_marker_rows=1)
+    first, second = (whole.index(bytes([0xFF, code])) for code in (0xD0, 0xD1))
+    data = {
+        "hole": whole[: first + 20] + bytes(10) + whole[first + 30 :],
+        "lost": whole[:first] + whole[first + 2 :],
+        "swapped": whole[: first + 1] + b"\xd1" + whole[first + 2 : second + 1] + b"\xd0"
+        + whole[second + 2 :],
+        "further": whole[:first] + b"\xff\xd0" + whole[first:],
+    }[harm]  # fmt: skip
+    with pytest.raises(ImageError, match=r"it is cut off|it is damaged"):
+        through(path, data)
+    assert library.calls["DecodeJpegHost"] == before
+    assert judged == [data]
+
+
+def test_what_cannot_be_a_whole_picture_is_refused(opened: Opener, judged: list[bytes]) -> None:
+    path = opened()[1]
+    data = jpeg(photo(), quality=90)
+    half = len(data) // 2
+    for damaged in (data[:half], data[:half] + bytes(200) + data[half + 200 :]):
+        with pytest.raises(ImageError, match=r"it is cut off|a hole of zeros"):
+            through(path, damaged)
+    assert not judged, "no decoder is needed for that"
+
+
+def test_a_picture_that_ends_flat_goes_through_once_the_cpu_has_read_it(
+    opened: Opener, judged: list[bytes]
+) -> None:
+    path = opened()[1]
+    pixels = photo()
+    pixels[-20:, -20:] = 255
+    data = jpeg(pixels, quality=90)
+    done = through(path, data)
+    assert judged == [data]
+    assert (done.width, done.height) == (140, 100)
+
+
+def test_what_follows_the_picture_is_named(opened: Opener) -> None:
+    done = through(opened()[1], jpeg(photo()) + b"a video")
+    assert done.notes == ("7 bytes after the picture's end are not kept",)
+
+
+@pytest.mark.parametrize("size", [(30_000, 30_000), (6000, 6000)])
+def test_a_size_that_is_not_read_by_default_is_left_to_the_cpu(
+    size: tuple[int, int], opened: Opener
+) -> None:
+    segments, rest = segments_of(jpeg(photo(16, 16)))
+    changed = [
+        (marker, body[:1] + struct.pack(">HH", *size) + body[5:] if marker == 0xC0 else body)
+        for marker, body in segments
+    ]
+    with pytest.raises(NotTaken, match="unusually large"):
+        through(opened()[1], SOI + written(changed) + rest)
+
+
+@pytest.mark.parametrize("height", range(1, 10))
+@pytest.mark.parametrize("width", range(1, 10))
+def test_the_last_block_tells_whatever_the_size(height: int, width: int) -> None:
+    rows = (height - 1) % BLOCK + 1
+    columns = (width - 1) % BLOCK + 1
+    for channels in (1, 3):
+        end = np.zeros((rows, width, channels), np.uint8)
+        end[:, : width - columns] = 9  # of other blocks
+        assert is_flat(end)
+        end[0, -1, 0] += rows > 1  # chroma of the rows before
+        end[-1, width - columns] += columns > 1
+        assert is_flat(end)
+        if rows * columns > 4 and min(rows, columns) > 1:
+            end[-1, -1, -1] += 1
+            assert not is_flat(end)
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_a_check_says_that_it_goes_another_way(check: bool, opened: Opener, tmp_path: Path) -> None:
+    engine, _, library = opened()
+    (tmp_path / "a.jpg").write_bytes(jpeg(photo()))
+    records: list[Record] = []
+    jobs = [Job(tmp_path / "a.jpg", tmp_path / f"out.{format}", format) for format in KNOWN]
+    before = library.calls["DecodeJpegHost"]
+    settings = Settings(engine_codec=True, check=check)
+    run(jobs, lambda: engine, BLUR, Border(), settings, records.append, threads=1)
+    assert [record.error for record in records] == [None, None]
+    notes = [note for record in records for note in record.notes]
+    assert notes == ["checked as coded on the CPU; without --check the GPU may code it"] * check
+    assert library.calls["DecodeJpegHost"] - before == (not check)

@@ -175,8 +175,7 @@ def _choose(contestant: Contestant, pixels: Pixels, filter: Filter) -> str | Non
     if cuda is None or variant is None:
         return None
     cuda.variant = variant
-    picked = cuda.prepare(pixels, filter).variant
-    return variant if variant == picked else f"{variant} ({picked})"
+    return f"{AUTO} ({cuda.prepare(pixels, filter).variant})" if variant == AUTO else variant
 
 
 def _require(agreement: Agreement, case: Case, row: Row) -> None:

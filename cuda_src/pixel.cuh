@@ -131,17 +131,18 @@ __device__ __forceinline__ float magnitude(float a, float b)
 // Whether a tap counts: on floats one of weight 0 is none, as 0 times NaN would show.
 __device__ __forceinline__ bool is_tap(float weight) { return SAMPLE != 2 || weight != 0.0f; }
 
-// A float that passes +-most by no more than a rounding error becomes it.
-__device__ __forceinline__ float near(float value, float most)
+// value times a power of two; one that passes the largest float by a rounding error becomes it, where
+// |value| <= most.
+__device__ __forceinline__ float enlarged(float value, float power, float most)
 {
-    return fabsf(value) <= most * 1.000004f ? fminf(fmaxf(value, -most), most) : value;
+    return fabsf(value) <= most ? times_at_most(value, power) : value * power;
 }
 
 // A float result to its size. Weights and gains are scaled such that sums of the largest floats stay
 // finite (variants/floats.py).
 __device__ __forceinline__ float settle(const Task& task, float value)
 {
-    return SAMPLE == 2 ? near(value, task.most) * task.unit : value;
+    return SAMPLE == 2 ? enlarged(value, task.unit, task.most) : value;
 }
 
 // What the source adds: nothing where its gain is 0, whatever the source.
@@ -188,8 +189,9 @@ __device__ __forceinline__ void finish_pixel(
     for (int c = 0; c < COLOURS; ++c) {
         const float premultiplied = source.v[c] * source.v[COLOURS];
         const float colour = task.gain * combine(sum, c) + source_share(task, premultiplied);
-        const float quotient = SAMPLE == 2 ? 2.0f * near(0.5f * colour * reciprocal, 0.5f * FLT_MAX)
-                                           : colour * reciprocal;
+        const float quotient =
+            SAMPLE == 2 ? enlarged(0.5f * colour * reciprocal, 2.0f, 0.500002f * FLT_MAX)
+                        : colour * reciprocal;
         out[c] = to_sample(coverage > 0.0f ? quotient + task.bias : 0.0f);
     }
     out[COLOURS] = to_sample(SAMPLE == 2 ? coverage * task.unit : coverage);

@@ -32,6 +32,12 @@ __device__ __forceinline__ float fast_reciprocal(float value)
     return reciprocal;
 }
 
+// value * power, a power of two; the largest float in place of an infinity that only it makes.
+__device__ __forceinline__ float times_at_most(float value, float power)
+{
+    return __fmul_rz(value, power);
+}
+
 // Constant memory, read where this stands: a plain read is hoisted out of loops.
 __device__ __forceinline__ float read_constant(const float* constant)
 {

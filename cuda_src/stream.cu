@@ -18,8 +18,8 @@
 //
 // Macros besides pixel.cuh's: RANK1, ROWS, COLUMNS (the kernel), LEFT (its anchor's column),
 // OUTPUTS (samples a lane; whole pixels under ALPHA), SOURCE (whether finish() wants the source),
-// SCALE (else gain is 1 and bias 0), TAPS (which weights are not 0), BLOCKS (resident warps a
-// multiprocessor to compile for).
+// SCALE (else gain is 1 and bias 0), MEAN (a result passes the samples by rounding errors only), TAPS
+// (which weights are not 0), BLOCKS (resident warps a multiprocessor to compile for).
 // Launch: a block is one warp; task.blocks_x blocks side by side, then down, task.rows rows each.
 // Needs rows that start on 128 bytes with 64 bytes of slack behind, and x0 % 32 == 0.
 // Planned by variants/stream.py, which fills `weights`: rank 1: for each kernel its column (ROWS),
@@ -245,8 +245,10 @@ __device__ __forceinline__ Outputs finish_outputs(
 #endif
         if (SOURCE)
             combined = finish(task, combined, source.v[n]);
-        else
-            combined = settle(task, SCALE ? fmaf(task.gain, combined, task.bias) : combined);
+        else {
+            combined = SCALE ? fmaf(task.gain, combined, task.bias) : combined;
+            combined = SAMPLE == 2 && MEAN ? times_at_most(combined, task.unit) : settle(task, combined);
+        }
         out.v[n] = to_sample(combined);
     }
 #endif

@@ -30,7 +30,7 @@ struct Task {
     float threshold;
     float unit;               // of float32: see settle()
     float share;              // 1 / unit
-    float most;               // the result before unit that becomes the largest float32
+    float most;               // before unit; what passes the largest float32 up to here becomes it
     float weight_sum[2];      // of each kernel
     int gaps;                 // whether weights of 0 lie among the taps (wide)
     int starts;               // sums that a block begins with (box)

@@ -16,10 +16,10 @@ from click.testing import CliRunner, Result
 from PIL import Image, PngImagePlugin
 
 import cudafilter
-from cudafilter import engines
 from cudafilter.cli import app
 from cudafilter.cli.terminal import tell_error
 from cudafilter.engines import Engine
+from cudafilter.engines import open as engines
 from cudafilter.errors import UNEXPECTED, CudafilterError, EngineError, in_words
 from cudafilter.escape import escaped, escaped_lines, escaped_name
 

@@ -9,6 +9,11 @@ inline unsigned char to_uint8(float value) { return (unsigned char)clamped(value
 inline unsigned short to_uint16(float value) { return (unsigned short)clamped(value, 65535.0f); }
 inline float fast_root(float value) { return sqrtf(value); }
 inline float fast_reciprocal(float value) { return 1.0f / value; }
+inline float times_at_most(float value, float power)
+{
+    const float out = value * power;
+    return std::isinf(out) && !std::isinf(value) ? copysignf(FLT_MAX, value) : out;
+}
 inline float read_constant(const float* constant) { return *constant; }
 
 inline unsigned to_halves(float first, float second)

@@ -34,6 +34,8 @@ def bounded(filter: Filter, mode: int) -> Bounded:
     magnitude = max(kernel.magnitude for kernel in kernels)
     total = twice * len(kernels) * abs(math.ldexp(filter.gain, shift)) * magnitude
     unit = _exponent(total + abs(filter.source_gain))
+    if filter.gain == 1:  # it stays so, and kernels that know it do without
+        unit = max(unit, shift)
     unit = max(-MOST_EXPONENT, min(MOST_EXPONENT, unit))
     scaled = replace(
         filter,

@@ -87,7 +87,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
             hint="use --variant auto",
         )
     make_weights = partial(flat, filter, factored=bool(own["RANK1"]))
-    defines = defines_of(filter, layout) | own | shortcuts(filter, make_weights(), layout.sample)
+    defines = defines_of(filter, layout) | own | shortcuts(filter, make_weights(), layout)
     cost = taps(filter) * (MANY_COST if not filter.rank1 and taps(filter) >= MANY else 1)
     return Stream("stream", defines, make_weights, task_of(filter, layout), cost)
 
@@ -159,17 +159,21 @@ def blocks_a_multiprocessor(registers: int) -> int:
     return 4 * min(8, REGISTERS // 32 // (-(-registers // 8) * 8))
 
 
-def shortcuts(filter: Filter, weights: npt.NDArray[np.float64], sample: int) -> dict[str, int]:
-    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias.
+def shortcuts(filter: Filter, weights: npt.NDArray[np.float64], layout: Layout) -> dict[str, int]:
+    """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias, a
+    look at whether a mean passes the range of its samples by more than a rounding error.
 
     TAPS is -1 for many weights, and 0 if of many some are 0 on float32, whose NaN must not count.
     """
     weights = weights.astype(np.float32)  # as the kernel reads them
     if weights.size > 62:
-        taps = -1 if sample != 2 or weights.all() else 0
+        taps = -1 if layout.sample != 2 or weights.all() else 0
     else:
         taps = sum(1 << i for i in np.flatnonzero(weights).tolist())
-    return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0)}
+    total = filter.kernels[0].magnitude * layout.unit
+    own = filter.gain != 1 or filter.source_gain or filter.bias or filter.threshold
+    mean = not own and len(filter.kernels) == 1 and total <= 1.000001 and (weights >= 0).all()
+    return {"TAPS": taps, "SCALE": int(filter.gain != 1 or filter.bias != 0), "MEAN": int(mean)}
 
 
 def imbalance(rows: int, sample: int) -> float:

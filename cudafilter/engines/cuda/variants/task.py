@@ -29,6 +29,9 @@ MAX_BLOCKS = 2**31 - 1
 
 LARGEST = float(np.finfo(np.float32).max)
 
+NEARLY = 1.000004
+"""Times the largest float, a result that would be this float but for rounding errors."""
+
 ALPHAS = {None: 0, "filter": 1, "keep": 2}
 """Filter.alpha (None: no alpha channel) to the macro ALPHA."""
 
@@ -66,7 +69,7 @@ FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str
     ("threshold", ctypes.c_float, ""),
     ("unit", ctypes.c_float, "of float32: see settle()"),
     ("share", ctypes.c_float, "1 / unit"),
-    ("most", ctypes.c_float, "the result before unit that becomes the largest float32"),
+    ("most", ctypes.c_float, "before unit; what passes the largest float32 up to here becomes it"),
     ("weight_sum", ctypes.c_float * 2, "of each kernel"),
     ("gaps", ctypes.c_int32, "whether weights of 0 lie among the taps (wide)"),
     ("starts", ctypes.c_int32, "sums that a block begins with (box)"),
@@ -239,7 +242,7 @@ def task_of(filter: Filter, layout: Layout) -> Task:
         border=BORDERS.index(layout.border.mode), border_value=layout.border.sample(layout.dtype),
         gain=filter.gain, source_gain=filter.source_gain,
         bias=filter.bias * layout.full, threshold=filter.threshold * layout.full,
-        unit=layout.unit, share=1 / layout.unit, most=LARGEST / layout.unit,
+        unit=layout.unit, share=1 / layout.unit, most=NEARLY * LARGEST / layout.unit,
         weight_sum=tuple(kernel.sum for kernel in filter.kernels),
     )  # fmt: skip
 

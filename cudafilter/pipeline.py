@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Condition, Lock, Thread
-from typing import BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from cudafilter import images, workload
 from cudafilter.borders import Border
@@ -28,10 +28,12 @@ from cudafilter.errors import DisagreementError, EngineError, ImageError, in_wor
 from cudafilter.filter import Filter
 from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
-from cudafilter.journal import Journal
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
 from cudafilter.stores import local
+
+if TYPE_CHECKING:
+    from cudafilter.journal import Journal
 
 
 class Settings(NamedTuple):

@@ -13,7 +13,6 @@ from cudafilter.filter import Filter
 from cudafilter.formats.limits import Limits
 from cudafilter.images import format_of_bytes
 from cudafilter.plan import Job
-from cudafilter.toolkit import no_gpu
 from cudafilter.wake import FEW
 
 GPU_START = 0.25
@@ -178,6 +177,8 @@ def small(jobs: Collection[Job], filter: Filter) -> str | None:
     seconds = cpu_seconds(jobs, filter)
     if seconds is None or seconds >= GPU_START:
         return None
+    from cudafilter.toolkit import no_gpu
+
     if (lack := no_gpu()) is not None:
         return f"no CUDA: {lack}"
     return "small job, done before a GPU would have started"

@@ -217,7 +217,7 @@ class TestOneImage:
             raise AssertionError("the GPU was asked for")
 
         monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", not_wanted)
-        monkeypatch.setattr(workload, "no_gpu", lambda: None)
+        monkeypatch.setattr("cudafilter.toolkit.no_gpu", lambda: None)
         result = cli("blur", "in.png", "out.png", "--engine", "auto", "-v")
         assert result.exit_code == 0, result.stderr
         engine = result.stderr.splitlines()[0]

@@ -81,13 +81,13 @@ def test_taps_are_those_of_the_passes() -> None:
 
 class TestSmall:
     def test_one_photo_is(self, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(workload, "no_gpu", lambda: None)
+        monkeypatch.setattr("cudafilter.toolkit.no_gpu", lambda: None)
         assert small([job(photo)], BLUR) == "small job, done before a GPU would have started"
 
     def test_without_a_gpu_that_is_the_reason(
         self, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(workload, "no_gpu", lambda: "PyCUDA is not installed")
+        monkeypatch.setattr("cudafilter.toolkit.no_gpu", lambda: "PyCUDA is not installed")
         assert small([job(photo)], BLUR) == "no CUDA: PyCUDA is not installed"
 
     def test_twelve_megapixels_are_on_two_cores(

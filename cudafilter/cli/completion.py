@@ -17,7 +17,7 @@ from cudafilter.catalogue import ALL
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-_ASKED = re.compile(r"(?:bash|zsh|fish|powershell)_(source|complete)")
+_ASKED = r"(?:bash|zsh|fish|powershell)_(source|complete)"
 
 Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
@@ -27,7 +27,7 @@ def prepare(wanted: str) -> None:
 
     Raises UsageError for what is not asked as the shells' scripts do it.
     """
-    how = _ASKED.fullmatch(wanted)
+    how = re.fullmatch(_ASKED, wanted)
     if how is None:
         raise click.UsageError(
             f"completion is asked for by bash_source, zsh_source or fish_source, not {wanted!r}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cudafilter.catalogue import FilterSpec, gpu_numbers
-from cudafilter.cli import completion, options
+from cudafilter.cli import options
 from cudafilter.cli.command import FAILED, Command
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
@@ -63,7 +63,7 @@ def filter_command(spec: FilterSpec) -> Command:
                 nargs=-1,
                 required=True,
                 metavar="SRC... DEST",
-                shell_complete=completion.files,
+                shell_complete=options.offered("files"),
             )
         ],
         sections={"Filter": [options.own(p) for p in spec.parameters], **options.shared()},

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, Parameter
-from cudafilter.cli import completion
 from cudafilter.cli.command import Sections
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 from cudafilter.formats.limits import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 MAX_JOBS = 1024
 
@@ -121,7 +123,7 @@ def shared() -> Sections:
                 click.Option(
                     ["--gpu"],
                     metavar="N,N|all",
-                    shell_complete=completion.gpus,
+                    shell_complete=offered("gpus"),
                     show_default="0, and all as needed for several images",
                     help="Numbers of the GPUs, as cudafilter info lists them.",
                 ),
@@ -165,7 +167,7 @@ def shared() -> Sections:
             click.Option(
                 ["--format"],
                 metavar="NAME",
-                shell_complete=completion.formats,
+                shell_complete=offered("formats"),
                 show_default="by extension",
                 help="Output format, such as png or jpeg.",
             ),
@@ -203,7 +205,7 @@ def shared() -> Sections:
             click.Option(
                 ["--report"],
                 metavar="FILE",
-                shell_complete=completion.files,
+                shell_complete=offered("files"),
                 help="Add a JSON line an image: job, sizes, times, error ('-' is stdout).",
             ),
             quiet(),
@@ -226,6 +228,18 @@ def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[cli
         gpu,
         variant(about_variant),
     ]
+
+
+def offered(what: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """The function *what* of completion.py, which is only imported when a shell asks."""
+
+    def offer(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
+        from cudafilter.cli import completion
+
+        offers: list[CompletionItem] = getattr(completion, what)(ctx, param, word)
+        return offers
+
+    return offer
 
 
 def variant(about: str) -> click.Option:
@@ -287,6 +301,6 @@ def own(parameter: Parameter) -> click.Option:
         callback=_validation(parameter),
         required=parameter.required,
         metavar=_METAVARS[parameter.kind],
-        shell_complete=completion.files if parameter.name == "weights" else completion.nothing,
+        shell_complete=offered("files" if parameter.name == "weights" else "nothing"),
         help=parameter.help + (f"  [{'; '.join(facts)}]" if facts else ""),
     )

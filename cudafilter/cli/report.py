@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cudafilter import __version__
 from cudafilter.borders import Border
-from cudafilter.cli.left import left_lines
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
@@ -134,8 +133,11 @@ class Reporter:
         self.clear()
         for note, count in self._notes.most_common():
             self._say(f"note: {note} ({_images(count)})")
-        for line in left_lines(self._left):
-            self._say(line)
+        if self._left:
+            from cudafilter.cli.left import left_lines
+
+            for line in left_lines(self._left):
+                self._say(line)
         if self._worst is not None and self._many:
             self._say(
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"

@@ -6,14 +6,13 @@ import ctypes
 import gc
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cudafilter import pipeline, workload
 from cudafilter.borders import Border
 from cudafilter.cli.command import FAILED, INTERRUPTED
-from cudafilter.cli.left import left_record
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter, job_facts
 from cudafilter.cli.terminal import tell
@@ -21,10 +20,12 @@ from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter
-from cudafilter.journal import Journal, job_of
 from cudafilter.plan import Plan
 from cudafilter.record import FAILED as IMAGE_FAILED
 from cudafilter.record import Record
+
+if TYPE_CHECKING:
+    from cudafilter.journal import Journal
 
 # mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
 # back 64 MiB at a time.
@@ -91,6 +92,8 @@ def _run(
 
 def _open_journal(plan: Plan, filter: Filter, border: Border, shared: Shared) -> Journal:
     from platformdirs import user_state_path
+
+    from cudafilter.journal import Journal, job_of
 
     journal = Journal(
         user_state_path("cudafilter") / "in-place",
@@ -176,6 +179,8 @@ class _Run:
         for path, reason in self._plan.refused:
             self.tell(Record(str(path), "", error=reason))
         for left in self._plan.left:
+            from cudafilter.cli.left import left_record
+
             self._write(left_record(left))
         return self.engine
 

@@ -46,7 +46,7 @@ _ARITHMETIC = 0xC9
 _RST0, _RST7 = 0xD0, 0xD7
 _END, _FILL = bytes([0xFF, EOI]), b"\xff\xff"
 _CUT = "it is cut off: no end marker follows its picture"
-_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_RESTART = rb"\xff[\xd0-\xd7]"
 _MISSING = 99
 """More than the lowest bit of a coefficient."""
 
@@ -195,8 +195,11 @@ def _find(data: memoryview, zeros: bytes) -> int:
 
     Hardly ever is there a word of zeros, and NumPy finds that without the interpreter's lock.
     """
-    words = np.frombuffer(data, np.uint32, len(data) // 4)
-    return bytes(data).find(zeros) if (words == 0).any() else -1
+    samples = np.frombuffer(data, np.uint8)
+    # Aligned words are compared ten times as fast as others.
+    start = -samples.__array_interface__["data"][0] % 4
+    words = samples[start : start + (samples.size - start) // 4 * 4].view(np.uint32)
+    return bytes(data).find(zeros) if not words.all() else -1
 
 
 def _note_tables(zeros: dict[int, int], marker: int, body: bytes) -> None:
@@ -218,7 +221,7 @@ def _doubt(scan: Scan, header: bytes, zeros: dict[int, int], frame: Frame) -> in
     brings_all = not frame.progressive or (scan.first > 0 and not scan.known)
     if brings_all and any(symbol & 15 for symbol in symbols):
         raise ImageError("it is damaged: there is a hole of zeros in its picture")
-    restart = _RESTART.search(scan.data, hole)
+    restart = re.compile(_RESTART).search(scan.data, hole)
     return restart.start() if restart else len(scan.data)
 
 

@@ -11,8 +11,9 @@ from itertools import count
 from typing import NamedTuple
 from zlib import crc32
 
-_OLD_NAME = re.compile(r"\.cudafilter-([0-9a-f]+)-[0-9a-f]+-[0-9a-f]+\.tmp")
-_NAME = re.compile(
+# Compiled when one is met: most folders have none.
+_OLD_NAME = r"\.cudafilter-([0-9a-f]+)-[0-9a-f]+-[0-9a-f]+\.tmp"
+_NAME = (
     r"\.cudafilter-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+\.tmp"
 )
 _OLD_AGE = 86400.0
@@ -85,10 +86,10 @@ def _start_of(process: int | str) -> int | None:
 
 def _is_left(folder: str, name: str) -> bool:
     """Whether the file is a temporary, and its process gone."""
-    if old := _OLD_NAME.fullmatch(name):
+    if old := re.fullmatch(_OLD_NAME, name):
         age = time.time() - os.lstat(os.path.join(folder, name)).st_mtime
         return age > _OLD_AGE and not _is_alive(int(old[1], 16), 0)
-    if not (parts := _NAME.fullmatch(name)):
+    if not (parts := re.fullmatch(_NAME, name)):
         return False
     space, process, start = (int(part, 16) for part in parts.groups()[2:])
     own = _own(os.getpid())

@@ -45,11 +45,11 @@ def apply(
     if isinstance(engine, str):
         opened = open_engine(engine)
         try:
-            out = opened.run(shaped, filter, edge, alpha)
+            out = opened.run(shaped, filter, edge, alpha).pixels
         finally:
             opened.close()
     else:
-        out = engine.run(shaped, filter, edge, alpha)
+        out = engine.run(shaped, filter, edge, alpha).pixels
     return out.reshape(pixels.shape)
 
 

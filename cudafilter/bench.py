@@ -155,7 +155,7 @@ def _measure_case(
         case.rows.append(Row(contestant.engine.name, None))
         try:
             case.rows[i].variant = _choose(contestant, pixels, filter)
-            results[i] = contestant.engine.run(pixels, filter)
+            results[i] = contestant.engine.run(pixels, filter).pixels
         except LimitError as limit:
             case.rows[i].why_not = str(limit)
     for i, agreement in zip(

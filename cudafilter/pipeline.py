@@ -271,25 +271,25 @@ class _Worker:
         engine = self.engine.get()
         record.engine = engine.title
         with self._stage("run", record):
-            result = engine.run(
+            done = engine.run(
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=not self.settings.check,
             )  # fmt: skip
-        record.engine_seconds = engine.last_timings()
-        record.notes += engine.last_notes()
+        record.engine_seconds = dict(done.seconds)
+        record.notes += done.notes
         if self.settings.check:
             from cudafilter.check import compare
 
             with self._stage("check", record), self.checks:
                 self.saves.require_open()
                 record.agreement = compare(
-                    result, image.pixels, self.filter, self.border, image.alpha
+                    done.pixels, image.pixels, self.filter, self.border, image.alpha
                 )
             if not record.agreement.ok:
                 raise DisagreementError(
                     str(record.agreement), hint="nothing was written; please report this"
                 )
-        image = image.with_pixels(result)
+        image = image.with_pixels(done.pixels)
         effort = {
             "quality": self.settings.quality,
             "compress_level": self.settings.compress_level,

@@ -36,7 +36,7 @@ def assert_agrees(
 ) -> None:
     """*engine*'s result keeps the contract with the reference, and the input is untouched."""
     before = pixels.copy()
-    result = engine.run(pixels, filter, border, alpha)
+    result = engine.run(pixels, filter, border, alpha).pixels
     agreement = compare(result, pixels, filter, border, alpha)
     case = (
         f"{engine.title}: {filter.name} {[k.shape for k in filter.kernels]} {border} alpha={alpha}"
@@ -54,14 +54,6 @@ class StandIn:
     note: str | None = None
     parallel = 0
     jpeg: JpegPath | None = None
-
-    def last_timings(self) -> dict[str, float]:
-        """None."""
-        return {}
-
-    def last_notes(self) -> tuple[str, ...]:
-        """None."""
-        return ()
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -14,7 +14,7 @@ import pytest
 from agreement import StandIn
 from cudafilter import bench
 from cudafilter.catalogue import CATALOGUE
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, Result
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, LimitError
 from cudafilter.pixels import DTYPES, Pixels
@@ -30,9 +30,8 @@ class Spoilt(StandIn):
         self._engine = open_engine("cpu")
         self._spoil = spoil
 
-    def run(self, *arguments: Any, **options: Any) -> Pixels:
-        out: Pixels = self._spoil(self._engine.run(*arguments, **options))
-        return out
+    def run(self, *arguments: Any, **options: Any) -> Result:
+        return Result(self._spoil(self._engine.run(*arguments, **options).pixels))
 
     def close(self) -> None:
         self._engine.close()

@@ -35,6 +35,7 @@ from cudafilter.cli import app, options
 from cudafilter.cli.progress import Progress
 from cudafilter.cli.report import JsonLines, Reporter
 from cudafilter.engines import Engine
+from cudafilter.engines import Result as Filtered
 from cudafilter.engines import open as engines
 from cudafilter.errors import EngineUnavailable
 from cudafilter.filter import make
@@ -187,7 +188,7 @@ class TestOneImage:
         engine = engines.open_engine("cpu")
         expected = engine.run(
             np.asarray(Image.open("in.png")), make("blur", sigma=1.5), Border("reflect")
-        )
+        ).pixels
         assert np.array_equal(np.asarray(Image.open("out.png")), expected)
 
     def test_quiet_says_nothing_verbose_says_more(self) -> None:
@@ -276,10 +277,10 @@ class TestOneImage:
 
     def test_check_catches_an_engine_that_lies(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Liar(StandIn):
-            def run(self, pixels: Pixels, *_: Any, **__: Any) -> Pixels:
+            def run(self, pixels: Pixels, *_: Any, **__: Any) -> Filtered:
                 out = pixels.copy()
                 out[3, 4, 1] ^= 128
-                return out
+                return Filtered(out)
 
         monkeypatch.setattr(engines, "open_engine", lambda *a, **k: Liar())
         picture("in.png")

@@ -224,13 +224,13 @@ def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
             continue
         pixels = random_pixels((150, 90, channels), dtype)
         filter = make("box", radius=6) if variant == "box" else make("blur", sigma=2)
-        expected = unlimited.run(pixels, filter, border, alpha)
+        expected = unlimited.run(pixels, filter, border, alpha).pixels
         whole = 2 * 150 * row_pitch(90, pixels[0, 0].nbytes)
         for budget in (whole - 1, whole // 3, 32 * 1024):
             banded = CudaEngine(variant=variant, memory_limit=budget)
             step = banded.prepare(pixels, filter, border, alpha).step
             assert len(cut(pixels, filter, budget, step)) > 1
-            assert np.array_equal(banded.run(pixels, filter, border, alpha), expected)
+            assert np.array_equal(banded.run(pixels, filter, border, alpha).pixels, expected)
             banded.close()
     unlimited.close()
 
@@ -288,7 +288,7 @@ def test_resident_timing_gives_the_result_too() -> None:
     engine = CudaEngine()
     pixels = random_pixels((64, 64, 3), "uint8")
     result, times = engine.time_kernel(pixels, make("blur"), repeats=4)
-    assert np.array_equal(result, engine.run(pixels, make("blur")))
+    assert np.array_equal(result, engine.run(pixels, make("blur")).pixels)
     assert len(times) == 4
     assert min(times) > 0
     assert min(engine.time_copy(1 << 20, repeats=4)) > 0
@@ -309,10 +309,10 @@ def test_chunks_have_the_same_bits(
         for size in (8, 2):
             filter = make("box", radius=size) if variant == "box" else make("blur", sigma=size / 2)
             monkeypatch.setattr(slots, "CHUNK_BYTES", 1 << 30)
-            whole = engine.run(pixels, filter, border, alpha)
+            whole = engine.run(pixels, filter, border, alpha).pixels
             monkeypatch.setattr(slots, "CHUNK_BYTES", 1 << 16)
             for _ in range(3):
-                assert np.array_equal(engine.run(pixels, filter, border, alpha), whole)
+                assert np.array_equal(engine.run(pixels, filter, border, alpha).pixels, whole)
     engine.close()
 
 
@@ -322,8 +322,9 @@ def test_a_large_image_in_the_chunks_it_really_has() -> None:
     pixels = random_pixels((5000, 2100, 3), "uint8")
     assert pixels.nbytes > 2 * slots.DEPTH * slots.CHUNK_BYTES * 0.9
     resident, _ = engine.time_kernel(pixels, make("blur"), repeats=1)
-    assert np.array_equal(engine.run(pixels, make("blur")), resident)
-    told = engine.last_timings()
+    done = engine.run(pixels, make("blur"))
+    assert np.array_equal(done.pixels, resident)
+    told = done.seconds
     assert list(told) == ["upload", "kernel", "download"]
     assert told["upload"] > 0
     assert told["kernel"] > 0
@@ -342,11 +343,11 @@ def test_threads_get_the_bits_of_one() -> None:
         )
         for i in range(48)
     ]
-    expected = [engine.run(pixels, filter) for pixels, filter in cases]
+    expected = [engine.run(pixels, filter).pixels for pixels, filter in cases]
     fresh = CudaEngine(slots=3)
     for each in (engine, fresh):
         with ThreadPoolExecutor(8) as pool:
-            got = list(pool.map(lambda case: each.run(*case), cases))  # noqa: B023
+            got = list(pool.map(lambda case: each.run(*case).pixels, cases))  # noqa: B023
         assert all(map(np.array_equal, got, expected))
         each.close()
 
@@ -355,8 +356,8 @@ def test_threads_get_the_bits_of_one() -> None:
 def test_a_full_gpu_is_told_and_does_no_harm() -> None:
     engine = CudaEngine(slots=2)
     pixels = random_pixels((50, 60, 3), "uint8")
-    expected = engine.run(pixels, make("blur"))
+    expected = engine.run(pixels, make("blur")).pixels
     with pytest.raises(EngineError, match="out of GPU memory"):
         engine.time_copy(1 << 46, repeats=1)
-    assert np.array_equal(engine.run(pixels, make("blur")), expected)
+    assert np.array_equal(engine.run(pixels, make("blur")).pixels, expected)
     engine.close()

@@ -187,9 +187,9 @@ def test_real_gradients_and_plateaus(engine: Engine) -> None:
 
 def test_same_input_same_bits(engine: Engine) -> None:
     pixels = random_pixels((211, 307, 3), "float32")
-    first = engine.run(pixels, make("blur", sigma=3))
+    first = engine.run(pixels, make("blur", sigma=3)).pixels
     for _ in range(5):
-        assert np.array_equal(first, engine.run(pixels, make("blur", sigma=3)))
+        assert np.array_equal(first, engine.run(pixels, make("blur", sigma=3)).pixels)
 
 
 def test_threads_share_an_engine(engine: Engine) -> None:
@@ -198,7 +198,7 @@ def test_threads_share_an_engine(engine: Engine) -> None:
     results: list[Pixels | None] = [None] * 8
 
     def work(i: int) -> None:
-        results[i] = engine.run(images[i], filters[i])
+        results[i] = engine.run(images[i], filters[i]).pixels
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
     for thread in threads:
@@ -207,20 +207,20 @@ def test_threads_share_an_engine(engine: Engine) -> None:
         thread.join()
     for image, filter, result in zip(images, filters, results, strict=True):
         assert result is not None
-        assert np.array_equal(result, engine.run(image, filter))
+        assert np.array_equal(result, engine.run(image, filter).pixels)
 
 
 def test_transparent_pixels_do_not_bleed(engine: Engine) -> None:
     pixels = np.zeros((40, 40, 4), np.uint8)
     pixels[10:30, 10:30] = (200, 120, 40, 255)  # all else is transparent black
     for name in ("blur", "box"):
-        out = engine.run(pixels, make(name), alpha=True)
+        out = engine.run(pixels, make(name), alpha=True).pixels
         visible = out[..., 3] > 0
         assert visible.sum() > 20 * 20
         assert (np.abs(out[visible][:, :3].astype(int) - (200, 120, 40)) <= 1).all(), name
     for name in ("sharpen", "unsharp"):
         if runs(engine, make(name)):
-            out = engine.run(pixels, make(name), alpha=True)
+            out = engine.run(pixels, make(name), alpha=True).pixels
             assert np.array_equal(out[10:30, 10:30], pixels[10:30, 10:30]), name
             assert np.array_equal(out[..., 3], pixels[..., 3]), name
 
@@ -230,8 +230,8 @@ def test_flat_alpha_equals_no_alpha(engine: Engine) -> None:
     opaque = np.dstack([colour, np.full((31, 29), 255, np.uint8)])
     for filter in FILTERS.values():
         if runs(engine, filter) and filter.bias == 0:
-            plain = engine.run(colour, filter, Border("reflect")).astype(int)
-            out = engine.run(opaque, filter, Border("reflect"), alpha=True)
+            plain = engine.run(colour, filter, Border("reflect")).pixels.astype(int)
+            out = engine.run(opaque, filter, Border("reflect"), alpha=True).pixels
             # `filter` divides by the filtered alpha, which undoes a gain; compare unit gains.
             if filter.alpha == "keep" or abs(filter.kernels[0].sum * filter.gain - 1) < 1e-9:
                 assert np.abs(out[..., :3] - plain).max() <= 1, filter.name
@@ -258,8 +258,8 @@ def test_pixels_outside_the_contract_are_refused(
 def test_strided_pixels(engine: Engine) -> None:
     wide = random_pixels((60, 80, 4), "uint8")
     assert np.array_equal(
-        engine.run(wide[::2, ::-3, :3], make("blur")),
-        engine.run(np.ascontiguousarray(wide[::2, ::-3, :3]), make("blur")),
+        engine.run(wide[::2, ::-3, :3], make("blur")).pixels,
+        engine.run(np.ascontiguousarray(wide[::2, ::-3, :3]), make("blur")).pixels,
     )
 
 

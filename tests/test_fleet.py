@@ -17,7 +17,7 @@ from agreement import random_pixels
 from cudafilter import wake
 from cudafilter.borders import Border
 from cudafilter.catalogue import ALL, gpu_numbers
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
 from cudafilter.engines.open import _join, open_engine
@@ -60,18 +60,12 @@ class StandIn:
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         assert not overwrite, "another may need the pixels"
         self.does()
         self.runs += 1
-        return pixels + np.uint8(1)
-
-    def last_timings(self) -> dict[str, float]:
         kernel = {} if self.kernel is None else {"kernel": self.kernel}
-        return {self.title: float(self.runs), **kernel}
-
-    def last_notes(self) -> tuple[str, ...]:
-        return ()
+        return Result(pixels + np.uint8(1), {self.title: float(self.runs), **kernel})
 
     def close(self) -> None:
         self.closed = True
@@ -123,7 +117,7 @@ class TestSharing:
         for member in members:
             member.does = together.wait
         fleet = Fleet(members)
-        in_threads(2 * count, lambda _: fleet.run(PIXELS, BLUR))
+        in_threads(2 * count, lambda _: fleet.run(PIXELS, BLUR).pixels)
         assert [member.runs for member in members] == [2] * count
 
     def test_the_one_that_serves_more_at_a_time_gets_more(self) -> None:
@@ -131,7 +125,7 @@ class TestSharing:
         together = threading.Barrier(8, timeout=10)
         small.does = large.does = together.wait
         fleet = Fleet([small, large])
-        in_threads(8, lambda _: fleet.run(PIXELS, BLUR))
+        in_threads(8, lambda _: fleet.run(PIXELS, BLUR).pixels)
         assert (small.runs, large.runs) == (2, 6)
 
     def test_a_slow_one_gets_less(self) -> None:
@@ -144,7 +138,7 @@ class TestSharing:
                 fleet.run(PIXELS, BLUR)
             fast_is_done.set()
 
-        in_threads(2, lambda i: fleet.run(PIXELS, BLUR) if i == 0 else rest())
+        in_threads(2, lambda i: fleet.run(PIXELS, BLUR).pixels if i == 0 else rest())
         assert slow.runs <= 2
         assert fast.runs >= 19
 
@@ -156,17 +150,15 @@ class TestSharing:
         assert fleet.title == "GPU 0 + GPU 1"
         assert fleet.name == "cuda"
 
-    def test_timings_are_those_of_the_callers_own_last_run(self) -> None:
+    def test_seconds_are_those_of_the_engine_that_did_the_work(self) -> None:
         one, two, fleet = both()
-        assert fleet.last_timings() == {}
         together = threading.Barrier(2, timeout=10)
         one.does = two.does = together.wait
         told: dict[int, dict[str, float]] = {}
 
         def work(i: int) -> None:
-            fleet.run(PIXELS, BLUR)
+            told[i] = dict(fleet.run(PIXELS, BLUR).seconds)
             together.wait()
-            told[i] = fleet.last_timings()
 
         in_threads(2, work)
         assert sorted(name for timings in told.values() for name in timings) == ["GPU 0", "GPU 1"]
@@ -175,10 +167,12 @@ class TestSharing:
         fleet = Fleet([open_engine("cpu"), open_engine("cpu"), open_engine("cpu")])
         images = [random_pixels((33, 40 + i, 3), "uint16", seed=i) for i in range(12)]
         results: dict[int, Pixels] = {}
-        in_threads(12, lambda i: results.update({i: fleet.run(images[i], BLUR, Border("wrap"))}))
+        in_threads(
+            12, lambda i: results.update({i: fleet.run(images[i], BLUR, Border("wrap")).pixels})
+        )
         fleet.close()
         for i, image in enumerate(images):
-            assert np.array_equal(results[i], cpu.run(image, BLUR, Border("wrap")))
+            assert np.array_equal(results[i], cpu.run(image, BLUR, Border("wrap")).pixels)
 
     def test_closing_closes_all(self) -> None:
         one, two, fleet = both()
@@ -197,13 +191,12 @@ class TestFailure:
     def test_its_image_is_done_by_another_and_it_is_left_out(self) -> None:
         one, two, fleet = both()
         one.does = fail(EngineError("the GPU failed: launch failure"))
-        assert np.array_equal(fleet.run(PIXELS, BLUR), PIXELS + np.uint8(1))
-        note = "GPU 0 failed and is left out: the GPU failed: launch failure"
-        assert fleet.last_notes() == (note,)
+        done = fleet.run(PIXELS, BLUR)
+        assert np.array_equal(done.pixels, PIXELS + np.uint8(1))
+        assert done.notes == ("GPU 0 failed and is left out: the GPU failed: launch failure",)
         assert two.runs == 1
         one.does = lambda: None
-        fleet.run(PIXELS, BLUR)
-        assert fleet.last_notes() == (), "it is told once"
+        assert fleet.run(PIXELS, BLUR).notes == (), "it is told once"
         assert (one.runs, two.runs) == (0, 2)
 
     def test_images_under_way_on_it_are_all_done(self) -> None:
@@ -227,8 +220,9 @@ class TestFailure:
         notes: Counter[str] = Counter()
 
         def call(i: int) -> None:
-            results[i] = fleet.run(PIXELS, BLUR)
-            notes.update(fleet.last_notes())
+            done = fleet.run(PIXELS, BLUR)
+            results[i] = done.pixels
+            notes.update(done.notes)
 
         in_threads(6, call)
         assert len(results) == 6
@@ -241,8 +235,7 @@ class TestFailure:
         with pytest.raises(EngineError, match="first"):
             fleet.run(PIXELS, BLUR)
         one.does = two.does = lambda: None
-        fleet.run(PIXELS, BLUR)
-        assert fleet.last_notes() == ()
+        assert fleet.run(PIXELS, BLUR).notes == ()
         assert one.runs == 1
 
     def test_the_last_one_that_fails_is_not_left_out(self) -> None:
@@ -262,8 +255,7 @@ class TestFailure:
         one.does = fail(EngineError("a bad moment"))
         fleet.run(PIXELS, BLUR)
         one.does, two.does = lambda: None, fail(EngineError("gone"))
-        fleet.run(PIXELS, BLUR)
-        assert fleet.last_notes() == ("GPU 1 failed and is left out: gone",)
+        assert fleet.run(PIXELS, BLUR).notes == ("GPU 1 failed and is left out: gone",)
         assert one.runs == 1
 
     def test_two_that_fail_in_turns_are_not_both_left_out(self) -> None:
@@ -281,7 +273,7 @@ class TestFailure:
             return do
 
         one.does, two.does = once(one), once(two)
-        in_threads(2, lambda _: fleet.run(PIXELS, BLUR))
+        in_threads(2, lambda _: fleet.run(PIXELS, BLUR).pixels)
         fleet.run(PIXELS, BLUR)
         assert one.runs + two.runs == 3
 
@@ -379,7 +371,7 @@ class TestGrowth:
         settle(grown)
         together = threading.Barrier(2, timeout=10)
         first.does = second.does = together.wait
-        in_threads(2, lambda _: grown.run(PIXELS, BLUR))
+        in_threads(2, lambda _: grown.run(PIXELS, BLUR).pixels)
         assert (first.runs, second.runs) == (2, 1)
         grown.close()
         assert second.closed
@@ -456,17 +448,14 @@ class TestGrowth:
         grown.run(PIXELS, BLUR)
         settle(grown)
         assert opened == [1, 2]
-        grown.run(PIXELS, BLUR)
-        assert grown.last_notes() == ("GPU 1 is left out: no room",)
-        grown.run(PIXELS, BLUR)
-        assert grown.last_notes() == (), "it is told once"
+        assert grown.run(PIXELS, BLUR).notes == ("GPU 1 is left out: no room",)
+        assert grown.run(PIXELS, BLUR).notes == (), "it is told once"
         grown.close()
 
     def test_one_that_fails_hands_its_work_to_one_that_opens_then(self) -> None:
         first, third = StandIn(0, does=fail(EngineError("gone"))), StandIn(2)
         grown, opened = self.grown(first, StandIn(1), third, refuse=1)
-        grown.run(PIXELS, BLUR)
-        assert grown.last_notes() == (
+        assert grown.run(PIXELS, BLUR).notes == (
             "GPU 1 is left out: no room",
             "GPU 0 failed and is left out: gone",
         )
@@ -481,7 +470,7 @@ class TestGrowth:
             raise EngineError("gone")
 
         grown._members[0].engine.does = break_down  # type: ignore[attr-defined]
-        in_threads(8, lambda _: grown.run(PIXELS, BLUR))
+        in_threads(8, lambda _: grown.run(PIXELS, BLUR).pixels)
         assert opened == [1]
 
     def test_an_image_on_which_all_fail_is_still_to_blame_itself(self) -> None:
@@ -701,13 +690,13 @@ def test_all_gpus_together_give_the_bits_of_one() -> None:
 
     def work(i: int) -> None:
         for n in range(i, len(images), 8):
-            results[n] = fleet.run(images[n], BLUR)
-        timings[i] = fleet.last_timings()
-        assert fleet.last_notes() == ()
+            done = fleet.run(images[n], BLUR)
+            results[n], timings[n] = done.pixels, dict(done.seconds)
+            assert done.notes == ()
 
     in_threads(8, work)
     for n, image in enumerate(images):
-        assert np.array_equal(results[n], alone.run(image, BLUR))
+        assert np.array_equal(results[n], alone.run(image, BLUR).pixels)
     assert all({"upload", "kernel", "download"} == set(told) for told in timings.values())
     fleet.close()
     alone.close()
@@ -721,12 +710,12 @@ def test_a_gpu_that_joins_gives_the_bits_of_the_first() -> None:
     last = len(gpus()) - 1  # a host of one GPU has it twice
     grown = Fleet([CudaEngine(0)], more={"GPU": partial(_join, last, "auto", "auto")})
     image = random_pixels((300, 410, 3), "uint8", seed=0)
-    expected = grown.run(image, BLUR)
+    expected = grown.run(image, BLUR).pixels
     time.sleep(WINDOW)
     grown.count(2 * WINDOW)
     settle(grown)
     assert len(grown._members) == 2
-    assert np.array_equal(grown._members[1].engine.run(image, BLUR), expected)
+    assert np.array_equal(grown._members[1].engine.run(image, BLUR).pixels, expected)
     grown.close()
 
 

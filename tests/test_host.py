@@ -18,6 +18,7 @@ import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.borders import Border
+from cudafilter.engines import Result
 from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
@@ -49,7 +50,7 @@ class HostEngine(StandIn):
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         """As CudaEngine.run."""
         ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
         library = self.compiled(ready.variant, ready.defines)
@@ -65,7 +66,7 @@ class HostEngine(StandIn):
             out[slice(*rows)] = self._launch(
                 library, ready, block, rows[1] - rows[0], width, origin
             )
-        return out
+        return Result(out)
 
     def prepared(self, filter: Filter, channels: int, dtype: str) -> str:
         """The variant that would run."""
@@ -191,8 +192,8 @@ def test_box_taller_than_a_block(dtype: str, channels: int, folder: Path) -> Non
         assert (last.piece < last.rows) == pieces
         for border in ALL_BORDERS:
             assert_agrees(engine, pixels, filter, border)
-        whole = engine.run(pixels, filter)
-        assert np.array_equal(HostEngine("box", folder, cut=200).run(pixels, filter), whole)
+        whole = engine.run(pixels, filter).pixels
+        assert np.array_equal(HostEngine("box", folder, cut=200).run(pixels, filter).pixels, whole)
 
 
 LARGE = {
@@ -239,8 +240,8 @@ def test_products(filter: Filter, channels: int, folder: Path) -> None:
     for shape in [(1, 1), (150, 20)]:
         pixels = random_pixels((*shape, channels), "uint8")
         assert_agrees(engine, pixels, filter)
-    bands = HostEngine("tensor", folder, cut=32).run(pixels, filter)
-    assert np.array_equal(bands, engine.run(pixels, filter))
+    bands = HostEngine("tensor", folder, cut=32).run(pixels, filter).pixels
+    assert np.array_equal(bands, engine.run(pixels, filter).pixels)
 
 
 PLANS = [(channels, steps) for channels, plans in tensor.PLANS.items() for steps in plans]
@@ -279,8 +280,8 @@ def test_sums_of_few_products(
         pixels = random_pixels((*shape, channels), dtype)
         for border in ALL_BORDERS:
             assert_agrees(engine, pixels, filter, border, alpha)
-        whole = engine.run(pixels, filter, alpha=alpha)
-        cut = HostEngine("wide", folder, cut=16).run(pixels, filter, alpha=alpha)
+        whole = engine.run(pixels, filter, alpha=alpha).pixels
+        cut = HostEngine("wide", folder, cut=16).run(pixels, filter, alpha=alpha).pixels
         assert np.array_equal(cut, whole)
 
 
@@ -300,7 +301,7 @@ def test_no_tap_of_zero_weight_is_made_up(variant: str, folder: Path) -> None:
     pixels = random_pixels((60, 90, 1), "float32")
     pixels[30, 45] = np.inf
     ones = make("kernel", weights=np.ones((5, 9)))
-    got = HostEngine(variant, folder).run(pixels, ones)
+    got = HostEngine(variant, folder).run(pixels, ones).pixels
     touched = np.zeros(pixels.shape, bool)
     touched[28:33, 41:50] = True
     assert np.array_equal(np.isinf(got), touched)
@@ -311,8 +312,8 @@ def test_no_tap_of_zero_weight_is_made_up(variant: str, folder: Path) -> None:
 def test_bands_have_the_same_bits(variant: str, folder: Path) -> None:
     pixels = random_pixels((50, 70, 3), "uint8")
     for border in ALL_BORDERS:
-        whole = HostEngine(variant, folder).run(pixels, make("blur", sigma=1), border)
-        bands = HostEngine(variant, folder, cut=7).run(pixels, make("blur", sigma=1), border)
+        whole = HostEngine(variant, folder).run(pixels, make("blur", sigma=1), border).pixels
+        bands = HostEngine(variant, folder, cut=7).run(pixels, make("blur", sigma=1), border).pixels
         assert np.array_equal(whole, bands)
 
 
@@ -321,8 +322,8 @@ def test_bands_have_the_same_bits_beside_an_infinity(folder: Path) -> None:
     pixels = random_pixels((80, 150, 1), "float32")
     pixels[40, 75] = np.inf
     dense = make("kernel", weights=_RANDOM.random((21, 11)), normalize=True)
-    whole = HostEngine("blocked", folder).run(pixels, dense)
-    bands = HostEngine("blocked", folder, cut=9).run(pixels, dense)
+    whole = HostEngine("blocked", folder).run(pixels, dense).pixels
+    bands = HostEngine("blocked", folder, cut=9).run(pixels, dense).pixels
     assert np.array_equal(whole, bands)
 
 

@@ -76,5 +76,5 @@ def test_gradients_of_any_size(variant: str, size: float, folder: Path) -> None:
     pixels = np.zeros((5, 6, 1), np.float32)
     pixels[:, 3:] = size
     for name in ("sobel", "scharr", "prewitt"):
-        result = HostEngine(variant, folder).run(pixels, make(name))[:, :, 0]
+        result = HostEngine(variant, folder).run(pixels, make(name)).pixels[:, :, 0]
         np.testing.assert_allclose(result / size, [[0, 0, 4, 4, 0, 0]] * 5, atol=1e-6)

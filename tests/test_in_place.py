@@ -22,7 +22,7 @@ import cudafilter
 from cudafilter import pipeline
 from cudafilter.borders import Border
 from cudafilter.cli import app
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, Result
 from cudafilter.errors import CudafilterError
 from cudafilter.filter import Filter, make
 from cudafilter.journal import Journal, job_of
@@ -144,11 +144,11 @@ class Inverter(agreement.StandIn):
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         """255 less each sample."""
         if self._changes:
             self._changes.pop()()
-        return 255 - pixels
+        return Result(255 - pixels)
 
 
 def in_place(photos: Path, engine: Engine, journal: Journal | None = None) -> list[Record]:

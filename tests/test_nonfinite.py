@@ -110,13 +110,13 @@ def test_a_sample_reaches_what_taps_it_and_no_more(cpu: Engine, name: str, value
     filter = FILTERS[name]
     pixels = random_pixels((260, 250, 1), "float32")
     pixels[:90] = 0
-    without = cpu.run(pixels, filter)
+    without = cpu.run(pixels, filter).pixels
     odd = pixels.copy()
     odd[130, 120] = value
     above, below, left, right = filter.reach
     tapped = np.zeros(pixels.shape, bool)
     tapped[max(0, 130 - below) : 131 + above, max(0, 120 - right) : 121 + left] = True
-    result = cpu.run(odd, filter)
+    result = cpu.run(odd, filter).pixels
     # Within float32's last digit: where a transform runs, what it taps may round otherwise.
     np.testing.assert_allclose(result[~tapped], without[~tapped], rtol=2e-7, atol=1e-15)
     tapped[max(0, 90 - below) :] = True  # above lie zeros alone
@@ -132,7 +132,7 @@ def test_a_mean_stays_in_the_range_of_its_inputs(cpu: Engine, name: str) -> None
     step[10:30, 20:40] = -LARGEST
     flat = np.full((30, 30, 1), 0.7, np.float32)
     for pixels in (speck, step, flat, np.full_like(flat, LARGEST), -speck):
-        result = cpu.run(pixels, FILTERS[name])
+        result = cpu.run(pixels, FILTERS[name]).pixels
         assert result.min() >= pixels.min()
         assert result.max() <= pixels.max()
 
@@ -157,7 +157,7 @@ def test_amount_0_leaves_every_bit(
     values = [-0.0, np.nan, np.inf, -np.inf, LARGEST, -LARGEST, 1e-45]
     pixels = strewn((9, 11, channels), values)
     pixels.view(np.uint32)[3, 3, 0] = 0xFFC12345  # a NaN with something in it
-    result = engine.run(pixels, filter, alpha=alpha)
+    result = engine.run(pixels, filter, alpha=alpha).pixels
     assert result is not pixels
     assert result.tobytes() == pixels.tobytes()
     assert np.array_equal(reference.apply(pixels, filter, alpha=alpha), pixels, equal_nan=True)
@@ -167,7 +167,7 @@ def test_no_gain_is_no_term(engine: Engine) -> None:
     pixels = strewn((20, 20, 1), [np.nan, np.inf, LARGEST])
     gray = Filter("gray", make("blur").kernels, gain=0.0, bias=0.25)
     if getattr(engine, "variant", "auto") in ("auto", "vanilla", "tiled"):
-        assert (engine.run(pixels, gray) == 0.25).all()
+        assert (engine.run(pixels, gray).pixels == 0.25).all()
     assert (reference.apply(pixels, gray) == 0.25).all()
 
 
@@ -188,16 +188,16 @@ def test_a_step_has_one_value_in_all_gradients(engine: Engine, name: str) -> Non
     for dtype, one in (("uint8", 10), ("uint16", 1000), ("float32", 0.25)):
         pixels = np.zeros((5, 6, 1), dtype)
         pixels[:, 3:] = one
-        across = engine.run(pixels, make(name))
-        down = engine.run(np.ascontiguousarray(pixels.swapaxes(0, 1)), make(name))
+        across = engine.run(pixels, make(name)).pixels
+        down = engine.run(np.ascontiguousarray(pixels.swapaxes(0, 1)), make(name)).pixels
         for result in (across, down.swapaxes(0, 1)):
             np.testing.assert_allclose(
                 result[:, :, 0], [[0, 0, 4 * one, 4 * one, 0, 0]] * 5, rtol=1e-6
             )
     white = np.zeros((5, 6, 1), np.uint8)
     white[:, 3:] = 255
-    assert engine.run(white, make(name, scale=0.25)).max() == 255
-    assert engine.run(white - white // 255, make(name, scale=0.25)).max() == 254
+    assert engine.run(white, make(name, scale=0.25)).pixels.max() == 255
+    assert engine.run(white - white // 255, make(name, scale=0.25)).pixels.max() == 254
 
 
 @pytest.mark.parametrize("scale", [1e-320, 1e-40, 1e38, 1e300])

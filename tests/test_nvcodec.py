@@ -323,7 +323,7 @@ def by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) ->
     """The same through the CPU codec."""
     image = images.load(data)
     image = images.to_gray(image) if gray else image
-    result = engine.run(image.pixels, BLUR)
+    result = engine.run(image.pixels, BLUR).pixels
     return bytes(images.encode(image.with_pixels(result), "jpeg", quality=quality))
 
 

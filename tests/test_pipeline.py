@@ -24,7 +24,7 @@ from PIL import Image
 import agreement
 from cudafilter import images, pipeline, workload
 from cudafilter.borders import Border
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, make
@@ -62,15 +62,9 @@ class StandIn(agreement.StandIn):
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         self.overwrites.append(overwrite)
-        return self._do(pixels)
-
-    def last_timings(self) -> dict[str, float]:
-        return {"upload": 0.25, "kernel": 0.5}
-
-    def last_notes(self) -> tuple[str, ...]:
-        return self.notes
+        return Result(self._do(pixels), {"upload": 0.25, "kernel": 0.5}, self.notes)
 
 
 @pytest.fixture
@@ -111,7 +105,7 @@ def test_every_image_is_what_the_engine_makes_of_it(
     records = run(folder_jobs(), cpu, threads=threads)
     assert {r.status for r in records.values()} == {"done"}
     for path in photos.iterdir():
-        expected = cpu.run(np.asarray(Image.open(path)), BLUR)
+        expected = cpu.run(np.asarray(Image.open(path)), BLUR).pixels
         assert np.array_equal(np.asarray(Image.open(Path("out") / path.name)), expected)
 
 
@@ -189,7 +183,7 @@ def test_an_engine_that_fails_fails_one_image(
 @pytest.mark.parametrize("lie", ["one sample", "all", "nothing done", "another shape"])
 def test_a_result_that_disagrees_is_not_written(photos: Path, cpu: Engine, lie: str) -> None:
     def run_wrongly(pixels: Pixels) -> Pixels:
-        out = cpu.run(pixels, BLUR)
+        out = cpu.run(pixels, BLUR).pixels
         if lie == "one sample":
             out[7, 5, 1] ^= 64
         elif lie == "all":
@@ -219,7 +213,7 @@ def test_a_result_that_disagrees_is_not_written(photos: Path, cpu: Engine, lie: 
 def test_pixels_may_be_overwritten_unless_they_are_compared(
     photos: Path, cpu: Engine, check: bool
 ) -> None:
-    engine = StandIn(lambda pixels: cpu.run(pixels, BLUR))
+    engine = StandIn(lambda pixels: cpu.run(pixels, BLUR).pixels)
     run(folder_jobs(), engine, Settings(check=check))
     assert engine.overwrites == [not check] * 6
 
@@ -575,7 +569,7 @@ class TestEngineCodec:
     def test_is_not_asked(self, mixed: Sequence[Job], cpu: Engine, settings: Settings) -> None:
         codec = self.Codec()
         jobs = [job for job in mixed if job.format == "jpeg"]
-        engine = StandIn(lambda pixels: cpu.run(pixels, BLUR), jpeg=codec)
+        engine = StandIn(lambda pixels: cpu.run(pixels, BLUR).pixels, jpeg=codec)
         records = run(jobs, engine, settings)
         assert [record.error for record in records.values()] == [None, None]
         assert not codec.offered

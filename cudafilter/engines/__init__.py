@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from cudafilter.borders import Border
     from cudafilter.engines.cuda.jpeg import JpegPath
     from cudafilter.filter import Filter
     from cudafilter.pixels import Pixels
+
+
+class Result(NamedTuple):
+    """A filtered image, and what is to be told of it."""
+
+    pixels: Pixels
+    """Of the shape and type of the image, (H, W, C), C-contiguous."""
+    seconds: Mapping[str, float] = {}
+    """Of the stages ``upload``, ``kernel`` and ``download``; empty where nothing tells them."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: a GPU failed, say."""
 
 
 class Engine(Protocol):
@@ -34,24 +46,14 @@ class Engine(Protocol):
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
-        """The filtered image, of the shape and type of *pixels* (H, W, C), C-contiguous.
+    ) -> Result:
+        """*pixels* (H, W, C) filtered.
 
         *alpha* says that the last channel is alpha (2 or 4 channels). *overwrite* says that
         *pixels* are of no more use, so that the result may take their place: where it can, it
         saves an engine on the host the memory of a second image. Raises ParameterError for pixels
         outside the contract, LimitError where the device cannot, EngineError where it fails.
         """
-        ...
-
-    def last_timings(self) -> dict[str, float]:
-        """Seconds of the stages of the calling thread's last run(): ``upload``, ``kernel`` and
-        ``download``. Empty where they cannot be told apart.
-        """
-        ...
-
-    def last_notes(self) -> tuple[str, ...]:
-        """What the user should know of the calling thread's last run(): a GPU failed, say."""
         ...
 
     def close(self) -> None:

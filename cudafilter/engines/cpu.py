@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from cudafilter.borders import Border, border_index, extract
 from cudafilter.cores import cores, each
+from cudafilter.engines import Result
 from cudafilter.engines.correlate import (
     Correlate,
     Work,
@@ -94,11 +95,11 @@ class CpuEngine:
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
         if filter.is_identity:
-            return pixels if overwrite else pixels.copy()
+            return Result(pixels if overwrite else pixels.copy())
         height, width, channels = pixels.shape
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
         given, filter = filter, fold(filter, height, width, border)
@@ -129,15 +130,7 @@ class CpuEngine:
             each(run_band, range(0, height, step), self._threads)
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
-        return out
-
-    def last_timings(self) -> dict[str, float]:
-        """See Engine.last_timings."""
-        return {}
-
-    def last_notes(self) -> tuple[str, ...]:
-        """See Engine.last_notes."""
-        return ()
+        return Result(out)
 
     def close(self) -> None:
         """See Engine.close."""

@@ -17,7 +17,7 @@ from cudafilter.filter import Filter
 from cudafilter.pixels import Pixels
 
 if TYPE_CHECKING:
-    from cudafilter.engines import Engine
+    from cudafilter.engines import Engine, Result
 
 T = TypeVar("T")
 
@@ -49,14 +49,14 @@ class Fleet:
     """One engine made of *engines*, of any number; made for the GPUs of a host.
 
     A call on which an engine fails (EngineError, but no LimitError) is made again on the others.
-    Once one of them succeeds, those that failed are left out from then on, which last_notes()
+    Once one of them succeeds, those that failed are left out from then on, which Result.notes
     tells: they are asked again only for what fails on all the others. If all fail, it may be the
     image's fault: the first error is raised and nobody is left out. The bits are the same whichever
     engine does the work.
 
     *more* opens further engines, by their names. The next one is opened beside the work once those
     that there are have been BUSY for a WINDOW, or at once where all of them fail. Those that do not
-    open (EngineUnavailable) are told by last_notes().
+    open (EngineUnavailable) are told by Result.notes.
 
     *title* is for people, all engines' own unless given; *note* is Engine.note.
     """
@@ -80,7 +80,6 @@ class Fleet:
         """What is still to be told of engines that did not open."""
         self._since, self._worked = perf_counter(), 0.0
         """When the WINDOW began, and seconds of kernels since."""
-        self._local = threading.local()
         self.name = engines[0].name
         self.title = title or " + ".join(engine.title for engine in engines)
         self.note = note
@@ -96,27 +95,15 @@ class Fleet:
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         """See Engine.run. *overwrite* is not passed on: another engine may need the pixels."""
 
-        def work(engine: Engine) -> Pixels:
-            self._local.engine = engine
+        def work(engine: Engine) -> Result:
             return engine.run(pixels, filter, border, alpha)
 
-        out, notes = self.call(work, _any)
-        self._local.notes = notes
-        self.count(self.last_timings().get("kernel", 0.0))
-        return out
-
-    def last_timings(self) -> dict[str, float]:
-        """See Engine.last_timings."""
-        engine: Engine | None = getattr(self._local, "engine", None)
-        return {} if engine is None else engine.last_timings()
-
-    def last_notes(self) -> tuple[str, ...]:
-        """See Engine.last_notes."""
-        notes: tuple[str, ...] = getattr(self._local, "notes", ())
-        return notes
+        done, notes = self.call(work, _any)
+        self.count(done.seconds.get("kernel", 0.0))
+        return done._replace(notes=done.notes + notes)
 
     def close(self) -> None:
         """See Engine.close."""

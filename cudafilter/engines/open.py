@@ -43,7 +43,7 @@ def open_engine(
     ladder; asking for either means CUDA, so ``auto`` then does not fall back. Unless asked for,
     *gpu* is 0; where *several* images are to come, it is the first that opens, and the others join
     when that is busy. Of all GPUs those that cannot be opened are left out, which ``note`` or
-    last_notes() tells; those that are named must open. *codec* ``pillow`` keeps JPEG files off the
+    Result.notes tells; those that are named must open. *codec* ``pillow`` keeps JPEG files off the
     GPU's codec.
 
     Raises EngineUnavailable for an engine that cannot run here, ParameterError for an unknown name

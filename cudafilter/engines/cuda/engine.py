@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from cudafilter import nvjpeg
 from cudafilter.borders import Border
+from cudafilter.engines import Result
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
@@ -60,7 +60,6 @@ class CudaEngine:
         self._device = device = Device(gpu, slots, memory_limit)
         self.variant = variant
         self.parallel = slots
-        self._local = threading.local()
         self._jpeg: GpuJpeg | None = None
         self.jpeg_reason = "--codec pillow was asked for" if codec == "pillow" else None
         if self.jpeg_reason is None:
@@ -80,7 +79,7 @@ class CudaEngine:
         alpha: bool = False,
         *,
         overwrite: bool = False,
-    ) -> Pixels:
+    ) -> Result:
         """See Engine.run. *overwrite* is not made use of: after a failure the pixels are needed.
 
         An image of up to slots.CHUNK_BYTES costs one upload, the filter's launches (one of most
@@ -89,8 +88,7 @@ class CudaEngine:
         started = perf_counter()
         pixels = require_pixels(pixels, alpha)
         if filter.is_identity:
-            self._local.timings = {}
-            return pixels.copy()
+            return Result(pixels.copy())
         ready = self.prepare(pixels, filter, border, alpha)
         out = np.empty_like(pixels)
         device, work = self._device, _Work(self._device, ready, filter, border)
@@ -109,16 +107,7 @@ class CudaEngine:
                     self._filter(slots[0], work, pixels, out)
                     spent = slots[0].seconds()
         rest = perf_counter() - started - sum(spent.values())
-        self._local.timings = spent | {"download": max(0.0, rest)}
-        return out
-
-    def last_timings(self) -> dict[str, float]:
-        """See Engine.last_timings."""
-        return dict(getattr(self._local, "timings", {}))
-
-    def last_notes(self) -> tuple[str, ...]:
-        """See Engine.last_notes."""
-        return ()
+        return Result(out, spent | {"download": max(0.0, rest)})
 
     def prepare(
         self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False

@@ -7,6 +7,7 @@ the decoder to judge.
 from __future__ import annotations
 
 import re
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,19 @@ _CUT = "it is cut off: no end marker follows its picture"
 _RESTART = rb"\xff[\xd0-\xd7]"
 _MISSING = 99
 """More than the lowest bit of a coefficient."""
+_PIECE = 1 << 22
+"""Bytes that are looked through at a time."""
+
+
+class _Scratch(threading.local):
+    """Memory of each thread for a piece: to map and give back megabytes for each picture made 16
+    threads half as fast."""
+
+    def __init__(self) -> None:
+        self.flags = np.empty(_PIECE, np.bool_)
+
+
+_scratch = _Scratch()
 
 
 class Scan(NamedTuple):
@@ -168,7 +182,12 @@ def is_flat(end: Pixels) -> bool:
 def _marks(rest: memoryview) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
     """Where markers are, in scans and in other bytes that look alike, and their codes."""
     data = np.frombuffer(rest, np.uint8)
-    places = np.flatnonzero(data[:-1] == 0xFF)
+    found = [np.empty(0, np.intp)]
+    for first in range(0, data.size - 1, _PIECE):
+        piece = data[first : min(first + _PIECE, data.size - 1)]
+        flags = np.equal(piece, 0xFF, out=_scratch.flags[: piece.size])
+        found.append(np.flatnonzero(flags) + first)
+    places = np.concatenate(found)
     codes = data[1:][places]
     markers = (codes != 0) & (codes != 0xFF)
     return places[markers], codes[markers]

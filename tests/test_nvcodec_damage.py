@@ -18,8 +18,8 @@ from cudafilter.borders import Border
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg as cpu_codec
-from cudafilter.formats.jpeg_head import SOI, segments_of, written
-from cudafilter.formats.jpeg_scan import BLOCK, is_flat
+from cudafilter.formats.jpeg_head import SOI, frame_of, segments_of, written
+from cudafilter.formats.jpeg_scan import BLOCK, is_flat, is_simple
 from cudafilter.pipeline import Settings, run
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job
@@ -173,3 +173,29 @@ def test_a_check_says_that_it_goes_another_way(check: bool, opened: Opener, tmp_
     notes = [note for record in records for note in record.notes]
     assert notes == ["checked as coded on the CPU; without --check the GPU may code it"] * check
     assert library.calls["DecodeJpegHost"] - before == (not check)
+
+
+def simple(data: bytes) -> bool:
+    segments, rest = segments_of(data)
+    frame = frame_of(segments)
+    assert frame is not None
+    return is_simple(segments, rest, frame)
+
+
+def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
+    segments, rest = segments_of(data)
+    return SOI + written([(marker, body), *segments]) + bytes(rest)
+
+
+def test_only_a_file_without_a_doubt_goes_without_a_look_through_its_scan() -> None:
+    data = jpeg(photo())
+    assert simple(data)
+    assert not simple(data + b"a film behind the end")
+    assert not simple(data[:-2])
+    assert not simple(jpeg(photo(), restart_marker_blocks=4))
+    middle = len(data) - 2000
+    assert not simple(data[:middle] + bytes(40) + data[middle + 40 :])
+    for marker, body in [(0xE2, b"MPF\0rest"), (0xE1, b"http://ns.adobe.com/xap/ MotionPhoto")]:
+        assert not simple(with_segment(data, marker, body))
+    short = data[: len(data) - len(segments_of(data)[1]) + 20] + EOI
+    assert not simple(short), "its bytes cannot hold so many blocks"

@@ -45,6 +45,8 @@ _STANDARD = {0: 0x01, 1: 0x00}
 _ARITHMETIC = 0xC9
 """Frames from here on are coded so."""
 _RST0, _RST7 = 0xD0, 0xD7
+_FOLLOWED = b"MPF\0", b"Container", b"MotionPhoto", b"MicroVideo"
+"""Words in the head of a file that tells of pictures or a film behind its end."""
 _END, _FILL = bytes([0xFF, EOI]), b"\xff\xff"
 _CUT = "it is cut off: no end marker follows its picture"
 _RESTART = rb"\xff[\xd0-\xd7]"
@@ -147,15 +149,28 @@ def scans_of(segments: list[Segment], rest: memoryview, frame: Frame) -> Scans:
     return Scans(tuple(found), _trailer(rest[at + 2 :]), doubt, between)
 
 
+def is_simple(segments: list[Segment], rest: memoryview, frame: Frame) -> bool:
+    """Whether a file of one scan, with what follows its head in *rest*, needs no scans_of().
+
+    That looks at each byte several times and gives the interpreter's lock away each time: many
+    threads then wait for it longer than they work. A file without restart markers that ends with
+    an end marker and has no hole is left to a look at what was decoded, see is_flat(). What it does
+    not see is a further picture behind the end that nothing in the head tells of.
+    """
+    if rest[-2:] != _END or _restart_interval(segments) or _bits(frame) > 8 * len(rest):
+        return False
+    for marker, body in segments:
+        if APP0 <= marker <= APP15 and any(mark in body for mark in _FOLLOWED):
+            return False
+    return _find(rest, _SUSPECT) < 0
+
+
 def is_suspect(segments: list[Segment], scan: Scan, frame: Frame) -> bool:
     """Whether *scan*, the only one, looks as a damaged one does: a strict decoder should judge it.
 
     That is for decoders that do not tell of damage. Restart markers are counted; a hole is seen.
     """
-    interval = 0
-    for marker, body in segments:
-        if marker == DRI and len(body) >= 2:
-            interval = int.from_bytes(body[:2], "big")
+    interval = _restart_interval(segments)
     across = max(part.across for part in frame.components)
     down = max(part.down for part in frame.components)
     if len(frame.components) == 1:
@@ -166,6 +181,12 @@ def is_suspect(segments: list[Segment], scan: Scan, frame: Frame) -> bool:
         return True
     in_order = bytes(range(_RST0, _RST7 + 1)) * (expected // 8 + 1)
     return scan.restarts != in_order[:expected] or _find(scan.data, _SUSPECT) >= 0
+
+
+def _restart_interval(segments: list[Segment]) -> int:
+    """Units from one restart marker to the next; 0 where there are none."""
+    bodies = [body for marker, body in segments if marker == DRI and len(body) >= 2]
+    return int.from_bytes(bodies[-1][:2], "big") if bodies else 0
 
 
 def is_flat(end: Pixels) -> bool:
@@ -263,6 +284,14 @@ def _require_all(scans: list[Scan], frame: Frame) -> None:
 
 def _require_bytes(scans: list[Scan], frame: Frame) -> None:
     """Raise ImageError where Huffman coding cannot have brought so many blocks in so few bytes."""
+    if frame.marker < _ARITHMETIC and _bits(frame) > 8 * sum(len(scan.data) for scan in scans):
+        raise ImageError(
+            f"it is cut off: its bytes cannot hold {frame.width} x {frame.height} pixels"
+        )
+
+
+def _bits(frame: Frame) -> int:
+    """The fewest bits that Huffman coding needs for all blocks."""
     across = max(part.across for part in frame.components)
     down = max(part.down for part in frame.components)
     blocks = sum(
@@ -270,11 +299,7 @@ def _require_bytes(scans: list[Scan], frame: Frame) -> None:
         for part in frame.components
     )
     # A block has a code for its mean, and one for the rest or a share of one.
-    bits = blocks * (1 if frame.progressive else 2)
-    if frame.marker < _ARITHMETIC and bits > 8 * sum(len(scan.data) for scan in scans):
-        raise ImageError(
-            f"it is cut off: its bytes cannot hold {frame.width} x {frame.height} pixels"
-        )
+    return blocks * (1 if frame.progressive else 2)
 
 
 def _trailer(after: memoryview) -> int:

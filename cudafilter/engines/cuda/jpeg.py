@@ -218,8 +218,12 @@ class GpuJpeg:
             Limits(len(data)).require_size(frame.width, frame.height)
         except ImageError as large:  # the CPU codec knows what the user allows
             raise NotTaken("it is unusually large") from large
-        scans = jpeg_scan.scans_of(head.segments, head.scan, frame)
-        judged = bool(scans.doubt) or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
+        judged = False
+        told: tuple[str, ...] = ()
+        if not jpeg_scan.is_simple(head.segments, head.scan, frame):
+            scans = jpeg_scan.scans_of(head.segments, head.scan, frame)
+            told = scans.notes
+            judged = bool(scans.doubt) or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
         if judged:
             jpeg.require_undamaged(data)
         small = stand_in(head, frame)
@@ -256,7 +260,7 @@ class GpuJpeg:
         seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
         seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
         return JpegResult(
-            done, frame.width, frame.height, channels, small.colour, small.notes + scans.notes,
+            done, frame.width, frame.height, channels, small.colour, small.notes + told,
             seconds,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@
 // rounding errors from growing with the number of taps.
 // Launch: THREADS threads, a tile of TILE_WIDTH x TILE_HEIGHT output pixels, blocks in blockIdx.x row
 // by row. Planned by variants/blocked.py, which fills `weights`: (kernel_height, kernel_width with zeros up to a multiple
-// of SPAN). One kernel alone.
+// of SPAN). One kernel only.
 #include "pixel.cuh"
 
 #define RUN 16  // outputs a thread, side by side
@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(LANES * DOWN, CHANNELS == 1 ? 3 : 2
                         for (int r = 0; r < RUN; ++r) sum[r] = SAMPLE == 1 ? sum[r] + part[r] : part[r];
                         row_is_done(i);
                     }
-                } else {  // zero times infinity is no zero: the kernel's taps alone, one by one
+                } else {  // zero times infinity is no zero: only the kernel's taps, one by one
                     const int columns = min(CHUNK_COLUMNS, task.kernel_width - j0);
                     for (int i = 0; i < rows; ++i, weight += pitch) {
                         for (int j = 0; j < columns; ++j) {

@@ -100,7 +100,7 @@ def _wake_driver(words: Sequence[str]) -> None:
 def needs_gpu(words: Sequence[str]) -> bool:
     """Whether the command line *words* asks for a GPU, or for many files without a word against it.
 
-    By a look at the words alone: where it errs, the driver starts later, or for nothing.
+    By a look only at the words: where it errs, the driver starts later, or for nothing.
     """
     named = dict(_options(words))
     if {"--dry-run", "--help", "-h"} & named.keys() or named.get("--engine") == "cpu":
@@ -119,7 +119,7 @@ def needs_gpu(words: Sequence[str]) -> bool:
 def first_jpeg(words: Sequence[str]) -> str | None:
     """The image that the command line *words* begins with, if it is a JPEG that the CPU decodes.
 
-    By a look at the words alone: where it errs, a picture is decoded later, or for nothing.
+    By a look only at the words: where it errs, a picture is decoded later, or for nothing.
     """
     named = dict(_options(words))
     if _NOT_SURE & named.keys():

@@ -1,7 +1,7 @@
 """A JPEG named first, decoded while Python still imports what filters it.
 
 The decoder works without the interpreter's lock, so on a second core that costs the imports
-nothing. This module imports NumPy and the decoder alone, so that it begins soon.
+nothing. This module imports only NumPy and the decoder, so that it begins soon.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class Row:
     total_ms: float | None = None
     """From pixels in host memory to pixels in host memory."""
     kernel_ms: float | None = None
-    """On the device alone, by CUDA events."""
+    """Only on the device, by CUDA events."""
     gb_per_s: float | None = None
     """Bytes read and written once each, over kernel_ms."""
     copy_share: float | None = None

@@ -1,4 +1,4 @@
-"""An engine's result against the reference, by DESIGN's contract."""
+"""An engine's result against the reference, by the contract that docs/check.md states."""
 
 from __future__ import annotations
 

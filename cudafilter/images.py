@@ -213,7 +213,7 @@ def to_gray(image: Image) -> Image:
     """The luma of *image* in its own sample type, alpha kept; a gray image as it is.
 
     ITU-R 601-2 as Pillow's "L": (19595 R + 38470 G + 7471 B + 32768) >> 16. Raises ImageError
-    for CMYK, whose luma its profile alone could tell.
+    for CMYK, whose luma only its profile could tell.
     """
     pixels, metadata = image.pixels, image.metadata
     if metadata.cmyk:
@@ -304,7 +304,7 @@ def _require_held(image: Image, format: str) -> None:
             f"{title} holds no CMYK", hint="choose .jpg or .tif, or convert the picture to RGB"
         )
     if cmyk and dtype != "uint8":
-        raise ImageError("CMYK is written with 8 bits alone")
+        raise ImageError("CMYK is written with 8 bits only")
     if dtype == "float32" and format != "tiff":
         raise ImageError(f"{title} holds no float samples", hint="choose .tif")
     if format == "pgm" and channels - image.alpha > 1:

@@ -1,6 +1,6 @@
 """``python -m cudafilter.install_cuda``: PyCUDA into this environment, built for its toolkit.
 
-PyCUDA comes as source alone, takes its toolkit from the first nvcc on PATH and asks for cuRAND.
+PyCUDA comes only as source, takes its toolkit from the first nvcc on PATH and asks for cuRAND.
 Here it is told the toolkit that ``toolkit.py`` finds, or, where there is none, the compiler and
 headers that PyPI carries, and the driver's own library to link with.
 """

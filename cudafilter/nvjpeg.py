@@ -1,6 +1,6 @@
 """nvJPEG, NVIDIA's JPEG library, as far as one image at a time needs it: a thin ctypes layer.
 
-nvImageCodec's Python module has the same decoder and encoder beneath, but takes a quality alone:
+nvImageCodec's Python module has the same decoder and encoder beneath, but takes only a quality:
 it cannot write a picture with the quantisation tables that its source has.
 """
 

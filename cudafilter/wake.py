@@ -42,7 +42,7 @@ def wake(gpus: Sequence[int] | None, *, jpeg: bool) -> None:
 
 
 def wake_driver() -> None:
-    """Begin to start the driver alone: half of what wake() does, and the same for all GPUs.
+    """Begin to start only the driver: half of what wake() does, and the same for all GPUs.
 
     Nothing is raised, as in wake(), which waits for it.
     """

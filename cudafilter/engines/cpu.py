@@ -71,7 +71,7 @@ class CpuEngine:
     """Runs filters on all cores.
 
     Work is done in float32, and in float64 for uint16, whose contract leaves float32 no room when
-    terms cancel. Bands depend on the image alone, so the bits do not depend on the core count.
+    terms cancel. Bands depend only on the image, so the bits do not depend on the core count.
 
     Of float32 images, a sample influences only the pixels that have a tap on it: a Fourier
     transform would spread NaN, infinity and the noise of large samples. What is not finite in a
@@ -249,7 +249,7 @@ def _filtered(
     and infinity."""
     full = full_scale(source.dtype)
     if alpha or block.columns is not None or not filter.rank1:
-        # sepFilter2D alone converts on the way, and saves the memory.
+        # Only sepFilter2D converts on the way, and saves the memory.
         block = block._replace(pixels=block.pixels.astype(work))
     if alpha:
         # Alpha stays in native units where it multiplies colour: integers are then exact.

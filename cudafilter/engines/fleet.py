@@ -32,7 +32,7 @@ WINDOW = 1.0
 
 @dataclass(eq=False)
 class _Member:
-    """An engine of the fleet. Changed under the fleet's lock alone."""
+    """An engine of the fleet. Changed only under the fleet's lock."""
 
     engine: Engine
     busy: int = 0

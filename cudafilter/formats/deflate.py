@@ -44,7 +44,7 @@ def part(data: memoryview, window: memoryview, level: int, last: bool) -> Part:
         end = isal_zlib.Z_FINISH if last else isal_zlib.Z_SYNC_FLUSH
         body = fast.compress(data) + fast.flush(end)
     else:
-        # Runs alone are quick to find and the best that there is for noise; repeats for drawings.
+        # Only runs are quick to find and the best that there is for noise; repeats for drawings.
         ways = (zlib.Z_DEFAULT_STRATEGY,) + (zlib.Z_RLE,) * (level > STORED)
         body = min((_zlib(data, window, level, last, way) for way in ways), key=len)
     return Part(body, isal_zlib.adler32(data), len(data))

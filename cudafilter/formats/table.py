@@ -1,6 +1,6 @@
 """The formats: how a file of each is told, read and written.
 
-Readers and writers are named, not imported: a job loads the modules of its own formats alone.
+Readers and writers are named, not imported: a job loads only the modules of its own formats.
 Pillow reads and writes all that nothing faster does as well; each module says what does.
 """
 

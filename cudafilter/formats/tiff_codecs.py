@@ -187,7 +187,7 @@ def _jpeg(data: Data, segment: Segment) -> Bytes:
 
 
 def _with_tables(stream: bytes, segment: Segment) -> bytes:
-    """*stream* with the tables before it, and Adobe's marker alone to tell its colours."""
+    """*stream* with the tables before it, and only Adobe's marker to tell its colours."""
     pieces = [b"\xff\xd8"]
     if segment.samples > 1:
         transform = 1 if segment.photometric == 6 else 0

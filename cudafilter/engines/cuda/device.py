@@ -80,7 +80,7 @@ class Device:
         device = self.cuda.Device(gpu)
         try:
             self._context = device.retain_primary_context()
-        except self.cuda.Error as error:  # taken by another program alone, out of memory
+        except self.cuda.Error as error:  # another program has it for itself, or memory is full
             raise EngineUnavailable(f"GPU {gpu} cannot be opened: {error}") from error
         self._kernels = Kernels(self.cuda, device, toolkit)
         self.slots = Pool([Slot(self.cuda) for _ in range(slots)])

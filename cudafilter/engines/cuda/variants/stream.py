@@ -126,7 +126,7 @@ def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
     kernels = len(filter.kernels)
     factored = filter.rank1 and rows * columns > rows + columns
     wants_source = mode == 2 or filter.source_gain != 0 or filter.threshold != 0
-    # As many as registers hold: neighbours share their taps. 16 pay for bytes alone.
+    # As many as registers hold: neighbours share their taps. 16 pay only for bytes.
     wide = sample == 0 and channels == 1 and kernels * rows <= 7
     for outputs in (16, 8, 4, 2, 1) if wide else (8, 4, 2, 1):
         sums = kernels * rows * outputs
@@ -134,7 +134,7 @@ def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
         span = outputs + (columns - 1) * channels
         registers = sums + (MARGIN if factored else span + MARGIN_DENSE)
         if mode and outputs % channels:
-            continue  # whole pixels alone
+            continue  # only whole pixels
         fits = sums <= (MAX_SUMS if factored else MAX_SUMS_DENSE) and registers <= MOST_REGISTERS
         if fits and code <= MAX_CODE:
             break

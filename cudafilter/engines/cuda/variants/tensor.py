@@ -130,7 +130,7 @@ def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
     if steps not in plans:
         return None
     left = filter.reach[2]
-    for plan in (plans[steps], _FEW):  # wide kernels may leave memory for the latter alone
+    for plan in (plans[steps], _FEW):  # wide kernels may leave memory only for the latter
         across, shared = _across(channels, columns, left, steps, plan)
         if across <= max(plans) and shared <= SHARED_BYTES:
             break

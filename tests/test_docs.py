@@ -25,10 +25,13 @@ from cudafilter.filter import make
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "samples/README.md"]
+PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+DOCUMENTS = ["README.md", *PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "samples/README.md"]
+MANUAL = README + "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+"""What a user reads."""
 
 
-def blocks(language: str, text: str = README) -> list[str]:
+def blocks(language: str, text: str = MANUAL) -> list[str]:
     """The code blocks of *language*."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
@@ -66,6 +69,12 @@ def arguments_of(line: str) -> list[str]:
     """What the shell gives to cudafilter: *line* less its name, redirections and comment."""
     words = shlex.split(re.sub(r"\s[<>]\s*\S+", "", line), comments=True)
     return words[1:]
+
+
+def test_the_readme_is_read_in_three_minutes_and_names_every_page() -> None:
+    assert len(README.splitlines()) <= 200
+    for page in PAGES:
+        assert f"]({page})" in README, page
 
 
 def test_the_readme_shows_every_command() -> None:
@@ -111,32 +120,32 @@ def test_python_of_the_readme_runs(here: Path) -> None:
 
 
 def test_generated_parts_are_what_the_program_says() -> None:
-    script = [sys.executable, str(ROOT / "docs" / "make_readme.py"), "--check"]
+    script = [sys.executable, str(ROOT / "docs" / "make_docs.py"), "--check"]
     done = subprocess.run(script, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", [*CATALOGUE, *BORDERS])
 def test_a_table_of_the_readme_has_every_filter_and_border(name: str) -> None:
-    assert re.search(rf"^\| `{name}`", README, re.MULTILINE)
+    assert re.search(rf"^\| `{name}`", MANUAL, re.MULTILINE)
 
 
 @pytest.mark.parametrize("variant", LADDER)
 def test_the_ladder_of_the_readme_has_every_variant_with_its_file(variant: str) -> None:
-    assert re.search(rf"^\| `{variant}` \| \[`\w+\.cu`\]", README, re.MULTILINE)
+    assert re.search(rf"^\| `{variant}` \| \[`\w+\.cu`\]", MANUAL, re.MULTILINE)
 
 
 def test_the_readme_quotes_the_limit_of_constant_memory() -> None:
     weights = np.random.default_rng(0).random((129, 129))
     with pytest.raises(LimitError) as limit:
         prepare(make("kernel", weights=weights), 1, "uint8", Border(), False, "tiled")
-    assert f"error: {limit.value}\nhint: {limit.value.hint}\n" in README
+    assert f"error: {limit.value}\nhint: {limit.value.hint}\n" in MANUAL
     fits = make("kernel", weights=weights[:128, :128])
     assert prepare(fits, 1, "uint8", Border(), False, "tiled").variant == "tiled"
 
 
 def floors() -> dict[str, int]:
-    """Module -> floor, as the README's tree of modules has them."""
+    """Module -> floor, as the tree of modules in docs/architecture.md has them."""
     (tree,) = (block for block in blocks("text") if block.startswith("cudafilter/\n"))
     found = {}
     floor = 0
@@ -217,5 +226,5 @@ def test_make_targets_and_files_in_code_exist(document: str) -> None:
 
 
 def test_pictures_stay_small() -> None:
-    pictures = [path for path in (ROOT / "docs").iterdir() if path.suffix != ".py"]
+    pictures = [p for p in (ROOT / "docs").iterdir() if p.suffix not in (".py", ".md")]
     assert sum(path.stat().st_size for path in pictures if path.is_file()) < 150_000

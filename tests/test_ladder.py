@@ -68,7 +68,7 @@ from pathlib import Path
 
 sys.path[:0] = ["tests", "tools", "docs"]
 import kernels
-import make_readme
+import make_docs
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
 from click.testing import CliRunner
 from cudafilter import bench
@@ -86,7 +86,7 @@ assert "toy" in conftest.GENERAL
 engine.CudaEngine = lambda gpu: None
 assert "toy" in [one.variant for one in bench.open_contestants("cuda", "auto", None)[0]]
 assert "toy" in {job[0] for job in kernels.work(False)}
-assert "| `toy` |" in make_readme.ladder()
+assert "| `toy` |" in make_docs.ladder()
 assert "toy" in CliRunner().invoke(app, ["blur", "--help"]).output
 print("the toy is there")
 """

@@ -1,7 +1,8 @@
-"""Writes the parts of README.md that the program itself tells: python docs/make_readme.py.
+"""Writes the parts of the documents that the program itself tells: python docs/make_docs.py.
 
-Each stands between ``<!-- made by docs/make_readme.py: NAME -->`` and ``<!-- end -->``. With
-``--check`` nothing is written, and 1 means that a part does not say what the program says.
+Each stands between ``<!-- made by docs/make_docs.py: NAME -->`` and ``<!-- end -->``, in the README
+or in a page beside this script. With ``--check`` nothing is written, and 1 means that a part does
+not say what the program says.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 from cudafilter.catalogue import CATALOGUE, Parameter
 from cudafilter.engines.cuda.variants import LADDER
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 PART = re.compile(
-    r"(?P<head><!-- made by docs/make_readme\.py: (?P<name>\w+) -->\n)"
+    r"(?P<head><!-- made by docs/make_docs\.py: (?P<name>\w+) -->\n)"
     r"(?P<text>.*?)"
     r"(?P<tail><!-- end -->)",
     re.DOTALL,
@@ -49,7 +51,7 @@ def help() -> str:
     """What ``cudafilter blur --help`` prints on 80 columns."""
     told = subprocess.run(
         [sys.executable, "-m", "cudafilter", "blur", "--help"],
-        env={**os.environ, "COLUMNS": "80"}, cwd=README.parent,
+        env={**os.environ, "COLUMNS": "80"}, cwd=ROOT,
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     return f"```text\n{told}```\n"
@@ -59,11 +61,11 @@ def ladder() -> str:
     """The table of kernel variants: what the header of each .cu says it is."""
     lines = ["| step | file | what it is |", "|---|---|---|"]
     for name in LADDER:
-        source = (README.parent / "cuda_src" / f"{name}.cu").read_text(encoding="utf-8")
+        source = (ROOT / "cuda_src" / f"{name}.cu").read_text(encoding="utf-8")
         header = " ".join(re.sub(r"^//\s*", "", line) for line in source.splitlines()[:6])
         told = re.match(r"Step \d+, \w+: (.*?)\.\s", header)
         assert told is not None, f"{name}.cu does not begin with what it is"
-        lines.append(f"| `{name}` | [`{name}.cu`](cuda_src/{name}.cu) | {told[1]} |")
+        lines.append(f"| `{name}` | [`{name}.cu`](../cuda_src/{name}.cu) | {told[1]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -72,22 +74,22 @@ PARTS: dict[str, Callable[[], str]] = {"filters": filters, "help": help, "ladder
 
 def main(arguments: list[str]) -> int:
     """Write the parts, or with ``--check`` compare them; where lines break does not count."""
-    old = README.read_text(encoding="utf-8")
-    made = {found["name"]: PARTS[found["name"]]() for found in PART.finditer(old)}
-    if lacking := PARTS.keys() - made.keys():
-        print(f"README.md has no part {', '.join(sorted(lacking))}", file=sys.stderr)
+    texts = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+    found = {part["name"] for text in texts.values() for part in PART.finditer(text)}
+    if lacking := PARTS.keys() - found:
+        print(f"no document has the part {', '.join(sorted(lacking))}", file=sys.stderr)
         return 1
-    if "--check" not in arguments:
-        new = PART.sub(lambda found: found["head"] + made[found["name"]] + found["tail"], old)
-        README.write_text(new, encoding="utf-8")
-        return 0
-    stale = [f["name"] for f in PART.finditer(old) if f["text"].split() != made[f["name"]].split()]
-    for name in stale:
-        print(
-            f"README.md: the part {name!r} is out of date: run python docs/make_readme.py",
-            file=sys.stderr,
-        )
-    return 1 if stale else 0
+    made = {name: PARTS[name]() for name in found}
+    stale = 0
+    for path, old in texts.items():
+        new = PART.sub(lambda part: part["head"] + made[part["name"]] + part["tail"], old)
+        if "--check" not in arguments:
+            if new != old:
+                path.write_text(new, encoding="utf-8")
+        elif new.split() != old.split():
+            print(f"{path.name} is out of date: run python docs/make_docs.py", file=sys.stderr)
+            stale = 1
+    return stale
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""The command line for tests: with click's runner and as real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import cudafilter
+from cudafilter.catalogue import CATALOGUE
+from cudafilter.cli import app
+
+PROGRAM = [sys.executable, "-m", "cudafilter"]
+
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": str(Path(cudafilter.__file__).parents[1]),
+    "CUDAFILTER_CACHE": os.devnull,
+}
+
+
+def call(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Run the program as a process of its own."""
+    return subprocess.run(
+        [*PROGRAM, *arguments], input=stdin, capture_output=True, env=ENVIRONMENT, check=False,
+        timeout=60,
+    )  # fmt: skip
+
+
+def python(code: str, without: tuple[str, ...] = ()) -> str:
+    """What *code* prints, in a process whose environment lacks *without*."""
+    environment = {k: v for k, v in ENVIRONMENT.items() if k not in without}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def cli(*arguments: str) -> Result:
+    """Run the program in this process, on the CPU unless *arguments* choose."""
+    if arguments[0] in CATALOGUE and "--engine" not in arguments:
+        arguments = (*arguments, "--engine", "cpu")
+    return CliRunner().invoke(app, list(arguments), prog_name="cudafilter")
+
+
+def picture(path: str | Path, size: tuple[int, int] = (32, 24), mode: str = "RGB") -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(str(path)))
+    shape = (size[1], size[0]) + ((3,) if mode == "RGB" else ())
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def folder() -> Path:
+    """Three images in a tree, one broken image, and what is no image."""
+    for name in ("a.png", "b.jpg", "s/c.png"):
+        picture(Path("in") / name)
+    Path("in/broken.png").write_bytes(Path("in/a.png").read_bytes()[:300])
+    Path("in/desktop.ini").write_text("[x]")
+    return Path("in")
+
+
+def snapshot(folder: str | Path = ".") -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}

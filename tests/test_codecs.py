@@ -36,7 +36,7 @@ from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.metadata import JpegCoding, Metadata
 from cudafilter.images import FORMATS, READ_ONLY, Image, load
 from cudafilter.pixels import Pixels
-from test_images import ICC, chunk, encode, from_opencv, pil_bytes, random_pixels
+from image_files import ICC, chunk, encode, from_opencv, pil_bytes, random_pixels
 
 Patch = pytest.MonkeyPatch
 

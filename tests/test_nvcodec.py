@@ -7,21 +7,15 @@ without a GPU; those marked gpu take the real ones.
 from __future__ import annotations
 
 import ctypes
-import io
-import shutil
 import sys
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
-from PIL import ImageCms
 
 from cudafilter import images, install_cuda, nvjpeg, wake
 from cudafilter.borders import Border
@@ -31,64 +25,13 @@ from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken, head_of
 from cudafilter.engines.cuda.kernels import Kernel
 from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import CudafilterError, ImageError
-from cudafilter.filter import make
 from cudafilter.formats.buffers import Buffer
-from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of, tables_of
-from cudafilter.nvjpeg import NvJpegError
-from cudafilter.pixels import Pixels
+from cudafilter.formats.jpeg_head import segments_of, tables_of
 from fake_cuda import FakeCuda
+from fake_nvjpeg import BLUR, Opener, StandIn, fake, folder, frame, opened
+from jpegs import CASES, jpeg, own_tables, patched, picture, rich
 
-BLUR = make("blur", sigma=2)
-
-
-def picture(height: int = 60, width: int = 83, channels: int = 3) -> Pixels:
-    """Something smooth, as photos are."""
-    y, x, c = np.mgrid[:height, :width, :channels]
-    return np.asarray(127 + 60 * np.sin(x / 9 + c) + 60 * np.cos(y / 7 - c), np.uint8)
-
-
-def jpeg(channels: int = 3, mode: str | None = None, **options: Any) -> bytes:
-    """A JPEG by Pillow."""
-    pixels = picture(channels=channels)
-    image = Pillow.fromarray(pixels[..., 0] if channels == 1 else pixels, mode)
-    file = io.BytesIO()
-    image.save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-def with_segments(data: bytes, *segments: tuple[int, bytes]) -> bytes:
-    """*data* with more segments at its head."""
-    parts = [bytes([255, marker]) + (len(body) + 2).to_bytes(2) + body for marker, body in segments]
-    return data[:2] + b"".join(parts) + data[2:]
-
-
-def rich() -> bytes:
-    """A JPEG with all there is: EXIF with an orientation, XMP, ICC, comments, IPTC, DPI."""
-    exif = Pillow.Exif()
-    exif[0x0112], exif[0x010F] = 6, "Maker"
-    plain = jpeg(
-        quality=83, subsampling="4:2:0", dpi=(300, 300), exif=exif, comment=b"a comment",
-        icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes(),
-    )  # fmt: skip
-    return with_segments(
-        plain,
-        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>"),
-        (0xED, b"Photoshop 3.0\0" + bytes(20)),
-        (0xE7, b"made up"),
-    )
-
-
-def own_tables() -> bytes:
-    """A JPEG with tables of no quality that any encoder has a number for."""
-    tables = [[1 + (7 * i) % 23 for i in range(64)], [2 + (5 * i) % 31 for i in range(64)]]
-    return jpeg(qtables=tables, subsampling="4:2:2")
-
-
-def patched(data: bytes, marker: int, offset: int, value: int) -> bytes:
-    """*data* with a byte of the first segment *marker* changed; offset 1 is the marker itself."""
-    at = data.index(bytes([255, marker]))
-    return data[: at + offset] + bytes([value]) + data[at + offset + 1 :]
-
+__all__ = ["fake", "folder", "opened"]
 
 NOT_TAKEN = {
     "it is progressive": jpeg(progressive=True),
@@ -127,198 +70,6 @@ def test_usual_files_are_taken(data: bytes) -> None:
     require_taken(head_of(data))
 
 
-def frame(data: Buffer) -> Frame:
-    """The frame header of a whole file."""
-    found = frame_of(segments_of(data)[0])
-    assert found is not None
-    return found
-
-
-class StandIn:
-    """NvJpeg by Pillow, on the memory and the streams of a FakeCuda."""
-
-    def __init__(self, cuda: FakeCuda) -> None:
-        self.cuda = cuda
-        self.calls: Counter[str] = Counter()
-        self.failing: dict[str, int] = {}
-        self.ignores_tables = False
-        self._numbers = count(1)
-        self._kept: dict[Any, Any] = {}
-        self.alive: set[int] = set()
-        self.handle = self.create("CreateEx")
-
-    def create(self, name: str, *_: Any) -> ctypes.c_void_p:
-        self.called(name)
-        made = next(self._numbers)
-        self.alive.add(made)
-        return ctypes.c_void_p(made)
-
-    def called(self, name: str) -> None:
-        self.cuda.called("nvjpeg")
-        self.calls[name] += 1
-        if name in self.failing:
-            raise NvJpegError(name, self.failing[name])
-
-    def call(self, name: str, *arguments: Any) -> None:
-        self.called(name)
-        if name.endswith("Destroy"):
-            self.alive.remove(arguments[0].value)
-        else:
-            getattr(self, name, self.setting)(*arguments)
-
-    def close(self) -> None:
-        self.alive.remove(self.handle.value or 0)
-
-    def setting(self, *arguments: Any) -> None:
-        """Taken and of no consequence here."""
-
-    def JpegStreamParse(self, _: Any, data: bytes, length: int, *rest: Any) -> None:
-        assert len(data) == length
-        self._kept[rest[-1].value] = data
-
-    def JpegStreamGetChromaSubsampling(self, parsed: Any, out: Any) -> None:
-        sampling = frame(self._kept[parsed.value]).sampling
-        out._obj.value = {(1, 1): 0, (2, 1): 1, (2, 2): 2, None: 6}[sampling]
-
-    def DecodeParamsSetOutputFormat(self, layout: Any, form: int) -> None:
-        self._kept[layout.value] = form
-
-    def DecodeJpegHost(self, _: Any, decoder: Any, state: Any, layout: Any, parsed: Any) -> None:
-        opened = Pillow.open(io.BytesIO(self._kept[parsed.value]))
-        opened.draft("L" if self._kept[layout.value] == nvjpeg.OUTPUT_Y else "RGB", None)
-        self._kept[state.value] = np.asarray(opened)
-
-    def StateAttachDeviceBuffer(self, state: Any, buffer: Any) -> None:
-        self._kept[state.value, "buffer"] = buffer.value
-
-    def DecodeJpegTransferToDevice(
-        self, _: Any, decoder: Any, state: Any, parsed: Any, stream: int
-    ) -> None:
-        pixels, buffer = self._kept[state.value], self._kept[state.value, "buffer"]
-
-        def work() -> None:
-            self._kept[buffer] = pixels
-
-        self.stream(stream).put(work)
-
-    def DecodeJpegDevice(self, _: Any, decoder: Any, state: Any, image: Any, stream: int) -> None:
-        image, buffer = image._obj, self._kept[state.value, "buffer"]
-
-        def work() -> None:
-            pixels = self._kept[buffer]
-            self.rows(image, pixels.shape[0], pixels[0].nbytes)[...] = pixels.reshape(
-                pixels.shape[0], -1
-            )
-
-        self.stream(stream).put(work)
-
-    def EncoderParamsSetSamplingFactors(self, settings: Any, css: int | Any, _: int) -> None:
-        self._kept[settings.value, "css"] = getattr(css, "value", css)
-
-    def EncoderParamsCopyQuantizationTables(self, settings: Any, parsed: Any, _: int) -> None:
-        self._kept[settings.value, "tables"] = self._kept[parsed.value]
-
-    def EncodeImage(
-        self, _: Any, state: Any, settings: Any, image: Any, form: int, width: int, height: int,
-        stream: int,
-    ) -> None:  # fmt: skip
-        assert form == nvjpeg.INPUT_RGBI
-        self.encode(state, settings, image._obj, (height, width, 3), stream)
-
-    def EncodeYUV(
-        self, _: Any, state: Any, settings: Any, image: Any, css: int, width: int, height: int,
-        stream: int,
-    ) -> None:  # fmt: skip
-        assert css == 6
-        self.encode(state, settings, image._obj, (height, width), stream)
-
-    def encode(
-        self, state: Any, settings: Any, image: Any, shape: tuple[int, ...], stream: int
-    ) -> None:
-        tables = Pillow.open(io.BytesIO(self._kept[settings.value, "tables"])).quantization  # type: ignore[attr-defined]
-        css = self._kept[settings.value, "css"]
-
-        def work() -> None:
-            rows = self.rows(image, shape[0], shape[1] * (3 if len(shape) == 3 else 1))
-            file = io.BytesIO()
-            own = {"qtables": tables} if not self.ignores_tables else {"quality": 70}
-            Pillow.fromarray(np.ascontiguousarray(rows).reshape(shape)).save(
-                file, "JPEG", comment=b"its own", **own, **({"subsampling": css} if css < 6 else {})
-            )
-            self._kept[state.value] = file.getvalue()
-
-        self.stream(stream).put(work)
-
-    def EncodeRetrieveBitstream(
-        self, _: Any, state: Any, data: Any, length: Any, stream: int
-    ) -> None:
-        done = self._kept[state.value]
-        if data is None:
-            length._obj.value = len(done)
-        else:
-            assert length._obj.value == len(done)
-            ctypes.memmove(data, done, len(done))
-
-    def stream(self, handle: int) -> Any:
-        (found,) = (stream for stream in self.cuda.streams if stream.handle == handle)
-        return found
-
-    def rows(self, image: Any, height: int, row: int) -> np.ndarray[Any, Any]:
-        address, pitch = image.channel[0], image.pitch[0]
-        assert any(kept.holds(address, height * pitch) for kept in self.cuda.living())
-        raw = (ctypes.c_uint8 * (height * pitch)).from_address(address)
-        return np.frombuffer(raw, np.uint8).reshape(height, pitch)[:, :row]
-
-
-Opener = Callable[..., tuple[CudaEngine, JpegPath, StandIn]]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
-@pytest.fixture
-def fake(folder: Path) -> FakeCuda:
-    if shutil.which("g++") is None:
-        pytest.skip("no g++ here")
-    return FakeCuda(folder)
-
-
-@pytest.fixture
-def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
-    """Opens the engine with a JPEG path on the stand-ins; at the end nothing is left."""
-    fake.install(monkeypatch)
-    made: list[StandIn] = []
-    engines: list[CudaEngine] = []
-
-    def open(**options: Any) -> tuple[CudaEngine, JpegPath, StandIn]:
-        library = None
-
-        def load(path: str) -> StandIn:
-            assert path == "libnvjpeg"
-            nonlocal library
-            if library is None or not library.alive:
-                library = StandIn(fake)
-                made.append(library)
-            return library
-
-        monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
-        monkeypatch.setattr(nvcodec, "NvJpeg", load)
-        engine = CudaEngine(variant="constant", **options)
-        engines.append(engine)
-        assert engine.jpeg is not None
-        engine.jpeg.filter(jpeg(1), BLUR, Border(), gray=False, quality=None)
-        return engine, engine.jpeg, made[-1]
-
-    yield open
-    for engine in engines:
-        engine.close()
-    assert fake.in_use == 0
-    for library in made:
-        assert not library.alive
-
-
 def by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) -> bytes:
     """The same through the CPU codec."""
     image = images.load(data)
@@ -351,9 +102,6 @@ def assert_as_by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int 
     off = np.abs(got.pixels.astype(int) - expected.pixels)
     assert off.mean() < 1.5
     assert off.max() < 25
-
-
-CASES = {"rich": rich(), "own tables": own_tables(), "gray": jpeg(1), "4:4:4": jpeg(subsampling=0)}
 
 
 @pytest.mark.parametrize("quality", [None, 40])
@@ -501,8 +249,8 @@ def test_without_the_library_or_by_request_there_is_no_such_path(
 def test_the_library_is_one_that_the_driver_runs(
     driver: int, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder, major in [("nvjpeg", 12), ("cu13", 13), ("cu14", 14)]:
-        library = tmp_path / "nvidia" / folder / "lib" / f"libnvjpeg.so.{major}"
+    for package_folder, major in [("nvjpeg", 12), ("cu13", 13), ("cu14", 14)]:
+        library = tmp_path / "nvidia" / package_folder / "lib" / f"libnvjpeg.so.{major}"
         library.parent.mkdir(parents=True)
         library.touch()
     monkeypatch.setattr(ctypes, "CDLL", absent)

@@ -24,7 +24,8 @@ from cudafilter.pipeline import Settings, run
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job
 from cudafilter.record import Record
-from test_nvcodec import BLUR, Opener, fake, folder, opened, picture
+from fake_nvjpeg import BLUR, Opener, fake, folder, opened
+from jpegs import picture
 
 __all__ = ["fake", "folder", "opened"]
 EOI = b"\xff\xd9"

@@ -54,7 +54,7 @@ def random_pixels(dtype: str, channels: int, height: int = 13, width: int = 17) 
     return pixels
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 

@@ -11,13 +11,10 @@ from pathlib import Path
 import click.shell_completion as shells
 import pytest
 
-import cudafilter
+from command_line import ENVIRONMENT, PROGRAM
 from cudafilter.catalogue import BORDERS, CATALOGUE, CODECS, ENGINES
 from cudafilter.cli import COMPLETION, app, completion
 from cudafilter.engines.cuda.variants import CHOICES
-
-PROGRAM = [sys.executable, "-m", "cudafilter"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
 
 
 def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -12,16 +12,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image, PngImagePlugin
 
 import cudafilter
-from cudafilter.cli import app
+from command_line import cli, here
 from cudafilter.cli.terminal import tell_error
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import UNEXPECTED, CudafilterError, EngineError, in_words
 from cudafilter.escape import escaped, escaped_lines, escaped_name
+
+__all__ = ["here"]
 
 FORGED = "error: forged"
 EVIL = f"\x1b]0;title\x07\x1b[2J\r\n{FORGED}"
@@ -32,23 +33,12 @@ STEERING = [
 ]  # fmt: skip
 
 
-def cli(*arguments: str) -> Result:
-    words = [*arguments, "--engine", "cpu"] if arguments[0] in ("box", "kernel") else arguments
-    return CliRunner().invoke(app, list(words), prog_name="cudafilter")
-
-
 def is_clean(text: str) -> bool:
     """Whether *text* steers no terminal and has no forged line."""
     lines = text.split("\n")
     return all(line.isprintable() for line in lines) and not any(
         line.startswith(FORGED) for line in lines
     )
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def picture(name: str, **extra: object) -> str:

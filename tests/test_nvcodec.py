@@ -249,8 +249,8 @@ def test_without_the_library_or_by_request_there_is_no_such_path(
 def test_the_library_is_one_that_the_driver_runs(
     driver: int, found: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package_folder, major in [("nvjpeg", 12), ("cu13", 13), ("cu14", 14)]:
-        library = tmp_path / "nvidia" / package_folder / "lib" / f"libnvjpeg.so.{major}"
+    for package, major in [("nvjpeg", 12), ("cu13", 13), ("cu14", 14)]:
+        library = tmp_path / "nvidia" / package / "lib" / f"libnvjpeg.so.{major}"
         library.parent.mkdir(parents=True)
         library.touch()
     monkeypatch.setattr(ctypes, "CDLL", absent)

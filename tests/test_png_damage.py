@@ -13,6 +13,7 @@ from cudafilter.errors import ImageError
 from cudafilter.formats.limits import MAX_ENTRIES
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image, encode, load, lost_metadata, to_gray
+from image_files import chunk
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
 SAMPLES = {GRAY: 1, RGB: 3, PALETTE: 1, GRAY_ALPHA: 2, RGBA: 4}
@@ -22,10 +23,6 @@ KINDS = [
     *[(colour, bits) for colour in (RGB, GRAY_ALPHA, RGBA) for bits in (8, 16)],
 ]
 SIDE = 20
-
-
-def chunk(kind: bytes, body: bytes = b"") -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def ihdr(colour: int, bits: int, side: int = SIDE, interlaced: int = 0) -> bytes:

@@ -14,20 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import cudafilter
-from cudafilter.cli import app
+from command_line import ENVIRONMENT, PROGRAM, cli
 from cudafilter.cli.progress import Lines, Progress, progress
 
-PROGRAM = [sys.executable, "-m", "cudafilter"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
 needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
-
-
-def cli(*arguments: str) -> Result:
-    return CliRunner().invoke(app, [*arguments, "--engine", "cpu"], prog_name="cudafilter")
 
 
 def lines(path: str = "r.jsonl") -> list[dict[str, Any]]:

@@ -8,21 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
-from cudafilter.cli import app
+from command_line import cli, here
 from cudafilter.cli.left import MOST_NAMES, left_lines
 from cudafilter.errors import ParameterError
 from cudafilter.plan import Plan, make_plan
 from cudafilter.sources import NO_FILE, UNREAD_KIND, Left
 from cudafilter.watch import watch
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+__all__ = ["here"]
 
 
 def touch(*names: str) -> None:
@@ -38,10 +33,6 @@ def picture(name: str) -> None:
 
 def sources(made: Plan) -> list[str]:
     return [str(job.source) for job in made.jobs]
-
-
-def cli(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments, prog_name="cudafilter")
 
 
 class TestWhatIsNotRead:

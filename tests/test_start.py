@@ -19,12 +19,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cudafilter
+from command_line import PROGRAM, here
 from cudafilter import __main__ as process
 from cudafilter import install_cuda, interrupt, toolkit, wake
 from cudafilter.cli import app
 
+__all__ = ["here"]
 ROOT = Path(cudafilter.__file__).parents[1]
-PROGRAM = [sys.executable, "-m", "cudafilter"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 LINES = [
@@ -51,12 +52,6 @@ def call(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         [*PROGRAM, *arguments], env={**ENVIRONMENT, **more}, capture_output=True, text=True,
         check=False, timeout=60,
     )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize("line", ["", "--version", "--help", "blur", "blur --help", "blur --sigma"])

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import cudafilter
+from command_line import ENVIRONMENT
 from cudafilter.stores import leftovers, local
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
 NAME = "from cudafilter.stores.leftovers import temporary_name as name; print(name(), flush=True)"
 
 

@@ -3,7 +3,7 @@
     python benchmarks/ladder.py [SIDE]
 
 Device-resident random float32 gray; CUDA events, medians of 15 after 3 warm-ups; every result is
-verified before it is timed. Prints the README's table. Needs a GPU and PyTorch with cuDNN.
+verified before it is timed. Prints the table of docs/ladder.md. Needs a GPU and PyTorch with cuDNN.
 """
 
 from __future__ import annotations

@@ -1,31 +1,40 @@
-"""Writes the parts of the documents that the program itself tells: python docs/make_docs.py.
+"""Writes the parts of the documents that something else tells: python docs/make_docs.py.
 
-Each stands between ``<!-- made by docs/make_docs.py: NAME -->`` and ``<!-- end -->``, in the README
-or in a page beside this script. With ``--check`` nothing is written, and 1 means that a part does
-not say what the program says.
+Each stands between ``<!-- made by docs/make_docs.py: NAME -->`` and ``<!-- end -->``. The program
+tells the filters, the help and the ladder. ``figures/NAME`` is a table of measured figures, from
+figures/NAME.json beside this script. With ``--check`` nothing is written, and 1 means that a part
+does not say what it should.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from cudafilter.catalogue import CATALOGUE, Parameter
 from cudafilter.engines.cuda.variants import LADDER
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+FIGURES = ROOT / "docs" / "figures"
 
 PART = re.compile(
-    r"(?P<head><!-- made by docs/make_docs\.py: (?P<name>\w+) -->\n)"
+    r"(?P<head><!-- made by docs/make_docs\.py: (?P<name>[\w/]+) -->\n)"
     r"(?P<text>.*?)"
     r"(?P<tail><!-- end -->)",
     re.DOTALL,
 )
+
+
+def documents() -> list[Path]:
+    """Every document that may have parts."""
+    return [ROOT / "README.md", ROOT / "cuda_src" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
 def filters() -> str:
@@ -69,25 +78,65 @@ def ladder() -> str:
     return "\n".join(lines) + "\n"
 
 
+def figures(name: str) -> str:
+    """A table of figures, and below it how they were measured.
+
+    The JSON has "columns", "rows" with null where there is no figure, "bold" with the row and
+    column of each bold figure, "machine", "command" and "conditions". "published" is the day on
+    which the figures came into this repository. Numbers stay as written: 1.80 keeps its 0.
+    """
+    text = (FIGURES / f"{name}.json").read_text(encoding="utf-8")
+    told = json.loads(text, parse_int=str, parse_float=str)
+    bold = {tuple(map(int, place)) for place in told.get("bold", [])}
+    lines = [f"| {' | '.join(told['columns'])} |", "|---" * len(told["columns"]) + "|"]
+    for y, row in enumerate(told["rows"]):
+        assert len(row) == len(told["columns"]), f"{name}.json: a row of another length: {row}"
+        cells = ["-" if value is None else _cell(value) for value in row]
+        cells = [f"**{cell}**" if (y, x) in bold else cell for x, cell in enumerate(cells)]
+        lines.append(f"| {' | '.join(cells)} |")
+    by = f" by `{told['command']}`" if "command" in told else ""
+    measured = f"Measured on {told['machine']}{by}, published {told['published']}."
+    conditions = told["conditions"][0].upper() + told["conditions"][1:]
+    told_below = textwrap.fill(f"{measured} {conditions}.", 110, break_on_hyphens=False)
+    return "\n".join([*lines, "", f"{told_below}\n"])
+
+
+def _cell(value: str) -> str:
+    """A cell; the names of kernel variants are code."""
+    return f"`{value}`" if value in LADDER else value
+
+
 PARTS: dict[str, Callable[[], str]] = {"filters": filters, "help": help, "ladder": ladder}
+
+
+def parts() -> set[str]:
+    """The name of every part that there is to tell."""
+    return {*PARTS, *(f"figures/{path.stem}" for path in FIGURES.glob("*.json"))}
+
+
+@cache
+def made(name: str) -> str:
+    """The part *name*, as it should stand."""
+    return PARTS[name]() if name in PARTS else figures(name.removeprefix("figures/"))
 
 
 def main(arguments: list[str]) -> int:
     """Write the parts, or with ``--check`` compare them; where lines break does not count."""
-    texts = {path: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+    texts = {path: path.read_text(encoding="utf-8") for path in documents()}
     found = {part["name"] for text in texts.values() for part in PART.finditer(text)}
-    if lacking := PARTS.keys() - found:
-        print(f"no document has the part {', '.join(sorted(lacking))}", file=sys.stderr)
+    if wrong := found ^ parts():
+        known = ", ".join(sorted(wrong))
+        print(f"these parts stand in no document, or nothing tells them: {known}", file=sys.stderr)
         return 1
-    made = {name: PARTS[name]() for name in found}
     stale = 0
     for path, old in texts.items():
-        new = PART.sub(lambda part: part["head"] + made[part["name"]] + part["tail"], old)
+        new = PART.sub(lambda part: part["head"] + made(part["name"]) + part["tail"], old)
         if "--check" not in arguments:
             if new != old:
                 path.write_text(new, encoding="utf-8")
         elif new.split() != old.split():
-            print(f"{path.name} is out of date: run python docs/make_docs.py", file=sys.stderr)
+            name = path.relative_to(ROOT)
+            print(f"{name} is out of date: run python docs/make_docs.py", file=sys.stderr)
             stale = 1
     return stale
 

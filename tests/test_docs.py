@@ -8,6 +8,8 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import click
@@ -24,20 +26,26 @@ from cudafilter.errors import LimitError
 from cudafilter.filter import make
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-DOCUMENTS = ["README.md", *PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "samples/README.md"]
-MANUAL = README + "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
+PACKAGE = ROOT / "cudafilter"
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 """What a user reads."""
+DOCUMENTS = [*PAGES, "cuda_src/README.md", "CONTRIBUTING.md", "CHANGELOG.md", "samples/README.md"]
+TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+README_LINES = 200
+"""Most lines of the README; what is longer goes into a page."""
 
 
-def blocks(language: str, text: str = MANUAL) -> list[str]:
+def blocks(language: str, document: str) -> list[str]:
     """The code blocks of *language*."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return re.findall(rf"^```{language}\n(.*?)^```$", TEXTS[document], re.DOTALL | re.MULTILINE)
 
 
 COMMANDS = [
-    line for block in blocks("sh") for line in block.splitlines() if line.startswith("cudafilter ")
+    line
+    for page in DOCUMENTS
+    for block in blocks("sh", page)
+    for line in block.splitlines()
+    if line.startswith("cudafilter ")
 ]
 FILTERING = [line for line in COMMANDS if line.split()[1] in CATALOGUE]
 CUDA_OPTIONS = {"--gpu", "--variant", "cuda"}
@@ -51,7 +59,7 @@ ENVIRONMENT = {
 
 @pytest.fixture
 def here(tmp_path: Path) -> Path:
-    """A folder with the files that the README's commands name, and ``cudafilter`` in bin/."""
+    """A folder with the files that the documents' commands name, and ``cudafilter`` in bin/."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     for name in ("photo.jpg", "in.png", "a.png", "b.png", "photos/a.jpg", "photos/trip/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -71,19 +79,17 @@ def arguments_of(line: str) -> list[str]:
     return words[1:]
 
 
-def test_the_readme_is_read_in_three_minutes_and_names_every_page() -> None:
-    assert len(README.splitlines()) <= 200
-    for page in PAGES:
-        assert f"]({page})" in README, page
-
-
-def test_the_readme_shows_every_command() -> None:
-    shown = {line.split()[1] for line in COMMANDS}
-    assert {"blur", "sobel", "sharpen", "kernel", "info", "bench"} <= shown
+def test_the_readme_is_short_and_shows_every_command() -> None:
+    assert len(TEXTS["README.md"].splitlines()) <= README_LINES
+    shown = {
+        line.split()[1] for block in blocks("sh", "README.md") for line in block.splitlines()
+        if line.startswith("cudafilter ")
+    }  # fmt: skip
+    assert {"blur", "sobel", "sharpen", "kernel", "info", "bench", "compile"} <= shown
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_commands_of_the_readme_parse(line: str) -> None:
+def test_commands_of_the_documents_parse(line: str) -> None:
     name, *arguments = arguments_of(line)
     command = app.get_command(click.Context(app), name)
     assert command is not None, f"there is no command {name}"
@@ -91,7 +97,7 @@ def test_commands_of_the_readme_parse(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", FILTERING)
-def test_commands_of_the_readme_run(line: str, here: Path) -> None:
+def test_commands_of_the_documents_run(line: str, here: Path) -> None:
     if CUDA_OPTIONS & set(arguments_of(line)):
         line += " --dry-run"
     before = set(here.rglob("*"))
@@ -109,8 +115,8 @@ def test_commands_of_the_readme_run(line: str, here: Path) -> None:
         assert "agree" in done.stderr
 
 
-def test_python_of_the_readme_runs(here: Path) -> None:
-    (code,) = blocks("python")
+def test_python_of_the_documents_runs(here: Path) -> None:
+    (code,) = (block for document in DOCUMENTS for block in blocks("python", document))
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=ENVIRONMENT, cwd=here, capture_output=True, text=True, timeout=120, check=False,
@@ -119,113 +125,169 @@ def test_python_of_the_readme_runs(here: Path) -> None:
     assert done.stdout.startswith("agrees with the reference: largest")
 
 
-def test_generated_parts_are_what_the_program_says() -> None:
-    script = [sys.executable, str(ROOT / "docs" / "make_docs.py"), "--check"]
-    done = subprocess.run(script, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+def make_docs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the script that writes the generated parts, of the checkout in *folder*."""
+    script = [sys.executable, str(folder / "docs" / "make_docs.py"), *arguments]
+    return subprocess.run(script, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+def test_generated_parts_are_what_the_program_and_the_figures_say() -> None:
+    done = make_docs(ROOT, "--check")
     assert done.returncode == 0, done.stderr
 
 
+def test_a_figure_changed_by_hand_is_found_and_made_right_again(tmp_path: Path) -> None:
+    for name in ("README.md", "docs", "cuda_src"):
+        copy = ["cp", "-r", str(ROOT / name), str(tmp_path / name)]
+        subprocess.run(copy, check=True)
+    page = tmp_path / "docs" / "ladder.md"
+    right = page.read_text(encoding="utf-8")
+    page.write_text(right.replace("| 4.91 |", "| 4.19 |"), encoding="utf-8")
+    done = make_docs(tmp_path, "--check")
+    assert done.returncode == 1
+    assert "docs/ladder.md is out of date" in done.stderr
+    assert make_docs(tmp_path).returncode == 0
+    assert page.read_text(encoding="utf-8") == right
+
+
+GENERATED = re.compile(r"<!-- made by docs/make_docs\.py: .*?<!-- end -->", re.DOTALL)
+FIGURE = re.compile(r"^\|.*\|\s*\**\d+\.\d+\**\s*\|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_no_table_of_figures_is_written_by_hand(document: str) -> None:
+    assert FIGURE.search("| a | 1.25 |")
+    assert not FIGURE.search(GENERATED.sub("", TEXTS[document]))
+
+
 @pytest.mark.parametrize("name", [*CATALOGUE, *BORDERS])
-def test_a_table_of_the_readme_has_every_filter_and_border(name: str) -> None:
-    assert re.search(rf"^\| `{name}`", MANUAL, re.MULTILINE)
+def test_a_table_of_the_documents_has_every_filter_and_border(name: str) -> None:
+    page = "README.md" if name in CATALOGUE else "docs/options.md"
+    assert re.search(rf"^\| `{name}`", TEXTS[page], re.MULTILINE)
 
 
 @pytest.mark.parametrize("variant", LADDER)
-def test_the_ladder_of_the_readme_has_every_variant_with_its_file(variant: str) -> None:
-    assert re.search(rf"^\| `{variant}` \| \[`\w+\.cu`\]", MANUAL, re.MULTILINE)
+def test_the_ladder_has_every_variant_with_its_file(variant: str) -> None:
+    row = rf"^\| `{variant}` \| \[`\w+\.cu`\]"
+    assert re.search(row, TEXTS["docs/ladder.md"], re.MULTILINE)
 
 
-def test_the_readme_quotes_the_limit_of_constant_memory() -> None:
+def test_the_ladder_quotes_the_limit_of_constant_memory() -> None:
     weights = np.random.default_rng(0).random((129, 129))
     with pytest.raises(LimitError) as limit:
         prepare(make("kernel", weights=weights), 1, "uint8", Border(), False, "tiled")
-    assert f"error: {limit.value}\nhint: {limit.value.hint}\n" in MANUAL
+    assert f"error: {limit.value}\nhint: {limit.value.hint}\n" in TEXTS["docs/ladder.md"]
     fits = make("kernel", weights=weights[:128, :128])
     assert prepare(fits, 1, "uint8", Border(), False, "tiled").variant == "tiled"
 
 
 def floors() -> dict[str, int]:
     """Module -> floor, as the tree of modules in docs/architecture.md has them."""
-    (tree,) = (block for block in blocks("text") if block.startswith("cudafilter/\n"))
+    (tree,) = (b for b in blocks("text", "docs/architecture.md") if b.startswith("cudafilter/\n"))
     found = {}
     floor = 0
     for line in tree.splitlines()[1:]:
         if title := re.match(r"  floor (\d):", line):
             floor = int(title[1])
-        else:
+        elif line.strip():
             found[line.split()[0]] = floor
     return found
 
 
 FLOORS = floors()
 
+ARROWS_UP: tuple[tuple[str, str, str], ...] = ()
+"""(module, what it imports from a floor above, why) for each import that may go up."""
+
 
 def test_the_architecture_lists_every_module_and_no_other() -> None:
-    package = ROOT / "cudafilter"
-    assert set(FLOORS) == {path.relative_to(package).as_posix() for path in package.rglob("*.py")}
+    assert set(FLOORS) == {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
 
 
 @pytest.mark.parametrize("module", FLOORS)
 def test_imports_never_go_up_a_floor(module: str) -> None:
-    for imported in imports_of(ROOT / "cudafilter" / module):
-        assert FLOORS[imported] <= FLOORS[module], f"{module} imports {imported}"
+    up = {imported for imported in imports_of(module) if FLOORS[imported] > FLOORS[module]}
+    assert up == {imported for importer, imported, _ in ARROWS_UP if importer == module}
 
 
 def test_imports_make_no_circle() -> None:
-    imports = {name: imports_of(ROOT / "cudafilter" / name) - {name} for name in FLOORS}
-    while leaves := [name for name, needed in imports.items() if not needed]:
-        for leaf in leaves:
-            del imports[leaf]
-        for needed in imports.values():
-            needed.difference_update(leaves)
-    assert not imports, "these import each other"
+    try:
+        TopologicalSorter({module: imports_of(module) for module in FLOORS}).prepare()
+    except CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
 
 
-def imports_of(module: Path) -> set[str]:
-    """The modules of cudafilter that *module* imports, wherever in it, for its types too."""
-    found: set[str] = set()
+def test_imports_for_type_checking_count() -> None:
+    assert "engines/cuda/variants/task.py" in imports_of("engines/cuda/variants/ladder.py")
+    guarded = "if TYPE_CHECKING:\n    from cudafilter.api import apply\n"
+    assert imports_in(f"import cudafilter.plan\n{guarded}") == {"api.py", "plan.py"}
+    assert imports_in("from cudafilter import __version__, formats") == {"formats/__init__.py"}
 
-    def name_to_path(name: str) -> str | None:
-        below = "/".join(name.split(".")[1:])
-        for path in (f"{below}.py", f"{below}/__init__.py".lstrip("/")):
-            if (ROOT / "cudafilter" / path).is_file():
-                return path
-        return None
 
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cudafilter"):
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """The modules of cudafilter that *module* imports, wherever in it, for type checking too."""
+    return frozenset(imports_in((PACKAGE / module).read_text(encoding="utf-8")))
+
+
+def imports_in(source: str) -> set[str]:
+    """The modules of cudafilter that *source* imports."""
+    found: set[str | None] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+            found |= {path_of(name) for name in names if name.startswith("cudafilter")}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cudafilter"):
             for alias in node.names:
-                path = name_to_path(f"{node.module}.{alias.name}") or name_to_path(f"{node.module}")
-                # The package itself gives only its version, which no floor keeps from anyone.
-                if path and (path != "__init__.py" or alias.name != "__version__"):
+                path = path_of(f"{node.module}.{alias.name}") or path_of(f"{node.module}")
+                # The package itself gives its version only, which no floor keeps from anyone.
+                if path != "__init__.py" or alias.name != "__version__":
                     found.add(path)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
+    return {path for path in found if path}
 
-    visit(ast.parse(module.read_text(encoding="utf-8")))
-    return found
+
+def path_of(name: str) -> str | None:
+    """The file of the module *name*, below the package; None where it is no module."""
+    below = "/".join(name.split(".")[1:])
+    for path in (f"{below}.py", f"{below}/__init__.py".lstrip("/")):
+        if (PACKAGE / path).is_file():
+            return path
+    return None
+
+
+def anchors(document: Path) -> set[str]:
+    """The names by which a code host lets links lead to the headings of *document*."""
+    text = without_blocks(document.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def without_blocks(text: str) -> str:
+    """*text* less its code blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    anchors = {
-        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    }
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif not target.startswith("https://"):
-            assert (ROOT / document).parent.joinpath(target).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(TEXTS[document])):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        led = (ROOT / document).parent / path if path else ROOT / document
+        assert led.exists(), target
+        assert led.resolve().is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(led), target
+
+
+def test_the_readme_leads_to_every_document() -> None:
+    linked = set(re.findall(r"\]\(([\w/.-]+\.md)\)", TEXTS["README.md"]))
+    assert linked == set(DOCUMENTS) - {"README.md"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_make_targets_and_files_in_code_exist(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
     rules = (ROOT / "Makefile").read_text(encoding="utf-8")
-    code = [*blocks("sh", text), *re.findall(r"`([^`\n]+)`", text)]
+    code = [*blocks("sh", document), *re.findall(r"`([^`\n]+)`", TEXTS[document])]
     for line in "\n".join(code).splitlines():
         if found := re.match(r"make ([a-z]+)", line):
             assert re.search(rf"^{found[1]}:.*##", rules, re.MULTILINE), line
@@ -233,6 +295,12 @@ def test_make_targets_and_files_in_code_exist(document: str) -> None:
             assert (ROOT / script).is_file(), line
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_lines_of_prose_stay_readable(document: str) -> None:
+    prose = without_blocks(GENERATED.sub("", TEXTS[document])).splitlines()
+    assert [line for line in prose if len(line) > 120 and not line.startswith("|")] == []
+
+
 def test_pictures_stay_small() -> None:
-    pictures = [p for p in (ROOT / "docs").iterdir() if p.suffix not in (".py", ".md")]
+    pictures = [path for path in (ROOT / "docs").iterdir() if path.suffix not in (".py", ".md")]
     assert sum(path.stat().st_size for path in pictures if path.is_file()) < 150_000

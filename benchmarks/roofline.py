@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cudafilter import check, reference
+from cudafilter import check
 from cudafilter.bench import random_image
 from cudafilter.borders import Border
 from cudafilter.engines.cuda.device import driver
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable
 from cudafilter.filter import Filter, make
+from cudafilter.operations import reference
 from cudafilter.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -197,8 +198,8 @@ def verify_bands(result: Pixels, source: Pixels, filter: Filter, alpha: bool) ->
         top = max(0, first - above)
         crop = source[top : last + below]
         exact = reference.exact(crop, filter, alpha=alpha, rows=(first - top, last - top))
-        limit = check._float_bound(crop, filter, Border(), alpha)
-        found = check._examine(result[first:last], exact, first, filter, alpha, limit)
+        limit = check.tolerance(crop, filter, Border(), alpha)
+        found = check._examine(result[first:last], exact, first, limit)
         return check._agreement([found], exact.size, 0.0)
 
     with ThreadPoolExecutor(len(firsts)) as pool:

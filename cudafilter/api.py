@@ -12,13 +12,14 @@ from cudafilter.catalogue import CATALOGUE, FilterSpec
 from cudafilter.engines import Engine
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
-from cudafilter.filter import Filter, make
+from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels
 
 
 def apply(
     pixels: Pixels,
-    filter: str | Filter,
+    filter: str | Operation,
     *,
     border: str | Border = "edge",
     alpha: bool = False,
@@ -27,10 +28,10 @@ def apply(
 ) -> Pixels:
     """Filter one image, (H, W) or (H, W, C) of uint8, uint16 or float32; returns the same shape.
 
-    *filter* is a name of the catalogue with its *parameters*, or a Filter. *alpha* says that the
-    last channel is alpha: colour is then filtered premultiplied. *engine* is a name, or an open
-    engine, which saves opening one a call. Raises ParameterError for arguments that make no
-    sense and EngineUnavailable for an engine that cannot run here.
+    *filter* is a name of the catalogue with its *parameters*, or an operation, such as a Filter.
+    *alpha* says that the last channel is alpha: colour is then filtered premultiplied. *engine* is
+    a name, or an open engine, which saves opening one a call. Raises ParameterError for arguments
+    that make no sense and EngineUnavailable for an engine that cannot run here.
 
     >>> apply(np.zeros((4, 4), np.uint8), "blur", sigma=1.5).shape
     (4, 4)

@@ -16,7 +16,8 @@ from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, LADDER
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable, LimitError
-from cudafilter.filter import Filter, make
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
 from cudafilter.pixels import Pixels, full_scale
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def random_image(random: np.random.Generator, size: int, dtype: str, channels: i
     return random.integers(0, int(full_scale(dtype)), shape, dtype=dtype, endpoint=True)
 
 
-def bench_filter(name: str) -> Filter:
+def bench_filter(name: str) -> Correlation:
     """The filter *name* with its defaults; ``kernel`` is a dense 7x7 of random weights."""
     if name == "kernel":
         return make(name, weights=np.random.default_rng(7).standard_normal((7, 7)) / 7)
@@ -169,7 +170,7 @@ def _measure_case(
     return case
 
 
-def _choose(contestant: Contestant, pixels: Pixels, filter: Filter) -> str | None:
+def _choose(contestant: Contestant, pixels: Pixels, filter: Correlation) -> str | None:
     """Set the CUDA engine to its variant and return that, with what ``auto`` picks."""
     cuda, variant = contestant.cuda, contestant.variant
     if cuda is None or variant is None:
@@ -184,7 +185,7 @@ def _require(agreement: Agreement, case: Case, row: Row) -> None:
 
 
 def _time(
-    case: Case, row: Row, contestant: Contestant, pixels: Pixels, filter: Filter,
+    case: Case, row: Row, contestant: Contestant, pixels: Pixels, filter: Correlation,
     verified: Pixels, repeat: int,
 ) -> None:  # fmt: skip
     engine, cuda, _ = contestant

@@ -1,7 +1,7 @@
 """The catalogue: each filter's name, parameters, limits and example, as plain data.
 
-Imported by ``cudafilter --help``, so it imports nothing heavy. ``filter.py`` turns an entry and
-its parameters into a Filter; the command line makes a subcommand of each entry.
+Imported by ``cudafilter --help``, so it imports nothing heavy. ``operations/make.py`` turns an
+entry and its parameters into a Filter; the command line makes a subcommand of each entry.
 """
 
 from __future__ import annotations

@@ -10,19 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cudafilter import reference
 from cudafilter.borders import Border
 from cudafilter.cores import cores, each
 from cudafilter.errors import ParameterError
-from cudafilter.filter import Filter
-from cudafilter.pixels import Exact, Pixels, quantise
-
-SLACK = {"uint8": 0.01, "uint16": 0.05}
-"""How near a rounding boundary, in steps, an exact value must lie for a result to differ by 1.
-Times max(1, |gain| * sum|w|): an error in float32 grows with the terms that cancel."""
-
-FLOAT_TOLERANCE = 4e-6
-"""Largest error of float32 per kernel, relative to sum|w| * max|x|."""
+from cudafilter.operations import reference
+from cudafilter.operations.operation import Operation
+from cudafilter.pixels import Exact, Pixels, full_scale, quantise
 
 BAND_SAMPLES = 1 << 20
 """Samples compared at a time and thread: 8 MiB in float64, so that memory stays small."""
@@ -79,16 +72,15 @@ class Agreement:
 def compare(
     result: Pixels,
     source: Pixels,
-    filter: Filter,
+    filter: Operation,
     border: Border = Border(),
     alpha: bool = False,
 ) -> Agreement:
     """Compare *result*, an engine's output for *source* (H, W, C), with the float64 reference.
 
-    Integers may differ by 1 where the exact value lies within SLACK of a rounding boundary;
-    float32 may differ by FLOAT_TOLERANCE. NaN and infinity agree with the same, an infinity past
-    float32's range with one of its sign; any other is a violation. Raises ParameterError if shape
-    or type differ.
+    The operation says how far off a value may be before it rounds: its tolerance. NaN and infinity
+    agree with the same, an infinity past float32's range with one of its sign; any other is a
+    violation. Raises ParameterError if shape or type differ.
     """
     return compare_all([result], source, filter, border, alpha)[0]
 
@@ -96,7 +88,7 @@ def compare(
 def compare_all(
     results: Sequence[Pixels],
     source: Pixels,
-    filter: Filter,
+    filter: Operation,
     border: Border = Border(),
     alpha: bool = False,
 ) -> list[Agreement]:
@@ -111,17 +103,28 @@ def compare_all(
     started = time.perf_counter()
     height, width, channels = source.shape
     step = max(1, BAND_SAMPLES // (width * channels), sum(filter.reach[:2]))
-    limit = _float_bound(source, filter, border, alpha) if source.dtype == np.float32 else 0.0
+    limit = tolerance(source, filter, border, alpha)
 
     def examine(y: int) -> list[_Finding]:
         last = min(y + step, height)
         with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
             exact = reference.exact(source, filter, border, alpha, rows=(y, last))
-            return [_examine(r[y:last], exact, y, filter, alpha, limit) for r in results]
+            return [_examine(r[y:last], exact, y, limit) for r in results]
 
     bands = each(examine, range(0, height, step), cores())
     seconds = time.perf_counter() - started
     return [_agreement(found, source.size, seconds) for found in zip(*bands, strict=True)]
+
+
+def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) -> float:
+    """How far a value of the result for *source* may lie from the exact one before it rounds."""
+    full = full_scale(source.dtype)
+    largest = full
+    if source.dtype.kind == "f":
+        outside = (abs(border.sample(source.dtype)) for _, border in filter.unrolled(border))
+        finite = np.abs(source[np.isfinite(source)])
+        largest = max([float(finite.max(initial=0)), *outside])
+    return filter.tolerance(source.dtype.name, full, largest, alpha)
 
 
 class _Finding(NamedTuple):
@@ -136,10 +139,11 @@ class _Finding(NamedTuple):
     expected: float
 
 
-def _examine(
-    got: Pixels, exact: Exact, first: int, filter: Filter, alpha: bool, limit: float
-) -> _Finding:
-    """Compare the rows *got*, from row *first* on, with their *exact* values."""
+def _examine(got: Pixels, exact: Exact, first: int, limit: float) -> _Finding:
+    """Compare the rows *got*, from row *first* on, with their *exact* values.
+
+    Before it rounds, a value may lie *limit* away.
+    """
     expected = quantise(exact, got.dtype)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
     difference = np.abs(got.astype(np.float64) - expected)
@@ -147,7 +151,7 @@ def _examine(
     if got.dtype == np.float32:
         outside = np.abs(got - exact) - limit
     else:
-        outside = _outside(exact, got, filter, alpha)
+        outside = _outside(exact, got, limit)
     outside[~np.isfinite(outside)] = np.inf
     outside[same] = 0
     # The worst sample is the one furthest outside, or, if none is, the most different.
@@ -178,38 +182,12 @@ def _agreement(bands: Sequence[_Finding], samples: int, seconds: float) -> Agree
     )
 
 
-def _amplification(filter: Filter, alpha: bool) -> float:
-    """How much larger than the image the terms are that a result is summed from.
-
-    Kept alpha sums twice: ``K(c*a)`` and ``c * (sum(K) - K(a))``.
-    """
-    twice = 2 if alpha and filter.alpha == "keep" else 1
-    return twice * abs(filter.gain) * float(np.linalg.norm([k.magnitude for k in filter.kernels]))
-
-
-def _outside(exact: Exact, got: Pixels, filter: Filter, alpha: bool) -> Exact:
+def _outside(exact: Exact, got: Pixels, limit: float) -> Exact:
     """How far integers lie outside the contract, in steps; 0 or less is inside.
 
-    A result may be any integer that a value within the slack of *exact* rounds to, so it differs
-    by 1 at most (the slack never passes 0.5) and only next to a rounding boundary.
+    A result may be any integer that a value within *limit* of *exact* rounds to.
     """
-    slack = min(0.5, SLACK[got.dtype.name] * max(1.0, _amplification(filter, alpha)))
-    low, high = quantise(exact - slack, got.dtype), quantise(exact + slack, got.dtype)
+    low, high = quantise(exact - limit, got.dtype), quantise(exact + limit, got.dtype)
     value = got.astype(np.float64)
     outside: Exact = np.maximum(low - value, value - high)
     return outside
-
-
-def _float_bound(source: Pixels, filter: Filter, border: Border, alpha: bool) -> float:
-    """Largest |result - exact| that the contract allows float32 samples.
-
-    Under ``filter`` alpha the gain cancels in ``K(c*a) / K(a)``, whose two relative errors add.
-    """
-    finite = np.abs(source[np.isfinite(source)])
-    largest = max(float(finite.max(initial=0)), abs(border.sample(source.dtype)))
-    if alpha and filter.alpha == "filter":
-        scale = 2 * max(1.0, _amplification(filter, alpha))
-    else:
-        scale = _amplification(filter, alpha) * (max(1.0, largest) if alpha else 1.0)
-    scale += abs(filter.source_gain)
-    return FLOAT_TOLERANCE * (scale * largest + abs(filter.bias))

@@ -24,14 +24,14 @@ from typing import Any, NamedTuple, Self
 
 from cudafilter.borders import Border
 from cudafilter.errors import CudafilterError, ImageError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 from cudafilter.stores.local import Identity, identity
 
 Line = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns."""
 
 
-def job_of(filter: Filter, border: Border, *options: object) -> str:
+def job_of(filter: Correlation, border: Border, *options: object) -> str:
     """What tells a job from others that make other pixels: *options* are further ones that do.
 
     By the weights themselves, so that an update which leaves them alone leaves the job the same.

@@ -25,9 +25,9 @@ from cudafilter.borders import Border
 from cudafilter.cores import cores, in_work
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
-from cudafilter.filter import Filter
 from cudafilter.formats.buffers import Buffer
 from cudafilter.gates import Gift, Room, Saves, Stopped
+from cudafilter.operations.operation import Operation
 from cudafilter.plan import STREAM, Job
 from cudafilter.record import DONE, SKIPPED, Record
 from cudafilter.stores import local
@@ -54,7 +54,7 @@ class Settings(NamedTuple):
 def run(
     jobs: Iterable[Job],
     open_engine: Callable[[], Engine],
-    filter: Filter,
+    filter: Operation,
     border: Border,
     settings: Settings,
     on_record: Callable[[Record], None],
@@ -169,7 +169,7 @@ class _Crew:
 class _Worker:
     """Does one image at a time; shared by all threads."""
 
-    filter: Filter
+    filter: Operation
     border: Border
     settings: Settings
     stdin: BinaryIO | None

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.cores import cores, free_memory
-from cudafilter.filter import Filter
 from cudafilter.formats.limits import Limits
 from cudafilter.images import format_of_bytes
+from cudafilter.operations.correlation import Correlation
 from cudafilter.plan import Job
 from cudafilter.wake import FEW
 
@@ -134,7 +134,7 @@ _HEADERS = {
 }  # fmt: skip
 
 
-def taps(filter: Filter) -> int:
+def taps(filter: Correlation) -> int:
     """Multiply-adds a sample: of a rank-1 kernel, those of its two passes."""
     return sum(
         sum(kernel.shape) if kernel.factors is not None else kernel.shape[0] * kernel.shape[1]
@@ -142,7 +142,7 @@ def taps(filter: Filter) -> int:
     )
 
 
-def cpu_seconds(jobs: Collection[Job], filter: Filter) -> float | None:
+def cpu_seconds(jobs: Collection[Job], filter: Correlation) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
     None where that is not known: more than FEW images, whose headers would take too long to read,
@@ -169,7 +169,7 @@ def _samples(path: Path) -> int:
         return 0
 
 
-def small(jobs: Collection[Job], filter: Filter) -> str | None:
+def small(jobs: Collection[Job], filter: Correlation) -> str | None:
     """Why *jobs* go to no GPU: the CPU is done before one has started. None where it is not.
 
     Where there is no GPU that could start, that is the reason.

@@ -10,7 +10,7 @@ from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS
 from cudafilter.check import compare
 from cudafilter.engines import Engine
-from cudafilter.filter import Filter
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -32,14 +32,18 @@ def random_pixels(shape: tuple[int, int, int], dtype: str, seed: int = 0) -> Pix
 
 
 def assert_agrees(
-    engine: Engine, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+    engine: Engine,
+    pixels: Pixels,
+    filter: Operation,
+    border: Border = Border(),
+    alpha: bool = False,
 ) -> None:
     """*engine*'s result keeps the contract with the reference, and the input is untouched."""
     before = pixels.copy()
     result = engine.run(pixels, filter, border, alpha).pixels
     agreement = compare(result, pixels, filter, border, alpha)
     case = (
-        f"{engine.title}: {filter.name} {[k.shape for k in filter.kernels]} {border} alpha={alpha}"
+        f"{engine.title}: {filter.name} {filter.reach} {border} alpha={alpha}"
         f" {pixels.dtype} {pixels.shape}"
     )
     assert agreement.ok, f"{case}: {agreement}"

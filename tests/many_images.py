@@ -15,7 +15,8 @@ from cudafilter import pipeline
 from cudafilter.borders import Border
 from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath
-from cudafilter.filter import Filter, make
+from cudafilter.filter import make
+from cudafilter.operations.operation import Operation
 from cudafilter.pipeline import Settings
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job, make_plan
@@ -43,7 +44,7 @@ class StandIn(agreement.StandIn):
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,

@@ -15,7 +15,8 @@ from cudafilter.borders import Border
 from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.engines.fleet import Fleet
-from cudafilter.filter import Filter, make
+from cudafilter.filter import make
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels
 
 BLUR = make("blur", sigma=1)
@@ -49,7 +50,7 @@ class StandIn:
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,
@@ -71,7 +72,7 @@ class StandInJpeg:
     parallel: int = 3
 
     def filter(
-        self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
     ) -> JpegResult:
         return self.does()
 

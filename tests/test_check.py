@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from agreement import LAYOUTS, random_pixels
-from cudafilter import reference
 from cudafilter.borders import Border
 from cudafilter.check import compare, compare_all
 from cudafilter.errors import ParameterError
 from cudafilter.filter import make
+from cudafilter.operations import reference
 from cudafilter.pixels import DTYPES, full_scale
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-from cudafilter import reference
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines import cpu as cpu_module
 from cudafilter.engines.cpu import CpuEngine
 from cudafilter.engines.fold import fold
 from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations import reference
 from cudafilter.pixels import DTYPES
 
 _RANDOM = np.random.default_rng(5)

@@ -65,8 +65,9 @@ def test_a_launch_is_prepared_once_for_many_images() -> None:
     blur, same = make("blur", sigma=3), make("blur", sigma=3)
     kept = ladder.prepare(blur, 3, np.uint8, Border("edge"), False, "auto")
     assert ladder.prepare(blur, 3, "uint8", Border("edge"), False, "auto") is kept
+    assert ladder.prepare(same, 3, "uint8", Border("edge"), False, "auto") is kept
     others: list[tuple[Filter, int, str, Border, bool, str]] = [
-        (same, 3, "uint8", Border("edge"), False, "auto"),
+        (make("blur", sigma=4), 3, "uint8", Border("edge"), False, "auto"),
         (blur, 1, "uint8", Border("edge"), False, "auto"),
         (blur, 3, "uint16", Border("edge"), False, "auto"),
         (blur, 3, "uint8", Border("wrap"), False, "auto"),

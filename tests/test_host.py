@@ -23,6 +23,7 @@ from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels
 from cudafilter.toolkit import kernel_sources
 
@@ -45,7 +46,7 @@ class HostEngine(StandIn):
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,
@@ -68,7 +69,7 @@ class HostEngine(StandIn):
             )
         return Result(out)
 
-    def prepared(self, filter: Filter, channels: int, dtype: str) -> str:
+    def prepared(self, filter: Operation, channels: int, dtype: str) -> str:
         """The variant that would run."""
         return ladder.prepare(filter, channels, dtype, Border(), False, self.variant).variant
 
@@ -339,7 +340,7 @@ LONG_SUMS = [
 
 @pytest.mark.parametrize(("variant", "dtype", "filter"), LONG_SUMS)
 def test_long_sums_keep_the_contract(
-    variant: str, dtype: str, filter: Filter, folder: Path
+    variant: str, dtype: str, filter: Operation, folder: Path
 ) -> None:
     # One running sum of all taps errs by more than the contract allows somewhere here.
     pixels = random_pixels((90, 150, 1), dtype)

@@ -24,8 +24,9 @@ from cudafilter.borders import Border
 from cudafilter.cli import app
 from cudafilter.engines import Engine, Result
 from cudafilter.errors import CudafilterError
-from cudafilter.filter import Filter, make
+from cudafilter.filter import make
 from cudafilter.journal import Journal, job_of
+from cudafilter.operations.operation import Operation
 from cudafilter.pipeline import Settings
 from cudafilter.pixels import Pixels
 from cudafilter.plan import make_plan
@@ -139,7 +140,7 @@ class Inverter(agreement.StandIn):
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
-from cudafilter import reference
 from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants.floats import bounded
 from cudafilter.errors import LimitError
 from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations import reference
 from cudafilter.pixels import Pixels
 
 LARGEST = float(np.finfo(np.float32).max)

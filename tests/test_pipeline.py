@@ -19,7 +19,7 @@ from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.jpeg import JpegResult, NotTaken
 from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.operation import Operation
 from cudafilter.pipeline import Settings
 from cudafilter.pixels import Pixels
 from cudafilter.plan import Job, make_plan
@@ -251,7 +251,7 @@ class TestEngineCodec:
             self.offered: list[bytes] = []
 
         def filter(
-            self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+            self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
         ) -> JpegResult:
             self.offered.append(data)
             if b"Adobe" in data:

@@ -122,7 +122,9 @@ def test_a_closed_stream_does_not_become_the_next_file() -> None:
     assert subprocess.run(["sh", "-c", line], env=ENVIRONMENT, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["click", "cudafilter.errors", "cudafilter.filter", "numpy"])
+@pytest.mark.parametrize(
+    "module", ["click", "cudafilter.errors", "cudafilter.operations.make", "numpy"]
+)
 def test_ctrl_c_while_a_module_is_imported_is_told_in_a_word(module: str) -> None:
     code = f"""
 import os, signal, sys

@@ -42,7 +42,7 @@ def filter_command(spec: FilterSpec) -> Command:
             raise click.UsageError("--watch does not end, and --dry-run writes nothing")
         _wake_gpu(paths, shared)
         from cudafilter.borders import Border
-        from cudafilter.filter import make
+        from cudafilter.operations.make import make
 
         filter = make(spec.name, **parameters)
         border = Border(shared.border, shared.border_value)

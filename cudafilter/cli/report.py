@@ -18,7 +18,7 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 from cudafilter.plan import STREAM, Plan
 from cudafilter.record import DONE, FAILED, SKIPPED, Record
 from cudafilter.sources import Left
@@ -250,7 +250,7 @@ class JsonLines:
         self._give_up()
 
 
-def job_facts(filter: Filter, parameters: Mapping[str, Any], border: Border) -> dict[str, Any]:
+def job_facts(filter: Correlation, parameters: Mapping[str, Any], border: Border) -> dict[str, Any]:
     """What every line of a report tells of the job, as plain data."""
     return {
         "version": __version__,

@@ -19,7 +19,7 @@ from cudafilter.cli.terminal import tell
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 from cudafilter.plan import Plan
 from cudafilter.record import FAILED as IMAGE_FAILED
 from cudafilter.record import Record
@@ -36,7 +36,7 @@ _ARENA_MAX = -8, 1
 
 def run(
     plans: Iterable[Plan],
-    filter: Filter,
+    filter: Correlation,
     border: Border,
     shared: Shared,
     parameters: Mapping[str, Any],
@@ -55,7 +55,7 @@ def run(
 
 def _run(
     plans: Iterable[Plan],
-    filter: Filter,
+    filter: Correlation,
     border: Border,
     shared: Shared,
     parameters: Mapping[str, Any],
@@ -90,7 +90,7 @@ def _run(
     _close(journal, not failed, shared)
 
 
-def _open_journal(plan: Plan, filter: Filter, border: Border, shared: Shared) -> Journal:
+def _open_journal(plan: Plan, filter: Correlation, border: Border, shared: Shared) -> Journal:
     from platformdirs import user_state_path
 
     from cudafilter.journal import Journal, job_of
@@ -135,7 +135,7 @@ class _Run:
     def __init__(
         self,
         plan: Plan,
-        filter: Filter,
+        filter: Correlation,
         shared: Shared,
         reporter: Reporter,
         report: JsonLines,

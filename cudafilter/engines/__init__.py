@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from cudafilter.borders import Border
     from cudafilter.engines.cuda.jpeg import JpegPath
-    from cudafilter.filter import Filter
+    from cudafilter.operations.operation import Operation
     from cudafilter.pixels import Pixels
 
 
@@ -41,7 +41,7 @@ class Engine(Protocol):
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = ...,
         alpha: bool = False,
         *,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.filter import Weights
+from cudafilter.operations.kernel import Weights
 from cudafilter.pixels import Pixels
 
 Work = npt.NDArray[np.floating]

@@ -22,8 +22,10 @@ from cudafilter.engines.correlate import (
     tap_by_tap,
 )
 from cudafilter.engines.fold import Folded, Taps, fold
-from cudafilter.errors import EngineError
-from cudafilter.filter import Filter, Kernel
+from cudafilter.errors import EngineError, LimitError
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels, full_scale, require_pixels
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ class CpuEngine:
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,
@@ -98,8 +100,24 @@ class CpuEngine:
     ) -> Result:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
-        if filter.is_identity:
+        stages = filter.unrolled(border)
+        if not stages:
             return Result(pixels if overwrite else pixels.copy())
+        ((operation, border),) = stages
+        try:
+            if isinstance(operation, Correlation):
+                return Result(self._correlated(pixels, operation, border, alpha, overwrite))
+        except (cv2.error, MemoryError) as error:
+            raise EngineError(f"the CPU engine failed: {error}") from error
+        raise LimitError(f"the CPU engine has no {operation.name}")
+
+    def close(self) -> None:
+        """See Engine.close."""
+
+    def _correlated(
+        self, pixels: Pixels, filter: Correlation, border: Border, alpha: bool, overwrite: bool
+    ) -> Pixels:
+        """*pixels* filtered, in their place where *overwrite* allows it."""
         height, width, channels = pixels.shape
         work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
         given, filter = filter, fold(filter, height, width, border)
@@ -126,18 +144,12 @@ class CpuEngine:
                     block, pixels[slice(*rows)], filter, alpha, work, taps
                 )
 
-        try:
-            each(run_band, range(0, height, step), self._threads)
-        except (cv2.error, MemoryError) as error:
-            raise EngineError(f"the CPU engine failed: {error}") from error
-        return Result(out)
-
-    def close(self) -> None:
-        """See Engine.close."""
+        each(run_band, range(0, height, step), self._threads)
+        return out
 
 
 def _around(
-    pixels: Pixels, rows: tuple[int, int], filter: Filter, border: Border, alpha: bool
+    pixels: Pixels, rows: tuple[int, int], filter: Correlation, border: Border, alpha: bool
 ) -> _Block:
     """Rows ``rows[0]..rows[1]-1`` of *pixels* with what the taps of *filter* reach."""
     first, last = rows
@@ -160,7 +172,7 @@ def _around(
 
 
 def _kept(
-    pixels: Pixels, step: int, filter: Filter, border: Border
+    pixels: Pixels, step: int, filter: Correlation, border: Border
 ) -> Callable[[tuple[int, int]], _Block]:
     """As _around where that _is_local, for bands of *step* rows that are then overwritten.
 
@@ -182,16 +194,16 @@ def _kept(
     return block
 
 
-def _is_long(filter: Filter) -> bool:
+def _is_long(filter: Correlation) -> bool:
     return filter.rank1 and max(filter.size) >= LONG
 
 
-def _is_local(filter: Filter, border: Border, alpha: bool) -> bool:
+def _is_local(filter: Correlation, border: Border, alpha: bool) -> bool:
     """Whether OpenCV makes *border*, so that a band needs the rows beside it and no others."""
     return not _is_long(filter) and border.mode in BORDERS and _run(filter, alpha) is not tap_by_tap
 
 
-def _run(filter: Filter, alpha: bool, floats: bool = False) -> Correlate:
+def _run(filter: Correlation, alpha: bool, floats: bool = False) -> Correlate:
     """What runs a kernel of *filter* without factors, on an image of *floats* or of integers."""
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
     if alpha and filter.alpha == "filter":
@@ -202,7 +214,7 @@ def _run(filter: Filter, alpha: bool, floats: bool = False) -> Correlate:
 def _filter_block(
     block: _Block,
     source: Pixels,
-    filter: Filter,
+    filter: Correlation,
     alpha: bool,
     work: np.dtype[np.floating],
     folded: Folded,
@@ -240,7 +252,7 @@ def _filter_block(
 def _filtered(
     block: _Block,
     source: Pixels,
-    filter: Filter,
+    filter: Correlation,
     alpha: bool,
     work: np.dtype[np.floating],
     careful: Sequence[Taps] = (),
@@ -330,7 +342,7 @@ def _with_care(
     return out
 
 
-def _bytes(block: _Block, filter: Filter) -> Pixels | None:
+def _bytes(block: _Block, filter: Correlation) -> Pixels | None:
     """uint8 *block* filtered, the inner part, where OpenCV does all and rounds in the same pass.
 
     None where it cannot, or would take longer.
@@ -357,7 +369,7 @@ def _bytes(block: _Block, filter: Filter) -> Pixels | None:
     return cast(Pixels, done).reshape(block.pixels.shape)[block.inner]
 
 
-def _combine(filter: Filter, results: list[Work], careful: bool = False) -> Work:
+def _combine(filter: Correlation, results: list[Work], careful: bool = False) -> Work:
     """The kernels' results in one, in place of the first. *careful*: as hypot has it."""
     first = results[0]
     if filter.combine == "magnitude":
@@ -369,7 +381,7 @@ def _combine(filter: Filter, results: list[Work], careful: bool = False) -> Work
     return first
 
 
-def _finish(filter: Filter, out: Work, source: Pixels, full: float) -> Work:
+def _finish(filter: Correlation, out: Work, source: Pixels, full: float) -> Work:
     """``gain * out + source_gain * source + bias`` and threshold, in place of *out*."""
     number = out.dtype.type
     if filter.gain != 1:
@@ -386,7 +398,7 @@ def _finish(filter: Filter, out: Work, source: Pixels, full: float) -> Work:
     return out
 
 
-def _is_mean(filter: Filter, exactly: bool = False) -> bool:
+def _is_mean(filter: Correlation, exactly: bool = False) -> bool:
     """Whether *filter* makes weighted means, which stay between the least and the largest tap.
 
     But for the last bits, which round away. Or means of less weight, unless *exactly*.

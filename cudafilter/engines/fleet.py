@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cudafilter.borders import Border
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Fleet:
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,
@@ -219,7 +219,7 @@ class _FleetJpeg:
         self.parallel = parallel
 
     def filter(
-        self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
     ) -> JpegResult:
         """See JpegPath.filter."""
 

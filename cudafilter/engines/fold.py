@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cudafilter.borders import Border
-from cudafilter.filter import Filter, Kernel, Weights
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel, Weights
 
 
 class Taps(NamedTuple):
@@ -23,8 +24,8 @@ class Taps(NamedTuple):
 class Folded(NamedTuple):
     """A filter before and after fold(), and what of."""
 
-    given: Filter
-    filter: Filter
+    given: Correlation
+    filter: Correlation
     height: int
     width: int
     border: Border
@@ -44,7 +45,7 @@ class Folded(NamedTuple):
         return [Taps(*both) for both in zip(*kinds, strict=True)]
 
 
-def fold(filter: Filter, height: int, width: int, border: Border) -> Filter:
+def fold(filter: Correlation, height: int, width: int, border: Border) -> Correlation:
     """*filter* with no kernel that reaches further than the border repeats itself.
 
     Taps that read the same sample whatever the output pixel become one, which holds their sum: a

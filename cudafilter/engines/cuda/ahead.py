@@ -11,7 +11,8 @@ from cudafilter.catalogue import CATALOGUE
 from cudafilter.engines.cuda.variants import AUTO
 from cudafilter.engines.cuda.variants.ladder import prepare, variant
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, make
+from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import DTYPES
 
 COMMON_SIGMAS = (1, 2, 3, 5)
@@ -43,24 +44,24 @@ def every(name: str) -> list[Macros]:
 
 
 def kernels_for(
-    filters: Iterable[Filter], name: str, layouts: Iterable[tuple[int, bool]] = USUAL
+    operations: Iterable[Operation], name: str, layouts: Iterable[tuple[int, bool]] = USUAL
 ) -> list[tuple[str, Macros]]:
-    """(variant, macros) of each kernel that *filters* run with by the variant *name*, each once.
+    """(variant, macros) of each kernel that *operations* run with by the variant *name*, each once.
 
     On every sample type and on *layouts*; less what the variant cannot run.
     """
     found = []
-    for filter, dtype, (channels, alpha) in product(filters, DTYPES, layouts):
+    for operation, dtype, (channels, alpha) in product(operations, DTYPES, layouts):
         with suppress(LimitError):
-            ready = prepare(filter, channels, dtype, Border(), alpha, name)
+            ready = prepare(operation, channels, dtype, Border(), alpha, name)
             kernel = ready.variant, dict(ready.defines)
             if kernel not in found:
                 found.append(kernel)
     return found
 
 
-def _usual() -> list[Filter]:
-    filters = [make("blur", sigma=sigma) for sigma in COMMON_SIGMAS]
+def _usual() -> list[Operation]:
+    filters: list[Operation] = [make("blur", sigma=sigma) for sigma in COMMON_SIGMAS]
     return filters + [
         make(name)
         for name, spec in CATALOGUE.items()

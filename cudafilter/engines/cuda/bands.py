@@ -8,7 +8,7 @@ import numpy.typing as npt
 from cudafilter.borders import Border, border_index, extract
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels
 
 Band = tuple[tuple[int, int], tuple[int, int]]
@@ -16,7 +16,11 @@ Band = tuple[tuple[int, int], tuple[int, int]]
 
 
 def block_of(
-    pixels: Pixels, filter: Filter, border: Border, rows: tuple[int, int], columns: tuple[int, int]
+    pixels: Pixels,
+    filter: Operation,
+    border: Border,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
 ) -> tuple[Pixels, tuple[int, int]]:
     """The part of *pixels* that a band taps, borders included, and where (y, x) the band starts.
 
@@ -34,7 +38,7 @@ def block_of(
     return np.ascontiguousarray(block), (above, left)
 
 
-def cut(pixels: Pixels, filter: Filter, budget: int, step: int = 1) -> list[Band]:
+def cut(pixels: Pixels, filter: Operation, budget: int, step: int = 1) -> list[Band]:
     """Output bands, each of which fits with its halo into *budget* bytes.
 
     The whole image in one where it fits; else bands of full rows; else, where not even *step* rows
@@ -69,7 +73,7 @@ def cut(pixels: Pixels, filter: Filter, budget: int, step: int = 1) -> list[Band
 
 
 def last_taps(
-    filter: Filter, border: Border, source_rows: int, first: int, rows: int
+    filter: Operation, border: Border, source_rows: int, first: int, rows: int
 ) -> npt.NDArray[np.intp]:
     """For each of *rows* output rows, the last source row that it or a row above it taps.
 

@@ -16,7 +16,7 @@ from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
-from cudafilter.filter import Filter
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import Pixels, require_pixels
 
 MEMORY_SHARE = 0.9
@@ -74,7 +74,7 @@ class CudaEngine:
     def run(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,
@@ -87,11 +87,13 @@ class CudaEngine:
         """
         started = perf_counter()
         pixels = require_pixels(pixels, alpha)
-        if filter.is_identity:
+        stages = filter.unrolled(border)
+        if not stages:
             return Result(pixels.copy())
-        ready = self.prepare(pixels, filter, border, alpha)
+        ((operation, border),) = stages
+        ready = self.prepare(pixels, operation, border, alpha)
         out = np.empty_like(pixels)
-        device, work = self._device, _Work(self._device, ready, filter, border)
+        device, work = self._device, _Work(self._device, ready, operation, border)
         with device.current():
             try:
                 with device.slots.one() as slot:
@@ -110,7 +112,7 @@ class CudaEngine:
         return Result(out, spent | {"download": max(0.0, rest)})
 
     def prepare(
-        self, pixels: Pixels, filter: Filter, border: Border = Border(), alpha: bool = False
+        self, pixels: Pixels, filter: Operation, border: Border = Border(), alpha: bool = False
     ) -> Launch:
         """The launch that run() would make; its ``variant`` is what ``auto`` picked."""
         return prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
@@ -118,7 +120,7 @@ class CudaEngine:
     def time_kernel(
         self,
         pixels: Pixels,
-        filter: Filter,
+        filter: Operation,
         border: Border = Border(),
         alpha: bool = False,
         *,
@@ -185,7 +187,7 @@ class _Work:
 
     device: Device
     launch: Launch
-    filter: Filter
+    filter: Operation
     border: Border
 
     def stream(self, slot: Slot, block: Pixels, out: Pixels, origin: tuple[int, int]) -> None:
@@ -195,7 +197,8 @@ class _Work:
         """
         height, source_height = len(out), len(block)
         applied = self.device.apply(slot, self.launch, block.shape[:2], out.shape[:2], origin)
-        step, least = self.launch.step, LEAST_BAND * self.filter.size[0]
+        above, below, *_ = self.filter.reach
+        step, least = self.launch.step, LEAST_BAND * (above + 1 + below)
         needed, done = None, 0
         for arrived in slot.upload(block, applied.source, applied.source_pitch):
             end = height

@@ -26,7 +26,6 @@ from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.errors import CudafilterError, ImageError
-from cudafilter.filter import Filter
 from cudafilter.formats import jpeg, jpeg_head, jpeg_scan
 from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
@@ -34,6 +33,8 @@ from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
 from cudafilter.formats.table import Ways
 from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
+from cudafilter.operations.correlation import IDENTITY
+from cudafilter.operations.operation import Operation, Stage
 from cudafilter.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class JpegPath(Protocol):
     """How many calls at a time pay off."""
 
     def filter(
-        self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
     ) -> JpegResult:
         """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
 
@@ -206,12 +207,16 @@ class GpuJpeg:
         self._nvjpeg = wake.nvjpeg_of(device.number)
 
     def filter(
-        self, data: bytes, filter: Filter, border: Border, *, gray: bool, quality: int | None
+        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
     ) -> JpegResult:
         """See JpegPath.filter."""
         from cudafilter import images
 
         started = perf_counter()
+        stages = filter.unrolled(border) or (Stage(IDENTITY, border),)
+        if len(stages) > 1:
+            raise NotTaken("a chain is several passes over its pixels")
+        ((operation, border),) = stages
         head = head_of(data)
         frame = require_taken(head)
         try:
@@ -231,7 +236,7 @@ class GpuJpeg:
             small = images.to_gray(small)
         channels = small.pixels.shape[2]
         template = template_of(small.metadata.jpeg_coding, channels, quality)
-        ready = prepare(filter, channels, np.uint8, border, False, self._variant)
+        ready = prepare(operation, channels, np.uint8, border, False, self._variant)
         size = frame.height, frame.width
         taken = 2 * size[0] * row_pitch(size[1], channels)
         if (limit := self._device.memory_limit) is not None and taken > limit:

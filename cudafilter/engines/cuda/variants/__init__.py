@@ -1,8 +1,9 @@
 """The kernel ladder: for each .cu of cuda_src/ the module of its name, which plans its launches.
 
-A module has two functions. ``plan(filter, layout)`` gives the Launch that runs *filter* on such
-pixels, or the LimitError that says why this kernel cannot. ``hardest()`` gives filters near its
-limits, where registers are short: ``make kernels`` compiles for these too.
+A module has two functions. ``plan(operation, layout)`` gives the Launch that runs it on such
+pixels, or the LimitError that says why this kernel cannot. ``@takes(Correlation)`` before it says
+which kind of operation it is for. ``hardest()`` gives operations near its limits, where registers
+are short: ``make kernels`` compiles for these too.
 
 This package imports nothing heavy: the command line reads the names from it.
 """

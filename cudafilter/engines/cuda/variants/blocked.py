@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room, several
+from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room, several, takes
 from cudafilter.engines.cuda.variants.tiles import every_kind, tiles
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 
 SPAN = 8
 """Kernel columns a step; rows of weights are filled up to a multiple of it."""
@@ -19,7 +19,8 @@ its factors."""
 hardest = partial(every_kind, 1)
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     rows, columns = filter.size
     padded = -(-columns // SPAN) * SPAN

@@ -16,11 +16,13 @@ from cudafilter.engines.cuda.variants.task import (
     Step,
     Task,
     defines_of,
+    takes,
     taps,
     task_of,
 )
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, make
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
 
 EDGE_THREADS = 256
 
@@ -88,7 +90,8 @@ class Box(Launch):
         return steps
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     found = weight(filter, layout)
     if found is None:
@@ -102,7 +105,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
     return Box("box", defines, lambda: np.array([found]), task_of(filter, layout), cost)
 
 
-def hardest() -> list[Filter]:
+def hardest() -> list[Correlation]:
     """Boxes of each set of macros."""
     return [make("box", radius=radius) for radius in (15, 60, 100, 200, 500, 1400)]
 
@@ -124,7 +127,7 @@ class Geometry(NamedTuple):
         return self.edges_left + self.strips - self.edges_right
 
 
-def weight(filter: Filter, layout: Layout) -> float | None:
+def weight(filter: Correlation, layout: Layout) -> float | None:
     """The weight that all taps of *filter* share, or None where box.cu cannot run it.
 
     It takes one kernel of equal weights, integers without alpha, windows whose sum is below 2^32,
@@ -152,7 +155,7 @@ def length(sample: int, warps: int) -> int:
     return warps * 32 * 3 * ALIGNED[sample]
 
 
-def specialise(filter: Filter, layout: Layout) -> dict[str, int]:
+def specialise(filter: Correlation, layout: Layout) -> dict[str, int]:
     """The macros of box.cu beyond pixel.cuh's."""
     (rows, columns), sample, channels = filter.size, layout.sample, layout.channels
     warps = 1

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cudafilter.filter import Filter, Kernel
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
 
 MOST_EXPONENT = 126
 """Of a power of two that is normal in float32, as its inverse is."""
@@ -21,12 +22,12 @@ MOST_EXPONENT = 126
 class Bounded(NamedTuple):
     """A filter whose sums are at most half of the largest sample, and what makes up for it."""
 
-    filter: Filter
+    filter: Correlation
     unit: float
     """What a result is multiplied by, a power of two."""
 
 
-def bounded(filter: Filter, mode: int) -> Bounded:
+def bounded(filter: Correlation, mode: int) -> Bounded:
     """*filter*, scaled; *mode* is the macro ALPHA."""
     twice = 2 if mode == 2 else 1  # kept alpha sums twice
     shift = max(_shift(kernel) for kernel in filter.kernels) + twice - 1

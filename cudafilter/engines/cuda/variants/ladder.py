@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
@@ -12,20 +13,21 @@ import numpy.typing as npt
 from cudafilter.borders import Border
 from cudafilter.engines.cuda import variants
 from cudafilter.engines.cuda.variants.floats import bounded
-from cudafilter.engines.cuda.variants.task import Launch, Layout
+from cudafilter.engines.cuda.variants.task import Launch, Layout, Unfit
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.operation import Operation
 
 
 class Variant(Protocol):
     """What the module of a variant has."""
 
-    def plan(self, filter: Filter, layout: Layout) -> Launch | LimitError:
-        """The launch that runs *filter* on pixels of *layout*, or why this kernel cannot."""
+    def plan(self, operation: Operation, layout: Layout) -> Launch | LimitError:
+        """The launch that runs *operation* on pixels of *layout*, or why this kernel cannot."""
         ...
 
-    def hardest(self) -> list[Filter]:
-        """Filters near this kernel's limits."""
+    def hardest(self) -> Sequence[Operation]:
+        """Operations near this kernel's limits."""
         ...
 
 
@@ -35,26 +37,34 @@ def variant(name: str) -> Variant:
 
 
 def prepare(
-    filter: Filter, channels: int, dtype: npt.DTypeLike, border: Border, alpha: bool, name: str
+    operation: Operation,
+    channels: int,
+    dtype: npt.DTypeLike,
+    border: Border,
+    alpha: bool,
+    name: str,
 ) -> Launch:
-    """The launch of *filter* by the variant *name*; AUTO takes the one that costs least.
+    """The launch of *operation* by the variant *name*; AUTO takes the one that costs least.
 
     Raises LimitError where that variant cannot run it.
     """
     layout = Layout(channels, np.dtype(dtype).name, border, alpha)
-    planned = _planned(filter, layout, name)
+    planned = _planned(operation, layout, name)
     if isinstance(planned, LimitError):
         raise LimitError(str(planned), hint=planned.hint)  # the kept one would gather traces
     return planned
 
 
 @functools.lru_cache(16)  # many images take one filter, and this takes 0.3 ms
-def _planned(filter: Filter, layout: Layout, name: str) -> Launch | LimitError:
-    if layout.dtype == "float32":
-        filter, unit = bounded(filter, layout.mode(filter))
+def _planned(operation: Operation, layout: Layout, name: str) -> Launch | LimitError:
+    if isinstance(operation, Correlation) and layout.dtype == "float32":
+        operation, unit = bounded(operation, layout.mode(operation))
         layout = layout._replace(unit=unit)
     if name != variants.AUTO:
-        return variant(name).plan(filter, layout)
-    plans = (variant(each).plan(filter, layout) for each in variants.LADDER)
-    # The first step of the ladder takes any filter. Of equal costs the earlier step wins.
-    return min((p for p in plans if isinstance(p, Launch)), key=lambda launch: launch.cost)
+        return variant(name).plan(operation, layout)
+    plans = [variant(each).plan(operation, layout) for each in variants.LADDER]
+    launches = [plan for plan in plans if isinstance(plan, Launch)]
+    if launches:  # the first step of the ladder takes any correlation
+        return min(launches, key=lambda launch: launch.cost)  # of equals the earlier step
+    refusals = [plan for plan in plans if isinstance(plan, LimitError)]
+    return min(refusals, key=lambda refusal: isinstance(refusal, Unfit))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room, not_rank1
+from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room, not_rank1, takes
 from cudafilter.engines.cuda.variants.tiles import every_kind, tiles
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 
 COST = 4
 """A tap of a column or a row, in those of ``stream``: on an H100, 7x7 on float32 take 0.50 ms."""
@@ -15,7 +15,8 @@ COST = 4
 hardest = every_kind
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     if not filter.rank1:
         return not_rank1("separable", filter)

@@ -15,11 +15,14 @@ from cudafilter.engines.cuda.variants.task import (
     Task,
     defines_of,
     flat,
+    takes,
     taps,
     task_of,
 )
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
 
 MAX_SUMS = 128
 """Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
@@ -75,7 +78,8 @@ class Stream(Launch):
         return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     filter = folded(filter, layout.mode(filter))
     own = specialise(filter, layout)
@@ -92,7 +96,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
     return Stream("stream", defines, make_weights, task_of(filter, layout), cost)
 
 
-def hardest() -> list[Filter]:
+def hardest() -> list[Correlation]:
     """Filters near the limits of registers."""
     rng = np.random.default_rng(0)
     shapes = (7, 7), (15, 15), (31, 31), (15, 3), (3, 15), (1, 61), (61, 1)
@@ -104,7 +108,7 @@ def hardest() -> list[Filter]:
     ]
 
 
-def folded(filter: Filter, mode: int) -> Filter:
+def folded(filter: Correlation, mode: int) -> Correlation:
     """*filter* with gain and source_gain in the weights of a dense kernel, where that is the same.
 
     The kernel then needs no second read of the source. A rank-1 kernel would lose its factors.
@@ -119,7 +123,7 @@ def folded(filter: Filter, mode: int) -> Filter:
     return replace(filter, kernels=(Kernel(weights, kernel.anchor),), gain=1.0, source_gain=0.0)
 
 
-def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
+def specialise(filter: Correlation, layout: Layout) -> dict[str, int] | None:
     """The macros of stream.cu beyond pixel.cuh's, or None where the kernel is too large."""
     sample, channels, mode = layout.sample, layout.channels, layout.mode(filter)
     rows, columns = filter.size
@@ -159,7 +163,9 @@ def blocks_a_multiprocessor(registers: int) -> int:
     return 4 * min(8, REGISTERS // 32 // (-(-registers // 8) * 8))
 
 
-def shortcuts(filter: Filter, weights: npt.NDArray[np.float64], layout: Layout) -> dict[str, int]:
+def shortcuts(
+    filter: Correlation, weights: npt.NDArray[np.float64], layout: Layout
+) -> dict[str, int]:
     """The macros that leave out what does nothing: taps of weight 0, a gain of 1 without bias, a
     look at whether a mean passes the range of its samples by more than a rounding error.
 

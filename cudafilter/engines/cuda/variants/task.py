@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,8 @@ import numpy.typing as npt
 from cudafilter.borders import Border
 from cudafilter.catalogue import BORDERS
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.operation import Operation
 from cudafilter.pixels import DTYPES, full_scale
 
 CONSTANT_BYTES = 65536
@@ -33,7 +35,7 @@ NEARLY = 1.000004
 """Times the largest float, a result that would be this float but for rounding errors."""
 
 ALPHAS = {None: 0, "filter": 1, "keep": 2}
-"""Filter.alpha (None: no alpha channel) to the macro ALPHA."""
+"""Correlation.alpha (None: no alpha channel) to the macro ALPHA."""
 
 Weights = npt.NDArray[np.float32]
 Size = tuple[int, int]
@@ -106,7 +108,7 @@ class Layout(NamedTuple):
         """The sample value that means white."""
         return full_scale(self.dtype)
 
-    def mode(self, filter: Filter) -> int:
+    def mode(self, filter: Correlation) -> int:
         """The macro ALPHA for *filter*."""
         return ALPHAS[filter.alpha if self.alpha else None]
 
@@ -144,7 +146,7 @@ class Launch:
     step: ClassVar[int] = 1
     """Rows and columns that parts of an output start at multiples of, to have the same bits."""
     weights_in_constant_memory: ClassVar[bool] = True
-    """Whether the weights go to the module's ``weights``, not to a buffer."""
+    """Whether the weights, if there are any, go to the module's ``weights``, not to a buffer."""
 
     @cached_property
     def weights(self) -> Weights:
@@ -233,7 +235,44 @@ class Launch:
         return Step(function, bytes(task), blocks, (threads, 1, 1) if threads else self.block)
 
 
-def task_of(filter: Filter, layout: Layout) -> Task:
+Kind = TypeVar("Kind")
+
+
+class Unfit(LimitError):
+    """A kernel is for operations of another kind."""
+
+
+def takes(
+    kind: type[Kind],
+) -> Callable[
+    [Callable[[Kind, Layout], Launch | LimitError]],
+    Callable[[Operation, Layout], Launch | LimitError],
+]:
+    """Decorates the plan() of a variant that runs operations of *kind*; others are refused."""
+
+    def decorate(
+        plan: Callable[[Kind, Layout], Launch | LimitError],
+    ) -> Callable[[Operation, Layout], Launch | LimitError]:
+        @functools.wraps(plan)
+        def checked(operation: Operation, layout: Layout) -> Launch | LimitError:
+            if isinstance(operation, kind):
+                return plan(operation, layout)
+            variant, wanted, given = (
+                plan.__module__.rpartition(".")[2],
+                kind.__name__.lower(),
+                type(operation).__name__.lower(),
+            )
+            return Unfit(
+                f"the {variant} kernel runs a {wanted}, and {operation.name} is a {given}",
+                hint="use --variant auto",
+            )
+
+        return checked
+
+    return decorate
+
+
+def task_of(filter: Correlation, layout: Layout) -> Task:
     """The task of *filter* on pixels of *layout*, but for addresses and sizes."""
     above, _, left, _ = filter.reach
     return Task(
@@ -247,7 +286,7 @@ def task_of(filter: Filter, layout: Layout) -> Task:
     )  # fmt: skip
 
 
-def defines_of(filter: Filter, layout: Layout) -> dict[str, int]:
+def defines_of(filter: Correlation, layout: Layout) -> dict[str, int]:
     """The macros of pixel.cuh."""
     return {
         "SAMPLE": layout.sample,
@@ -262,7 +301,7 @@ def row_pitch(width: int, pixel_bytes: int) -> int:
     return -(-(width * pixel_bytes + 64) // 128) * 128
 
 
-def taps(filter: Filter) -> int:
+def taps(filter: Correlation) -> int:
     """Multiply-adds a sample of *filter*: of its kernels as they are, or of their factors where all
     have some and these are fewer."""
     rows, columns = filter.size
@@ -270,7 +309,7 @@ def taps(filter: Filter) -> int:
     return len(filter.kernels) * (min(dense, rows + columns) if filter.rank1 else dense)
 
 
-def flat(filter: Filter, factored: bool, alignment: int = 1) -> npt.NDArray[np.float64]:
+def flat(filter: Correlation, factored: bool, alignment: int = 1) -> npt.NDArray[np.float64]:
     """The weights, flat. All kernels of a filter get one common size, with zeros where one is
     smaller.
 
@@ -291,7 +330,7 @@ def flat(filter: Filter, factored: bool, alignment: int = 1) -> npt.NDArray[np.f
     return np.concatenate(parts)
 
 
-def no_room(filter: Filter, weights: int) -> LimitError | None:
+def no_room(filter: Correlation, weights: int) -> LimitError | None:
     """Why so many *weights* of *filter* do not go into constant memory, or None."""
     if 4 * weights <= CONSTANT_BYTES:
         return None
@@ -303,7 +342,7 @@ def no_room(filter: Filter, weights: int) -> LimitError | None:
     )
 
 
-def not_rank1(variant: str, filter: Filter, but: str = "") -> LimitError:
+def not_rank1(variant: str, filter: Correlation, but: str = "") -> LimitError:
     """*variant* needs factors, which *filter* has not; *but* names what it takes besides."""
     return LimitError(
         f"the {variant} kernel needs kernels of rank 1{but}; {filter.name}'s are not",
@@ -311,7 +350,7 @@ def not_rank1(variant: str, filter: Filter, but: str = "") -> LimitError:
     )
 
 
-def several(variant: str, filter: Filter) -> LimitError | None:
+def several(variant: str, filter: Correlation) -> LimitError | None:
     """Why *variant*, which takes one kernel, does not take *filter*; None where it has one."""
     if len(filter.kernels) == 1:
         return None

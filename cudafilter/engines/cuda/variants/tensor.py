@@ -15,11 +15,13 @@ from cudafilter.engines.cuda.variants.task import (
     Step,
     Task,
     defines_of,
+    takes,
     taps,
     task_of,
 )
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, make
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
 
 EVEN = 17.5
 """Rows and columns of a kernel, together, at which this takes as long as stream.cu."""
@@ -85,7 +87,8 @@ class Tensor(Launch):
         return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     own = specialise(filter, layout)
     if own is None:
@@ -100,7 +103,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
     return Tensor("tensor", defines_of(filter, layout) | own, lambda: weights, task, cost)
 
 
-def hardest() -> list[Filter]:
+def hardest() -> list[Correlation]:
     """Blurs of each plan."""
     radii = (8, 16, 24, 32, 40, 48)
     return [make("blur", sigma=radius / 3, radius=radius) for radius in radii]
@@ -117,7 +120,7 @@ class Scaled(NamedTuple):
     """What the 1024 in each byte's half adds to a sum over a row, negative."""
 
 
-def specialise(filter: Filter, layout: Layout) -> dict[str, int] | None:
+def specialise(filter: Correlation, layout: Layout) -> dict[str, int] | None:
     """The macros of tensor.cu beyond pixel.cuh's, or None where it cannot run *filter*."""
     channels = layout.channels
     if layout.dtype != "uint8" or layout.alpha or len(filter.kernels) > 1 or not filter.rank1:
@@ -162,7 +165,7 @@ def _across(channels: int, columns: int, left: int, down: int, plan: Plan) -> tu
     return across, 64 * line + 16 + bands + 4 * (STEP * (across + down) + 80)
 
 
-def scaled(filter: Filter, full: float) -> Scaled:
+def scaled(filter: Correlation, full: float) -> Scaled:
     """What specialise() accepted, in numbers; *full* is full scale."""
     (kernel,) = filter.kernels
     assert kernel.factors is not None

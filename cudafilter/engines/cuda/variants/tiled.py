@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room
+from cudafilter.engines.cuda.variants.task import Launch, Layout, flat, no_room, takes
 from cudafilter.engines.cuda.variants.tiles import every_kind, tiles
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 
 COST = 15
 """A tap, in those of ``stream``: 7x7 on float32 take 1.80 ms on an H100."""
@@ -15,7 +15,8 @@ COST = 15
 hardest = every_kind
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     count = len(filter.kernels) * filter.size[0] * filter.size[1]
     return no_room(filter, count) or tiles(

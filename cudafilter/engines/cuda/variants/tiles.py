@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.engines.cuda.variants.task import Launch, Layout, Step, Task, defines_of, task_of
-from cudafilter.filter import Filter, Kernel
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +35,7 @@ class Tiles(Launch):
 
 def tiles(
     variant: str,
-    filter: Filter,
+    filter: Correlation,
     layout: Layout,
     make_weights: Callable[[], npt.NDArray[np.floating]],
     cost: float,
@@ -52,13 +53,13 @@ def tile_macros(threads: tuple[int, int, int], tile: tuple[int, int]) -> dict[st
     return {"TILE_WIDTH": tile[0], "TILE_HEIGHT": tile[1], "THREADS": threads[0] * threads[1]}
 
 
-def every_kind(most_kernels: int = 2) -> list[Filter]:
+def every_kind(most_kernels: int = 2) -> list[Correlation]:
     """Filters of all that such a variant is compiled for: one kernel and two, alpha filtered and
     kept."""
     tap, found = Kernel([[1.0]]), []
     alphas: tuple[Literal["filter", "keep"], ...] = ("filter", "keep")
     for alpha in alphas:
-        found.append(Filter("one", (tap,), alpha=alpha))
+        found.append(Correlation("one", (tap,), alpha=alpha))
         if most_kernels > 1:
-            found.append(Filter("two", (tap, tap), "magnitude", alpha=alpha))
+            found.append(Correlation("two", (tap, tap), "magnitude", alpha=alpha))
     return found

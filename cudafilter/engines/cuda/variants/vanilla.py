@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from cudafilter.engines.cuda.variants.task import Launch, Layout, defines_of, flat, task_of
+from cudafilter.engines.cuda.variants.task import Launch, Layout, defines_of, flat, takes, task_of
 from cudafilter.engines.cuda.variants.tiles import Tiles, every_kind, tile_macros
-from cudafilter.filter import Filter
+from cudafilter.operations.correlation import Correlation
 
 COST = 40
 """A tap, in those of ``stream``: 7x7 on float32 take 4.91 ms on an H100."""
@@ -23,7 +23,8 @@ class Vanilla(Tiles):
     weights_in_constant_memory: ClassVar[bool] = False
 
 
-def plan(filter: Filter, layout: Layout) -> Launch:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch:
     """The launch of *filter*; there is none that vanilla.cu does not take."""
     rows, columns = filter.size
     cost = COST * len(filter.kernels) * rows * columns

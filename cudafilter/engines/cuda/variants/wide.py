@@ -19,11 +19,13 @@ from cudafilter.engines.cuda.variants.task import (
     no_room,
     not_rank1,
     several,
+    takes,
     taps,
     task_of,
 )
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, Kernel, Weights
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel, Weights
 
 WARPS, RUN = 8, 16
 """Warps of a block and outputs of a thread."""
@@ -88,7 +90,8 @@ class Wide(Launch):
         return steps
 
 
-def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
+@takes(Correlation)
+def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     found = terms(filter.kernels[0], layout.sample)
     if not found:
@@ -113,7 +116,7 @@ def plan(filter: Filter, layout: Layout) -> Launch | LimitError:
     return Wide("wide", defines_of(filter, layout) | own, make_weights, task, cost)
 
 
-def hardest() -> list[Filter]:
+def hardest() -> list[Correlation]:
     """None: its registers depend on no kernel's size."""
     return []
 

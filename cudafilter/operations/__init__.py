@@ -1,0 +1,1 @@
+"""What becomes of pixels, as plain data, and the reference that defines it."""

@@ -1,0 +1,134 @@
+"""Correlation kernels: weights and an anchor."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.catalogue import MAX_RADIUS
+from cudafilter.errors import ParameterError
+
+Weights = npt.NDArray[np.float64]
+
+RANK1_TOLERANCE = 1e-12
+"""Largest error of a rank-1 product, relative to the largest weight, that counts as none."""
+
+
+class Kernel:
+    """A 2-D correlation kernel.
+
+    ``out(y, x) = sum over i, j of weights[i, j] * in(y + i - anchor[0], x + j - anchor[1])``.
+
+    A weight of 0 is no tap: what lies under it has no influence, NaN and infinity included.
+    ``anchor`` is (row, column), ``(rows // 2, columns // 2)`` unless given. ``factors`` is
+    ``(column, row)`` with ``weights == outer(column, row)`` where the kernel has rank 1, found
+    numerically, else None. Raises ParameterError for weights that are not a finite 2-D array of
+    at most 2 MAX_RADIUS + 1 a side, or for an anchor outside it.
+
+    Kernels are equal where they were given the same numbers, bit for bit: weights or factors. One
+    of weights never equals one of factors, since their results may differ in the last bits.
+    """
+
+    shape: tuple[int, int]
+    anchor: tuple[int, int]
+    _given: tuple[Weights, ...]
+    """The weights, or column and row."""
+
+    def __init__(self, weights: npt.ArrayLike, anchor: tuple[int, int] | None = None) -> None:
+        try:
+            array = np.array(weights, dtype=np.float64, order="C")
+        except (TypeError, ValueError):
+            raise ParameterError("weights", "must be a rectangle of numbers") from None
+        if array.ndim != 2 or array.size == 0:
+            raise ParameterError("weights", f"must be a 2-D array, not one of shape {array.shape}")
+        self._setup(array.shape[0], array.shape[1], anchor)
+        if not np.isfinite(array).all():
+            raise ParameterError("weights", "must be finite numbers")
+        array.flags.writeable = False
+        self.__dict__["weights"] = array
+        self._given = (array,)
+
+    @classmethod
+    def outer(
+        cls, column: npt.ArrayLike, row: npt.ArrayLike, anchor: tuple[int, int] | None = None
+    ) -> Kernel:
+        """The rank-1 kernel ``outer(column, row)``; its 2-D weights are made when asked for."""
+        self = cls.__new__(cls)
+        factors = np.array(column, dtype=np.float64), np.array(row, dtype=np.float64)
+        self._setup(factors[0].size, factors[1].size, anchor)
+        for factor in factors:
+            factor.flags.writeable = False
+        self.__dict__["factors"] = factors
+        self._given = factors
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Kernel):
+            return NotImplemented
+        return hash(self) == hash(other) and self._value() == other._value()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Kernel.outer if len(self._given) == 2 else Kernel), (*self._given, self.anchor)
+
+    def _value(self) -> tuple[Any, ...]:
+        """What tells it from others."""
+        return self.shape, self.anchor, *(array.tobytes() for array in self._given)
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self._value())
+
+    def _setup(self, rows: int, columns: int, anchor: tuple[int, int] | None) -> None:
+        most = 2 * MAX_RADIUS + 1
+        if rows > most or columns > most:
+            raise ParameterError("weights", f"at most {most} a side, not {rows}x{columns}")
+        self.shape = (rows, columns)
+        self.anchor = anchor if anchor is not None else (rows // 2, columns // 2)
+        if not (0 <= self.anchor[0] < rows and 0 <= self.anchor[1] < columns):
+            raise ParameterError("anchor", f"{self.anchor} lies outside a {rows}x{columns} kernel")
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The weights, (rows, columns) float64, read-only."""
+        assert self.factors is not None
+        array = np.outer(*self.factors)
+        array.flags.writeable = False
+        return array
+
+    @cached_property
+    def factors(self) -> tuple[Weights, Weights] | None:
+        """(column, row) of a rank-1 kernel, float64, else None."""
+        i, j = np.unravel_index(np.argmax(np.abs(self.weights)), self.shape)
+        pivot = self.weights[i, j]
+        if pivot == 0:
+            return np.zeros(self.shape[0]), np.zeros(self.shape[1])
+        column, row = self.weights[:, j], self.weights[i, :] / pivot
+        error = np.abs(self.weights - np.outer(column, row)).max()
+        return (column, row) if error <= RANK1_TOLERANCE * abs(pivot) else None
+
+    @cached_property
+    def sum(self) -> float:
+        """Sum of the weights."""
+        if self.factors is not None:
+            return math.fsum(self.factors[0]) * math.fsum(self.factors[1])
+        return float(self.weights.sum())  # pairwise, so exact to a few last bits
+
+    @cached_property
+    def magnitude(self) -> float:
+        """Sum of the weights' absolute values: the largest |out| for |in| <= 1."""
+        if self.factors is not None:
+            return float(np.abs(self.factors[0]).sum() * np.abs(self.factors[1]).sum())
+        return float(np.abs(self.weights).sum())
+
+    @property
+    def reach(self) -> tuple[int, int, int, int]:
+        """Halo in pixels: above, below, left of and right of the output pixel."""
+        (rows, columns), (y, x) = self.shape, self.anchor
+        return y, rows - 1 - y, x, columns - 1 - x

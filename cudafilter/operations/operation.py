@@ -1,0 +1,74 @@
+"""What an operation is: how far it reaches, what it gives exactly, how far engines may be off."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+from cudafilter.borders import Border
+from cudafilter.pixels import Exact
+
+Reach = tuple[int, int, int, int]
+"""Pixels above, below, left of and right of the output pixel."""
+
+
+class Operation(Protocol):
+    """What becomes of an image: plain data, hashable and equal by value, picklable.
+
+    Equal operations give equal bits. A chain of operations is one; see filters/chain.py.
+    """
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def name(self) -> str:
+        """What it is called in messages."""
+        ...
+
+    @property
+    def reach(self) -> Reach:
+        """The halo that a pixel of the result depends on."""
+        ...
+
+    @property
+    def alpha(self) -> Literal["filter", "keep"]:
+        """What becomes of an alpha channel: it is filtered along, or kept as it is."""
+        ...
+
+    def unrolled(self, border: Border) -> tuple[Stage, ...]:
+        """What is to be done to the whole image, one after the other.
+
+        None where the result is the image, bit for bit: no engine computes anything then. *border*
+        is what lies outside the image for those that have no border of their own.
+        """
+        ...
+
+    def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
+        """How far an engine's value may lie from the exact one, in native units, before it rounds.
+
+        *dtype* is one of pixels.DTYPES and *full* its full scale; float32 may have any. *largest*
+        is the largest finite absolute value of the image and its borders. *alpha* says that the
+        last channel is alpha.
+
+        It is derived from float32 and the operation's own terms, and never widened for an engine.
+        """
+        ...
+
+
+class Windowed(Operation, Protocol):
+    """An operation whose result depends on a window around each pixel only."""
+
+    def exact(self, padded: Exact, source: Exact, full: float, alpha: bool) -> Exact:
+        """The result in native units before rounding and clamping, (h, w, C) float64.
+
+        *source*, (h, w, C), are rows of the image, and *padded* is the same with ``reach`` pixels
+        around, borders included. *full* is the value of white. *alpha* says that the last channel
+        is alpha.
+        """
+        ...
+
+
+class Stage(NamedTuple):
+    """A windowed operation, and what lies outside the image that it gets."""
+
+    operation: Windowed
+    border: Border

@@ -119,7 +119,9 @@ class HostEngine(StandIn):
             )
             flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
             macros = [f"-D{key}={value}" for key, value in defines.items()]
-            if "__constant__" not in text:  # the weights are an argument
+            if "weights" not in text.split("#include", 1)[1]:
+                macros.append("-DNO_WEIGHTS")
+            elif "__constant__" not in text:  # the weights are an argument
                 macros.append("-DVANILLA")
             subprocess.run(
                 ["g++", *flags, "-shared", "-fPIC", *macros, f"-I{sources}",

@@ -16,10 +16,11 @@ from cudafilter.engines.cuda.variants.ladder import prepare, variant
 from cudafilter.engines.cuda.variants.task import Launch, Layout
 from cudafilter.errors import LimitError
 from cudafilter.filter import make
+from cudafilter.operations.rank import median
 
 ROOT = Path(__file__).parents[1]
 
-TOY_KERNEL = """// Step 10, toy: one thread an output pixel, from the last tap to the first.
+TOY_KERNEL = """// Step 11, toy: one thread an output pixel, from the last tap to the first.
 #include "pixel.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -45,14 +46,16 @@ filter(const Task task, const float* __restrict__ weights)
 TOY_MODULE = """
 from functools import partial
 
-from cudafilter.engines.cuda.variants.task import defines_of, flat, task_of
+from cudafilter.engines.cuda.variants.task import defines_of, flat, takes, task_of
 from cudafilter.engines.cuda.variants.tiles import every_kind, tile_macros
 from cudafilter.engines.cuda.variants.vanilla import Vanilla
 from cudafilter.errors import LimitError
+from cudafilter.operations.correlation import Correlation
 
 hardest = every_kind
 
 
+@takes(Correlation)
 def plan(filter, layout):
     if max(filter.size) > 15:
         return LimitError("the toy kernel has at most 15 taps a side")
@@ -112,7 +115,8 @@ def test_a_new_kernel_is_three_things(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", LADDER)
 def test_a_variant_gives_a_launch_or_the_reason_why_not(name: str) -> None:
     given = 0
-    for filter in (make("blur"), make("sobel"), make("laplacian"), make("box", radius=60)):
+    correlations = make("blur"), make("sobel"), make("laplacian"), make("box", radius=60)
+    for filter in (*correlations, median(), median(radius=2)):
         for layout in (Layout(1, "uint8"), Layout(4, "float32", alpha=True)):
             planned = variant(name).plan(filter, layout)
             if isinstance(planned, Launch):

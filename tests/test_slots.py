@@ -20,6 +20,7 @@ from cudafilter.engines.cuda import engine as cuda
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import EngineError
 from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations.rank import median
 from cudafilter.pixels import Pixels
 from fake_cuda import FakeCuda
 
@@ -103,6 +104,16 @@ def test_chunks_of_every_type(
     engine = opened()
     for width in (1, 50):
         assert_agrees(engine, random_pixels((40, width, channels), dtype), BLUR, alpha=alpha)
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_a_kernel_without_weights(
+    border: Border, fake: FakeCuda, opened: Opener, chunks: None
+) -> None:
+    engine = opened(variant="auto")
+    assert_agrees(engine, random_pixels((33, 41, 3), "uint8"), median(), border)
+    assert fake.calls["launch"] > (border.mode != "wrap")
+    assert not fake.weights
 
 
 def test_rows_leave_while_others_arrive(fake: FakeCuda, opened: Opener, chunks: None) -> None:

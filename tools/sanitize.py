@@ -25,6 +25,8 @@ from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.filter import make
+from cudafilter.operations.operation import Operation
+from cudafilter.operations.rank import median
 from cudafilter.pixels import DTYPES
 from cudafilter.toolkit import find_toolkit
 
@@ -63,13 +65,14 @@ def run(few: bool) -> None:
     """Every variant over all cases, or over every third."""
     rng = np.random.default_rng(0)
     weights, factors = rng.random((18, 5)), rng.random((2, 26, 2))
-    filters = [
+    filters: list[Operation] = [
         make("blur", sigma=1),
         make("blur", sigma=7),
         make("kernel", weights=weights, normalize=True),
         make("sobel"),
         make("box", radius=8),
         make("kernel", weights=factors[0] @ factors[1].T, normalize=True),  # two terms for wide
+        median(),
     ]
     cases = [
         (dtype, channels, alpha, ALL_BORDERS[i % len(ALL_BORDERS)])

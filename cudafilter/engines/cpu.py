@@ -22,10 +22,12 @@ from cudafilter.engines.correlate import (
     tap_by_tap,
 )
 from cudafilter.engines.fold import Folded, Taps, fold
+from cudafilter.engines.ranks import rank_of
 from cudafilter.errors import EngineError, LimitError
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.operation import Operation
+from cudafilter.operations.rank import Rank
 from cudafilter.pixels import Pixels, full_scale, require_pixels
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ class CpuEngine:
         try:
             if isinstance(operation, Correlation):
                 return Result(self._correlated(pixels, operation, border, alpha, overwrite))
+            if isinstance(operation, Rank):
+                return Result(rank_of(pixels, operation, border, self._threads))
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         raise LimitError(f"the CPU engine has no {operation.name}")

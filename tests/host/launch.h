@@ -11,7 +11,7 @@ void run_grid(void (*one_thread)(), const Task* task, const float* values, size_
 {
     current = *task;
     current_weights = values;
-#ifndef VANILLA
+#if !defined VANILLA && !defined NO_WEIGHTS
     std::memcpy((void*)weights, values, count * sizeof(float));
 #endif
     blockDim = {x, y, 1};

@@ -57,16 +57,18 @@ class Kernel:
 
     def __init__(self, cuda: ModuleType, device: Any, code: bytes, ready: Launch) -> None:
         self._module = cuda.module_from_buffer(code)
-        if ready.weights_in_constant_memory:
+        address = None
+        self._arguments: tuple[int, ...] = ()
+        if ready.weights.size and ready.weights_in_constant_memory:
             address = self._module.get_global("weights")[0]
-            self._arguments: tuple[int, ...] = ()
-        else:
+        elif ready.weights.size:
             self._weights = address = cuda.mem_alloc(ready.weights.nbytes)
             self._arguments = (int(address),)
         self._functions = {name: self._module.get_function(name) for name in ready.functions}
         for function in self._functions.values():
             function.prepare([ready.task_format, *"P" * len(self._arguments)])
-        cuda.memcpy_htod(address, ready.weights)
+        if address is not None:
+            cuda.memcpy_htod(address, ready.weights)
         cuda.Context.synchronize()  # that copy may still be under way, and streams do not wait
         self.resident = _resident(cuda, device, self._functions[ready.functions[0]], ready.warps)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 LADDER: tuple[str, ...] = (
     "vanilla", "constant", "tiled", "separable", "stream", "box", "wide", "blocked", "tensor",
+    "rank",
 )  # fmt: skip
 """The variants, from the tutorial's first step on. A new kernel is a .cu, a .py and a name here."""
 

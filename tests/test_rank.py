@@ -1,0 +1,237 @@
+"""Ranks: the definition against SciPy and by hand, and every engine against the definition."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
+from cudafilter import api
+from cudafilter.borders import Border
+from cudafilter.check import compare
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda.variants import LADDER
+from cudafilter.engines.cuda.variants.ladder import prepare
+from cudafilter.errors import LimitError, ParameterError
+from cudafilter.filter import make
+from cudafilter.operations import rank as rank_module
+from cudafilter.operations import reference
+from cudafilter.operations.rank import Rank, maximum, median, minimum
+from cudafilter.pixels import DTYPES
+from test_host import HostEngine
+from test_reference import SCIPY_MODES
+
+SHAPES = [(1, 1), (1, 9), (8, 1), (2, 3), (33, 70)]
+NINE = np.arange(1, 10, dtype=np.uint8).reshape(3, 3, 1)
+SECOND = Rank("second", 1, 1)
+SMALL = [median(), minimum(), maximum(), SECOND]
+LARGE = [median(2), median(5), minimum(3), maximum(2), Rank("a quarter", 2, 6)]
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize("shape", SHAPES[:-1])
+def test_equals_scipy(border: Border, shape: tuple[int, int]) -> None:
+    pixels = random_pixels((*shape, 2), "float32")
+    mode: Any = SCIPY_MODES[border.mode]
+    outside = border.sample(np.float32)
+    for rank in SMALL + LARGE:
+        ours = reference.exact(pixels, rank, border)
+        for c in range(2):
+            theirs = ndimage.rank_filter(
+                pixels[..., c].astype(np.float64), rank.rank, 2 * rank.radius + 1, mode=mode,
+                cval=outside,
+            )  # fmt: skip
+            assert np.array_equal(ours[..., c], theirs), rank
+
+
+@pytest.mark.parametrize(
+    ("mode", "corner", "middle"),
+    [
+        ("edge", 2, 5),  # 1 1 2; 1 1 2; 4 4 5
+        ("symmetric", 2, 5),
+        ("reflect", 4, 5),  # 5 4 5; 2 1 2; 5 4 5
+        ("wrap", 5, 5),  # all nine
+        ("constant", 0, 5),  # five zeros, 1 2; 4 5
+    ],
+)
+def test_medians_by_hand(mode: str, corner: int, middle: int) -> None:
+    result = reference.apply(NINE, median(), Border(mode))
+    assert (result[0, 0, 0], result[1, 1, 0]) == (corner, middle)
+
+
+def test_least_and_largest_by_hand() -> None:
+    assert reference.apply(NINE, minimum()).ravel().tolist() == [1, 1, 2, 1, 1, 2, 4, 4, 5]
+    assert reference.apply(NINE, maximum()).ravel().tolist() == [5, 6, 6, 8, 9, 9, 8, 9, 9]
+    ones = Border("constant", 1.0)
+    assert reference.apply(NINE, maximum(), ones).ravel().tolist() == [255] * 4 + [9] + [255] * 4
+
+
+def test_nan_sorts_last() -> None:
+    pixels = np.arange(1, 10, dtype=np.float32).reshape(3, 3, 1)
+    pixels.ravel()[[0, 2, 6, 8]] = np.nan
+    assert reference.exact(pixels, median())[1, 1, 0] == 8  # 2 4 5 6 8 and four NaN
+    assert reference.exact(pixels, minimum())[1, 1, 0] == 2
+    assert np.isnan(reference.exact(pixels, maximum())[1, 1, 0])
+    pixels[1, 1] = np.nan
+    assert np.isnan(reference.exact(pixels, median())[1, 1, 0])  # 2 4 6 8 and five
+
+
+def test_alpha_is_a_channel_like_the_others() -> None:
+    pixels = random_pixels((9, 9, 4), "uint8")
+    both = [reference.exact(pixels, median(), alpha=alpha).tobytes() for alpha in (False, True)]
+    assert both[0] == both[1]
+
+
+def test_a_sample_that_is_off_by_one_is_found() -> None:
+    pixels = random_pixels((12, 9, 1), "uint16")
+    right = reference.apply(pixels, median())
+    assert compare(right, pixels, median()).ok
+    right[5, 7] ^= 1
+    agreement = compare(right, pixels, median())
+    assert (agreement.violations, agreement.worst) == (1, (7, 5, 0))
+
+
+def test_memory_of_windows_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = random_pixels((23, 31, 3), "uint8")
+    whole = reference.exact(pixels, Rank("any", 3, 11))
+    monkeypatch.setattr(rank_module, "WINDOW_BYTES", 50_000)  # some columns of one row
+    assert reference.exact(pixels, Rank("any", 3, 11)).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_cpu(cpu: Engine, dtype: str, channels: int, alpha: bool, border: Border) -> None:
+    for shape in SHAPES:
+        pixels = random_pixels((*shape, channels), dtype)
+        for rank in SMALL + LARGE:
+            assert_agrees(cpu, pixels, rank, border, alpha)
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_the_cpu_by_bands(cpu: Engine, border: Border, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cudafilter.engines.ranks.BAND_BYTES", 1)
+    for rank in (median(), median(9), maximum(2), SECOND):
+        assert_agrees(cpu, random_pixels((67, 13, 3), "uint8"), rank, border)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+def odd_pixels(shape: tuple[int, int, int]) -> np.ndarray:
+    """Floats of both signs, many of them NaN or infinite."""
+    random = np.random.default_rng(3)
+    pixels = random.standard_normal(shape).astype(np.float32)
+    for value in (np.nan, np.inf, -np.inf, -np.nan, 0.0, -0.0):
+        pixels[random.random(shape) < 0.12] = value
+    return pixels
+
+
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_floats_that_are_not_finite(cpu: Engine, border: Border) -> None:
+    for rank in SMALL + LARGE:
+        assert_agrees(cpu, odd_pixels((30, 21, 2)), rank, border)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernel(dtype: str, channels: int, alpha: bool, folder: Path) -> None:
+    engine = HostEngine("rank", folder)
+    for shape in SHAPES:
+        pixels = random_pixels((*shape, channels), dtype)
+        for border in ALL_BORDERS:
+            assert_agrees(engine, pixels, median(), border, alpha)
+
+
+@needs_compiler
+def test_the_kernel_has_every_rank(folder: Path) -> None:
+    for rank in range(9):
+        for dtype in ("uint8", "float32"):
+            pixels = random_pixels((20, 37, 1), dtype)
+            assert_agrees(HostEngine("rank", folder), pixels, Rank("any", 1, rank))
+
+
+@needs_compiler
+def test_the_kernel_on_floats_that_are_not_finite(folder: Path) -> None:
+    for rank in SMALL:
+        for border in ALL_BORDERS:
+            assert_agrees(HostEngine("rank", folder), odd_pixels((30, 21, 3)), rank, border)
+
+
+@needs_compiler
+def test_bands_have_the_same_bits(folder: Path) -> None:
+    pixels = random_pixels((50, 70, 3), "uint8")
+    for border in ALL_BORDERS:
+        whole = HostEngine("auto", folder).run(pixels, median(), border).pixels
+        bands = HostEngine("auto", folder, cut=7).run(pixels, median(), border).pixels
+        assert np.array_equal(whole, bands)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gpu(dtype: str, channels: int, alpha: bool) -> None:
+    from cudafilter.engines.cuda.engine import CudaEngine
+
+    pieces, whole = CudaEngine(memory_limit=60_000), CudaEngine(variant="rank")
+    for shape in [*SHAPES, (131, 300)]:
+        pixels = random_pixels((*shape, channels), dtype)
+        if dtype == "float32":
+            pixels[::3, ::5] = np.nan
+        for border in ALL_BORDERS:
+            for rank in SMALL:
+                assert_agrees(whole, pixels, rank, border, alpha)
+            assert_agrees(pieces, pixels, median(), border, alpha)
+    pieces.close()
+    whole.close()
+
+
+def test_auto_takes_the_kernel_for_ranks_and_others_say_what_they_are_for() -> None:
+    assert prepare(median(), 3, "uint8", Border(), False, "auto").variant == "rank"
+    for name in LADDER:
+        if name != "rank":
+            with pytest.raises(LimitError, match=f"{name} kernel runs a correlation, and median"):
+                prepare(median(), 3, "uint8", Border(), False, name)
+    with pytest.raises(LimitError, match="rank kernel runs a rank, and blur is a correlation"):
+        prepare(make("blur"), 3, "uint8", Border(), False, "rank")
+    for name in ("auto", "rank"):
+        with pytest.raises(LimitError, match="windows of 3x3; median's is 5x5"):
+            prepare(median(2), 3, "uint8", Border(), False, name)
+
+
+def test_the_api_takes_a_rank() -> None:
+    pixels = random_pixels((9, 8, 1), "uint8")[..., 0]
+    expected = reference.apply(pixels[..., None], median(), Border("wrap"))[..., 0]
+    got = api.apply(pixels, median(), border="wrap", engine="cpu")
+    assert np.array_equal(got, expected)
+
+
+def test_a_window_of_one_is_the_image(cpu: Engine) -> None:
+    pixels = odd_pixels((5, 6, 2))
+    assert cpu.run(pixels, median(0)).pixels.tobytes() == pixels.tobytes()
+    assert compare(pixels, pixels, median(0)).differing == 0
+
+
+def test_ranks_are_values() -> None:
+    assert median(2) == median(2) != median(3)
+    assert len({median(), minimum(), maximum(), Rank("median", 1, 4)}) == 3
+    assert pickle.loads(pickle.dumps(median(3))) == median(3)
+
+
+@pytest.mark.parametrize(("radius", "rank", "name"), [(-1, 0, "radius"), (5000, 0, "radius"),
+                                                      (1, 9, "rank"), (1, -1, "rank")])  # fmt: skip
+def test_what_makes_no_sense_is_refused(radius: int, rank: int, name: str) -> None:
+    with pytest.raises(ParameterError) as refused:
+        Rank("any", radius, rank)
+    assert refused.value.parameter == name

@@ -25,6 +25,8 @@ from cudafilter.engines.cuda.variants.task import Layout, row_pitch
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations.operation import Operation
+from cudafilter.operations.rank import median
 
 
 def test_cut_covers_the_image_within_the_budget() -> None:
@@ -215,6 +217,12 @@ def test_sums_of_starts_fit_into_their_memory() -> None:
     assert started > 200
 
 
+def fit_for(variant: str, size: int) -> Operation:
+    """An operation of about that radius which *variant* runs."""
+    others: dict[str, Operation] = {"box": make("box", radius=size), "rank": median()}
+    return others.get(variant, make("blur", sigma=size / 3))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("variant", CHOICES)
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
@@ -224,7 +232,7 @@ def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
         if alpha and variant not in (AUTO, *GENERAL):
             continue
         pixels = random_pixels((150, 90, channels), dtype)
-        filter = make("box", radius=6) if variant == "box" else make("blur", sigma=2)
+        filter = fit_for(variant, 6)
         expected = unlimited.run(pixels, filter, border, alpha).pixels
         whole = 2 * 150 * row_pitch(90, pixels[0, 0].nbytes)
         for budget in (whole - 1, whole // 3, 32 * 1024):
@@ -308,7 +316,7 @@ def test_chunks_have_the_same_bits(
             continue
         pixels = random_pixels((400, 333, channels), dtype)
         for size in (8, 2):
-            filter = make("box", radius=size) if variant == "box" else make("blur", sigma=size / 2)
+            filter = fit_for(variant, size)
             monkeypatch.setattr(slots, "CHUNK_BYTES", 1 << 30)
             whole = engine.run(pixels, filter, border, alpha).pixels
             monkeypatch.setattr(slots, "CHUNK_BYTES", 1 << 16)

@@ -28,9 +28,11 @@ Macros = dict[str, int]
 def common(name: str = AUTO) -> list[tuple[str, Macros]]:
     """The kernels that most runs ask the variant *name* for: see kernels_for().
 
-    Those of the catalogue's filters with their defaults and of blurs with COMMON_SIGMAS.
+    Those of the catalogue's filters with their defaults and of blurs with COMMON_SIGMAS. Those of
+    its hardest operations where the variant runs none of these.
     """
-    return kernels_for(_usual(), name)
+    found = kernels_for(_usual(), name)
+    return found or kernels_for(variant(name).hardest(), name)
 
 
 def every(name: str) -> list[Macros]:

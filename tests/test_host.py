@@ -19,6 +19,7 @@ import pytest
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.borders import Border
 from cudafilter.engines import Result
+from cudafilter.engines.chains import run_stages
 from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
@@ -53,6 +54,8 @@ class HostEngine(StandIn):
         overwrite: bool = False,
     ) -> Result:
         """As CudaEngine.run."""
+        if len(stages := filter.unrolled(border)) > 1:
+            return run_stages(self.run, pixels, stages, alpha)
         ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
         library = self.compiled(ready.variant, ready.defines)
         out = np.empty_like(pixels)

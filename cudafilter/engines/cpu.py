@@ -13,6 +13,7 @@ import numpy.typing as npt
 from cudafilter.borders import Border, border_index, extract
 from cudafilter.cores import cores, each
 from cudafilter.engines import Result
+from cudafilter.engines.chains import run_stages
 from cudafilter.engines.correlate import (
     Correlate,
     Work,
@@ -105,6 +106,8 @@ class CpuEngine:
         stages = filter.unrolled(border)
         if not stages:
             return Result(pixels if overwrite else pixels.copy())
+        if len(stages) > 1:
+            return run_stages(self.run, pixels, stages, alpha)
         ((operation, border),) = stages
         try:
             if isinstance(operation, Correlation):

@@ -119,6 +119,32 @@ class Correlation:
         scale += abs(self.source_gain)
         return FLOAT_TOLERANCE * (scale * largest + abs(self.bias) * full)
 
+    def amplification(self, alpha: bool, largest: float) -> float:
+        """See Windowed.amplification.
+
+        - Without alpha: |gain| * sum|w| + |source_gain|, and no less than 1 with a threshold, by
+          which results may be the source.
+        - Alpha filtered along, its weights positive: colour is a mean, whose own error counts once.
+          Alpha's relative error counts twice, above and below the fraction line.
+        - Alpha kept, c the colour and a the alpha of a tap: ``sum w * (c*a + own * (1 - a))``. A
+          change of both colours counts ``a + |1 - a|`` times, one of alpha ``|c - own|`` times.
+        """
+        size = self._size(False)
+        if alpha and self.alpha == "filter":
+            return max(3.0, size + abs(self.source_gain))
+        if alpha:
+            size *= max(1.0, 2 * largest - 1) + 2 * largest
+        least = 1.0 if alpha or self.threshold else 0.0
+        return max(least, size + abs(self.source_gain))
+
+    def bound(self, full: float, largest: float, alpha: bool) -> float:
+        """See Windowed.bound."""
+        size = self._size(False)
+        if alpha and self.alpha == "keep":
+            size *= max(1.0, 2 * largest / full - 1)
+        least = 1.0 if alpha or self.threshold else 0.0
+        return max(least, size + abs(self.source_gain)) * largest + abs(self.bias) * full
+
     def _size(self, alpha: bool) -> float:
         """How much larger than the image the terms are that a result is summed from.
 

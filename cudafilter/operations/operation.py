@@ -66,6 +66,18 @@ class Windowed(Operation, Protocol):
         """
         ...
 
+    def amplification(self, alpha: bool, largest: float) -> float:
+        """The largest change of a result, where no sample changes by more than 1.
+
+        *largest* is the largest absolute value of the samples, in full scales. Where there is
+        alpha, its relative error is at most that of *largest*: sums of it do not cancel.
+        """
+        ...
+
+    def bound(self, full: float, largest: float, alpha: bool) -> float:
+        """The largest absolute value that a result may have; arguments as of tolerance()."""
+        ...
+
 
 class Stage(NamedTuple):
     """A windowed operation, and what lies outside the image that it gets."""

@@ -66,6 +66,14 @@ class Rank:
         """See Operation.tolerance: 0, since a sample is picked and nothing computed."""
         return 0.0
 
+    def amplification(self, alpha: bool, largest: float) -> float:
+        """See Windowed.amplification: the n-th of samples moves no further than they do."""
+        return 1.0
+
+    def bound(self, full: float, largest: float, alpha: bool) -> float:
+        """See Windowed.bound."""
+        return largest
+
 
 def median(radius: int = 1) -> Rank:
     """The middle one of the samples in each window."""

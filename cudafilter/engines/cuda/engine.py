@@ -10,6 +10,7 @@ import numpy as np
 from cudafilter import nvjpeg
 from cudafilter.borders import Border
 from cudafilter.engines import Result
+from cudafilter.engines.chains import run_stages
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
@@ -90,6 +91,8 @@ class CudaEngine:
         stages = filter.unrolled(border)
         if not stages:
             return Result(pixels.copy())
+        if len(stages) > 1:
+            return run_stages(self.run, pixels, stages, alpha)
         ((operation, border),) = stages
         ready = self.prepare(pixels, operation, border, alpha)
         out = np.empty_like(pixels)

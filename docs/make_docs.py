@@ -68,7 +68,7 @@ def help() -> str:
 
 def ladder() -> str:
     """The table of kernel variants: what the header of each .cu says it is."""
-    lines = ["| step | file | what it is |", "|---|---|---|"]
+    lines = ["| variant | file | what it is |", "|---|---|---|"]
     for name in LADDER:
         source = (ROOT / "cuda_src" / f"{name}.cu").read_text(encoding="utf-8")
         header = " ".join(re.sub(r"^//\s*", "", line) for line in source.splitlines()[:6])

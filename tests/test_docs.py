@@ -8,8 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -23,7 +26,7 @@ from cudafilter.cli import app
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError
-from cudafilter.filter import make
+from cudafilter.filter import Filter, make
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cudafilter"
@@ -181,6 +184,50 @@ def test_the_ladder_has_every_variant_with_its_file(variant: str) -> None:
     assert re.search(row, TEXTS["docs/ladder.md"], re.MULTILINE)
 
 
+def box(side: int) -> Filter:
+    """A box of *side* pixels."""
+    return make("box", radius=side // 2)
+
+
+def blur(side: int) -> Filter:
+    """A Gaussian, of rank 1, of *side* taps."""
+    return make("blur", sigma=side / 6, radius=side // 2)
+
+
+def dense(side: int) -> Filter:
+    """A kernel of *side* taps each way that is no sum of a few of rank 1."""
+    return make("kernel", weights=np.random.default_rng(0).random((side, side)))
+
+
+WIDE = "`wide` for other kernels of rank 1 from 65 taps (from 49 in RGB and CMYK, from 33 in RGBA)"
+
+
+@pytest.mark.parametrize(
+    ("told", "filter_of", "side", "other", "dtype", "channels", "alpha"),
+    [
+        ("`box` for boxes from 9 taps a side", box, 9, 7, "uint8", 1, False),
+        ("A window's sum must be below 2^32, so on 16 bits a window of 255x255 fits and one of"
+         " 257x257 does not", box, 255, 257, "uint16", 1, False),
+        ("`tensor` on 8 bits for kernels of rank 1 from 9x9", blur, 9, 7, "uint8", 1, False),
+        (WIDE, blur, 65, 63, "float32", 1, False),
+        (WIDE, blur, 49, 47, "uint16", 3, False),
+        (WIDE, blur, 33, 31, "uint8", 4, True),
+        ("`blocked` for dense kernels from 22x22", dense, 22, 21, "uint16", 1, False),
+    ],
+)  # fmt: skip
+def test_the_ladder_tells_what_auto_takes(
+    told: str, filter_of: Callable[[int], Filter], side: int, other: int,
+    dtype: str, channels: int, alpha: bool,
+) -> None:  # fmt: skip
+    assert told in " ".join(TEXTS["docs/ladder.md"].split())
+    at, past = (
+        prepare(filter_of(n), channels, dtype, Border(), alpha, "auto").variant
+        for n in (side, other)
+    )
+    assert at == (told.split("`")[1] if "`" in told else "box")
+    assert past != at
+
+
 def test_the_ladder_quotes_the_limit_of_constant_memory() -> None:
     weights = np.random.default_rng(0).random((129, 129))
     with pytest.raises(LimitError) as limit:
@@ -213,6 +260,21 @@ def test_what_is_added_goes_where_the_steps_say(title: str) -> None:
     for name, path in re.findall(r"`(\w+)` (?:of|in) `((?:\w+/)+\w+\.py)`", said):
         source = (ROOT / path).read_text(encoding="utf-8")
         assert re.search(rf"^(?:def )?{name}\b", source, re.MULTILINE), f"{name} of {path}"
+
+
+NAMES = {"opencv-python-headless": "opencv", "nvidia-nvjpeg": "nvjpeg"}
+"""Packages that the table of dependencies calls by another name."""
+
+
+def test_the_architecture_lists_every_dependency() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = chain(project["dependencies"], *project["optional-dependencies"].values())
+    packages = {re.split(r"[^\w-]", requirement)[0] for requirement in listed}
+    packages -= {"cudafilter", "nvidia-nvjpeg-cu12"}  # itself; nvJPEG for an older driver
+    table = TEXTS["docs/architecture.md"].split("\n## Dependencies\n")[1].lower()
+    rows = re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+    named = {name for row in rows for name in re.split(r", | \(", row)}
+    assert {NAMES.get(package, package) for package in packages} <= named
 
 
 def floors() -> dict[str, int]:

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from cudafilter.filter import make
 from cudafilter.operations import reference
+from cudafilter.operations.make import make
 
 LARGE, MIDDLE, SMALL = (4032, 3024), (1632, 1224), (64, 64)
 """Width and height: 12 megapixels, 2 megapixels, an icon."""

@@ -20,8 +20,9 @@ from cudafilter.check import compare
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, make
-from cudafilter.pixels import Pixels
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import Pixels
 
 SIDE = int(sys.argv[1]) if len(sys.argv) > 1 else 8192
 
@@ -29,7 +30,7 @@ torch.backends.cudnn.benchmark = True  # cuDNN picks its fastest algorithm...
 torch.backends.cudnn.allow_tf32 = False  # ...in float32, as ours
 
 
-def time_torch(pixels: Pixels, filter: Filter, verified: Pixels) -> list[tuple[str, float]]:
+def time_torch(pixels: Pixels, filter: Correlation, verified: Pixels) -> list[tuple[str, float]]:
     """cuDNN's milliseconds: dense, and as two passes where the kernel is separable.
 
     Its results are compared with *verified* first, away from the border, where it pads with 0.

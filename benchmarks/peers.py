@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 
 from cudafilter.errors import EngineUnavailable
-from cudafilter.filter import Filter
-from cudafilter.pixels import Pixels
-from cudafilter.toolkit import find_toolkit
+from cudafilter.nvidia.toolkit import find_toolkit
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.pixels import Pixels
 
 DEVICE = "cuda"
 
@@ -56,7 +56,7 @@ class Work(NamedTuple):
 
     name: str
     parameters: Mapping[str, Any]
-    filter: Filter
+    filter: Correlation
     image: torch.Tensor
     """(H, W) or (H, W, C)."""
     out: torch.Tensor
@@ -108,7 +108,7 @@ class Peers:
         self,
         name: str,
         parameters: Mapping[str, Any],
-        filter: Filter,
+        filter: Correlation,
         pixels: Pixels,
         verified: Pixels,
         repeats: int,
@@ -128,7 +128,7 @@ class Peers:
         self,
         name: str,
         parameters: Mapping[str, Any],
-        filter: Filter,
+        filter: Correlation,
         pixels: Pixels,
         verified: Pixels,
         repeats: int,

@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cudafilter import check
-from cudafilter.bench import random_image
-from cudafilter.borders import Border
+from cudafilter.engines.bench import random_image
 from cudafilter.engines.cuda.device import driver
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable
-from cudafilter.filter import Filter, make
 from cudafilter.operations import reference
-from cudafilter.pixels import Pixels
+from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
     from peers import Peer, Peers
@@ -61,7 +62,7 @@ class Work:
     alpha: bool = False
 
     @property
-    def filter(self) -> Filter:
+    def filter(self) -> Correlation:
         return make(self.name, **self.parameters)
 
 
@@ -158,7 +159,7 @@ def works() -> Iterator[Work]:
     yield Work("Gaussian k13 u8 RGBA alpha", "uint8", 4, "blur", k13, 4, 2, alpha=True)
 
 
-def multiply_adds(filter: Filter) -> int:
+def multiply_adds(filter: Correlation) -> int:
     """Fewest a sample by the known ways: 4 sums for a box, 2k separable, k*k dense."""
     if filter.name == "box":
         return 4
@@ -181,7 +182,7 @@ def multiply_add_rate() -> tuple[float, str]:
     return rate, f"{words} = {rate / 1e12:.1f} T/s"
 
 
-def verify_bands(result: Pixels, source: Pixels, filter: Filter, alpha: bool) -> None:
+def verify_bands(result: Pixels, source: Pixels, filter: Correlation, alpha: bool) -> None:
     """Hold the first, the middle and the last rows of *result* to the contract.
 
     A float64 reference of all of a large image takes minutes. Raises DisagreementError.
@@ -312,7 +313,7 @@ class Growth:
     failures: list[str] = field(default_factory=list)
     variant: str = ""
 
-    def time(self, title: str, pixels: Pixels, filter: Filter, **figures: Any) -> float | None:
+    def time(self, title: str, pixels: Pixels, filter: Correlation, **figures: Any) -> float | None:
         """Milliseconds, verified in bands; None where that fails. ``variant`` ran."""
         self.variant = self.engine.prepare(pixels, filter).variant
         try:

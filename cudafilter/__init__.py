@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cudafilter.api import apply, filters
-    from cudafilter.borders import Border
     from cudafilter.check import Agreement, compare
     from cudafilter.engines import Engine
     from cudafilter.engines.open import open_engine
     from cudafilter.errors import CudafilterError
-    from cudafilter.filter import Filter, Kernel, make
+    from cudafilter.operations.borders import Border
+    from cudafilter.operations.correlation import Correlation as Filter
+    from cudafilter.operations.kernel import Kernel
+    from cudafilter.operations.make import make
 
 __all__ = [
     "Agreement",
@@ -39,17 +41,19 @@ __all__ = [
 
 _HOMES = {
     "Agreement": "check",
-    "Border": "borders",
+    "Border": "operations.borders",
     "CudafilterError": "errors",
     "Engine": "engines",
-    "Filter": "filter",
-    "Kernel": "filter",
+    "Filter": "operations.correlation",
+    "Kernel": "operations.kernel",
     "apply": "api",
     "compare": "check",
     "filters": "api",
-    "make": "filter",
+    "make": "operations.make",
     "open_engine": "engines.open",
 }
+_THERE = {"Filter": "Correlation"}
+"""Names that the package itself has another word for."""
 
 
 def __getattr__(name: str) -> Any:
@@ -57,7 +61,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = import_module(f"{__name__}.{_HOMES[name]}")
+    return getattr(home, _THERE.get(name, name))
 
 
 def __dir__() -> list[str]:

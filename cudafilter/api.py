@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from cudafilter.borders import Border
-from cudafilter.catalogue import CATALOGUE, FilterSpec
 from cudafilter.engines import Engine
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import CATALOGUE, FilterSpec
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 
 def apply(

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cudafilter.borders import Border
-from cudafilter.cores import cores, each
 from cudafilter.errors import ParameterError
+from cudafilter.host.cores import cores, each
 from cudafilter.operations import reference
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Exact, Pixels, full_scale, quantise
+from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
 
 BAND_SAMPLES = 1 << 20
 """Samples compared at a time and thread: 8 MiB in float64, so that memory stays small."""

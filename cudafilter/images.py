@@ -12,13 +12,13 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cudafilter.cores import free_memory
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.formats import table
-from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.limits import MAX_STREAM, Limits
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
-from cudafilter.pixels import Pixels, require_pixels
+from cudafilter.host.cores import free_memory
+from cudafilter.operations.pixels import Pixels, require_pixels
+from cudafilter.stores.buffers import Buffer
 from cudafilter.stores.local import write_atomically as write_atomically
 
 FORMATS: dict[str, tuple[str, ...]] = {

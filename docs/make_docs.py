@@ -18,8 +18,8 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from cudafilter.catalogue import CATALOGUE, Parameter
 from cudafilter.engines.cuda.variants import LADDER
+from cudafilter.operations.catalogue import CATALOGUE, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "figures"

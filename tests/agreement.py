@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cudafilter.borders import Border
-from cudafilter.catalogue import BORDERS
 from cudafilter.check import compare
 from cudafilter.engines import Engine
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import BORDERS
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda.jpeg import JpegPath

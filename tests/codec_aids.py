@@ -17,7 +17,7 @@ from PIL import Image as Pil
 from cudafilter.formats import (
     pillow,
 )
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 Patch = pytest.MonkeyPatch
 

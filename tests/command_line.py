@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cudafilter
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app
+from cudafilter.operations.catalogue import CATALOGUE
 
 PROGRAM = [sys.executable, "-m", "cudafilter"]
 

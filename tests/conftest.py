@@ -16,7 +16,7 @@ from cudafilter.engines.cuda.variants.ladder import variant
 from cudafilter.engines.cuda.variants.task import Launch, Layout
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable
-from cudafilter.filter import make
+from cudafilter.operations.make import make
 
 FLOATS = Layout(4, "float32", alpha=True)
 GENERAL = [name for name in LADDER if isinstance(variant(name).plan(make("blur"), FLOATS), Launch)]

@@ -15,15 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cudafilter import nvjpeg
-from cudafilter.borders import Border
 from cudafilter.engines.cuda import jpeg as nvcodec
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.jpeg import JpegPath
-from cudafilter.filter import make
-from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of
-from cudafilter.nvjpeg import NvJpegError
+from cudafilter.nvidia import nvjpeg
+from cudafilter.nvidia.nvjpeg import NvJpegError
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
+from cudafilter.stores.buffers import Buffer
 from fake_cuda import FakeCuda
 from jpegs import jpeg
 

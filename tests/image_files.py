@@ -16,7 +16,7 @@ from PIL import ImageCms
 from cudafilter import images
 from cudafilter.formats import ifd
 from cudafilter.images import Image
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 from cudafilter.stores import local
 
 ICC: bytes = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageCms
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 
 def picture(height: int = 60, width: int = 83, channels: int = 3) -> Pixels:

@@ -1,4 +1,4 @@
-"""Photos, jobs and an engine that does what a test wants, for tests of the pipeline."""
+"""Photos, jobs and an engine that does what a test wants, for tests of the crew."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 import agreement
-from cudafilter import pipeline
-from cudafilter.borders import Border
 from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath
-from cudafilter.filter import make
+from cudafilter.jobs import crew
+from cudafilter.jobs.plan import Job, make_plan
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.pipeline import Settings
-from cudafilter.pixels import Pixels
-from cudafilter.plan import Job, make_plan
-from cudafilter.record import Record
+from cudafilter.operations.pixels import Pixels
 
 BLUR = make("blur", sigma=1)
 
@@ -74,7 +74,7 @@ def run(
     **extra: Any,
 ) -> dict[str, Record]:
     records: dict[str, Record] = {}
-    pipeline.run(
+    crew.run(
         jobs, lambda: engine, BLUR, Border(), settings,
         lambda r: records.update({r.source: r}), **extra,
     )  # fmt: skip

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter.borders import Border
 from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.engines.fleet import Fleet
-from cudafilter.filter import make
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 BLUR = make("blur", sigma=1)
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import cudafilter
-from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.errors import ParameterError
-from cudafilter.pixels import Pixels
+from cudafilter.operations.borders import Border
+from cudafilter.operations.pixels import Pixels
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 

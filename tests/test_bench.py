@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 
 from agreement import StandIn
-from cudafilter import bench
-from cudafilter.catalogue import CATALOGUE
-from cudafilter.engines import Engine, Result
+from cudafilter.engines import Engine, Result, bench
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, LimitError
-from cudafilter.pixels import DTYPES, Pixels
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.pixels import DTYPES, Pixels
 
 
 class Spoilt(StandIn):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cudafilter import cgroup, cores
+from cudafilter.host import cgroup, cores
 
 GB = 1 << 30
 NONE_V1 = "9223372036854771712"

@@ -11,17 +11,17 @@ import pytest
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter import api
-from cudafilter.borders import Border
 from cudafilter.check import compare
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError, ParameterError
-from cudafilter.filter import make
 from cudafilter.operations import reference
+from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import ROUNDING, Chain, Link
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import DTYPES, Pixels, full_scale
 from cudafilter.operations.rank import maximum, median, minimum
-from cudafilter.pixels import DTYPES, Pixels, full_scale
 from test_host import HostEngine
 
 SHAPES = [(1, 1), (1, 9), (8, 2), (33, 41)]

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from agreement import LAYOUTS, random_pixels
-from cudafilter.borders import Border
 from cudafilter.check import compare, compare_all
 from cudafilter.errors import ParameterError
-from cudafilter.filter import make
 from cudafilter.operations import reference
-from cudafilter.pixels import DTYPES, full_scale
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import DTYPES, full_scale
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

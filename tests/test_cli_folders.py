@@ -18,7 +18,7 @@ from PIL import Image
 from command_line import ENVIRONMENT, PROGRAM, call, cli, folder, here, picture, python, snapshot
 from cudafilter.cli.progress import Progress
 from cudafilter.cli.report import JsonLines
-from cudafilter.record import Record
+from cudafilter.jobs.record import Record
 
 __all__ = ["folder", "here"]
 

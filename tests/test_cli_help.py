@@ -15,8 +15,8 @@ from PIL import Image
 
 import cudafilter
 from command_line import ENVIRONMENT, call, cli, here, picture
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app, options
+from cudafilter.operations.catalogue import CATALOGUE
 
 __all__ = ["here"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from command_line import cli, here
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.errors import EngineUnavailable
+from cudafilter.operations.catalogue import CATALOGUE
 
 __all__ = ["here"]
 
@@ -41,8 +41,8 @@ class TestInfo:
     def test_tells_whether_the_gpu_codes_jpeg(
         self, library: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from cudafilter import nvjpeg
         from cudafilter.engines.cuda import device as cuda
+        from cudafilter.nvidia import nvjpeg
 
         device = cuda.Gpu(0, "a GPU", (9, 0), 1 << 30, "13.0")
         monkeypatch.setattr(cuda, "gpus", lambda: [device])
@@ -51,8 +51,8 @@ class TestInfo:
         assert json.loads(cli("info", "--json").stdout)["nvjpeg"] == library
 
     def test_names_what_is_missing_and_what_mends_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from cudafilter import toolkit
         from cudafilter.engines.cuda import device as cuda
+        from cudafilter.nvidia import toolkit
 
         def none() -> list[Any]:
             raise EngineUnavailable("no driver answers")
@@ -69,9 +69,9 @@ class TestInfo:
         assert found["devices"] == []
 
     def test_lists_devices(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from cudafilter import toolkit
         from cudafilter.engines import nvcc
         from cudafilter.engines.cuda import device as cuda
+        from cudafilter.nvidia import toolkit
 
         device = cuda.Gpu(0, "Some GPU", (9, 0), 80 << 30, "13.0")
         monkeypatch.setattr(cuda, "gpus", lambda: [device])

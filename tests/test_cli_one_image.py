@@ -14,17 +14,17 @@ from PIL import Image
 
 from agreement import StandIn
 from command_line import call, cli, here, picture, snapshot
-from cudafilter import workload
-from cudafilter.borders import Border
 from cudafilter.cli import options
 from cudafilter.cli.report import Reporter
 from cudafilter.engines import Engine
 from cudafilter.engines import Result as Filtered
 from cudafilter.engines import open as engines
 from cudafilter.errors import EngineUnavailable
-from cudafilter.filter import make
-from cudafilter.pixels import Pixels
-from cudafilter.record import DONE, Record
+from cudafilter.jobs import sizing
+from cudafilter.jobs.record import DONE, Record
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import Pixels
 
 __all__ = ["here"]
 
@@ -57,7 +57,7 @@ class TestOneImage:
             raise EngineUnavailable("no driver")
 
         monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", no_cuda)
-        monkeypatch.setattr(workload, "GPU_START", 0)
+        monkeypatch.setattr(sizing, "GPU_START", 0)
         result = cli("blur", "in.png", "out.png", "--engine", "auto")
         assert result.exit_code == 0
         assert "no CUDA: no driver" in result.stderr
@@ -71,7 +71,7 @@ class TestOneImage:
             raise AssertionError("the GPU was asked for")
 
         monkeypatch.setattr("cudafilter.engines.cuda.engine.CudaEngine", not_wanted)
-        monkeypatch.setattr("cudafilter.toolkit.no_gpu", lambda: None)
+        monkeypatch.setattr("cudafilter.nvidia.toolkit.no_gpu", lambda: None)
         result = cli("blur", "in.png", "out.png", "--engine", "auto", "-v")
         assert result.exit_code == 0, result.stderr
         engine = result.stderr.splitlines()[0]

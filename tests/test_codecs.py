@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from codec_aids import Patch, photo
-from cudafilter import cores
 from cudafilter.formats import (
     table,
 )
+from cudafilter.host import cores
 from cudafilter.images import FORMATS, READ_ONLY, Image
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 from image_files import encode, random_pixels
 
 

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from cudafilter import toolkit
-from cudafilter.borders import Border
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import app
 from cudafilter.engines import nvcc
 from cudafilter.engines.cuda import device as cuda
@@ -21,7 +18,10 @@ from cudafilter.engines.cuda.ahead import common as common_kernels
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import EngineError, EngineUnavailable
-from cudafilter.filter import make
+from cudafilter.nvidia import toolkit
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.make import make
 
 KERNELS = [("vanilla", {"SAMPLE": 0}), ("vanilla", {"SAMPLE": 1}), ("tiled", {"SAMPLE": 0})]
 

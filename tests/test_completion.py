@@ -12,9 +12,9 @@ import click.shell_completion as shells
 import pytest
 
 from command_line import ENVIRONMENT, PROGRAM
-from cudafilter.catalogue import BORDERS, CATALOGUE, CODECS, ENGINES
 from cudafilter.cli import COMPLETION, app, completion
 from cudafilter.engines.cuda.variants import CHOICES
+from cudafilter.operations.catalogue import BORDERS, CATALOGUE, CODECS, ENGINES
 
 
 def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

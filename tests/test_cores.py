@@ -9,8 +9,8 @@ from threading import Barrier, Thread, current_thread
 
 import pytest
 
-from cudafilter import cores
-from cudafilter.cores import each, in_work, share
+from cudafilter.host import cores
+from cudafilter.host.cores import each, in_work, share
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-from cudafilter.borders import Border
 from cudafilter.engines import Engine
+from cudafilter.engines import block as block_module
 from cudafilter.engines import cpu as cpu_module
 from cudafilter.engines.cpu import CpuEngine
 from cudafilter.engines.fold import fold
-from cudafilter.filter import Filter, Kernel, make
 from cudafilter.operations import reference
-from cudafilter.pixels import DTYPES
+from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import DTYPES
 
 _RANDOM = np.random.default_rng(5)
 
@@ -25,10 +28,10 @@ LARGE = {
     "unsharp": make("unsharp", sigma=30, amount=0.7, threshold=0.01),
     "dense": make("kernel", weights=_RANDOM.random((41, 36)), normalize=True),
     "dense with negative weights": make("kernel", weights=_RANDOM.standard_normal((20, 45)) / 30),
-    "row off its centre": Filter(
+    "row off its centre": Correlation(
         "row", (Kernel(_RANDOM.random((1, 150)), (0, 140)),), gain=1 / 75, alpha="filter"
     ),
-    "two sizes": Filter(
+    "two sizes": Correlation(
         "two sizes",
         (Kernel(np.full((2, 131), 1.0), (0, 7)), Kernel(_RANDOM.random((5, 3)), (4, 0))),
         combine="magnitude", gain=1 / 262,
@@ -36,7 +39,7 @@ LARGE = {
 }  # fmt: skip
 
 OFF_CENTRE = [
-    Filter("off centre", (Kernel(_RANDOM.random((23, 5)), anchor),), gain=1 / 115)
+    Correlation("off centre", (Kernel(_RANDOM.random((23, 5)), anchor),), gain=1 / 115)
     for anchor in ((21, 0), (1, 4))
 ]
 
@@ -85,7 +88,7 @@ def test_a_folded_kernel_reaches_one_image_past_the_image(border: Border) -> Non
 )
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_largest_kernels(
-    cpu: Engine, dtype: str, shape: tuple[int, int, int], filter: Filter
+    cpu: Engine, dtype: str, shape: tuple[int, int, int], filter: Correlation
 ) -> None:
     # The reference takes the folded filter, which is the same: see above.
     pixels = random_pixels(shape, dtype)
@@ -101,7 +104,7 @@ def test_the_largest_kernels(
 
 def test_a_large_dense_kernel_on_a_small_image(cpu: Engine) -> None:
     rows = _RANDOM.random((2, 2001))
-    filter = Filter("rank 2", (Kernel(rows.T @ rows[::-1]),), gain=1e-6)
+    filter = Correlation("rank 2", (Kernel(rows.T @ rows[::-1]),), gain=1e-6)
     pixels = random_pixels((9, 8, 3), "uint8")
     folded = fold(filter, 9, 8, Border("symmetric"))
     expected = reference.apply(pixels, folded, Border("symmetric")).astype(int)
@@ -152,7 +155,7 @@ def test_the_cores_leave_the_bits() -> None:
 
 def test_a_sum_too_large_for_an_integer_is_white(cpu: Engine) -> None:
     pixels = random_pixels((20, 20, 1), "uint8")
-    filter = Filter("huge", (Kernel([[1e12]]),))
+    filter = Correlation("huge", (Kernel([[1e12]]),))
     assert np.array_equal(cpu.run(pixels, filter).pixels, np.where(pixels > 0, 255, 0))
 
 
@@ -184,11 +187,11 @@ def test_means_of_bytes_round_half_to_even(
 ) -> None:
     # Sums of these are exact in float32, and many end in one half.
     kernel = Kernel.outer(np.asarray(column, float), np.asarray(row, float))
-    pixels, mean = random_pixels((40, 50, 3), "uint8"), Filter("mean", (kernel,), gain=gain)
+    pixels, mean = random_pixels((40, 50, 3), "uint8"), Correlation("mean", (kernel,), gain=gain)
     for border in (Border(), Border("constant", 1.0)):
         expected = reference.apply(pixels, mean, border)
         assert np.array_equal(cpu.run(pixels, mean, border).pixels, expected)
-    monkeypatch.delattr(cpu_module, "_quantise")
+    monkeypatch.delattr(block_module, "_quantise")
     cpu.run(pixels, mean)
 
 
@@ -196,7 +199,7 @@ def test_means_of_bytes_round_half_to_even(
 def test_small_kernels_on_bytes_take_one_pass(
     cpu: Engine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(cpu_module, "_quantise")
+    monkeypatch.delattr(block_module, "_quantise")
     pixels = random_pixels((40, 50, 3), "uint8")
     for border in ALL_BORDERS:
         expected = reference.apply(pixels, make(name), border)

@@ -15,7 +15,6 @@ import pytest
 
 from agreement import ALL_BORDERS, random_pixels
 from conftest import GENERAL
-from cudafilter.borders import Border
 from cudafilter.engines.cuda import slots
 from cudafilter.engines.cuda.ahead import every
 from cudafilter.engines.cuda.bands import block_of, cut
@@ -24,7 +23,10 @@ from cudafilter.engines.cuda.variants import AUTO, CHOICES, box, ladder, task, t
 from cudafilter.engines.cuda.variants.task import Layout, row_pitch
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
-from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.rank import median
 
@@ -59,7 +61,7 @@ def test_cut_names_what_does_not_fit() -> None:
         cut(np.zeros((9, 9, 1), np.uint8), make("blur", sigma=1), 40)
 
 
-def prepare(filter: Filter, variant: str) -> task.Launch:
+def prepare(filter: Correlation, variant: str) -> task.Launch:
     return ladder.prepare(filter, 1, np.uint8, Border(), False, variant)
 
 
@@ -68,7 +70,7 @@ def test_a_launch_is_prepared_once_for_many_images() -> None:
     kept = ladder.prepare(blur, 3, np.uint8, Border("edge"), False, "auto")
     assert ladder.prepare(blur, 3, "uint8", Border("edge"), False, "auto") is kept
     assert ladder.prepare(same, 3, "uint8", Border("edge"), False, "auto") is kept
-    others: list[tuple[Filter, int, str, Border, bool, str]] = [
+    others: list[tuple[Correlation, int, str, Border, bool, str]] = [
         (make("blur", sigma=4), 3, "uint8", Border("edge"), False, "auto"),
         (blur, 1, "uint8", Border("edge"), False, "auto"),
         (blur, 3, "uint16", Border("edge"), False, "auto"),
@@ -118,7 +120,7 @@ def test_launch_limits() -> None:
         (make("kernel", weights=np.random.default_rng(0).random((63, 63))), "blocked"),
     ],
 )
-def test_auto_picks_the_fastest_that_fits(filter: Filter, variant: str) -> None:
+def test_auto_picks_the_fastest_that_fits(filter: Correlation, variant: str) -> None:
     assert prepare(filter, "auto").variant == variant
 
 
@@ -189,7 +191,7 @@ def test_products_stay_within_shared_memory() -> None:
         assert 0 <= told - shared <= 16
     for channels, rows, columns in product((1, 2, 3, 4), (1, 20, 40, 90), range(1, 100, 3)):
         for left in {0, columns // 3, columns - 1}:
-            filter = Filter("", (Kernel(np.ones((rows, columns)), (0, left)),))
+            filter = Correlation("", (Kernel(np.ones((rows, columns)), (0, left)),))
             found = tensor.specialise(filter, Layout(channels, "uint8"))
             if found is None:
                 assert max(rows, columns) > 16 * (max(tensor.PLANS[channels]) - 2)

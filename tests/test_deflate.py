@@ -11,7 +11,7 @@ import pytest
 from cudafilter.formats import (
     deflate,
 )
-from cudafilter.formats.buffers import Buffer, joined
+from cudafilter.stores.buffers import Buffer, joined
 
 
 @pytest.mark.parametrize("level", range(10))

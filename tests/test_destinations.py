@@ -13,7 +13,7 @@ from PIL import Image
 
 import cudafilter
 from cudafilter.errors import ParameterError
-from cudafilter.plan import STREAM, make_plan
+from cudafilter.jobs.plan import STREAM, make_plan
 
 PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"
 

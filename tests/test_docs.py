@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cudafilter.borders import Border
-from cudafilter.catalogue import BORDERS, CATALOGUE
 from cudafilter.cli import app
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, make
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import BORDERS, CATALOGUE
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cudafilter"
@@ -184,17 +185,17 @@ def test_the_ladder_has_every_variant_with_its_file(variant: str) -> None:
     assert re.search(row, TEXTS["docs/ladder.md"], re.MULTILINE)
 
 
-def box(side: int) -> Filter:
+def box(side: int) -> Correlation:
     """A box of *side* pixels."""
     return make("box", radius=side // 2)
 
 
-def blur(side: int) -> Filter:
+def blur(side: int) -> Correlation:
     """A Gaussian, of rank 1, of *side* taps."""
     return make("blur", sigma=side / 6, radius=side // 2)
 
 
-def dense(side: int) -> Filter:
+def dense(side: int) -> Correlation:
     """A kernel of *side* taps each way that is no sum of a few of rank 1."""
     return make("kernel", weights=np.random.default_rng(0).random((side, side)))
 
@@ -216,7 +217,7 @@ WIDE = "`wide` for other kernels of rank 1 from 65 taps (from 49 in RGB and CMYK
     ],
 )  # fmt: skip
 def test_the_ladder_tells_what_auto_takes(
-    told: str, filter_of: Callable[[int], Filter], side: int, other: int,
+    told: str, filter_of: Callable[[int], Correlation], side: int, other: int,
     dtype: str, channels: int, alpha: bool,
 ) -> None:  # fmt: skip
     assert told in " ".join(TEXTS["docs/ladder.md"].split())
@@ -283,7 +284,7 @@ def floors() -> dict[str, int]:
     found = {}
     floor = 0
     for line in tree.splitlines()[1:]:
-        if title := re.match(r"  floor (\d):", line):
+        if title := re.match(r"  floor (\d+):", line):
             floor = int(title[1])
         elif line.strip():
             found[line.split()[0]] = floor
@@ -294,6 +295,23 @@ FLOORS = floors()
 
 ARROWS_UP: tuple[tuple[str, str, str], ...] = ()
 """(module, what it imports from a floor above, why) for each import that may go up."""
+
+
+MOST_IN_ROOT = 8
+"""Modules of the root package: its API's names, the process, and what is called by its name."""
+
+
+def test_the_root_package_is_small() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= MOST_IN_ROOT
+
+
+LONGEST = 400
+"""Lines of a module."""
+
+
+def test_no_module_is_long() -> None:
+    lines = {path: len(path.read_bytes().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {path.name: count for path, count in lines.items() if count > LONGEST} == {}
 
 
 def test_the_architecture_lists_every_module_and_no_other() -> None:
@@ -316,7 +334,7 @@ def test_imports_make_no_circle() -> None:
 def test_imports_for_type_checking_count() -> None:
     assert "engines/cuda/variants/task.py" in imports_of("engines/cuda/variants/ladder.py")
     guarded = "if TYPE_CHECKING:\n    from cudafilter.api import apply\n"
-    assert imports_in(f"import cudafilter.plan\n{guarded}") == {"api.py", "plan.py"}
+    assert imports_in(f"import cudafilter.jobs.plan\n{guarded}") == {"api.py", "jobs/plan.py"}
     both = {"__init__.py", "formats/__init__.py"}
     assert imports_in("from cudafilter import __version__, formats") == both
 

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-from cudafilter.borders import Border
-from cudafilter.catalogue import BORDERS
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import tensor
 from cudafilter.errors import LimitError, ParameterError
-from cudafilter.filter import Filter, Kernel, make
-from cudafilter.pixels import DTYPES, Pixels
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import DTYPES, Pixels
 
 SHAPES = [(1, 1), (1, 17), (19, 1), (2, 3), (33, 65), (70, 131)]
 
@@ -45,7 +47,7 @@ FILTERS = {
     "zero": make("kernel", weights=[[0, 0], [0, 0]]),
     "dense 7x5": make("kernel", weights=_RANDOM.standard_normal((7, 5))),
     "dense 19x21": make("kernel", weights=_RANDOM.random((19, 21)), normalize=True),
-    "two sizes": Filter(
+    "two sizes": Correlation(
         "two sizes",
         (Kernel(_RANDOM.random((3, 5)), (0, 4)), Kernel(_RANDOM.random((4, 1)), (3, 0))),
         combine="magnitude", gain=0.1, source_gain=0.2, bias=-0.01,
@@ -53,7 +55,7 @@ FILTERS = {
 }  # fmt: skip
 
 
-def runs(engine: Engine, filter: Filter) -> bool:
+def runs(engine: Engine, filter: Correlation) -> bool:
     """Whether *engine*'s variant takes *filter*: not every step of the ladder takes all."""
     variant = getattr(engine, "variant", "auto")
     if variant in ("separable", "wide") and not filter.rank1:
@@ -130,13 +132,13 @@ PRODUCTS = {
     **{f"{2 * r + 1} taps": make("blur", sigma=r / 3, radius=r) for r in (3, 8, 9, 15, 22, 30, 40)},
     "box": make("box", radius=3),
     "row": make("kernel", weights=_RANDOM.random((1, 20)) - 0.3, bias=0.3),
-    "off its centre": Filter(
+    "off its centre": Correlation(
         "off its centre",
         (Kernel(np.outer(_RANDOM.random(31), _RANDOM.random(3)), (30, 0)),),
         gain=0.04,
     ),
     "tall": make("kernel", weights=np.outer(_RANDOM.random(97), _RANDOM.random(2)), normalize=True),
-    "even, bright": Filter("bright", (Kernel(np.ones((4, 18))),), gain=1 / 20, bias=-0.5),
+    "even, bright": Correlation("bright", (Kernel(np.ones((4, 18))),), gain=1 / 20, bias=-0.5),
     "differences": make("kernel", weights=np.outer(np.arange(-5, 6), np.hanning(21)), bias=0.5),
 }
 

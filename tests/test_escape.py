@@ -20,7 +20,7 @@ from cudafilter.cli.terminal import tell_error
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import UNEXPECTED, CudafilterError, EngineError, in_words
-from cudafilter.escape import escaped, escaped_lines, escaped_name
+from cudafilter.host.escape import escaped, escaped_lines, escaped_name
 
 __all__ = ["here"]
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.jpeg import JpegResult, NotTaken
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, LimitError, ParameterError
-from cudafilter.pixels import Pixels
+from cudafilter.operations.borders import Border
+from cudafilter.operations.pixels import Pixels
 from stand_in_gpus import BLUR, PIXELS, StandIn, both, fail, in_threads
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter.borders import Border
 from cudafilter.engines.cuda.jpeg import JpegResult
 from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
 from cudafilter.engines.open import _join
 from cudafilter.errors import EngineError, EngineUnavailable
+from cudafilter.operations.borders import Border
 from stand_in_gpus import BLUR, PIXELS, Clock, StandIn, clock, fail, in_threads, settle
 
 __all__ = ["clock"]

@@ -12,7 +12,7 @@ from PIL import Image as Pil
 from cudafilter.errors import ImageError
 from cudafilter.formats.limits import MAX_ENTRIES
 from cudafilter.images import load, lost_metadata
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"></x:xmpmeta>'
 MAGIC = b"\1" + bytes(range(255, -1, -1)) + b"\0"

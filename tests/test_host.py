@@ -17,16 +17,18 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
-from cudafilter.borders import Border
 from cudafilter.engines import Result
 from cudafilter.engines.chains import run_stages
 from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
-from cudafilter.filter import Filter, Kernel, make
+from cudafilter.nvidia.toolkit import kernel_sources
+from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels
-from cudafilter.toolkit import kernel_sources
+from cudafilter.operations.pixels import Pixels
 
 HERE = Path(__file__).parent / "host"
 
@@ -162,7 +164,7 @@ CASES = [
 @pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS)
 @pytest.mark.parametrize(("variant", "filters"), CASES, ids=[case[0] for case in CASES])
 def test_kernels_agree_with_the_reference(
-    variant: str, filters: list[Filter], dtype: str, channels: int, alpha: bool, folder: Path
+    variant: str, filters: list[Correlation], dtype: str, channels: int, alpha: bool, folder: Path
 ) -> None:
     engine = HostEngine(variant, folder)
     for shape in [(1, 1), (3, 41), (37, 2), (23, 150)]:
@@ -228,18 +230,18 @@ PRODUCTS = [
     make("blur", sigma=7),
     make("box", radius=2),
     make("kernel", weights=_RANDOM.random((1, 20)) - 0.3, bias=0.3),
-    Filter(
+    Correlation(
         "off its centre",
         (Kernel(np.outer(_RANDOM.random(31), _RANDOM.random(3)), (30, 0)),),
         gain=0.04,
     ),
-    Filter("bright", (Kernel(np.ones((4, 18))),), gain=1 / 20, bias=-0.5),
+    Correlation("bright", (Kernel(np.ones((4, 18))),), gain=1 / 20, bias=-0.5),
 ]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("filter", PRODUCTS, ids=lambda filter: filter.name)
-def test_products(filter: Filter, channels: int, folder: Path) -> None:
+def test_products(filter: Correlation, channels: int, folder: Path) -> None:
     engine = HostEngine("tensor", folder)
     for border in ALL_BORDERS:
         assert_agrees(engine, random_pixels((21, 70, channels), "uint8"), filter, border)

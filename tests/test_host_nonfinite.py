@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from agreement import assert_agrees
-from cudafilter.borders import Border
-from cudafilter.filter import Filter, make
-from cudafilter.pixels import Pixels
+from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import Pixels
 from test_host import HostEngine
 from test_nonfinite import FILTERS, LARGEST, VALUES, dense, strewn
 
@@ -23,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kernels")
 
 
-def _sparse(rows: int, columns: int) -> Filter:
+def _sparse(rows: int, columns: int) -> Correlation:
     weights = np.zeros((rows, columns))
     weights[::4, ::2] = np.arange(1, weights[::4, ::2].size + 1).reshape(weights[::4, ::2].shape)
     return make("kernel", weights=weights, bias=0.1)

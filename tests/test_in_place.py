@@ -19,18 +19,18 @@ from PIL import Image
 
 import agreement
 import cudafilter
-from cudafilter import pipeline
-from cudafilter.borders import Border
 from cudafilter.cli import app
 from cudafilter.engines import Engine, Result
 from cudafilter.errors import CudafilterError
-from cudafilter.filter import make
-from cudafilter.journal import Journal, job_of
+from cudafilter.jobs import crew
+from cudafilter.jobs.journal import Journal, job_of
+from cudafilter.jobs.plan import make_plan
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.pipeline import Settings
-from cudafilter.pixels import Pixels
-from cudafilter.plan import make_plan
-from cudafilter.record import Record
+from cudafilter.operations.pixels import Pixels
 from cudafilter.stores import local
 
 COUNT = 30
@@ -156,7 +156,7 @@ def in_place(photos: Path, engine: Engine, journal: Journal | None = None) -> li
     """The records of a run in this process."""
     seen: list[Record] = []
     jobs = make_plan([str(photos)], None, recursive=True).jobs
-    pipeline.run(
+    crew.run(
         jobs, lambda: engine, BLUR, Border(), Settings(), seen.append, threads=1, journal=journal
     )
     return seen

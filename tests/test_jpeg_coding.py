@@ -16,7 +16,7 @@ from cudafilter.formats import jpeg, jpeg_head
 from cudafilter.formats.jpeg_head import SOI, Segment, segments_of, written
 from cudafilter.formats.metadata import JpegCoding
 from cudafilter.images import encode, load, lost_metadata, to_gray
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

@@ -17,7 +17,7 @@ from PIL import Image as Pil
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head, jpeg_scan, pillow
 from cudafilter.images import load
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 EOI = b"\xff\xd9"
 CODINGS: dict[str, dict[str, Any]] = {

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cudafilter import toolkit
 from cudafilter.cli import app
 from cudafilter.cli import compile as command
 from cudafilter.engines import nvcc
 from cudafilter.engines.cuda.ahead import common
 from cudafilter.errors import EngineError
+from cudafilter.nvidia import toolkit
 
 OTHER = 65534
 """Another user's number."""

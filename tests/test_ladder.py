@@ -15,7 +15,7 @@ from cudafilter.engines.cuda.variants import AUTO, LADDER
 from cudafilter.engines.cuda.variants.ladder import prepare, variant
 from cudafilter.engines.cuda.variants.task import Launch, Layout
 from cudafilter.errors import LimitError
-from cudafilter.filter import make
+from cudafilter.operations.make import make
 from cudafilter.operations.rank import median
 
 ROOT = Path(__file__).parents[1]
@@ -74,10 +74,10 @@ import kernels
 import make_docs
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
 from click.testing import CliRunner
-from cudafilter import bench
+from cudafilter.engines import bench
 from cudafilter.cli import app
 from cudafilter.engines.cuda import engine
-from cudafilter.filter import make
+from cudafilter.operations.make import make
 from test_host import HostEngine
 import conftest
 

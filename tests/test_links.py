@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from cudafilter.errors import ParameterError
-from cudafilter.plan import Plan, make_plan, output_owners, plan_arrival
-from cudafilter.sources import AGAIN, LINK, ROUND, find
-from cudafilter.wake import first_files
+from cudafilter.jobs.plan import Plan, make_plan, output_owners, plan_arrival
+from cudafilter.jobs.sources import AGAIN, LINK, ROUND, find
+from cudafilter.start.words import first_files
 
 
 @pytest.fixture(autouse=True)

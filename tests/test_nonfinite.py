@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
-from cudafilter.borders import Border
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants.floats import bounded
 from cudafilter.errors import LimitError
-from cudafilter.filter import Filter, Kernel, make
 from cudafilter.operations import reference
-from cudafilter.pixels import Pixels
+from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import Pixels
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -46,7 +48,7 @@ FILTERS = {
     "dense 21x21": make("kernel", weights=dense(21), normalize=True),
     "negative too": make("kernel", weights=_RANDOM.standard_normal((15, 14))),
     "gaps": make("kernel", weights=_GAPS),
-    "two sizes": Filter(
+    "two sizes": Correlation(
         "two sizes",
         (Kernel(_RANDOM.random((3, 5)), (0, 4)), Kernel(_RANDOM.random((4, 1)), (3, 0))),
         combine="magnitude", gain=0.1,
@@ -151,7 +153,7 @@ def test_a_mean_of_the_largest_floats_is_finite(engine: Engine, name: str) -> No
     "filter", [make("sharpen", amount=0), make("unsharp", amount=0, threshold=0.1)]
 )
 def test_amount_0_leaves_every_bit(
-    engine: Engine, filter: Filter, layout: tuple[int, bool]
+    engine: Engine, filter: Correlation, layout: tuple[int, bool]
 ) -> None:
     channels, alpha = layout
     values = [-0.0, np.nan, np.inf, -np.inf, LARGEST, -LARGEST, 1e-45]
@@ -165,7 +167,7 @@ def test_amount_0_leaves_every_bit(
 
 def test_no_gain_is_no_term(engine: Engine) -> None:
     pixels = strewn((20, 20, 1), [np.nan, np.inf, LARGEST])
-    gray = Filter("gray", make("blur").kernels, gain=0.0, bias=0.25)
+    gray = Correlation("gray", make("blur").kernels, gain=0.0, bias=0.25)
     if getattr(engine, "variant", "auto") in ("auto", "vanilla", "tiled"):
         assert (engine.run(pixels, gray).pixels == 0.25).all()
     assert (reference.apply(pixels, gray) == 0.25).all()

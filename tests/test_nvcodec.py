@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cudafilter import images, install_cuda, nvjpeg, wake
-from cudafilter.borders import Border
+from cudafilter import images
 from cudafilter.engines.cuda import jpeg as nvcodec
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken, head_of, require_taken
 from cudafilter.engines.cuda.kernels import Kernel
 from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import CudafilterError, ImageError
-from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import segments_of, tables_of
+from cudafilter.nvidia import install, nvjpeg
+from cudafilter.operations.borders import Border
+from cudafilter.start import gpus
+from cudafilter.stores.buffers import Buffer
 from fake_cuda import FakeCuda
 from fake_nvjpeg import BLUR, Opener, StandIn, fake, folder, frame, opened
 from jpegs import CASES, jpeg, own_tables, patched, picture, rich
@@ -209,7 +211,7 @@ def test_nvjpeg_that_was_woken_is_taken_before_any_image_is_at_work(
         return woken[gpu]
 
     fake.install(monkeypatch)
-    monkeypatch.setattr(wake, "nvjpeg_of", wait)
+    monkeypatch.setattr(gpus, "nvjpeg_of", wait)
     monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
     monkeypatch.setattr(nvcodec, "NvJpeg", absent)
     engine = CudaEngine(variant="constant")
@@ -274,16 +276,16 @@ def test_the_installer_takes_the_library_of_the_driver_and_does_without_it(
     driver: tuple[int, int] | None, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
-    monkeypatch.setattr(install_cuda, "pip", lambda *line: started.append(line))
-    assert "on the GPU too" in install_cuda.install_nvjpeg(driver)
+    monkeypatch.setattr(install, "pip", lambda *line: started.append(line))
+    assert "on the GPU too" in install.install_nvjpeg(driver)
     ((_, wanted),) = started
     assert wanted.startswith(package)
 
     def fail(*_: str) -> None:
         raise CudafilterError("no network")
 
-    monkeypatch.setattr(install_cuda, "pip", fail)
-    assert "so the CPU codes JPEGs: no network" in install_cuda.install_nvjpeg(driver)
+    monkeypatch.setattr(install, "pip", fail)
+    assert "so the CPU codes JPEGs: no network" in install.install_nvjpeg(driver)
 
 
 def test_a_quality_out_of_range_is_an_error(opened: Opener) -> None:

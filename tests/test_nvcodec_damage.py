@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cudafilter.borders import Border
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg as cpu_codec
 from cudafilter.formats.jpeg_head import SOI, frame_of, segments_of, written
 from cudafilter.formats.jpeg_scan import BLOCK, is_flat, is_simple
-from cudafilter.pipeline import Settings, run
-from cudafilter.pixels import Pixels
-from cudafilter.plan import Job
-from cudafilter.record import Record
+from cudafilter.jobs.crew import run
+from cudafilter.jobs.plan import Job
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.pixels import Pixels
 from fake_nvjpeg import BLUR, Opener, fake, folder, opened
 from jpegs import picture
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from cudafilter import wake
-from cudafilter.catalogue import ALL, gpu_numbers
 from cudafilter.engines.fleet import WINDOW, Fleet
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, ParameterError
+from cudafilter.operations.catalogue import ALL, gpu_numbers
+from cudafilter.start import gpus
 from stand_in_gpus import BLUR, PIXELS, Clock, StandIn, clock, settle
 
 __all__ = ["clock"]
@@ -69,11 +69,11 @@ class TestOpening:
     def test_several_images_take_one_and_the_others_as_needed(
         self, host: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        woken: list[tuple[Sequence[int] | None, bool]] = []
-        monkeypatch.setattr(wake, "wake", lambda gpus, *, jpeg: woken.append((gpus, jpeg)))
+        started: list[tuple[Sequence[int] | None, bool]] = []
+        monkeypatch.setattr(gpus, "start", lambda numbers, *, jpeg: started.append((numbers, jpeg)))
         engine = open_engine(several=True)
         assert engine.title == "cuda: 3 x H100 (GPU 0; 1, 2 as needed)"
-        assert (len(host.opened), woken) == (1, [])
+        assert (len(host.opened), started) == (1, [])
         host.opened[0].kernel = 1.0
         for opened in (2, 3, 3):
             clock.now += WINDOW
@@ -82,7 +82,7 @@ class TestOpening:
             assert len(host.opened) == opened
             for card in host.opened:
                 card.kernel = float(opened)
-        assert woken == [((1,), True), ((2,), True)]
+        assert started == [((1,), True), ((2,), True)]
         engine.close()
         assert all(card.closed for card in host.opened)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import cudafilter
-from cudafilter.toolkit import kernel_sources
+from cudafilter.nvidia.toolkit import kernel_sources
 
 ROOT = Path(cudafilter.__file__).resolve().parent.parent
 HEAVY = {"numpy", "PIL", "cv2", "pycuda", "scipy", "matplotlib", "platformdirs"}
@@ -82,13 +82,13 @@ def test_the_wheel_brings_the_command_and_the_licence(built: Path) -> None:
 def test_kernels_are_found_from_an_unpacked_wheel(built: Path, tmp_path: Path) -> None:
     (path,) = built.glob("*.whl")
     zipfile.ZipFile(path).extractall(tmp_path)
-    print_it = "from cudafilter.toolkit import kernel_sources; print(kernel_sources())"
+    print_it = "from cudafilter.nvidia.toolkit import kernel_sources; print(kernel_sources())"
     assert Path(run(print_it, path=tmp_path)) == tmp_path.resolve() / "cudafilter" / "cuda_src"
 
 
 def test_kernels_are_found_from_an_unpacked_sdist(built: Path) -> None:
     (source,) = (built / "unpacked").iterdir()
-    print_it = "from cudafilter.toolkit import kernel_sources; print(kernel_sources())"
+    print_it = "from cudafilter.nvidia.toolkit import kernel_sources; print(kernel_sources())"
     assert Path(run(print_it, path=source)) == source.resolve() / "cuda_src"
 
 
@@ -96,7 +96,7 @@ def test_kernels_are_found_from_here() -> None:
     assert (kernel_sources() / "pixel.cuh").is_file()
 
 
-@pytest.mark.parametrize("module", ["cudafilter", "cudafilter.cli", "cudafilter.toolkit"])
+@pytest.mark.parametrize("module", ["cudafilter", "cudafilter.cli", "cudafilter.nvidia.toolkit"])
 def test_importing_starts_nothing_heavy(module: str) -> None:
     loaded = json.loads(run(f"import json, {module}; print(json.dumps(list(sys.modules)))"))
     assert module in loaded

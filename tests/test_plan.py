@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cudafilter import places
-from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ParameterError
-from cudafilter.plan import Plan, make_plan
+from cudafilter.jobs import places
+from cudafilter.jobs.plan import Plan, make_plan
+from cudafilter.operations.catalogue import EXISTING
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from cudafilter.formats import (
 )
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image, load
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 from image_files import ICC, chunk, encode, from_opencv, pil_bytes, random_pixels
 
 __all__ = ["no_pillow"]

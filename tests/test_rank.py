@@ -13,17 +13,17 @@ from scipy import ndimage
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter import api
-from cudafilter.borders import Border
 from cudafilter.check import compare
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError, ParameterError
-from cudafilter.filter import make
 from cudafilter.operations import rank as rank_module
 from cudafilter.operations import reference
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import DTYPES
 from cudafilter.operations.rank import Rank, maximum, median, minimum
-from cudafilter.pixels import DTYPES
 from test_host import HostEngine
 from test_reference import SCIPY_MODES
 

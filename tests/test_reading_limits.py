@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from cudafilter import images, pipeline, workload
-from cudafilter.borders import Border
+from cudafilter import images
 from cudafilter.cli import app
 from cudafilter.engines import Engine
 from cudafilter.errors import ImageError
-from cudafilter.filter import make
 from cudafilter.formats import png, table
 from cudafilter.formats.limits import MAX_PIXELS, SPARSE_BYTES, Limits
 from cudafilter.images import Image, encode, load
-from cudafilter.plan import Job
-from cudafilter.record import Record
+from cudafilter.jobs import crew, sizing
+from cudafilter.jobs.plan import Job
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
 
 FORMATS = ["png", "jpeg", "webp", "tiff", "bmp", "ppm", "pgm"]
 
@@ -192,8 +194,8 @@ def test_the_engines_own_codec_is_not_asked_for_more_pixels(
     monkeypatch.setattr(cpu, "jpeg", Codec(), raising=False)
     seen: list[Record] = []
     job = Job(tmp_path / "in.jpg", tmp_path / "out.jpg", "jpeg")
-    settings = pipeline.Settings(engine_codec=True, max_pixels=255)
-    pipeline.run([job], lambda: cpu, make("box"), Border(), settings, seen.append)
+    settings = Settings(engine_codec=True, max_pixels=255)
+    crew.run([job], lambda: cpu, make("box"), Border(), settings, seen.append)
     assert seen[0].error is not None
     assert "more than the 255 that are read" in seen[0].error
 
@@ -202,11 +204,11 @@ def test_the_engines_own_codec_is_not_asked_for_more_pixels(
 def test_the_head_tells_the_size(format: str) -> None:
     heads = {"gif": b"GIF89a\x10\0\x10\0\0\0\0", "pbm": b"P1 16 16 "}
     data = heads[format] if format in heads else good(format)
-    size = workload.extent(data)
+    size = sizing.extent(data)
     assert size is not None
     assert size[:2] == (16, 16)
     with pytest.raises(ImageError, match="more than the 255"):
-        workload.require_size(data, 255)
+        sizing.require_size(data, 255)
 
 
 FOREIGN: list[Callable[[], Exception]] = [

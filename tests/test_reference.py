@@ -12,11 +12,12 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from agreement import ALL_BORDERS, random_pixels
-from cudafilter.borders import Border, border_index, extract
-from cudafilter.catalogue import BORDERS
-from cudafilter.filter import Filter, Kernel, make
 from cudafilter.operations import reference
-from cudafilter.operations.correlation import correlate
+from cudafilter.operations.borders import Border, border_index, extract
+from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.correlation import Correlation, correlate
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
 
 SCIPY_MODES: dict[str, Any] = {
     "edge": "nearest", "reflect": "mirror", "symmetric": "reflect",
@@ -30,7 +31,7 @@ SCIPY_MODES: dict[str, Any] = {
 def test_equals_scipy(border: Border, shape: tuple[int, int], kernel: tuple[int, int]) -> None:
     weights = np.random.default_rng(0).standard_normal(kernel)
     pixels = random_pixels((*shape, 2), "float32")
-    ours = reference.exact(pixels, Filter("test", (Kernel(weights),)), border)
+    ours = reference.exact(pixels, Correlation("test", (Kernel(weights),)), border)
     for c in range(2):
         theirs = ndimage.correlate(
             pixels[..., c].astype(np.float64), weights, mode=SCIPY_MODES[border.mode],
@@ -53,7 +54,7 @@ def test_separable_equals_dense() -> None:
     )  # fmt: skip
 
 
-def column_of(filter: Filter, values: list[int], border: str = "edge") -> list[int]:
+def column_of(filter: Correlation, values: list[int], border: str = "edge") -> list[int]:
     """One row of gray samples, filtered."""
     pixels = np.array(values, np.uint8).reshape(1, -1, 1)
     return reference.apply(pixels, filter, Border(border)).ravel().tolist()
@@ -137,7 +138,7 @@ kernels = hnp.arrays(
 @given(images, kernels, st.sampled_from(ALL_BORDERS[:-1]), st.floats(-3, 3))
 @settings(max_examples=60)
 def test_linear(pixels: np.ndarray, kernel: Kernel, border: Border, factor: float) -> None:
-    filter = Filter("test", (kernel,))
+    filter = Correlation("test", (kernel,))
     other = pixels[::-1, ::-1]
     together = reference.exact(
         (pixels + np.float32(factor) * other).astype(np.float32), filter, border
@@ -151,7 +152,7 @@ def test_linear(pixels: np.ndarray, kernel: Kernel, border: Border, factor: floa
 @given(images, kernels, st.integers(0, 11), st.integers(0, 11))
 @settings(max_examples=60)
 def test_shift_under_wrap(pixels: np.ndarray, kernel: Kernel, dy: int, dx: int) -> None:
-    filter, wrap = Filter("test", (kernel,)), Border("wrap")
+    filter, wrap = Correlation("test", (kernel,)), Border("wrap")
     shifted = reference.exact(np.roll(pixels, (dy, dx), (0, 1)), filter, wrap)
     expected = np.roll(reference.exact(pixels, filter, wrap), (dy, dx), (0, 1))
     np.testing.assert_allclose(shifted, expected, atol=1e-12)

@@ -13,21 +13,23 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
-from cudafilter.borders import Border, border_index
 from cudafilter.check import compare
 from cudafilter.engines.cuda import bands, kernels, slots
 from cudafilter.engines.cuda import engine as cuda
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import EngineError
-from cudafilter.filter import Filter, Kernel, make
+from cudafilter.operations.borders import Border, border_index
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
+from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.rank import median
-from cudafilter.pixels import Pixels
 from fake_cuda import FakeCuda
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 
 BLUR = make("blur", sigma=1)
-DOWNWARD = Filter("down", (Kernel(np.full((4, 1), 0.25), (0, 0)),))
+DOWNWARD = Correlation("down", (Kernel(np.full((4, 1), 0.25), (0, 0)),))
 """Taps below its pixel alone."""
 
 Opener = Callable[..., CudaEngine]
@@ -84,7 +86,7 @@ def test_a_small_image_costs_no_call_too_many(fake: FakeCuda, opened: Opener) ->
     "filter", [BLUR, DOWNWARD, make("blur", sigma=12)], ids=["blur", "down", "large"]
 )
 def test_chunks_have_the_bits_of_the_whole(
-    filter: Filter, border: Border, lazy: bool, fake: FakeCuda, opened: Opener, chunks: None
+    filter: Correlation, border: Border, lazy: bool, fake: FakeCuda, opened: Opener, chunks: None
 ) -> None:
     fake.lazy = lazy
     engine = opened()
@@ -186,7 +188,7 @@ def test_threads_overlap_and_keep_their_bits(fake: FakeCuda, opened: Opener, chu
     assert 2 <= fake.most_in_flight <= 3
 
 
-def right(result: Pixels, pixels: Pixels, filter: Filter) -> bool:
+def right(result: Pixels, pixels: Pixels, filter: Correlation) -> bool:
     """Whether *result* is that of *filter*, by the contract."""
     return compare(result, pixels, filter, Border(), False).ok
 

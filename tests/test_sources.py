@@ -13,9 +13,9 @@ from PIL import Image
 from command_line import cli, here
 from cudafilter.cli.left import MOST_NAMES, left_lines
 from cudafilter.errors import ParameterError
-from cudafilter.plan import Plan, make_plan
-from cudafilter.sources import NO_FILE, UNREAD_KIND, Left
-from cudafilter.watch import watch
+from cudafilter.jobs.plan import Plan, make_plan
+from cudafilter.jobs.sources import NO_FILE, UNREAD_KIND, Left
+from cudafilter.jobs.watch import watch
 
 __all__ = ["here"]
 

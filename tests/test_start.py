@@ -21,8 +21,11 @@ from PIL import Image
 import cudafilter
 from command_line import PROGRAM, here
 from cudafilter import __main__ as process
-from cudafilter import install_cuda, interrupt, toolkit, wake
 from cudafilter.cli import app
+from cudafilter.nvidia import install, toolkit
+from cudafilter.start import early, interrupt
+from cudafilter.start import words as looks
+from cudafilter.start.begun import begun
 
 __all__ = ["here"]
 ROOT = Path(cudafilter.__file__).parents[1]
@@ -73,8 +76,8 @@ def test_without_a_word_it_shows_its_help() -> None:
 
 def test_every_beginning_of_a_command_line_is_looked_at_without_an_error() -> None:
     for line in PREFIXES:
-        process.needs_gpu(words(line))
-        process.first_jpeg(words(line))
+        looks.needs_gpu(words(line))
+        looks.first_jpeg(words(line))
 
 
 def test_every_beginning_of_a_command_line_is_a_usage_error_or_help() -> None:
@@ -92,8 +95,8 @@ def test_a_start_that_fails_does_not_fail_the_command(monkeypatch: pytest.Monkey
         ran.append(words)
         raise RuntimeError("the guess is wrong")
 
-    monkeypatch.setattr(process, "_decode_ahead", fail)
-    monkeypatch.setattr(process, "_wake_driver", fail)
+    monkeypatch.setattr(early, "_decode_first", fail)
+    monkeypatch.setattr(early, "_start_driver", fail)
     monkeypatch.setattr("cudafilter.cli.main", lambda: ran.append("command line"))
     monkeypatch.setattr("sys.argv", ["cudafilter", "blur"])
     process.main()
@@ -108,7 +111,7 @@ def test_a_tree_deeper_than_pythons_stack_is_looked_into() -> None:
     Path(deep[:-2], "far.jpg").touch()
     Path("d/near.jpg").touch()
     try:
-        assert sorted(wake.first_files(["d"])) == ["far.jpg", "near.jpg"]
+        assert sorted(looks.first_files(["d"])) == ["far.jpg", "near.jpg"]
     finally:  # Python's own removal of trees goes as deep as its stack
         subprocess.run(["rm", "-r", "d"], check=True)
 
@@ -150,7 +153,7 @@ main()
 def test_ctrl_c_at_any_time_is_told_in_a_word(wait: float, stop: signal.Signals) -> None:
     # From when the package is there: before that, Python itself answers.
     code = (
-        "from cudafilter import interrupt; interrupt.install(); print(flush=True);"
+        "from cudafilter.start import interrupt; interrupt.install(); print(flush=True);"
         " import sys; sys.argv[1:] = ['blur', '-', 'out.png', '--engine', 'cpu'];"
         " from cudafilter.__main__ import main; main()"
     )
@@ -188,7 +191,7 @@ def test_ctrl_c_that_is_ignored_stays_so(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_outside_of_an_import_ctrl_c_is_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interrupt, "_caught", True)
+    monkeypatch.setattr(begun, "caught", True)
     with pytest.raises(KeyboardInterrupt):
         interrupt.answer(signal.SIGINT, None)
 
@@ -197,9 +200,9 @@ def test_outside_of_an_import_ctrl_c_is_an_exception(monkeypatch: pytest.MonkeyP
 def test_the_other_programs_show_their_help_and_do_nothing(
     module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(install_cuda, "install", lambda: pytest.fail("it installed"))
+    monkeypatch.setattr(install, "install", lambda: pytest.fail("it installed"))
     monkeypatch.setattr(toolkit, "find_toolkit", lambda: pytest.fail("it looked"))
-    main = {"install_cuda": install_cuda.main, "toolkit": toolkit.main}[module]
+    main = {"install_cuda": install.main, "toolkit": toolkit.main}[module]
     with pytest.raises(SystemExit) as end:
         main(["--help"])
     assert end.value.code == 0
@@ -217,8 +220,8 @@ def test_an_installation_is_interrupted_without_a_traceback(
     def stop() -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(install_cuda, "install", stop)
-    assert install_cuda.main([]) == 130
+    monkeypatch.setattr(install, "install", stop)
+    assert install.main([]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from cudafilter.catalogue import BORDERS, CATALOGUE, ENGINES, EXISTING
 from cudafilter.cli import _OTHERS, app, options, suggest
+from cudafilter.operations.catalogue import BORDERS, CATALOGUE, ENGINES, EXISTING
 
 
 def hint_of(*arguments: str) -> str | None:

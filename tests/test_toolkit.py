@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cudafilter import install_cuda, toolkit
 from cudafilter.errors import EngineUnavailable
+from cudafilter.nvidia import install, toolkit
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="lays POSIX folders and links")
 
@@ -286,12 +286,12 @@ def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str]) ->
 def test_pypi_pieces_are_no_newer_than_the_driver(
     driver: tuple[int, int] | None, bound: str
 ) -> None:
-    assert install_cuda.pieces_bound(driver) == bound
+    assert install.pieces_bound(driver) == bound
 
 
 def test_an_old_driver_is_told_before_anything_is_installed() -> None:
     with pytest.raises(EngineUnavailable, match=r"12\.4") as raised:
-        install_cuda.pieces_bound((12, 4))
+        install.pieces_bound((12, 4))
     assert raised.value.hint is not None
     assert "update the driver" in raised.value.hint
 
@@ -302,23 +302,23 @@ def test_without_a_driver_nothing_is_installed(
 ) -> None:
     if with_toolkit:
         make_toolkit(machine / "cuda")
-    monkeypatch.setattr(install_cuda, "has_host_compiler", lambda: True)
-    monkeypatch.setattr(install_cuda, "driver_version", lambda: None)
-    monkeypatch.setattr(install_cuda, "pip", lambda *_: pytest.fail("pip was started"))
+    monkeypatch.setattr(install, "has_host_compiler", lambda: True)
+    monkeypatch.setattr(install, "driver_version", lambda: None)
+    monkeypatch.setattr(install, "pip", lambda *_: pytest.fail("pip was started"))
     with pytest.raises(EngineUnavailable, match="no NVIDIA driver"):
-        install_cuda.install()
+        install.install()
 
 
 def test_without_a_driver_the_toolkit_may_stand_in(
     machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_toolkit(machine / "cuda")
-    monkeypatch.setattr(install_cuda, "driver_library", lambda: None)
-    assert install_cuda.driver_folders(found(), tmp_path) == []
+    monkeypatch.setattr(install, "driver_library", lambda: None)
+    assert install.driver_folders(found(), tmp_path) == []
     stubs = machine / "cuda" / "lib64" / "stubs"
     stubs.mkdir(parents=True)
     (stubs / "libcuda.so").touch()
-    assert install_cuda.driver_folders(found(), tmp_path) == [str(stubs)]
+    assert install.driver_folders(found(), tmp_path) == [str(stubs)]
 
 
 def test_the_driver_alone_is_enough_to_link_with(
@@ -327,8 +327,8 @@ def test_the_driver_alone_is_enough_to_link_with(
     make_toolkit(machine / "cuda")
     library = tmp_path / "libcuda.so.580.1"
     library.touch()
-    monkeypatch.setattr(install_cuda, "driver_library", lambda: library)
-    (folder,) = install_cuda.driver_folders(found(), tmp_path)
+    monkeypatch.setattr(install, "driver_library", lambda: library)
+    (folder,) = install.driver_folders(found(), tmp_path)
     assert (Path(folder) / "libcuda.so").resolve() == library
 
 

@@ -19,9 +19,9 @@ from PIL import Image
 
 import cudafilter
 from cudafilter.errors import CudafilterError, ParameterError
-from cudafilter.plan import Plan
-from cudafilter.record import DONE, FAILED, Record
-from cudafilter.watch import INTERVAL, PATIENCE, gone, watch
+from cudafilter.jobs.plan import Plan
+from cudafilter.jobs.record import DONE, FAILED, Record
+from cudafilter.jobs.watch import INTERVAL, PATIENCE, gone, watch
 
 NOW = 1_000_000.0
 ENDLESS = 200

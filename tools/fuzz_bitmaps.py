@@ -23,7 +23,7 @@ from fuzz_cases import (
     trailing,
 )
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 PLAIN, RLE8, RLE4, MASKS = 0, 1, 2, 3
 

@@ -26,7 +26,7 @@ from fuzz_cases import (
 )
 from PIL import Image
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 Chunk = tuple[bytes, bytes]
 PIXELS = (b"VP8 ", b"VP8L")

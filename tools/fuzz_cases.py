@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 
 class Seed(NamedTuple):

@@ -28,7 +28,7 @@ from fuzz_cases import (
 )
 from PIL import Image, PngImagePlugin
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6

@@ -19,7 +19,7 @@ from fuzz_cases import (
     samples,
 )
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, ORIENTATION = 256, 257, 258, 259, 262, 274
 STRIP_OFFSETS, SAMPLES, ROWS, STRIP_BYTES, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317

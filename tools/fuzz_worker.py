@@ -23,7 +23,7 @@ from fuzz_cases import Case, Format, Seed, case_of
 
 from cudafilter import images
 from cudafilter.errors import CudafilterError, ImageError
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 FORMATS: dict[str, Format] = {
     "png": fuzz_png.FORMAT,

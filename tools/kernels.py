@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from cudafilter.cores import cores
 from cudafilter.engines.cuda.ahead import every
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.nvcc import compile_cubin
-from cudafilter.toolkit import Toolkit, find_toolkit, has_host_compiler
+from cudafilter.host.cores import cores
+from cudafilter.nvidia.toolkit import Toolkit, find_toolkit, has_host_compiler
 
 COMPLETE = "sm_90"
 """The architecture that every specialisation is compiled for; others get every STRIDE-th one."""

@@ -24,11 +24,11 @@ from cudafilter.engines.cuda.device import gpus
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import EngineUnavailable, LimitError
-from cudafilter.filter import make
+from cudafilter.nvidia.toolkit import find_toolkit
+from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import DTYPES
 from cudafilter.operations.rank import median
-from cudafilter.pixels import DTYPES
-from cudafilter.toolkit import find_toolkit
 
 TALL = make("box", radius=60)
 """Tall enough for sums that a walk starts with."""

@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 
 import click
 
-from cudafilter import __version__, interrupt
-from cudafilter.catalogue import CATALOGUE
+from cudafilter import __version__
 from cudafilter.cli.command import FAILED, exit_code
 from cudafilter.cli.terminal import tell_error
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.start import interrupt
 
 _OTHERS = ("filters", "info", "bench", "compile")
 """The commands that are no filters, each the ``command`` of the module of its name."""

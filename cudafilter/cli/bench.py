@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.cli import completion, options
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import put, tell
+from cudafilter.operations.catalogue import CATALOGUE
 
 if TYPE_CHECKING:
-    from cudafilter.bench import Case
+    from cudafilter.engines.bench import Case
 
 DTYPES = ("uint8", "uint16", "float32")
 
@@ -45,7 +45,7 @@ def _run(
 ) -> None:
     import json
 
-    from cudafilter import bench
+    from cudafilter.engines import bench
 
     contestants, note = bench.open_contestants(engine, variant, gpu)
     for title in dict.fromkeys(contestant.engine.title for contestant in contestants):

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from cudafilter import interrupt
 from cudafilter.cli.terminal import tell_error, tell_lines
 from cudafilter.errors import EngineError, ParameterError, in_words
+from cudafilter.start import interrupt
 
 FAILED, USAGE, INTERRUPTED = 1, 2, interrupt.CODE
 

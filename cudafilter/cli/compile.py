@@ -86,9 +86,9 @@ class _Counter:
 def _run(
     arch: tuple[str, ...] | None, variant: str, jobs: int | None, quiet: bool, debug: bool
 ) -> None:
-    from cudafilter.cores import cores
     from cudafilter.engines.cuda.ahead import common
     from cudafilter.engines.nvcc import compile_ahead, require_compiler
+    from cudafilter.host.cores import cores
 
     architectures = arch or _present()
     toolkit = require_compiler()

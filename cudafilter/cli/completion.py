@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cudafilter.catalogue import ALL
+from cudafilter.operations.catalogue import ALL
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

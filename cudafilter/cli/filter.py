@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from stat import S_ISCHR
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.catalogue import FilterSpec, gpu_numbers
 from cudafilter.cli import options
 from cudafilter.cli.command import FAILED, Command
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
-from cudafilter.escape import escaped_name
+from cudafilter.host.escape import escaped_name
+from cudafilter.operations.catalogue import FilterSpec, gpu_numbers
+from cudafilter.start.garbage import uncollected
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cudafilter.plan import Plan
+    from cudafilter.jobs.plan import Plan
 
 STREAM = "-"
 
@@ -32,7 +31,7 @@ STREAM = "-"
 def filter_command(spec: FilterSpec) -> Command:
     """The command of *spec*: its parameters as options, and the shared ones."""
 
-    @_no_collections()
+    @uncollected()
     def callback(paths: tuple[str, ...], **values: Any) -> None:
         parameters = {p.name: values.pop(p.name) for p in spec.parameters}
         shared = Shared(**values)
@@ -40,8 +39,8 @@ def filter_command(spec: FilterSpec) -> Command:
             raise click.UsageError("--quiet and --verbose contradict each other")
         if shared.watch and shared.dry_run:
             raise click.UsageError("--watch does not end, and --dry-run writes nothing")
-        _wake_gpu(paths, shared)
-        from cudafilter.borders import Border
+        _start_gpus(paths, shared)
+        from cudafilter.operations.borders import Border
         from cudafilter.operations.make import make
 
         filter = make(spec.name, **parameters)
@@ -73,32 +72,22 @@ def filter_command(spec: FilterSpec) -> Command:
     )
 
 
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """No garbage is looked for, until run() begins with the images: imports leave none, and looking
-    took a tenth of their time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def _wake_gpu(paths: tuple[str, ...], shared: Shared) -> None:
+def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
     """Begin to start a GPU that is sure to be needed, by what was asked for.
 
     In other jobs the images' sizes decide, which are known later.
     """
     if shared.dry_run or shared.engine == "cpu":
         return
-    from cudafilter.wake import FEW, any_jpeg, first_files, wake
+    from cudafilter.start import gpus
+    from cudafilter.start.words import FEW, any_jpeg, first_files
 
     names = first_files(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
-        gpus = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
+        numbers = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
         jpeg = shared.codec != "pillow" and not shared.check and any_jpeg(names)
-        wake(gpus, jpeg=jpeg)
+        gpus.start(numbers, jpeg=jpeg)
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
@@ -114,13 +103,13 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
         )
     given = [source for source in sources if source is not None]
     if shared.watch:
-        from cudafilter.watch import watch
+        from cudafilter.jobs.watch import watch
 
         return watch(
             given, destination, recursive=shared.recursive, format=shared.format,
             existing=shared.existing, follow=shared.follow,
         )  # fmt: skip
-    from cudafilter.plan import make_plan
+    from cudafilter.jobs.plan import make_plan
 
     plan = make_plan(
         given, destination, recursive=shared.recursive, format=shared.format,
@@ -177,7 +166,7 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
         return
     if writes and _is_standard_output(shared.report):
         raise ParameterError("report", "standard output is taken by the image")
-    from cudafilter.sources import inode
+    from cudafilter.jobs.sources import inode
 
     if shared.report == STREAM:
         if sys.stdout is None:

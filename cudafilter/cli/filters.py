@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from cudafilter.catalogue import CATALOGUE, FilterSpec, Parameter
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import put
+from cudafilter.operations.catalogue import CATALOGUE, FilterSpec, Parameter
 
 
 def _default(parameter: Parameter) -> str:

@@ -9,7 +9,7 @@ from cudafilter.cli import options
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import put
 from cudafilter.errors import EngineUnavailable
-from cudafilter.escape import escaped
+from cudafilter.host.escape import escaped
 
 _PACKAGES = {
     "NumPy": "numpy",
@@ -45,7 +45,7 @@ def _cuda() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
     from cudafilter.engines.cuda.device import gpus
     from cudafilter.engines.nvcc import require_toolkit
-    from cudafilter.toolkit import missing
+    from cudafilter.nvidia.toolkit import missing
 
     listed: list[dict[str, Any]] = []
     lacking = [lack._asdict() for lack in missing()]
@@ -66,7 +66,7 @@ def gather() -> dict[str, Any]:
     import platform
 
     from cudafilter.engines.nvcc import cache_dir
-    from cudafilter.toolkit import find_toolkit
+    from cudafilter.nvidia.toolkit import find_toolkit
 
     cuda, devices = _cuda()
     toolkit = find_toolkit()
@@ -87,7 +87,7 @@ def gather() -> dict[str, Any]:
 
 def _nvjpeg(devices: list[dict[str, Any]]) -> str | None:
     """The library that keeps JPEG files on the GPU; None where there is none, or no GPU."""
-    from cudafilter.nvjpeg import find
+    from cudafilter.nvidia.nvjpeg import find
 
     return find(int(devices[0]["driver"].split(".")[0])) if devices else None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cudafilter.record import LEFT, Record
-from cudafilter.sources import Left
+from cudafilter.jobs.record import LEFT, Record
+from cudafilter.jobs.sources import Left
 
 MOST_NAMES = 20
 """Names in a line. Where there are more, it counts them by kind; the report has all of them."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from cudafilter.catalogue import BORDERS, CODECS, ENGINES, EXISTING, Parameter
 from cudafilter.cli.command import Sections
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 from cudafilter.formats.limits import MAX_PIXELS
+from cudafilter.operations.catalogue import BORDERS, CODECS, ENGINES, EXISTING, Parameter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -13,15 +13,15 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cudafilter import __version__
-from cudafilter.borders import Border
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
+from cudafilter.jobs.plan import STREAM, Plan
+from cudafilter.jobs.record import DONE, FAILED, SKIPPED, Record
+from cudafilter.jobs.sources import Left
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
-from cudafilter.plan import STREAM, Plan
-from cudafilter.record import DONE, FAILED, SKIPPED, Record
-from cudafilter.sources import Left
 
 if TYPE_CHECKING:
     from cudafilter.cli.progress import Lines

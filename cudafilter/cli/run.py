@@ -1,17 +1,14 @@
-"""Plans through the pipeline, told on stderr and in the report as they go."""
+"""Plans through a crew, told on stderr and in the report as they go."""
 
 from __future__ import annotations
 
 import ctypes
-import gc
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter import pipeline, workload
-from cudafilter.borders import Border
 from cudafilter.cli.command import FAILED, INTERRUPTED
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter, job_facts
@@ -19,13 +16,17 @@ from cudafilter.cli.terminal import tell
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
+from cudafilter.jobs import crew, sizing
+from cudafilter.jobs.plan import Plan
+from cudafilter.jobs.record import FAILED as IMAGE_FAILED
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
-from cudafilter.plan import Plan
-from cudafilter.record import FAILED as IMAGE_FAILED
-from cudafilter.record import Record
+from cudafilter.start.garbage import collect_again
 
 if TYPE_CHECKING:
-    from cudafilter.journal import Journal
+    from cudafilter.jobs.journal import Journal
 
 # mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
 # back 64 MiB at a time.
@@ -71,7 +72,7 @@ def _run(
                 reporter.add(plan)
                 if shared.in_place:
                     journal = journals.enter_context(_open_journal(plan, filter, border, shared))
-                pipeline.run(
+                crew.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
                     threads=shared.jobs, journal=journal,
                 )  # fmt: skip
@@ -93,7 +94,7 @@ def _run(
 def _open_journal(plan: Plan, filter: Correlation, border: Border, shared: Shared) -> Journal:
     from platformdirs import user_state_path
 
-    from cudafilter.journal import Journal, job_of
+    from cudafilter.jobs.journal import Journal, job_of
 
     journal = Journal(
         user_state_path("cudafilter") / "in-place",
@@ -130,7 +131,7 @@ def _keep_freed_memory() -> None:
 
 
 class _Run:
-    """One plan: which engine, opened when the pipeline asks for it, and where its records go."""
+    """One plan: which engine, opened when the crew asks for it, and where its records go."""
 
     def __init__(
         self,
@@ -148,10 +149,10 @@ class _Run:
         """Whether an image of the plan failed that might be done by a second run."""
         self._name, self._note = shared.engine, None
         if engine is None and not shared.watch and _is_free_to_choose(shared):
-            self._note = workload.small(plan.jobs, filter)
+            self._note = sizing.small(plan.jobs, filter)
         if self._note is not None:
             self._name = "cpu"
-        self.settings = pipeline.Settings(
+        self.settings = Settings(
             gray=shared.gray,
             check=shared.check,
             quality=shared.quality,
@@ -175,7 +176,7 @@ class _Run:
             if self._note is not None:
                 self.engine.note = self._note
             self._reporter.start(self.engine)
-            gc.enable()
+            collect_again()
         for path, reason in self._plan.refused:
             self.tell(Record(str(path), "", error=reason))
         for left in self._plan.left:
@@ -187,7 +188,7 @@ class _Run:
     def tell(self, record: Record) -> None:
         """Tell of one image."""
         if self._shared.watch:
-            from cudafilter.watch import gone
+            from cudafilter.jobs.watch import gone
 
             if gone(record):
                 return

@@ -7,7 +7,7 @@ import sys
 import click
 
 from cudafilter.errors import CudafilterError
-from cudafilter.escape import escaped, escaped_lines
+from cudafilter.host.escape import escaped, escaped_lines
 
 
 def tell(text: str) -> None:

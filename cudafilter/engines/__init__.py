@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from cudafilter.borders import Border
     from cudafilter.engines.cuda.jpeg import JpegPath
+    from cudafilter.operations.borders import Border
     from cudafilter.operations.operation import Operation
-    from cudafilter.pixels import Pixels
+    from cudafilter.operations.pixels import Pixels
 
 
 class Result(NamedTuple):

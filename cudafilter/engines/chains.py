@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
-from cudafilter.borders import Border
 from cudafilter.engines import Result
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, Stage
-from cudafilter.pixels import Pixels, full_scale
+from cudafilter.operations.pixels import Pixels, full_scale
 
 
 class Run(Protocol):

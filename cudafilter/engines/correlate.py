@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.operations.kernel import Weights
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 Work = npt.NDArray[np.floating]
 Correlate = Callable[[Work, Weights, tuple[int, int], int], Work]

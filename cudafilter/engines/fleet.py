@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.borders import Border
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines import Engine, Result

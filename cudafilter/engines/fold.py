@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cudafilter.borders import Border
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel, Weights
 

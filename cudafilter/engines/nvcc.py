@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from cudafilter.cores import each
 from cudafilter.errors import EngineError, EngineUnavailable
-from cudafilter.escape import escaped
-from cudafilter.toolkit import (
+from cudafilter.host.cores import each
+from cudafilter.host.escape import escaped
+from cudafilter.nvidia.toolkit import (
     Missing,
     Toolkit,
     find_toolkit,

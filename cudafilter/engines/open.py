@@ -9,10 +9,10 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 
-from cudafilter.catalogue import ALL, ENGINES, gpu_numbers
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, ParameterError
+from cudafilter.operations.catalogue import ALL, ENGINES, gpu_numbers
 
 
 def preload(name: str = "auto") -> None:
@@ -117,11 +117,11 @@ def _listed(numbers: Iterable[int]) -> str:
 
 def _join(number: int, variant: str, codec: str) -> Engine:
     """The GPU *number*, opened while others are at work. Raises EngineUnavailable."""
-    from cudafilter import wake
     from cudafilter.engines.cuda.engine import CudaEngine
+    from cudafilter.start import gpus
 
-    wake.wake((number,), jpeg=codec != "pillow")
-    wake.wait(number)  # PyCUDA would hold the interpreter's lock for as long as that takes
+    gpus.start((number,), jpeg=codec != "pillow")
+    gpus.wait(number)  # PyCUDA would hold the interpreter's lock for as long as that takes
     return CudaEngine(number, variant, codec=codec)
 
 

@@ -7,10 +7,10 @@ from typing import cast
 import cv2
 import numpy as np
 
-from cudafilter.borders import Border, extract
-from cudafilter.cores import each
+from cudafilter.host.cores import each
+from cudafilter.operations.borders import Border, extract
+from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.rank import Rank, ranked
-from cudafilter.pixels import Pixels
 
 BAND_BYTES = 4 << 20
 """Size of a band: it stays in the cache, and little of it is halo."""

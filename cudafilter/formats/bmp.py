@@ -16,7 +16,7 @@ from cudafilter.errors import ImageError
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
 from cudafilter.formats.table import Ways
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 _PLAIN, _RLE8, _RLE4, _FIELDS, _ALPHA_FIELDS = 0, 1, 2, 3, 6
 _CORE, _OS2, _V4, _V5 = 12, 64, 108, 124

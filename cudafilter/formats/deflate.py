@@ -15,7 +15,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.buffers import Buffer
+from cudafilter.stores.buffers import Buffer
 
 STORED, FAST = 0, 1
 DEFAULT_LEVEL = FAST

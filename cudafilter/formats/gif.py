@@ -13,7 +13,7 @@ import numpy.typing as npt
 from cudafilter.errors import ImageError
 from cudafilter.formats.limits import Limits, refuse_frames, require_entries
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 _EXTENSION, _IMAGE, _END = 0x21, 0x2C, 0x3B
 _CONTROL, _COMMENT, _APPLICATION = 0xF9, 0xFE, 0xFF

@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import simplejpeg
 
-from cudafilter import ahead
-from cudafilter.cores import each
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head, jpeg_scan
-from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.jpeg_head import (
     DRI,
     SAMPLINGS,
@@ -35,7 +32,10 @@ from cudafilter.formats.jpeg_head import (
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Decoded, JpegCoding, Metadata
 from cudafilter.formats.table import JPEG_SIGNATURE, Ways
-from cudafilter.pixels import Pixels
+from cudafilter.host.cores import each
+from cudafilter.operations.pixels import Pixels
+from cudafilter.start import first_jpeg
+from cudafilter.stores.buffers import Buffer, joined
 
 SIGNATURE = JPEG_SIGNATURE
 DEFAULT_QUALITY = 95
@@ -70,7 +70,7 @@ def read(data: bytes, limits: Limits) -> Decoded:
     metadata, notes = jpeg_head.head_of(segments, frame)
     shape = frame.height, frame.width, len(frame.components)
     if _is_usual(frame):
-        ready = ahead.pixels_of(data)
+        ready = first_jpeg.pixels_of(data)
         usable = ready is not None and ready.shape == shape
         pixels = ready if usable else _decoded(_bare(segments, rest), shape[2])
         if scans.doubt:

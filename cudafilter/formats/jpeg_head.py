@@ -9,8 +9,8 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from cudafilter.formats import ifd
-from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.metadata import EXIF_MARK, XMP_MARK, JpegCoding, Metadata, Resolution
+from cudafilter.stores.buffers import Buffer, joined
 
 Segment = tuple[int, bytes]
 """Marker and data."""

@@ -28,7 +28,7 @@ from cudafilter.formats.jpeg_head import (
     Segment,
     names_of,
 )
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 BLOCK = 8
 """Pixels a side of what is coded as one."""

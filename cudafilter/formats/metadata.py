@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from cudafilter.formats import ifd
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 _METRES = {"inch": Fraction(254, 10000), "cm": Fraction(1, 100), "metre": Fraction(1)}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import cv2
 
-from cudafilter.formats.buffers import Buffer
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Buffer
 
 
 def encode_jpeg(pixels: Pixels, quality: int, sampling: str, progressive: bool) -> Buffer:

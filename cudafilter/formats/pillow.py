@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image as PillowImage
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.limits import Limits, refuse_frames
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Buffer
 
 # Once, on import: Pillow has no limit per call, and Limits has one.
 PillowImage.MAX_IMAGE_PIXELS = None

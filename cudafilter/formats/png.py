@@ -16,15 +16,15 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from cudafilter.cores import each
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate
-from cudafilter.formats.buffers import Buffer, joined
 from cudafilter.formats.limits import MAX_METADATA, Limits, refuse_frames, require_entries
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
 from cudafilter.formats.png_filters import filtered
 from cudafilter.formats.table import PNG_SIGNATURE, Ways
-from cudafilter.pixels import Pixels, full_scale
+from cudafilter.host.cores import each
+from cudafilter.operations.pixels import Pixels, full_scale
+from cudafilter.stores.buffers import Buffer, joined
 
 SIGNATURE = PNG_SIGNATURE
 STRIP = 1 << 20

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.formats.deflate import FAST, STORED
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 Bytes = npt.NDArray[np.uint8]
 NONE, SUB, UP, AVERAGE, PAETH = range(5)

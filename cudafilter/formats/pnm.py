@@ -12,7 +12,7 @@ from cudafilter.errors import ImageError
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Decoded, Metadata
 from cudafilter.formats.table import Ways
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _GAP = re.compile(rb"(?:[ \t\n\v\f\r]+|#[^\r\n]*[\r\n])+")

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple, cast
 
-from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import Decoded, Metadata
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Buffer
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"

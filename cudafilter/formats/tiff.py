@@ -13,7 +13,6 @@ from fractions import Fraction
 
 import numpy as np
 
-from cudafilter.cores import each
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate, ifd
 from cudafilter.formats.ifd import Entry
@@ -22,7 +21,8 @@ from cudafilter.formats.metadata import Decoded, Metadata, Resolution
 from cudafilter.formats.table import Ways
 from cudafilter.formats.tiff_codecs import JPEG
 from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Samples, decode
-from cudafilter.pixels import Pixels, full_scale
+from cudafilter.host.cores import each
+from cudafilter.operations.pixels import Pixels, full_scale
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cudafilter.cores import each
 from cudafilter.errors import ImageError
 from cudafilter.formats import ifd, tiff_codecs
 from cudafilter.formats.ifd import Entry
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.tiff_codecs import FAX, PICTURES, Segment
-from cudafilter.pixels import Pixels
+from cudafilter.host.cores import each
+from cudafilter.operations.pixels import Pixels
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 DEPTHS = {UNSIGNED: (1, 2, 4, 8, 16, 32, 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 32, 64)}

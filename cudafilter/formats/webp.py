@@ -10,7 +10,7 @@ from cudafilter.formats import ifd
 from cudafilter.formats.limits import Limits, refuse_frames, require_entries
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
 from cudafilter.formats.table import Ways
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 MAX_SIDE = 16383
 _PICTURE = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}

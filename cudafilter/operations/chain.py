@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from cudafilter.borders import Border
 from cudafilter.errors import ParameterError
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, Reach, Stage, Windowed
 
 ROUNDING = 2.0**-24

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from cudafilter.borders import Border
 from cudafilter.errors import ParameterError
+from cudafilter.operations.borders import Border
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.operation import Stage
-from cudafilter.pixels import Exact
+from cudafilter.operations.pixels import Exact
 
 SLACK = {"uint8": 0.01, "uint16": 0.05}
 """How near a rounding boundary, in steps, an exact value must lie for a result to differ by 1.

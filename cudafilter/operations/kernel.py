@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.catalogue import MAX_RADIUS
 from cudafilter.errors import ParameterError
+from cudafilter.operations.catalogue import MAX_RADIUS
 
 Weights = npt.NDArray[np.float64]
 

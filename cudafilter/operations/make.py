@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.errors import ParameterError
+from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel, Weights
-from cudafilter.weights import parse_weights
+from cudafilter.operations.weights import parse_weights
 
 NEGLIGIBLE = 1e-18
 """Gaussian weights below this share of the peak are 0, so that a product of two is normal in

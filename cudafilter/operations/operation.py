@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, Protocol
 
-from cudafilter.borders import Border
-from cudafilter.pixels import Exact
+from cudafilter.operations.borders import Border
+from cudafilter.operations.pixels import Exact
 
 Reach = tuple[int, int, int, int]
 """Pixels above, below, left of and right of the output pixel."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.borders import Border
-from cudafilter.catalogue import MAX_RADIUS
 from cudafilter.errors import ParameterError
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import MAX_RADIUS
 from cudafilter.operations.operation import Reach, Stage
-from cudafilter.pixels import Exact
+from cudafilter.operations.pixels import Exact
 
 WINDOW_BYTES = 16 << 20
 """Memory that the windows sorted at a time may take, but for those of one pixel."""

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cudafilter.borders import OUTSIDE, Border, border_index
+from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.operation import Operation, Stage
-from cudafilter.pixels import Exact, Pixels, full_scale, quantise
+from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
 
 
 def apply(

@@ -13,8 +13,8 @@ from threading import Lock
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.buffers import Buffer
 from cudafilter.stores import attributes, leftovers
+from cudafilter.stores.buffers import Buffer
 
 _MOST_LINKS = 40
 """The system follows no more."""

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 
-from cudafilter.borders import Border
-from cudafilter.catalogue import CATALOGUE
 from cudafilter.engines.cuda.variants import AUTO
 from cudafilter.engines.cuda.variants.ladder import prepare, variant
 from cudafilter.errors import LimitError
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import DTYPES
+from cudafilter.operations.pixels import DTYPES
 
 COMMON_SIGMAS = (1, 2, 3, 5)
 """Blurs that are worth compiling ahead, sigma in pixels."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.borders import Border, border_index, extract
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.errors import LimitError
+from cudafilter.operations.borders import Border, border_index, extract
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 Band = tuple[tuple[int, int], tuple[int, int]]
 """(first row, end), (first column, end) of the output."""

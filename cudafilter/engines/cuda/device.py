@@ -12,7 +12,7 @@ from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.task import Launch, Size, Step, row_pitch
 from cudafilter.engines.nvcc import require_toolkit
 from cudafilter.errors import EngineError, EngineUnavailable
-from cudafilter.toolkit import missing
+from cudafilter.nvidia.toolkit import missing
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from time import perf_counter
 
 import numpy as np
 
-from cudafilter import nvjpeg
-from cudafilter.borders import Border
 from cudafilter.engines import Result
 from cudafilter.engines.chains import run_stages
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
@@ -17,8 +15,10 @@ from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
+from cudafilter.nvidia import nvjpeg
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import Pixels, require_pixels
+from cudafilter.operations.pixels import Pixels, require_pixels
 
 MEMORY_SHARE = 0.9
 """Share of the free device memory that all slots together may take."""

@@ -18,24 +18,24 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from cudafilter import wake
-from cudafilter.borders import Border
-from cudafilter.cores import cores
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.formats import jpeg, jpeg_head, jpeg_scan
-from cudafilter.formats.buffers import Buffer
 from cudafilter.formats.jpeg_head import Frame, Segment
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
 from cudafilter.formats.table import Ways
-from cudafilter.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
+from cudafilter.host.cores import cores
+from cudafilter.nvidia.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import IDENTITY
 from cudafilter.operations.operation import Operation, Stage
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
+from cudafilter.start import gpus
+from cudafilter.stores.buffers import Buffer
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda.variants.task import Launch
@@ -87,7 +87,7 @@ class JpegPath(Protocol):
     ) -> JpegResult:
         """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
 
-        *gray* and *quality* are those of pipeline.Settings. May be called from any thread. Raises
+        *gray* and *quality* are those of worker.Settings. May be called from any thread. Raises
         NotTaken for a file that the CPU codec must do, ImageError for a damaged one and for a
         quality that is none, EngineError where the GPU fails.
 
@@ -204,7 +204,7 @@ class GpuJpeg:
         self._library = library
         self._lock = Lock()
         # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
-        self._nvjpeg = wake.nvjpeg_of(device.number)
+        self._nvjpeg = gpus.nvjpeg_of(device.number)
 
     def filter(
         self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None

@@ -9,7 +9,7 @@ from typing import Any
 
 from cudafilter.engines.cuda.variants.task import Launch, Step
 from cudafilter.engines.nvcc import cubin
-from cudafilter.toolkit import Toolkit
+from cudafilter.nvidia.toolkit import Toolkit
 
 MOST_KEPT = 64
 """Kernels that stay loaded: the one unused for longest goes first."""

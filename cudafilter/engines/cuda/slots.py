@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.pixels import Pixels
+from cudafilter.operations.pixels import Pixels
 
 CHUNK_BYTES = 8 << 20
 """Pinned bytes of a chunk, or one row where that is more. A copy of so many takes 0.15 ms on

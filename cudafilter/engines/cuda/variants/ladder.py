@@ -10,11 +10,11 @@ from typing import Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.borders import Border
 from cudafilter.engines.cuda import variants
 from cudafilter.engines.cuda.variants.floats import bounded
 from cudafilter.engines.cuda.variants.task import Launch, Layout, Unfit
 from cudafilter.errors import LimitError
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation
 

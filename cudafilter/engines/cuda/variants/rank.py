@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cudafilter.catalogue import BORDERS
 from cudafilter.engines.cuda.variants.task import Launch, Layout, Task, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles, tile_macros
 from cudafilter.errors import LimitError
+from cudafilter.operations.catalogue import BORDERS
 from cudafilter.operations.rank import Rank, maximum, median, minimum
 
 RADIUS = 1

@@ -12,12 +12,12 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.borders import Border
-from cudafilter.catalogue import BORDERS
 from cudafilter.errors import LimitError
+from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation
-from cudafilter.pixels import DTYPES, full_scale
+from cudafilter.operations.pixels import DTYPES, full_scale
 
 CONSTANT_BYTES = 65536
 """Constant memory of a CUDA module, on every architecture."""

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cudafilter import images, pipeline
-from cudafilter.borders import Border
-from cudafilter.gates import Saves
-from cudafilter.pipeline import Settings
-from cudafilter.pixels import Pixels
-from cudafilter.plan import Job, make_plan
-from cudafilter.record import Record
+from cudafilter import images
+from cudafilter.jobs import crew
+from cudafilter.jobs.plan import Job, make_plan
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.waiting import Saves
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.pixels import Pixels
 from cudafilter.stores import local
 from many_images import BLUR, StandIn, folder_jobs, photos, run
 
@@ -94,7 +95,7 @@ class TestInterruption:
 
         started = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(
+            crew.run(
                 folder_jobs(), lambda: StandIn(hold_the_third), BLUR, Border(), Settings(),
                 interrupt_after_two, threads=1,
             )  # fmt: skip
@@ -130,7 +131,7 @@ class TestInterruption:
 
         jobs = [Job(photos / "0.png", Path("x.png"), "png", skip=True), *folder_jobs()[1:2]]
         with pytest.raises(KeyboardInterrupt):
-            pipeline.run(jobs, StandIn, BLUR, Border(), Settings(), interrupt, threads=2)
+            crew.run(jobs, StandIn, BLUR, Border(), Settings(), interrupt, threads=2)
         Image.open("out/1.png").load()
         assert [record.status for record in seen] == ["skipped", "done"]
         assert not list(Path("out").glob(".*"))
@@ -159,4 +160,4 @@ class TestInterruption:
             raise OSError(28, "No space left on device")
 
         with pytest.raises(OSError, match="No space"):
-            pipeline.run(folder_jobs(), StandIn, BLUR, Border(), Settings(), full, threads=1)
+            crew.run(folder_jobs(), StandIn, BLUR, Border(), Settings(), full, threads=1)

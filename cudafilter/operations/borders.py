@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.catalogue import BORDERS
 from cudafilter.errors import ParameterError
-from cudafilter.pixels import Pixels, full_scale
+from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.pixels import Pixels, full_scale
 
 OUTSIDE = -1
 """Index of a position that the ``constant`` border fills."""

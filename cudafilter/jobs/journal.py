@@ -22,8 +22,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, Self
 
-from cudafilter.borders import Border
 from cudafilter.errors import CudafilterError, ImageError
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.stores.local import Identity, identity
 

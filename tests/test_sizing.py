@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cudafilter import workload
-from cudafilter.cores import cores
-from cudafilter.filter import Filter, Kernel, make
+from cudafilter.host.cores import cores
 from cudafilter.images import Image as Picture
 from cudafilter.images import encode
-from cudafilter.plan import Job
-from cudafilter.wake import FEW
-from cudafilter.workload import GPU_START, extent, small, taps
+from cudafilter.jobs import sizing
+from cudafilter.jobs.plan import Job
+from cudafilter.jobs.sizing import GPU_START, extent, small, taps
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
+from cudafilter.start.words import FEW
 
 BLUR = make("blur", sigma=2)
 
@@ -76,25 +78,25 @@ def test_taps_are_those_of_the_passes() -> None:
     assert taps(BLUR) == 13 + 13
     assert taps(make("sobel")) == 2 * (3 + 3)
     assert taps(make("sharpen")) == 9
-    assert taps(Filter("mine", (Kernel(np.random.default_rng(0).normal(size=(5, 7))),))) == 35
+    assert taps(Correlation("mine", (Kernel(np.random.default_rng(0).normal(size=(5, 7))),))) == 35
 
 
 class TestSmall:
     def test_one_photo_is(self, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("cudafilter.toolkit.no_gpu", lambda: None)
+        monkeypatch.setattr("cudafilter.nvidia.toolkit.no_gpu", lambda: None)
         assert small([job(photo)], BLUR) == "small job, done before a GPU would have started"
 
     def test_without_a_gpu_that_is_the_reason(
         self, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("cudafilter.toolkit.no_gpu", lambda: "PyCUDA is not installed")
+        monkeypatch.setattr("cudafilter.nvidia.toolkit.no_gpu", lambda: "PyCUDA is not installed")
         assert small([job(photo)], BLUR) == "no CUDA: PyCUDA is not installed"
 
     def test_twelve_megapixels_are_on_two_cores(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         Image.new("RGB", (4032, 3024)).save(tmp_path / "x.bmp")
-        monkeypatch.setattr(workload, "cores", lambda: 2)
+        monkeypatch.setattr(sizing, "cores", lambda: 2)
         assert small([job(tmp_path / "x.bmp")], BLUR)
         assert small([job(tmp_path / "x.bmp")] * 6, BLUR) is None
         assert small([job(tmp_path / "x.bmp")], make("blur", sigma=40)) is None
@@ -102,12 +104,12 @@ class TestSmall:
     def test_the_limit_is_the_time_a_gpu_takes_to_start(
         self, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        seconds = workload.cpu_seconds([job(photo)], BLUR)
+        seconds = sizing.cpu_seconds([job(photo)], BLUR)
         assert seconds is not None
         assert seconds < GPU_START
-        monkeypatch.setattr(workload, "GPU_START", seconds * 1.01)
+        monkeypatch.setattr(sizing, "GPU_START", seconds * 1.01)
         assert small([job(photo)], BLUR)
-        monkeypatch.setattr(workload, "GPU_START", seconds * 0.99)
+        monkeypatch.setattr(sizing, "GPU_START", seconds * 0.99)
         assert small([job(photo)], BLUR) is None
 
     def test_many_images_are_not_and_none_is_opened(self, photo: Path) -> None:
@@ -142,9 +144,9 @@ class TestSmall:
 
     def test_without_a_header_the_bytes_on_disk_count(self, tmp_path: Path) -> None:
         (tmp_path / "x.tif").write_bytes(b"II*\0\xff\xff\xff\x7f" + bytes(1 << 20))
-        seconds = workload.cpu_seconds([job(tmp_path / "x.tif")], BLUR)
+        seconds = sizing.cpu_seconds([job(tmp_path / "x.tif")], BLUR)
         assert seconds is not None
-        assert seconds * cores() > (1 << 20) * workload.SAMPLE_SECONDS
+        assert seconds * cores() > (1 << 20) * sizing.SAMPLE_SECONDS
 
     def test_a_broken_file_takes_no_time(self, tmp_path: Path) -> None:
         (tmp_path / "x.png").write_bytes(b"no image")

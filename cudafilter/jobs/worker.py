@@ -1,39 +1,32 @@
-"""Many images: read, decode, run, check, encode and write, side by side. One is a batch of one.
-
-Each thread brings one image through all stages. So no stage has threads that idle while another
-one is behind, and the images in memory are as many as there are threads: about one a core, or as
-many as the engine keeps waiting where that is more. Decoders, engines and encoders work without the
-interpreter's lock.
-"""
+"""One image through all stages: read, decode, run, check, encode and write."""
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from cudafilter import images, workload
-from cudafilter.borders import Border
-from cudafilter.cores import cores, in_work
+from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
-from cudafilter.formats.buffers import Buffer
-from cudafilter.gates import Gift, Room, Saves, Stopped
+from cudafilter.jobs import sizing
+from cudafilter.jobs.plan import STREAM, Job
+from cudafilter.jobs.record import DONE, SKIPPED, Record
+from cudafilter.jobs.waiting import Gift, Room, Saves
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-from cudafilter.plan import STREAM, Job
-from cudafilter.record import DONE, SKIPPED, Record
 from cudafilter.stores import local
+from cudafilter.stores.buffers import Buffer
 
 if TYPE_CHECKING:
-    from cudafilter.journal import Journal
+    from cudafilter.jobs.journal import Journal
 
 
 class Settings(NamedTuple):
@@ -51,122 +44,8 @@ class Settings(NamedTuple):
     until the engine is open, so that which way an image goes never depends on time."""
 
 
-def run(
-    jobs: Iterable[Job],
-    open_engine: Callable[[], Engine],
-    filter: Operation,
-    border: Border,
-    settings: Settings,
-    on_record: Callable[[Record], None],
-    *,
-    threads: int | None = None,
-    stdin: BinaryIO | None = None,
-    stdout: BinaryIO | None = None,
-    journal: Journal | None = None,
-) -> None:
-    """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
-
-    *open_engine* is called once, in this thread, while the first images are read and decoded; what
-    it raises is raised, and no record is delivered before it returns. The engine is not closed.
-
-    At most *threads* images are in memory; unless given, as many as keep cores and engine busy, and
-    fit into half of the free memory. A job is taken from *jobs* when a thread is free for
-    it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
-    and *stdout* serve the jobs that name them, sys's unless given. What is changed in place is
-    written down in *journal*, and skipped where that has it already.
-
-    KeyboardInterrupt stops it: images being written are finished, those not yet there are dropped,
-    the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
-    waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
-    """
-    room = Room(None if threads else workload.memory_for_images())
-    most = operator.length_hint(jobs, workload.MOST_THREADS)
-    at_first = min(most, threads or cores())
-    worker = _Worker(filter, border, settings, stdin, stdout, room, journal)
-    crew = _Crew(jobs, worker, on_record)
-    in_work(at_first)
-    try:
-        crew.hire(at_first)
-        engine = open_engine()
-        worker.engine.give(engine)
-        if threads is None:
-            codec = engine.jpeg if settings.engine_codec else None
-            waiting = max(engine.parallel, codec.parallel if codec else 0)
-            crew.hire(min(most, waiting) - at_first)
-        crew.join()
-    except BaseException:
-        crew.dismiss()
-        raise
-    finally:
-        in_work(1)
-
-
-class _Crew:
-    """Threads that take one job after the other, and whatever stops them."""
-
-    def __init__(
-        self, jobs: Iterable[Job], worker: _Worker, on_record: Callable[[Record], None]
-    ) -> None:
-        self._jobs = iter(jobs)
-        self._taking = Lock()
-        self._worker = worker
-        self._on_record = on_record
-        self._telling = Lock()
-        self._changed = Condition()
-        self._at_work = 0
-        self._error: BaseException | None = None
-
-    def hire(self, count: int) -> None:
-        """Start *count* threads more, if that is more than none."""
-        for _ in range(count):
-            with self._changed:
-                self._at_work += 1
-            Thread(target=self._serve, name="image", daemon=True).start()
-
-    def join(self) -> None:
-        """Wait until all jobs are done. Raises what stopped a thread, whichever came first."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._at_work or self._error is not None)
-        if self._error is not None:
-            raise self._error
-
-    def dismiss(self) -> None:
-        """Begin nothing more, and wait for the images being written."""
-        self._worker.engine.withdraw()
-        self._worker.saves.shut()
-
-    def _serve(self) -> None:
-        error: BaseException | None = None
-        try:
-            while (job := self._next()) is not None:
-                self._do(job)
-        except Stopped:
-            pass
-        except BaseException as raised:  # noqa: BLE001 - raised on by join()
-            error = raised
-        with self._changed:
-            self._at_work -= 1
-            self._error = self._error or error
-            self._changed.notify_all()
-
-    def _next(self) -> Job | None:
-        with self._taking:
-            self._worker.saves.require_open()
-            return next(self._jobs, None)
-
-    def _do(self, job: Job) -> None:
-        # An image that is being written holds its place in `saves` until its record is delivered,
-        # so that an interruption, which waits for that, finds no image without a record.
-        with ExitStack() as held:
-            record = self._worker.do(job, held)
-            self._worker.engine.get()
-            with self._telling:
-                if record.status == DONE or not self._worker.saves.closed:
-                    self._on_record(record)
-
-
 @dataclass
-class _Worker:
+class Worker:
     """Does one image at a time; shared by all threads."""
 
     filter: Operation
@@ -221,7 +100,7 @@ class _Worker:
             data = self._read(job.source)
             record.bytes_in = len(data)
         format = job.format or images.format_of_bytes(data)
-        with self.room.taken(workload.footprint(data) if self.room.bounded else 0):
+        with self.room.taken(sizing.footprint(data) if self.room.bounded else 0):
             encoded = self._by_engine_codec(data, format, record)
             if encoded is None:
                 encoded = self._by_host_codecs(data, format, record)
@@ -243,7 +122,7 @@ class _Worker:
         from cudafilter.engines.cuda.jpeg import NotTaken
 
         settings = self.settings
-        workload.require_size(data, settings.max_pixels)
+        sizing.require_size(data, settings.max_pixels)
         with self._stage("run", record):
             try:
                 done = engine.jpeg.filter(

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cudafilter.catalogue import EXISTING
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
-from cudafilter.places import Place, Places
-from cudafilter.sources import Found, Left, Source, find, inode, require_name
+from cudafilter.jobs.places import Place, Places
+from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
+from cudafilter.operations.catalogue import EXISTING
 from cudafilter.stores.local import descriptor, is_stream
 
 STREAM = "-"

@@ -120,8 +120,8 @@ def _on_one_core() -> Iterator[None]:
     The first handle of a process asks the video driver for its JPEG units. That, twice, starts a
     thread and misses its word, for 0.25 s, unless the thread runs as soon as it is started: on an
     H100's host with driver 580 it takes 0.52 s where the thread gets another core, and 0.02 on one
-    core that nothing else wants. So where wake() makes it, the engine waits for it while it opens,
-    and where several GPUs start, they take turns: two at a time took 0.53 s each.
+    core that nothing else wants. So where start/gpus.py makes it, the engine waits for it while it
+    opens, and where several GPUs start, they take turns: two at a time took 0.53 s each.
     """
     cores: set[int] = set()
     with _starting:

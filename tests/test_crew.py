@@ -14,16 +14,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cudafilter import images, pipeline
-from cudafilter.borders import Border
+from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.jpeg import JpegResult, NotTaken
 from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
+from cudafilter.jobs import crew
+from cudafilter.jobs.plan import Job, make_plan
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-from cudafilter.pipeline import Settings
-from cudafilter.pixels import Pixels
-from cudafilter.plan import Job, make_plan
-from cudafilter.record import Record
+from cudafilter.operations.pixels import Pixels
 from many_images import BLUR, StandIn, folder_jobs, photos, run
 
 __all__ = ["photos"]
@@ -171,7 +172,7 @@ def test_settings_that_say_nothing_to_a_format_are_told_of_it_alone(
     jobs = [Job(photos / "0.png", Path(f"0.{ext}"), ext) for ext in ("png", "jpeg")]
     notes = {}
     settings = Settings(quality=80)
-    pipeline.run(
+    crew.run(
         jobs, lambda: cpu, BLUR, Border(), settings,
         lambda r: notes.update({r.destination: r.notes}),
     )  # fmt: skip
@@ -205,7 +206,7 @@ class TestOpening:
 
         monkeypatch.setattr(images, "load", load)
         seen: list[Record] = []
-        pipeline.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
+        crew.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
         assert [record.status for record in seen] == ["done"] * 6
 
     def test_no_record_comes_before_the_engine(self, photos: Path) -> None:
@@ -218,7 +219,7 @@ class TestOpening:
             assert not seen
             return StandIn()
 
-        pipeline.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
+        crew.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
         assert [record.status for record in seen] == ["failed"] * 6
 
     def test_an_engine_that_does_not_open_ends_the_run(self, photos: Path) -> None:
@@ -228,7 +229,7 @@ class TestOpening:
 
         seen: list[Record] = []
         with pytest.raises(EngineUnavailable, match="no driver"):
-            pipeline.run(folder_jobs(), fail, BLUR, Border(), Settings(), seen.append)
+            crew.run(folder_jobs(), fail, BLUR, Border(), Settings(), seen.append)
         assert_no_thread_left()
         assert not seen
         assert not Path("out").exists()

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from cudafilter import images
 from cudafilter.errors import CudafilterError, ImageError, ParameterError
 from cudafilter.formats import jpeg, png
-from cudafilter.plan import STREAM, Job, Plan, make_plan, output_owners, plan_arrival
-from cudafilter.record import FAILED, Record
-from cudafilter.sources import Found, Left, Source, find
+from cudafilter.jobs.plan import STREAM, Job, Plan, make_plan, output_owners, plan_arrival
+from cudafilter.jobs.record import FAILED, Record
+from cudafilter.jobs.sources import Found, Left, Source, find
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""

@@ -18,7 +18,7 @@ from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable, LimitError
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.make import make
-from cudafilter.pixels import Pixels, full_scale
+from cudafilter.operations.pixels import Pixels, full_scale
 
 if TYPE_CHECKING:
     from cudafilter.engines.cuda.engine import CudaEngine

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cudafilter import images, pipeline, workload
-from cudafilter.borders import Border
-from cudafilter.pipeline import Settings
-from cudafilter.pixels import Pixels
-from cudafilter.plan import Job
-from cudafilter.record import Record
+from cudafilter import images
+from cudafilter.jobs import crew, sizing
+from cudafilter.jobs.plan import Job
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.worker import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.pixels import Pixels
 from cudafilter.stores import local
 from many_images import BLUR, StandIn, folder_jobs, photos, run
 
@@ -58,7 +59,7 @@ class TestSideBySide:
     def test_images_in_work_are_as_many_as_keep_cores_and_engine_busy(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, cores: int, waiting: int, together: int
     ) -> None:
-        monkeypatch.setattr(pipeline, "cores", lambda: cores)
+        monkeypatch.setattr(crew, "cores", lambda: cores)
         inside, most = 0, 0
         changed = threading.Condition()
 
@@ -77,7 +78,7 @@ class TestSideBySide:
         jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(2 * together)]
         seen: list[Record] = []
         engine = StandIn(wait, parallel=waiting)
-        pipeline.run(jobs, lambda: engine, BLUR, Border(), Settings(), seen.append)
+        crew.run(jobs, lambda: engine, BLUR, Border(), Settings(), seen.append)
         assert [record.error for record in seen] == [None] * len(jobs)
         assert most == together
 
@@ -108,7 +109,7 @@ class TestSideBySide:
             seen.append(record)
             arrived.set()
 
-        pipeline.run(arriving(), StandIn, BLUR, Border(), Settings(), tell, threads=2)
+        crew.run(arriving(), StandIn, BLUR, Border(), Settings(), tell, threads=2)
         assert [record.destination for record in seen] == ["0.png", "1.png"]
 
     def test_a_source_of_jobs_that_fails_ends_the_run(self, photos: Path) -> None:
@@ -117,7 +118,7 @@ class TestSideBySide:
             raise OSError("the folder has gone")
 
         with pytest.raises(OSError, match="has gone"):
-            pipeline.run(failing(), StandIn, BLUR, Border(), Settings(), lambda r: None)
+            crew.run(failing(), StandIn, BLUR, Border(), Settings(), lambda r: None)
 
 
 class TestMemory:
@@ -148,7 +149,7 @@ class TestMemory:
         original = images.load
         monkeypatch.setattr(images, "load", load)
         jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(300)]
-        pipeline.run(
+        crew.run(
             jobs, lambda: StandIn(copy_slowly), BLUR, Border(), Settings(),
             lambda record: None, threads=3,
         )  # fmt: skip
@@ -159,7 +160,7 @@ class TestMemory:
         def peak(count: int) -> int:
             jobs = (Job(Path("large.png"), Path("x.png"), "png") for _ in range(count))
             tracemalloc.start()
-            pipeline.run(jobs, StandIn, BLUR, Border(), Settings(), lambda record: None, threads=1)
+            crew.run(jobs, StandIn, BLUR, Border(), Settings(), lambda record: None, threads=1)
             most = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             return most
@@ -181,7 +182,7 @@ class TestMemory:
     def test_large_images_wait_for_room(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        one = 20 * 30 * 3 * workload.COPIES
+        one = 20 * 30 * 3 * sizing.COPIES
         inside, most = 0, 0
         lock = threading.Lock()
 
@@ -195,11 +196,11 @@ class TestMemory:
                 inside -= 1
             return pixels
 
-        monkeypatch.setattr(workload, "memory_for_images", lambda: 2 * one)
-        monkeypatch.setattr(pipeline, "cores", lambda: 6)
+        monkeypatch.setattr(sizing, "memory_for_images", lambda: 2 * one)
+        monkeypatch.setattr(crew, "cores", lambda: 6)
         assert [r.error for r in run(folder_jobs(), StandIn(count)).values()] == [None] * 6
         assert most == 2
         most = 0
-        monkeypatch.setattr(workload, "memory_for_images", lambda: one // 2)
+        monkeypatch.setattr(sizing, "memory_for_images", lambda: one // 2)
         assert [r.error for r in run(folder_jobs(), StandIn(count)).values()] == [None] * 6
         assert most == 1, "an image larger than all the room goes alone"

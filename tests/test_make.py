@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import cudafilter
-from cudafilter.catalogue import MAX_RADIUS
 from cudafilter.errors import ParameterError
-from cudafilter.filter import Kernel, gaussian, make
-from cudafilter.weights import parse_weights
+from cudafilter.operations.catalogue import MAX_RADIUS
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import gaussian, make
+from cudafilter.operations.weights import parse_weights
 
 
 @pytest.mark.parametrize(

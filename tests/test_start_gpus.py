@@ -18,10 +18,11 @@ import pytest
 from click.testing import CliRunner
 
 from cudafilter import __main__ as process
-from cudafilter import nvjpeg, wake
-from cudafilter.__main__ import needs_gpu
 from cudafilter.cli import app
-from cudafilter.nvjpeg import NvJpeg, NvJpegError
+from cudafilter.nvidia import nvjpeg
+from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError
+from cudafilter.start import early, gpus, words
+from cudafilter.start.begun import begun
 
 
 class Driver:
@@ -44,13 +45,13 @@ class Driver:
 
 
 @pytest.fixture(autouse=True)
-def asleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """PyCUDA is there and nothing has been woken."""
-    monkeypatch.setattr(wake, "_waking", {})
-    monkeypatch.setattr(wake, "find_spec", lambda name: object())
+def nothing_begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """PyCUDA is there and nothing has begun."""
+    monkeypatch.setattr(begun, "gpus", {})
+    monkeypatch.setattr(gpus, "find_spec", lambda name: object())
     yield
-    for waking in wake._waking.values():
-        waking.join()
+    for one in begun.gpus.values():
+        one.thread.join()
 
 
 def driver(monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Driver:
@@ -66,10 +67,10 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made = driver(monkeypatch)
-    wake.wake((1,), jpeg=True)
-    assert wake.nvjpeg_of(0) is None
-    assert str(wake.nvjpeg_of(1)) == "libnvjpeg.so.13"
-    assert wake.nvjpeg_of(1) is None
+    gpus.start((1,), jpeg=True)
+    assert gpus.nvjpeg_of(0) is None
+    assert str(gpus.nvjpeg_of(1)) == "libnvjpeg.so.13"
+    assert gpus.nvjpeg_of(1) is None
     assert made.calls == [
         "cuInit", "cuDeviceGetCount", "cuDriverGetVersion", "cuDeviceGet",
         "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent",
@@ -78,25 +79,25 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
 
 def test_all_gpus_are_woken_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    wake.wake(None, jpeg=True)
-    assert wake.nvjpeg_of(0) is not None  # the first one finds out how many there are
-    assert [wake.nvjpeg_of(gpu) is not None for gpu in (1, 2, 3)] == [True, True, False]
+    gpus.start(None, jpeg=True)
+    assert gpus.nvjpeg_of(0) is not None  # the first one finds out how many there are
+    assert [gpus.nvjpeg_of(gpu) is not None for gpu in (1, 2, 3)] == [True, True, False]
     assert made.calls.count("cuDevicePrimaryCtxRetain") == 3
 
 
 def test_a_gpu_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    wake.wake((1,), jpeg=True)
-    wake.wake([1, 2], jpeg=True)
-    assert wake.nvjpeg_of(1) is not None
-    assert wake.nvjpeg_of(2) is not None
+    gpus.start((1,), jpeg=True)
+    gpus.start([1, 2], jpeg=True)
+    assert gpus.nvjpeg_of(1) is not None
+    assert gpus.nvjpeg_of(2) is not None
     assert made.calls.count("cuDevicePrimaryCtxRetain") == 2
 
 
 def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    wake.wake((0,), jpeg=False)
-    assert wake.nvjpeg_of(0) is None
+    gpus.start((0,), jpeg=False)
+    assert gpus.nvjpeg_of(0) is None
     assert made.calls[-1] == "cuDevicePrimaryCtxRetain"
 
 
@@ -105,8 +106,8 @@ def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch)
 )
 def test_what_fails_is_the_engines_to_tell(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch, failing)
-    wake.wake((0,), jpeg=True)
-    assert wake.nvjpeg_of(0) is None
+    gpus.start((0,), jpeg=True)
+    assert gpus.nvjpeg_of(0) is None
     assert made.calls[-1] == failing
 
 
@@ -120,26 +121,28 @@ def test_a_library_that_fails_is_the_engines_to_tell(
         raise error
 
     monkeypatch.setattr(nvjpeg, "NvJpeg", load)
-    wake.wake((0,), jpeg=True)
-    assert wake.nvjpeg_of(0) is None
+    gpus.start((0,), jpeg=True)
+    assert gpus.nvjpeg_of(0) is None
 
 
 def test_nothing_starts_without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
-    monkeypatch.setattr(wake, "find_spec", lambda name: None)
-    wake.wake((0,), jpeg=True)
-    assert wake.nvjpeg_of(0) is None
+    monkeypatch.setattr(gpus, "find_spec", lambda name: None)
+    gpus.start((0,), jpeg=True)
+    assert gpus.nvjpeg_of(0) is None
     assert not made.calls
 
 
 def test_it_imports_nothing_heavy() -> None:
-    code = "import sys, cudafilter.wake; print('numpy' in sys.modules, 'pycuda' in sys.modules)"
+    code = (
+        "import sys, cudafilter.start.gpus; print('numpy' in sys.modules, 'pycuda' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
 
 @pytest.mark.parametrize(
-    ("line", "woken"),
+    ("line", "started"),
     [
         ("a.png out.png", None),
         ("a.png many", None),
@@ -166,24 +169,24 @@ def test_it_imports_nothing_heavy() -> None:
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
     line: str,
-    woken: tuple[tuple[int, ...] | None, bool] | None,
+    started: tuple[tuple[int, ...] | None, bool] | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
-    monkeypatch.setattr(wake, "wake", lambda gpus, jpeg: seen.append((gpus, jpeg)))
+    monkeypatch.setattr(gpus, "start", lambda numbers, jpeg: seen.append((numbers, jpeg)))
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a.jpg", "a.JPEG"):
         Path(name).touch()
-    for folder, count in (("few", wake.FEW), ("many", wake.FEW + 1)):
+    for folder, count in (("few", words.FEW), ("many", words.FEW + 1)):
         Path(folder).mkdir()
         for i in range(count):
             Path(folder, f"{i}.{'jpg' if i == 3 else 'png'}").touch()
     monkeypatch.setattr("cudafilter.cli.filter._plans", lambda *_: (_ for _ in ()))
-    words = ["blur", *line.split()]
-    CliRunner().invoke(app, words)
-    assert seen == ([] if woken is None else [woken])
-    assert needs_gpu(words) == (woken is not None)
+    line_words = ["blur", *line.split()]
+    CliRunner().invoke(app, line_words)
+    assert seen == ([] if started is None else [started])
+    assert words.needs_gpu(line_words) == (started is not None)
 
 
 @pytest.mark.parametrize(
@@ -199,15 +202,15 @@ def test_the_driver_starts_before_the_command_line_is_read(
 ) -> None:
     made = driver(monkeypatch)
     order: list[str] = []
-    original = wake.wake_driver
+    original = gpus.start_driver
 
-    def wake_driver() -> None:
+    def start_driver() -> None:
         order.append("driver")
         original()
 
-    monkeypatch.setattr(wake, "wake_driver", wake_driver)
+    monkeypatch.setattr(gpus, "start_driver", start_driver)
     monkeypatch.setattr("cudafilter.cli.main", lambda: order.append("command line"))
-    monkeypatch.setattr(process, "find_spec", lambda name: object() if pycuda else None)
+    monkeypatch.setattr(early, "find_spec", lambda name: object() if pycuda else None)
     monkeypatch.setattr("sys.argv", ["cudafilter", "blur", *line.split()])
     process.main()
     for thread in drivers():
@@ -231,7 +234,7 @@ def test_a_driver_that_is_not_there_is_the_engines_to_tell(
         raise OSError(name)
 
     monkeypatch.setattr(ctypes, "CDLL", absent)
-    wake.wake_driver()
+    gpus.start_driver()
     for thread in drivers():
         thread.join()
     assert not raised
@@ -239,11 +242,11 @@ def test_a_driver_that_is_not_there_is_the_engines_to_tell(
 
 def test_waiting_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
     driver(monkeypatch)
-    wake.wait(0)
-    wake.wake((0,), jpeg=True)
-    wake.wait(0)
-    assert wake._waking[0].nvjpeg is not None
-    assert wake.nvjpeg_of(0) is not None
+    gpus.wait(0)
+    gpus.start((0,), jpeg=True)
+    gpus.wait(0)
+    assert begun.gpus[0].nvjpeg is not None
+    assert gpus.nvjpeg_of(0) is not None
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")
@@ -315,10 +318,10 @@ def test_handles_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_first_files_are_found_in_folders_and_no_more(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").mkdir(parents=True)
-    for n in range(wake.FEW // 2):
+    for n in range(words.FEW // 2):
         (tmp_path / f"{n}.png").touch()
         (tmp_path / "a" / "b" / f"{n}.jpg").touch()
-    found = wake.first_files([str(tmp_path), "one.png", str(tmp_path / "none")])
-    assert len(found) == wake.FEW + 1
-    assert len([name for name in found if name.endswith(".jpg")]) == wake.FEW // 2
+    found = words.first_files([str(tmp_path), "one.png", str(tmp_path / "none")])
+    assert len(found) == words.FEW + 1
+    assert len([name for name in found if name.endswith(".jpg")]) == words.FEW // 2
     assert "one.png" in found

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-from cudafilter.sources import same_file
+from cudafilter.jobs.sources import same_file
 
 
 class _Folder(NamedTuple):

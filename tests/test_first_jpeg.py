@@ -17,9 +17,11 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import cudafilter
-from cudafilter import ahead, images
-from cudafilter.__main__ import first_jpeg, main
+from cudafilter import images
+from cudafilter.__main__ import main
 from cudafilter.cli import app
+from cudafilter.start import first_jpeg, words
+from cudafilter.start.begun import begun
 
 HOME = str(Path(cudafilter.__file__).parents[1])
 
@@ -27,10 +29,10 @@ HOME = str(Path(cudafilter.__file__).parents[1])
 @pytest.fixture(autouse=True)
 def nothing_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ahead, "_first", None)
+    monkeypatch.setattr(begun, "picture", None)
     yield
-    if ahead._first is not None:
-        ahead._first.join()
+    if begun.picture is not None:
+        begun.picture.thread.join()
 
 
 def jpeg(name: str, mode: str = "RGB", **options: Any) -> bytes:
@@ -41,11 +43,11 @@ def jpeg(name: str, mode: str = "RGB", **options: Any) -> bytes:
     return Path(name).read_bytes()
 
 
-def begun(name: str) -> None:
+def begin(name: str) -> None:
     """Begin with *name*, and wait until that has led to something."""
-    ahead.begin(name)
-    assert ahead._first is not None
-    ahead._first.join()
+    first_jpeg.begin(name)
+    assert begun.picture is not None
+    begun.picture.thread.join()
 
 
 @pytest.fixture
@@ -71,7 +73,7 @@ def test_pixels_are_those_of_a_file_that_was_not_begun_with(
 ) -> None:
     data = jpeg("a.jpg", mode, exif=Image.Exif(), **options)
     plain = images.load(data)
-    begun("a.jpg")
+    begin("a.jpg")
     assert len(decoded) == 2
     loaded = images.load(data)
     assert len(decoded) == 2  # it was there
@@ -81,21 +83,21 @@ def test_pixels_are_those_of_a_file_that_was_not_begun_with(
 
 def test_they_are_given_away_once() -> None:
     data = jpeg("a.jpg")
-    begun("a.jpg")
-    assert ahead.pixels_of(data) is not None
-    assert ahead.pixels_of(data) is None
+    begin("a.jpg")
+    assert first_jpeg.pixels_of(data) is not None
+    assert first_jpeg.pixels_of(data) is None
 
 
 def test_another_file_does_not_get_them() -> None:
     data, other = jpeg("a.jpg"), jpeg("b.jpg", quality=30)
-    begun("a.jpg")
-    assert ahead.pixels_of(other) is None
-    assert ahead.pixels_of(data) is not None
+    begin("a.jpg")
+    assert first_jpeg.pixels_of(other) is None
+    assert first_jpeg.pixels_of(data) is not None
 
 
 def test_a_file_that_has_changed_since_is_decoded_again() -> None:
     jpeg("a.jpg")
-    begun("a.jpg")
+    begin("a.jpg")
     changed = jpeg("a.jpg", quality=30)
     assert np.array_equal(images.load(Path("a.jpg")).pixels, simplejpeg.decode_jpeg(changed))
 
@@ -109,10 +111,10 @@ def test_who_comes_early_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         return original(*arguments, **options)
 
     monkeypatch.setattr(simplejpeg, "decode_jpeg", slow)
-    ahead.begin("a.jpg")
-    while ahead._first is not None and ahead._first.data is None:
+    first_jpeg.begin("a.jpg")
+    while begun.picture is not None and begun.picture.data is None:
         time.sleep(0.001)
-    assert ahead.pixels_of(data) is not None
+    assert first_jpeg.pixels_of(data) is not None
 
 
 @pytest.mark.parametrize("what", ["missing", "a folder", "no JPEG", "cut off", "CMYK", "too large"])
@@ -130,9 +132,9 @@ def test_what_cannot_be_begun_with_fails_where_it_is_needed(
     elif what != "missing":
         data = jpeg("a.jpg", "CMYK" if what == "CMYK" else "RGB")
         if what == "too large":
-            monkeypatch.setattr(ahead, "MOST_PIXELS", 40 * 30 - 1)
-    begun("a.jpg")
-    assert ahead.pixels_of(data) is None
+            monkeypatch.setattr(first_jpeg, "MOST_PIXELS", 40 * 30 - 1)
+    begin("a.jpg")
+    assert first_jpeg.pixels_of(data) is None
 
 
 def blur(line: str) -> Result:
@@ -167,14 +169,14 @@ def test_only_a_jpeg_that_is_sure_to_be_decoded_here_is_begun_with(
     Path("folder.jpg").mkdir()
     jpeg("there.jpg")
     Path("b.png").touch()
-    monkeypatch.setattr("cudafilter.__main__.find_spec", lambda name: object())  # PyCUDA's
-    assert first_jpeg(["blur", *line.split()]) == first
+    monkeypatch.setattr("cudafilter.start.words.find_spec", lambda name: object())  # PyCUDA's
+    assert words.first_jpeg(["blur", *line.split()]) == first
 
 
 def test_without_a_gpu_no_engine_needs_to_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     jpeg("a.jpg")
-    monkeypatch.setattr("cudafilter.__main__.find_spec", lambda name: None)  # no PyCUDA
-    assert first_jpeg(["blur", "a.jpg", "out.png"]) == "a.jpg"
+    monkeypatch.setattr("cudafilter.start.words.find_spec", lambda name: None)  # no PyCUDA
+    assert words.first_jpeg(["blur", "a.jpg", "out.png"]) == "a.jpg"
 
 
 def test_the_process_begins_with_it_before_it_reads_the_command_line(
@@ -183,7 +185,7 @@ def test_the_process_begins_with_it_before_it_reads_the_command_line(
     jpeg("a.jpg")
     begun_with: list[bool] = []
     monkeypatch.setattr("sys.argv", ["cudafilter", "blur", "a.jpg", "out.png", "--engine", "cpu"])
-    monkeypatch.setattr("cudafilter.cli.main", lambda: begun_with.append(ahead._first is not None))
+    monkeypatch.setattr("cudafilter.cli.main", lambda: begun_with.append(begun.picture is not None))
     main()
     assert begun_with == [True]
 
@@ -202,7 +204,7 @@ def test_the_decoder_is_imported_before_click() -> None:
 
 def test_a_command_decodes_its_jpeg_once(decoded: list[bytes]) -> None:
     jpeg("a.jpg")
-    begun("a.jpg")
+    begin("a.jpg")
     assert blur("a.jpg out.png --engine cpu").exit_code == 0
     assert len(decoded) == 1
 
@@ -214,12 +216,19 @@ def test_a_damaged_file_is_told_as_ever() -> None:
     assert "a.jpg: it is cut off" in told.stderr
 
 
-def test_it_imports_numpy_and_the_decoder_alone() -> None:
+def test_it_imports_only_numpy_and_the_decoder() -> None:
     code = (
-        "import sys, cudafilter.ahead; print(*sorted(name for name in sys.modules"
+        "import sys, cudafilter.start.first_jpeg; print(*sorted(name for name in sys.modules"
         " if name.startswith('cudafilter.') or name in ('cv2', 'PIL', 'click')))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=True
     )
-    assert done.stdout.split() == ["cudafilter.ahead", "cudafilter.errors", "cudafilter.pixels"]
+    assert done.stdout.split() == [
+        "cudafilter.errors",
+        "cudafilter.operations",
+        "cudafilter.operations.pixels",
+        "cudafilter.start",
+        "cudafilter.start.begun",
+        "cudafilter.start.first_jpeg",
+    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TypeVar
 
-from cudafilter import cgroup
+from cudafilter.host import cgroup
 
 T = TypeVar("T")
 R = TypeVar("R")

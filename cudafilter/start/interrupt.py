@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import signal
 
+from cudafilter.start.begun import begun
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
@@ -17,9 +19,6 @@ CODE = 130
 """The exit code of what was interrupted."""
 
 _IMPORTING = "<frozen importlib._bootstrap>"
-
-_caught = False
-"""Whether somebody catches KeyboardInterrupt by now."""
 
 
 def install() -> None:
@@ -37,8 +36,7 @@ def install_others() -> None:
 
 def is_caught() -> None:
     """Say that KeyboardInterrupt is caught from now on, wherever it is raised."""
-    global _caught
-    _caught = True
+    begun.caught = True
 
 
 def answer(number: int, frame: FrameType | None) -> None:
@@ -46,7 +44,7 @@ def answer(number: int, frame: FrameType | None) -> None:
 
     An import may print the exception, make another one of it, or leave a module half made.
     """
-    if not _caught:
+    if not begun.caught:
         leave()
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTING:

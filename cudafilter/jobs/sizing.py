@@ -8,12 +8,12 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from cudafilter.cores import cores, free_memory
 from cudafilter.formats.limits import Limits
+from cudafilter.host.cores import cores, free_memory
 from cudafilter.images import format_of_bytes
+from cudafilter.jobs.plan import Job
 from cudafilter.operations.correlation import Correlation
-from cudafilter.plan import Job
-from cudafilter.wake import FEW
+from cudafilter.start.words import FEW
 
 GPU_START = 0.25
 """Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA and what
@@ -177,7 +177,7 @@ def small(jobs: Collection[Job], filter: Correlation) -> str | None:
     seconds = cpu_seconds(jobs, filter)
     if seconds is None or seconds >= GPU_START:
         return None
-    from cudafilter.toolkit import no_gpu
+    from cudafilter.nvidia.toolkit import no_gpu
 
     if (lack := no_gpu()) is not None:
         return f"no CUDA: {lack}"

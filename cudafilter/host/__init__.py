@@ -1,0 +1,1 @@
+"""The machine and the terminal that a process finds: cores, memory, text that is safe to show."""

@@ -1,0 +1,142 @@
+"""Many images side by side. One is a batch of one.
+
+Each thread brings one image through all stages. So no stage has threads that idle while another
+one is behind, and the images in memory are as many as there are threads: about one a core, or as
+many as the engine keeps waiting where that is more. Decoders, engines and encoders work without the
+interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from threading import Condition, Lock, Thread
+from typing import TYPE_CHECKING, BinaryIO
+
+from cudafilter.engines import Engine
+from cudafilter.host.cores import cores, in_work
+from cudafilter.jobs import sizing
+from cudafilter.jobs.plan import Job
+from cudafilter.jobs.record import DONE, Record
+from cudafilter.jobs.waiting import Room, Stopped
+from cudafilter.jobs.worker import Settings, Worker
+from cudafilter.operations.borders import Border
+from cudafilter.operations.operation import Operation
+
+if TYPE_CHECKING:
+    from cudafilter.jobs.journal import Journal
+
+
+def run(
+    jobs: Iterable[Job],
+    open_engine: Callable[[], Engine],
+    filter: Operation,
+    border: Border,
+    settings: Settings,
+    on_record: Callable[[Record], None],
+    *,
+    threads: int | None = None,
+    stdin: BinaryIO | None = None,
+    stdout: BinaryIO | None = None,
+    journal: Journal | None = None,
+) -> None:
+    """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
+
+    *open_engine* is called once, in this thread, while the first images are read and decoded; what
+    it raises is raised, and no record is delivered before it returns. The engine is not closed.
+
+    At most *threads* images are in memory; unless given, as many as keep cores and engine busy, and
+    fit into half of the free memory. A job is taken from *jobs* when a thread is free for
+    it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
+    and *stdout* serve the jobs that name them, sys's unless given. What is changed in place is
+    written down in *journal*, and skipped where that has it already.
+
+    KeyboardInterrupt stops it: images being written are finished, those not yet there are dropped,
+    the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
+    waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
+    """
+    room = Room(None if threads else sizing.memory_for_images())
+    most = operator.length_hint(jobs, sizing.MOST_THREADS)
+    at_first = min(most, threads or cores())
+    worker = Worker(filter, border, settings, stdin, stdout, room, journal)
+    crew = _Crew(jobs, worker, on_record)
+    in_work(at_first)
+    try:
+        crew.hire(at_first)
+        engine = open_engine()
+        worker.engine.give(engine)
+        if threads is None:
+            codec = engine.jpeg if settings.engine_codec else None
+            waiting = max(engine.parallel, codec.parallel if codec else 0)
+            crew.hire(min(most, waiting) - at_first)
+        crew.join()
+    except BaseException:
+        crew.dismiss()
+        raise
+    finally:
+        in_work(1)
+
+
+class _Crew:
+    """Threads that take one job after the other, and whatever stops them."""
+
+    def __init__(
+        self, jobs: Iterable[Job], worker: Worker, on_record: Callable[[Record], None]
+    ) -> None:
+        self._jobs = iter(jobs)
+        self._taking = Lock()
+        self._worker = worker
+        self._on_record = on_record
+        self._telling = Lock()
+        self._changed = Condition()
+        self._at_work = 0
+        self._error: BaseException | None = None
+
+    def hire(self, count: int) -> None:
+        """Start *count* threads more, if that is more than none."""
+        for _ in range(count):
+            with self._changed:
+                self._at_work += 1
+            Thread(target=self._serve, name="image", daemon=True).start()
+
+    def join(self) -> None:
+        """Wait until all jobs are done. Raises what stopped a thread, whichever came first."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work or self._error is not None)
+        if self._error is not None:
+            raise self._error
+
+    def dismiss(self) -> None:
+        """Begin nothing more, and wait for the images being written."""
+        self._worker.engine.withdraw()
+        self._worker.saves.shut()
+
+    def _serve(self) -> None:
+        error: BaseException | None = None
+        try:
+            while (job := self._next()) is not None:
+                self._do(job)
+        except Stopped:
+            pass
+        except BaseException as raised:  # noqa: BLE001 - raised on by join()
+            error = raised
+        with self._changed:
+            self._at_work -= 1
+            self._error = self._error or error
+            self._changed.notify_all()
+
+    def _next(self) -> Job | None:
+        with self._taking:
+            self._worker.saves.require_open()
+            return next(self._jobs, None)
+
+    def _do(self, job: Job) -> None:
+        # An image that is being written holds its place in `saves` until its record is delivered,
+        # so that an interruption, which waits for that, finds no image without a record.
+        with ExitStack() as held:
+            record = self._worker.do(job, held)
+            self._worker.engine.get()
+            with self._telling:
+                if record.status == DONE or not self._worker.saves.closed:
+                    self._on_record(record)

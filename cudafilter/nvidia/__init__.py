@@ -1,0 +1,1 @@
+"""What is NVIDIA's and no kernel: the toolkit, nvJPEG, PyCUDA's installation."""

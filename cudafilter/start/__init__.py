@@ -1,0 +1,1 @@
+"""What may begin before the command line is parsed: a guess, which may be wrong without harm."""

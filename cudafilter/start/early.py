@@ -1,0 +1,43 @@
+"""What is begun before the command line is imported, by a look at its words.
+
+It is a guess. What is wrong with it, or fails, fails again where it is needed, which tells why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+
+from cudafilter.start import words
+from cudafilter.start.garbage import uncollected
+
+
+def begin(given: Sequence[str]) -> None:
+    """Begin what the command line of the words *given* is likely to need."""
+    with suppress(Exception):
+        _decode_first(given)
+    with suppress(Exception):
+        _start_driver(given)
+
+
+def _decode_first(given: Sequence[str]) -> None:
+    """Begin to decode the first image, if it is a JPEG that the CPU decodes.
+
+    The sooner the decoder works beside the imports, the sooner all is done: a tenth of a
+    12-megapixel JPEG's command, compared with a start after the options are parsed.
+    """
+    if (path := words.first_jpeg(given)) is None:
+        return
+    with uncollected():
+        from cudafilter.start import first_jpeg
+
+        first_jpeg.begin(path)
+
+
+def _start_driver(given: Sequence[str]) -> None:
+    """Begin to start the GPU's driver, if it is sure to be needed."""
+    if find_spec("pycuda") is not None and words.needs_gpu(given):
+        from cudafilter.start import gpus
+
+        gpus.start_driver()

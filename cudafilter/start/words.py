@@ -1,0 +1,86 @@
+"""What the words of a command line tell at a look, before they are parsed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from itertools import islice, zip_longest
+
+FEW = 16
+"""Most images of a small job; more of them are worth a GPU's start, whatever their size."""
+
+_JPEG = (".jpg", ".jpeg")
+"""The usual ones; for the others nvJPEG starts when it is needed."""
+
+_NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
+"""Options under which the first image may not be wanted."""
+
+
+def needs_gpu(words: Sequence[str]) -> bool:
+    """Whether the command line *words* asks for a GPU, or for many files without a word against it.
+
+    By a look only at the words: where it errs, the driver starts later, or for nothing.
+    """
+    named = dict(_options(words))
+    if {"--dry-run", "--help", "-h"} & named.keys() or named.get("--engine") == "cpu":
+        return False
+    if {"--gpu", "--variant"} & named.keys() or named.get("--engine") == "cuda":
+        return True
+    there = [word for word in words[1:] if os.path.exists(word)]
+    if not there:
+        return False
+    sources = there[:-1] or there  # the last of several may be the destination
+    return len(first_files(sources)) > FEW
+
+
+def first_jpeg(words: Sequence[str]) -> str | None:
+    """The image that the command line *words* begins with, if it is a JPEG that the CPU decodes.
+
+    By a look only at the words: where it errs, a picture is decoded later, or for nothing.
+    """
+    named = dict(_options(words))
+    if _NOT_SURE & named.keys():
+        return None
+    first = next((word for word in words[1:] if word == "-" or os.path.exists(word)), "-")
+    if not os.path.isfile(first):
+        return None
+    # Elsewhere a GPU's own codec may take it.
+    on_cpu = named.get("--engine") == "cpu" or named.get("--codec") == "pillow"
+    return first if any_jpeg([first]) and (on_cpu or find_spec("pycuda") is None) else None
+
+
+def _options(words: Sequence[str]) -> list[tuple[str, str]]:
+    """What of *words* may be an option, with what may be its value."""
+    pairs = []
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        pairs.append((name, value if equals else following))
+    return pairs
+
+
+def first_files(sources: Sequence[str]) -> list[str]:
+    """Names of up to FEW + 1 of the files that *sources* name, folders looked into."""
+    return list(islice(_names(sources), FEW + 1))
+
+
+def any_jpeg(names: Sequence[str]) -> bool:
+    """Whether one of the files *names* is a JPEG by its name."""
+    return any(name.lower().endswith(_JPEG) for name in names)
+
+
+def _names(sources: Sequence[str]) -> Iterator[str]:
+    waiting = list(reversed(sources))  # a list, not calls in calls, which a deep tree exhausts
+    while waiting:
+        source = waiting.pop()
+        if not os.path.isdir(source):
+            yield source
+            continue
+        # Entry by entry: a folder may hold a million, and the first few are enough.
+        with suppress(OSError), os.scandir(source) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    yield entry.name

@@ -63,7 +63,9 @@ class Work:
 
     @property
     def filter(self) -> Correlation:
-        return make(self.name, **self.parameters)
+        filter = make(self.name, **self.parameters)
+        assert isinstance(filter, Correlation)
+        return filter
 
 
 @dataclass

@@ -14,7 +14,7 @@ from cudafilter.errors import ParameterError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
 
 BAND_SAMPLES = 1 << 20
@@ -121,7 +121,9 @@ def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) ->
     full = full_scale(source.dtype)
     largest = full
     if source.dtype.kind == "f":
-        outside = (abs(border.sample(source.dtype)) for _, border in filter.unrolled(border))
+        outside = (
+            abs(stage.border.sample(source.dtype)) for stage in stages_of(filter.unrolled(border))
+        )
         finite = np.abs(source[np.isfinite(source)])
         largest = max([float(finite.max(initial=0)), *outside])
     return filter.tolerance(source.dtype.name, full, largest, alpha)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from cudafilter.cli.options import shown
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.operations.catalogue import CATALOGUE, Parameter
 
@@ -51,7 +52,7 @@ def _option(parameter: Parameter) -> str:
     if parameter.required:
         facts.append("required")
     elif parameter.kind is not bool and parameter.default is not None:
-        facts.append(f"default {parameter.default:g}")
+        facts.append(f"default {shown(parameter.default)}")
     limits = f" ({', '.join(facts)})" if facts else ""
     return f"`--{parameter.name.replace('_', '-')}`{limits}: {parameter.help}"
 

@@ -19,9 +19,10 @@ from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import ROUNDING, Chain, Link
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import DTYPES, Pixels, full_scale
-from cudafilter.operations.rank import maximum, median, minimum
+from cudafilter.operations.rank import dilation, erosion, median
+from cudafilter.operations.window import square
 from test_host import HostEngine
 
 SHAPES = [(1, 1), (1, 9), (8, 2), (33, 41)]
@@ -34,7 +35,7 @@ def chain(*operations: Operation) -> Chain:
 
 EDGES = chain(make("blur", sigma=1), make("sobel"))
 CLEANED = chain(median(), make("unsharp", sigma=1, threshold=0.02))
-OPENED = chain(minimum(), maximum())
+OPENED = chain(erosion(square(1)), dilation(square(1)))
 OWN_BORDERS = Chain(
     (
         Link(make("emboss"), Border("wrap")),
@@ -77,7 +78,7 @@ def test_each_border_is_that_of_the_image_that_its_link_gets() -> None:
 def in_full(pixels: Pixels, chained: Chain, border: Border, alpha: bool) -> np.ndarray:
     """The definition once more: each link on the whole image, padded by NumPy."""
     values, full = pixels.astype(np.float64), full_scale(pixels.dtype)
-    for operation, own in chained.unrolled(border):
+    for operation, own in stages_of(chained.unrolled(border)):
         above, below, left, right = operation.reach
         widths = ((above, below), (left, right), (0, 0))
         mode: Any = own.mode

@@ -18,7 +18,9 @@ from cudafilter.operations.catalogue import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import DTYPES, Pixels
+from cudafilter.operations.rank import Rank
 
 SHAPES = [(1, 1), (1, 17), (19, 1), (2, 3), (33, 65), (70, 131)]
 
@@ -55,9 +57,17 @@ FILTERS = {
 }  # fmt: skip
 
 
-def runs(engine: Engine, filter: Correlation) -> bool:
+def runs(engine: Engine, filter: Operation) -> bool:
     """Whether *engine*'s variant takes *filter*: not every step of the ladder takes all."""
     variant = getattr(engine, "variant", "auto")
+    plan = filter.unrolled(Border())
+    return variant == "auto" or all(takes(variant, stage.operation) for stage in stages_of(plan))
+
+
+def takes(variant: str, filter: Operation) -> bool:
+    """Whether *variant* takes the operation *filter* of one stage."""
+    if not isinstance(filter, Correlation):
+        return isinstance(filter, Rank) and variant == "rank"
     if variant in ("separable", "wide") and not filter.rank1:
         return False
     if variant in ("wide", "blocked") and len(filter.kernels) > 1:

@@ -18,7 +18,7 @@ import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.engines import Result
-from cudafilter.engines.chains import run_stages
+from cudafilter.engines.chains import run_plan
 from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
@@ -27,7 +27,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, only_stage
 from cudafilter.operations.pixels import Pixels
 
 HERE = Path(__file__).parent / "host"
@@ -56,8 +56,8 @@ class HostEngine(StandIn):
         overwrite: bool = False,
     ) -> Result:
         """As CudaEngine.run."""
-        if len(stages := filter.unrolled(border)) > 1:
-            return run_stages(self.run, pixels, stages, alpha)
+        if only_stage(plan := filter.unrolled(border)) is None:
+            return run_plan(self.run, pixels, plan, alpha)
         ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
         library = self.compiled(ready.variant, ready.defines)
         out = np.empty_like(pixels)

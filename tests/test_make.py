@@ -12,6 +12,7 @@ import pytest
 import cudafilter
 from cudafilter.errors import ParameterError
 from cudafilter.operations.catalogue import MAX_RADIUS
+from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import gaussian, make
 from cudafilter.operations.weights import parse_weights
@@ -74,7 +75,9 @@ def test_gaussian() -> None:
 
 @pytest.mark.parametrize("name", ["blur", "box", "unsharp", "sobel", "scharr", "prewitt"])
 def test_rank_1_is_found(name: str) -> None:
-    for kernel in make(name).kernels:
+    filter = make(name)
+    assert isinstance(filter, Correlation)
+    for kernel in filter.kernels:
         assert kernel.factors is not None
         np.testing.assert_allclose(np.outer(*kernel.factors), kernel.weights, rtol=1e-14)
 

@@ -14,6 +14,7 @@ from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
 
 FILTERS = [
     make(name)
@@ -23,8 +24,9 @@ FILTERS = [
 
 
 @pytest.mark.parametrize("filter", FILTERS, ids=lambda filter: filter.name)
-def test_a_filter_travels(filter: Correlation) -> None:
-    for kernel in filter.kernels:  # what was found out on the way does not travel
+def test_a_filter_travels(filter: Operation) -> None:
+    kernels = filter.kernels if isinstance(filter, Correlation) else ()
+    for kernel in kernels:  # what was found out on the way does not travel
         assert kernel.factors is None or kernel.weights.shape == kernel.shape
     arrived = pickle.loads(pickle.dumps(filter))
     assert arrived == filter
@@ -32,8 +34,9 @@ def test_a_filter_travels(filter: Correlation) -> None:
     pixels = random_pixels((9, 8, 3), "float32")
     expected = reference.exact(pixels, filter)
     assert reference.exact(pixels, arrived).tobytes() == expected.tobytes()
-    with pytest.raises(ValueError, match="read-only"):
-        arrived.kernels[0].weights[0] = 1
+    for kernel in arrived.kernels if kernels else ():
+        with pytest.raises(ValueError, match="read-only"):
+            kernel.weights[0] = 1
 
 
 def test_filters_made_alike_are_equal_and_others_are_not() -> None:

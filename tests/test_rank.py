@@ -23,15 +23,22 @@ from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.operations.pixels import DTYPES
-from cudafilter.operations.rank import Rank, maximum, median, minimum
+from cudafilter.operations.rank import Rank, dilation, erosion, median
+from cudafilter.operations.window import square
 from test_host import HostEngine
 from test_reference import SCIPY_MODES
 
 SHAPES = [(1, 1), (1, 9), (8, 1), (2, 3), (33, 70)]
 NINE = np.arange(1, 10, dtype=np.uint8).reshape(3, 3, 1)
-SECOND = Rank("second", 1, 1)
-SMALL = [median(), minimum(), maximum(), SECOND]
-LARGE = [median(2), median(5), minimum(3), maximum(2), Rank("a quarter", 2, 6)]
+SECOND = Rank("second", square(1), 1)
+SMALL = [median(), erosion(square(1)), dilation(square(1)), SECOND]
+LARGE = [
+    median(2),
+    median(5),
+    erosion(square(3)),
+    dilation(square(2)),
+    Rank("a quarter", square(2), 6),
+]
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 
@@ -46,7 +53,7 @@ def test_equals_scipy(border: Border, shape: tuple[int, int]) -> None:
         ours = reference.exact(pixels, rank, border)
         for c in range(2):
             theirs = ndimage.rank_filter(
-                pixels[..., c].astype(np.float64), rank.rank, 2 * rank.radius + 1, mode=mode,
+                pixels[..., c].astype(np.float64), rank.rank, rank.window.shape, mode=mode,
                 cval=outside,
             )  # fmt: skip
             assert np.array_equal(ours[..., c], theirs), rank
@@ -68,18 +75,29 @@ def test_medians_by_hand(mode: str, corner: int, middle: int) -> None:
 
 
 def test_least_and_largest_by_hand() -> None:
-    assert reference.apply(NINE, minimum()).ravel().tolist() == [1, 1, 2, 1, 1, 2, 4, 4, 5]
-    assert reference.apply(NINE, maximum()).ravel().tolist() == [5, 6, 6, 8, 9, 9, 8, 9, 9]
+    least, largest = erosion(square(1)), dilation(square(1))
+    assert reference.apply(NINE, least).ravel().tolist() == [1, 1, 2, 1, 1, 2, 4, 4, 5]
+    assert reference.apply(NINE, largest).ravel().tolist() == [
+        5,
+        6,
+        6,
+        8,
+        9,
+        9,
+        8,
+        9,
+        9,
+    ]
     ones = Border("constant", 1.0)
-    assert reference.apply(NINE, maximum(), ones).ravel().tolist() == [255] * 4 + [9] + [255] * 4
+    assert reference.apply(NINE, largest, ones).ravel().tolist() == [255] * 4 + [9] + [255] * 4
 
 
 def test_nan_sorts_last() -> None:
     pixels = np.arange(1, 10, dtype=np.float32).reshape(3, 3, 1)
     pixels.ravel()[[0, 2, 6, 8]] = np.nan
     assert reference.exact(pixels, median())[1, 1, 0] == 8  # 2 4 5 6 8 and four NaN
-    assert reference.exact(pixels, minimum())[1, 1, 0] == 2
-    assert np.isnan(reference.exact(pixels, maximum())[1, 1, 0])
+    assert reference.exact(pixels, erosion(square(1)))[1, 1, 0] == 2
+    assert np.isnan(reference.exact(pixels, dilation(square(1)))[1, 1, 0])
     pixels[1, 1] = np.nan
     assert np.isnan(reference.exact(pixels, median())[1, 1, 0])  # 2 4 6 8 and five
 
@@ -101,9 +119,9 @@ def test_a_sample_that_is_off_by_one_is_found() -> None:
 
 def test_memory_of_windows_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = random_pixels((23, 31, 3), "uint8")
-    whole = reference.exact(pixels, Rank("any", 3, 11))
+    whole = reference.exact(pixels, Rank("any", square(3), 11))
     monkeypatch.setattr(rank_module, "WINDOW_BYTES", 50_000)  # some columns of one row
-    assert reference.exact(pixels, Rank("any", 3, 11)).tobytes() == whole.tobytes()
+    assert reference.exact(pixels, Rank("any", square(3), 11)).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
@@ -119,7 +137,7 @@ def test_the_cpu(cpu: Engine, dtype: str, channels: int, alpha: bool, border: Bo
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_the_cpu_by_bands(cpu: Engine, border: Border, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cudafilter.engines.ranks.BAND_BYTES", 1)
-    for rank in (median(), median(9), maximum(2), SECOND):
+    for rank in (median(), median(9), dilation(square(2)), SECOND):
         assert_agrees(cpu, random_pixels((67, 13, 3), "uint8"), rank, border)
 
 
@@ -159,7 +177,7 @@ def test_the_kernel_has_every_rank(folder: Path) -> None:
     for rank in range(9):
         for dtype in ("uint8", "float32"):
             pixels = random_pixels((20, 37, 1), dtype)
-            assert_agrees(HostEngine("rank", folder), pixels, Rank("any", 1, rank))
+            assert_agrees(HostEngine("rank", folder), pixels, Rank("any", square(1), rank))
 
 
 @needs_compiler
@@ -225,7 +243,9 @@ def test_a_window_of_one_is_the_image(cpu: Engine) -> None:
 
 def test_ranks_are_values() -> None:
     assert median(2) == median(2) != median(3)
-    assert len({median(), minimum(), maximum(), Rank("median", 1, 4)}) == 3
+    assert (
+        len({median(), erosion(square(1)), dilation(square(1)), Rank("median", square(1), 4)}) == 3
+    )
     assert pickle.loads(pickle.dumps(median(3))) == median(3)
 
 
@@ -233,5 +253,5 @@ def test_ranks_are_values() -> None:
                                                       (1, 9, "rank"), (1, -1, "rank")])  # fmt: skip
 def test_what_makes_no_sense_is_refused(radius: int, rank: int, name: str) -> None:
     with pytest.raises(ParameterError) as refused:
-        Rank("any", radius, rank)
+        Rank("any", square(radius), rank)
     assert refused.value.parameter == name

@@ -17,7 +17,9 @@ def _default(parameter: Parameter) -> str:
         return "required"
     if parameter.kind is bool:
         return "flag"
-    return f"default {parameter.default:g}" if parameter.default is not None else "optional"
+    if parameter.default is None:
+        return "optional"
+    return f"default {options.shown(parameter.default)}"
 
 
 def _write(spec: FilterSpec, formatter: click.HelpFormatter) -> None:

@@ -285,6 +285,11 @@ def _validation(parameter: Parameter) -> Callable[[click.Context, click.Paramete
     return validate
 
 
+def shown(value: Any) -> str:
+    """A parameter's *value* as it is written on the command line."""
+    return value if isinstance(value, str) else f"{value:g}"
+
+
 def own(parameter: Parameter) -> click.Option:
     """The option of a filter's *parameter*, with its limits and default in the help."""
     flag = "--" + parameter.name.replace("_", "-")
@@ -293,7 +298,7 @@ def own(parameter: Parameter) -> click.Option:
     names = [_SHORT[parameter.name], flag] if parameter.name in _SHORT else [flag]
     facts = [parameter.limits] if parameter.limits else []
     if parameter.default is not None:
-        facts.append(f"default: {parameter.default:g}")
+        facts.append(f"default: {shown(parameter.default)}")
     # No default for click: validating None gives the catalogue's.
     return click.Option(
         names,
@@ -301,6 +306,6 @@ def own(parameter: Parameter) -> click.Option:
         callback=_validation(parameter),
         required=parameter.required,
         metavar=_METAVARS[parameter.kind],
-        shell_complete=offered("files" if parameter.name == "weights" else "nothing"),
+        shell_complete=offered("files" if parameter.kind is str else "nothing"),
         help=parameter.help + (f"  [{'; '.join(facts)}]" if facts else ""),
     )

@@ -21,7 +21,7 @@ from cudafilter.jobs.plan import STREAM, Plan
 from cudafilter.jobs.record import DONE, FAILED, SKIPPED, Record
 from cudafilter.jobs.sources import Left
 from cudafilter.operations.borders import Border
-from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.operation import Operation
 
 if TYPE_CHECKING:
     from cudafilter.cli.progress import Lines
@@ -250,7 +250,7 @@ class JsonLines:
         self._give_up()
 
 
-def job_facts(filter: Correlation, parameters: Mapping[str, Any], border: Border) -> dict[str, Any]:
+def job_facts(filter: Operation, parameters: Mapping[str, Any], border: Border) -> dict[str, Any]:
     """What every line of a report tells of the job, as plain data."""
     return {
         "version": __version__,

@@ -22,7 +22,7 @@ from cudafilter.jobs.record import FAILED as IMAGE_FAILED
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
-from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.operation import Operation
 from cudafilter.start.garbage import collect_again
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _ARENA_MAX = -8, 1
 
 def run(
     plans: Iterable[Plan],
-    filter: Correlation,
+    filter: Operation,
     border: Border,
     shared: Shared,
     parameters: Mapping[str, Any],
@@ -56,7 +56,7 @@ def run(
 
 def _run(
     plans: Iterable[Plan],
-    filter: Correlation,
+    filter: Operation,
     border: Border,
     shared: Shared,
     parameters: Mapping[str, Any],
@@ -91,7 +91,7 @@ def _run(
     _close(journal, not failed, shared)
 
 
-def _open_journal(plan: Plan, filter: Correlation, border: Border, shared: Shared) -> Journal:
+def _open_journal(plan: Plan, filter: Operation, border: Border, shared: Shared) -> Journal:
     from platformdirs import user_state_path
 
     from cudafilter.jobs.journal import Journal, job_of
@@ -136,7 +136,7 @@ class _Run:
     def __init__(
         self,
         plan: Plan,
-        filter: Correlation,
+        filter: Operation,
         shared: Shared,
         reporter: Reporter,
         report: JsonLines,

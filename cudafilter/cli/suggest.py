@@ -11,9 +11,18 @@ COMMANDS = {
     "box": "mean average avgblur uniform blockblur",
     "sharpen": "sharp crisp cas",
     "unsharp": "usm",
-    "sobel": "edges edge gradient outline contour canny edgedetect findedges",
+    "sobel": "edges edge gradient contour canny edgedetect findedges",
     "laplacian": "laplace log",
     "emboss": "relief bump",
+    "median": "medfilt medianblur despeckle rank",
+    "percentile": "quantile rankfilter",
+    "erode": "erosion minimum min morphology",
+    "dilate": "dilation maximum max",
+    "open": "opening",
+    "close": "closing",
+    "tophat": "whitetophat",
+    "blackhat": "blacktophat bothat bottomhat",
+    "outline": "morphologicalgradient",
     "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
     "filters": "list ls catalogue catalog",
     "info": "devices gpus gpu doctor about status",
@@ -23,12 +32,10 @@ COMMANDS = {
 """Command -> what other programs and people call it."""
 
 ABSENT = {
-    "there is no median here yet": "median rank",
     "there is no such filter here yet; a small blur takes noise away": (
-        "bilateral denoise nlmeans despeckle"
+        "bilateral denoise nlmeans"
     ),
     "there is no motion blur here yet; kernel takes weights of your own": "motion motionblur",
-    "there is no morphology here yet": "erode dilate morphology",
     "no command changes colours; the option --gray turns an image gray first": (
         "gray grey grayscale greyscale monochrome invert negate brightness contrast equalize gamma"
         " threshold"

@@ -16,8 +16,9 @@ from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, LADDER
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable, LimitError
-from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation, only_stage, stages_of
 from cudafilter.operations.pixels import Pixels, full_scale
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def random_image(random: np.random.Generator, size: int, dtype: str, channels: i
     return random.integers(0, int(full_scale(dtype)), shape, dtype=dtype, endpoint=True)
 
 
-def bench_filter(name: str) -> Correlation:
+def bench_filter(name: str) -> Operation:
     """The filter *name* with its defaults; ``kernel`` is a dense 7x7 of random weights."""
     if name == "kernel":
         return make(name, weights=np.random.default_rng(7).standard_normal((7, 7)) / 7)
@@ -170,13 +171,15 @@ def _measure_case(
     return case
 
 
-def _choose(contestant: Contestant, pixels: Pixels, filter: Correlation) -> str | None:
+def _choose(contestant: Contestant, pixels: Pixels, filter: Operation) -> str | None:
     """Set the CUDA engine to its variant and return that, with what ``auto`` picks."""
     cuda, variant = contestant.cuda, contestant.variant
     if cuda is None or variant is None:
         return None
     cuda.variant = variant
-    return f"{AUTO} ({cuda.prepare(pixels, filter).variant})" if variant == AUTO else variant
+    stages = stages_of(filter.unrolled(Border()))
+    picked = dict.fromkeys(cuda.prepare(pixels, stage.operation).variant for stage in stages)
+    return f"{AUTO} ({', '.join(picked)})" if variant == AUTO else variant
 
 
 def _require(agreement: Agreement, case: Case, row: Row) -> None:
@@ -185,7 +188,7 @@ def _require(agreement: Agreement, case: Case, row: Row) -> None:
 
 
 def _time(
-    case: Case, row: Row, contestant: Contestant, pixels: Pixels, filter: Correlation,
+    case: Case, row: Row, contestant: Contestant, pixels: Pixels, filter: Operation,
     verified: Pixels, repeat: int,
 ) -> None:  # fmt: skip
     engine, cuda, _ = contestant
@@ -196,7 +199,8 @@ def _time(
         engine.run(pixels, filter)
         walls.append(time.perf_counter() - started)
     row.total_ms = 1e3 * statistics.median(walls)
-    if cuda is None:
+    # Of several passes, each by way of the host, only the whole is timed.
+    if cuda is None or only_stage(filter.unrolled(Border())) is None:
         return
     result, times = cuda.time_kernel(pixels, filter, warmup=WARMUP, repeats=repeat)
     if not np.array_equal(result, verified):

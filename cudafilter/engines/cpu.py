@@ -11,7 +11,7 @@ import numpy as np
 
 from cudafilter.engines import Result
 from cudafilter.engines.block import Block, filter_block, run_of
-from cudafilter.engines.chains import run_stages
+from cudafilter.engines.chains import run_plan
 from cudafilter.engines.correlate import (
     tap_by_tap,
 )
@@ -21,7 +21,7 @@ from cudafilter.errors import EngineError, LimitError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border, border_index, extract
 from cudafilter.operations.correlation import Correlation
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, only_stage
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.operations.rank import Rank
 
@@ -75,12 +75,13 @@ class CpuEngine:
     ) -> Result:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
-        stages = filter.unrolled(border)
-        if not stages:
+        plan = filter.unrolled(border)
+        if not plan:
             return Result(pixels if overwrite else pixels.copy())
-        if len(stages) > 1:
-            return run_stages(self.run, pixels, stages, alpha)
-        ((operation, border),) = stages
+        stage = only_stage(plan)
+        if stage is None:
+            return run_plan(self.run, pixels, plan, alpha)
+        operation, border = stage
         try:
             if isinstance(operation, Correlation):
                 return Result(self._correlated(pixels, operation, border, alpha, overwrite))

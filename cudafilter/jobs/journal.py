@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -24,29 +25,41 @@ from typing import Any, NamedTuple, Self
 
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.operation import Operation
 from cudafilter.stores.local import Identity, identity
 
 Line = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns."""
 
 
-def job_of(filter: Correlation, border: Border, *options: object) -> str:
+def job_of(filter: Operation, border: Border, *options: object) -> str:
     """What tells a job from others that make other pixels: *options* are further ones that do.
 
     By the weights themselves, so that an update which leaves them alone leaves the job the same.
     """
     told = sha256()
-    for kernel in filter.kernels:
-        for weights in kernel.factors or (kernel.weights,):
-            told.update(repr((kernel.anchor, weights.shape)).encode())
-            told.update(weights.tobytes())
-    rest = (
-        filter.name, filter.combine, filter.gain, filter.source_gain, filter.bias,
-        filter.threshold, filter.alpha, border, options,
-    )  # fmt: skip
-    told.update(repr(rest).encode())
+    for part in _parts((filter, border, options)):
+        told.update(part)
     return told.hexdigest()[:16]
+
+
+def _parts(value: object) -> Iterator[bytes]:
+    """What tells *value*, an operation or a part of one, from others."""
+    if isinstance(value, Kernel):
+        for weights in value.factors or (value.weights,):
+            yield repr((value.anchor, weights.shape)).encode()
+            yield weights.tobytes()
+    elif isinstance(value, tuple):
+        yield b"("
+        for each in value:
+            yield from _parts(each)
+        yield b")"
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield type(value).__name__.encode()
+        yield from _parts(tuple(getattr(value, field.name) for field in fields(value)))
+    else:
+        yield repr(value).encode() + b","
 
 
 class _Found(NamedTuple):

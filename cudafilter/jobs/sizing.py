@@ -12,7 +12,10 @@ from cudafilter.formats.limits import Limits
 from cudafilter.host.cores import cores, free_memory
 from cudafilter.images import format_of_bytes
 from cudafilter.jobs.plan import Job
+from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.operation import Operation, stages_of
+from cudafilter.operations.rank import Rank
 from cudafilter.start.words import FEW
 
 GPU_START = 0.25
@@ -134,15 +137,29 @@ _HEADERS = {
 }  # fmt: skip
 
 
-def taps(filter: Correlation) -> int:
-    """Multiply-adds a sample: of a rank-1 kernel, those of its two passes."""
-    return sum(
-        sum(kernel.shape) if kernel.factors is not None else kernel.shape[0] * kernel.shape[1]
-        for kernel in filter.kernels
-    )
+def taps(filter: Operation) -> int:
+    """Samples that the CPU engine looks at for one of the result, in all passes.
+
+    Of a rank-1 kernel, and of the least or largest sample in a rectangle, those of two passes.
+    """
+    return sum(_taps(stage.operation) for stage in stages_of(filter.unrolled(Border())))
 
 
-def cpu_seconds(jobs: Collection[Job], filter: Correlation) -> float | None:
+def _taps(operation: Operation) -> int:
+    above, below, left, right = operation.reach
+    rows, columns = above + 1 + below, left + 1 + right
+    if isinstance(operation, Correlation):
+        return sum(
+            sum(kernel.shape) if kernel.factors is not None else kernel.shape[0] * kernel.shape[1]
+            for kernel in operation.kernels
+        )
+    if isinstance(operation, Rank):
+        extreme = operation.is_least or operation.is_largest
+        return rows + columns if extreme and operation.window.inside is None else rows * columns
+    return rows * columns
+
+
+def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
     None where that is not known: more than FEW images, whose headers would take too long to read,
@@ -169,7 +186,7 @@ def _samples(path: Path) -> int:
         return 0
 
 
-def small(jobs: Collection[Job], filter: Correlation) -> str | None:
+def small(jobs: Collection[Job], filter: Operation) -> str | None:
     """Why *jobs* go to no GPU: the CPU is done before one has started. None where it is not.
 
     Where there is no GPU that could start, that is the reason.

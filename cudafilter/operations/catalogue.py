@@ -111,6 +111,21 @@ _GRADIENT = (
     " 4.8 times. Alpha is kept."
 )
 
+_SHAPES = (
+    "The shape is a square, a disk (the pixels no further than --radius from the middle), a cross"
+    " of a row and a column, or a file with a mask as --weights of kernel takes them: numbers that"
+    " are not 0 count. Channels are treated one by one, alpha too. NaN sorts last."
+)
+_SHAPE_RADIUS = Parameter(
+    "radius",
+    int,
+    None,
+    "Radius in pixels; 1 unless given. A file has its own size.",
+    least=0,
+    most=MAX_RADIUS,
+)
+_SHAPE = Parameter("shape", str, "square", "square, disk, cross, or the name of a file.")
+
 CATALOGUE: dict[str, FilterSpec] = {
     spec.name: spec
     for spec in (
@@ -208,6 +223,83 @@ CATALOGUE: dict[str, FilterSpec] = {
             " kept.",
             (_SCALE,),
             "cudafilter emboss --gray photo.jpg relief.png",
+        ),
+        FilterSpec(
+            "median",
+            "Median of a square: noise goes, edges stay.",
+            "Every sample becomes the middle one of the (2 radius + 1)^2 samples around it. Each"
+            " channel is ranked by itself, alpha like the others and colour as it is, so that each"
+            " sample of the result is one of the image. NaN sorts last.",
+            (
+                Parameter(
+                    "radius", int, 1, "Radius in pixels; 1 is a 3x3 window.", least=0, most=127
+                ),
+            ),
+            "cudafilter median --radius 2 scan.png clean.png",
+        ),
+        FilterSpec(
+            "percentile",
+            "Any other rank of a square.",
+            "Every sample becomes the one of the (2 radius + 1)^2 samples around it that is above"
+            " --rank percent of the others: 0 is the least, 50 the median, 100 the largest. Alpha"
+            " and NaN as in median.",
+            (
+                Parameter(
+                    "radius", int, 1, "Radius in pixels; 1 is a 3x3 window.", least=0, most=127
+                ),
+                Parameter("rank", float, 50.0, "In percent; 50 is the median.", least=0, most=100),
+            ),
+            "cudafilter percentile --radius 3 --rank 25 in.png out.png",
+        ),
+        *(
+            FilterSpec(name, summary, f"{what} {_SHAPES}", (_SHAPE_RADIUS, _SHAPE), example)
+            for name, summary, what, example in (
+                (
+                    "erode",
+                    "Least sample around: dark grows.",
+                    "Every sample becomes the least one under the shape.",
+                    "cudafilter erode --radius 2 mask.png thinner.png",
+                ),
+                (
+                    "dilate",
+                    "Largest sample around: bright grows.",
+                    "Every sample becomes the largest one under the shape, which is mirrored as"
+                    " mathematical morphology has it.",
+                    "cudafilter dilate --shape disk --radius 4 mask.png thicker.png",
+                ),
+                (
+                    "open",
+                    "Erode, then dilate: small bright things go.",
+                    "What is bright and smaller than the shape goes, and the rest keeps its size.",
+                    "cudafilter open --radius 2 mask.png clean.png",
+                ),
+                (
+                    "close",
+                    "Dilate, then erode: small dark things go.",
+                    "What is dark and smaller than the shape goes, and the rest keeps its size.",
+                    "cudafilter close --radius 3 page.png filled.png",
+                ),
+                (
+                    "tophat",
+                    "What open takes away.",
+                    "The image less the opened image: small bright things on black. Alpha is kept.",
+                    "cudafilter tophat --shape disk --radius 9 stars.png points.png",
+                ),
+                (
+                    "blackhat",
+                    "What close adds.",
+                    "The closed image less the image: small dark things, bright on black. Alpha is"
+                    " kept.",
+                    "cudafilter blackhat --radius 7 page.png ink.png",
+                ),
+                (
+                    "outline",
+                    "Edges: dilate less erode.",
+                    "The dilated image less the eroded one, which is the morphological gradient."
+                    " Alpha is kept.",
+                    "cudafilter outline --gray photo.jpg edges.png",
+                ),
+            )
         ),
         FilterSpec(
             "kernel",

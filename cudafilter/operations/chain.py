@@ -7,7 +7,15 @@ from typing import Literal, NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, Reach, Stage, Windowed
+from cudafilter.operations.operation import (
+    Fork,
+    Operation,
+    Plan,
+    Reach,
+    Windowed,
+    only_stage,
+    stages_of,
+)
 
 ROUNDING = 2.0**-24
 """Largest relative error of a number that is rounded to float32, or of a product there."""
@@ -33,6 +41,8 @@ class Chain:
     """
 
     links: tuple[Link, ...]
+    called: str | None = None
+    """Its name, where it has one of its own."""
 
     def __post_init__(self) -> None:
         if not self.links:
@@ -40,8 +50,8 @@ class Chain:
 
     @property
     def name(self) -> str:
-        """The links' names."""
-        return " then ".join(link.operation.name for link in self.links)
+        """Its own name, or the links'."""
+        return self.called or " then ".join(link.operation.name for link in self.links)
 
     @property
     def reach(self) -> Reach:
@@ -55,7 +65,7 @@ class Chain:
         alphas = {operation.alpha for operation in self._operations}
         return "filter" if "filter" in alphas else "keep"
 
-    def unrolled(self, border: Border) -> tuple[Stage, ...]:
+    def unrolled(self, border: Border) -> Plan:
         """See Operation.unrolled."""
         return tuple(
             stage
@@ -65,7 +75,7 @@ class Chain:
 
     @property
     def _operations(self) -> list[Windowed]:
-        return [stage.operation for stage in self.unrolled(Border())]
+        return [stage.operation for stage in stages_of(self.unrolled(Border()))]
 
     def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
         """See Operation.tolerance.
@@ -79,14 +89,35 @@ class Chain:
         On uint16 that may be a step or more, since float32's tolerance is 0.26 of one even for a
         mean: it is the price of float32 between links.
         """
+        plan = self.unrolled(Border())
         operations = self._operations
-        if len(operations) < 2:
-            return sum(each.tolerance(dtype, full, largest, alpha) for each in operations)
+        if all(each.picks for each in operations) and not any(isinstance(p, Fork) for p in plan):
+            return 0.0
+        if plan and (stage := only_stage(plan)) is not None:
+            return stage.operation.tolerance(dtype, full, largest, alpha)
         rounding = 0.0 if dtype == "float32" else ROUNDING
-        error, most = rounding * largest, largest
-        for each in operations:
-            reached = most + error
-            error = each.amplification(alpha, reached / full) * error
-            error += each.tolerance("float32", full, reached, alpha)
-            most = max(largest, each.bound(full, most, alpha))  # borders are as large as before
+        error, most = _through(plan, rounding * largest, largest, full, alpha)
         return error + rounding * (most + error)
+
+
+def _through(
+    plan: Plan, error: float, largest: float, full: float, alpha: bool
+) -> tuple[float, float]:
+    """The error of float32 pixels after *plan*, which have *error* before, and their bound.
+
+    Their bound is *largest* before it.
+    """
+    most = largest
+    for each in plan:
+        reached = most + error
+        if isinstance(each, Fork):
+            parts = [_through(branch, error, most, full, alpha) for branch in each]
+            error, most = (sum(part) for part in zip(*parts, strict=True))
+            error += ROUNDING * (most + error)
+        else:
+            operation = each.operation
+            error = operation.amplification(alpha, reached / full) * error
+            error += operation.tolerance("float32", full, reached, alpha)
+            most = operation.bound(full, most, alpha)
+        most = max(largest, most)  # borders are as large as before
+    return error, most

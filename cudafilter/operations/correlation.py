@@ -8,14 +8,14 @@ factors: that changes float64's last bits only (tests hold the two forms togethe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.kernel import Kernel
-from cudafilter.operations.operation import Stage
+from cudafilter.operations.operation import Plan, Stage
 from cudafilter.operations.pixels import Exact
 
 SLACK = {"uint8": 0.01, "uint16": 0.05}
@@ -59,6 +59,7 @@ class Correlation:
     bias: float = 0.0
     threshold: float = 0.0
     alpha: Literal["filter", "keep"] = "keep"
+    picks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if len(self.kernels) != {"single": 1, "magnitude": 2}[self.combine]:
@@ -90,7 +91,7 @@ class Correlation:
         """Whether every kernel has column and row factors."""
         return all(kernel.factors is not None for kernel in self.kernels)
 
-    def unrolled(self, border: Border) -> tuple[Stage, ...]:
+    def unrolled(self, border: Border) -> Plan:
         """See Operation.unrolled."""
         return () if self.is_identity else (Stage(self, border),)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,29 @@ import numpy.typing as npt
 from cudafilter.errors import ParameterError
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.difference import blackhat, closing, opening, outline, tophat
 from cudafilter.operations.kernel import Kernel, Weights
+from cudafilter.operations.operation import Operation
+from cudafilter.operations.rank import dilation, erosion, median, percentile
 from cudafilter.operations.weights import parse_weights
+from cudafilter.operations.window import Window, cross, disk, masked, square
 
 NEGLIGIBLE = 1e-18
 """Gaussian weights below this share of the peak are 0, so that a product of two is normal in
 float32; a full-scale 16-bit sample times such a weight is 1e-13 of a step."""
 
 
-def make(name: str, **parameters: Any) -> Correlation:
+CorrelationName = Literal[
+    "blur", "box", "sharpen", "unsharp", "sobel", "scharr", "prewitt", "laplacian", "emboss",
+    "kernel",
+]  # fmt: skip
+
+
+@overload
+def make(name: CorrelationName, **parameters: Any) -> Correlation: ...
+@overload
+def make(name: str, **parameters: Any) -> Operation: ...
+def make(name: str, **parameters: Any) -> Operation:
     """The filter *name* of the catalogue. Raises ParameterError for what makes no sense."""
     if name not in CATALOGUE:
         raise ParameterError("filter", f"no filter {name!r}; there are {', '.join(CATALOGUE)}")
@@ -111,7 +125,25 @@ def _kernel(weights: str | npt.ArrayLike, normalize: bool, bias: float, flip: bo
     )
 
 
-_MAKERS: dict[str, Callable[..., Correlation]] = {
+def _shaped(make_operation: Callable[[Window], Operation]) -> Callable[..., Operation]:
+    def make_shaped(radius: int | None, shape: str) -> Operation:
+        return make_operation(_window(radius, shape))
+
+    return make_shaped
+
+
+def _window(radius: int | None, shape: str) -> Window:
+    """The window that *shape* names. Raises ParameterError."""
+    if shape in _SHAPES:
+        return _SHAPES[shape](1 if radius is None else radius)
+    if radius is not None:
+        raise ParameterError("radius", f"the mask {shape} has a size of its own")
+    return masked(parse_weights(shape, "shape"))
+
+
+_SHAPES = {"square": square, "disk": disk, "cross": cross}
+
+_MAKERS: dict[str, Callable[..., Operation]] = {
     "blur": _blur,
     "box": _box,
     "sharpen": _sharpen,
@@ -121,5 +153,14 @@ _MAKERS: dict[str, Callable[..., Correlation]] = {
     "prewitt": _gradient("prewitt", (1, 1, 1)),
     "laplacian": _laplacian,
     "emboss": _emboss,
+    "median": median,
+    "percentile": percentile,
+    "erode": _shaped(erosion),
+    "dilate": _shaped(dilation),
+    "open": _shaped(opening),
+    "close": _shaped(closing),
+    "tophat": _shaped(tophat),
+    "blackhat": _shaped(blackhat),
+    "outline": _shaped(outline),
     "kernel": _kernel,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple, Protocol
 
 from cudafilter.operations.borders import Border
@@ -14,7 +15,7 @@ Reach = tuple[int, int, int, int]
 class Operation(Protocol):
     """What becomes of an image: plain data, hashable and equal by value, picklable.
 
-    Equal operations give equal bits. A chain of operations is one; see filters/chain.py.
+    Equal operations give equal bits. A chain of operations is one; see chain.py.
     """
 
     def __hash__(self) -> int: ...
@@ -34,7 +35,7 @@ class Operation(Protocol):
         """What becomes of an alpha channel: it is filtered along, or kept as it is."""
         ...
 
-    def unrolled(self, border: Border) -> tuple[Stage, ...]:
+    def unrolled(self, border: Border) -> Plan:
         """What is to be done to the whole image, one after the other.
 
         None where the result is the image, bit for bit: no engine computes anything then. *border*
@@ -56,6 +57,11 @@ class Operation(Protocol):
 
 class Windowed(Operation, Protocol):
     """An operation whose result depends on a window around each pixel only."""
+
+    @property
+    def picks(self) -> bool:
+        """Whether each sample of the result is one of the image, picked and not computed."""
+        ...
 
     def exact(self, padded: Exact, source: Exact, full: float, alpha: bool) -> Exact:
         """The result in native units before rounding and clamping, (h, w, C) float64.
@@ -84,3 +90,30 @@ class Stage(NamedTuple):
 
     operation: Windowed
     border: Border
+
+
+class Fork(NamedTuple):
+    """What one plan makes of an image less what another one makes of it; alpha is kept."""
+
+    minuend: Plan
+    subtrahend: Plan
+
+
+Plan = tuple[Stage | Fork, ...]
+"""What is done to an image, one after the other; nothing where it is empty."""
+
+
+def stages_of(plan: Plan) -> Iterator[Stage]:
+    """All stages of *plan*, those of its forks too."""
+    for each in plan:
+        if isinstance(each, Fork):
+            yield from stages_of(each.minuend)
+            yield from stages_of(each.subtrahend)
+        else:
+            yield each
+
+
+def only_stage(plan: Plan) -> Stage | None:
+    """The one stage of *plan*; None where it is no such plan."""
+    (first, *rest) = plan
+    return None if rest or isinstance(first, Fork) else first

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import MAX_RADIUS
-from cudafilter.operations.operation import Reach, Stage
+from cudafilter.operations.operation import Plan, Reach, Stage
 from cudafilter.operations.pixels import Exact
+from cudafilter.operations.window import Window, square
 
 WINDOW_BYTES = 16 << 20
 """Memory that the windows sorted at a time may take, but for those of one pixel."""
@@ -20,7 +21,7 @@ WINDOW_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Rank:
-    """Of the (2 radius + 1)^2 samples around a pixel, the one of *rank*: 0 is the least.
+    """Of the samples in the window around a pixel, the one of *rank*: 0 is the least.
 
     NaN sorts last, as NumPy has it: it comes out where no more than *rank* samples are numbers.
 
@@ -29,34 +30,38 @@ class Rank:
     colour, divided by a rank of alpha, is a colour that no pixel has. What a transparent pixel
     hides counts.
 
-    Raises ParameterError for a radius outside 0..MAX_RADIUS or a rank outside the window.
+    Raises ParameterError for a rank outside the window.
     """
 
     name: str
-    radius: int
+    window: Window
     rank: int
 
     alpha: Literal["filter", "keep"] = "filter"
+    picks: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.radius <= MAX_RADIUS:
-            raise ParameterError("radius", f"must be 0 to {MAX_RADIUS}, not {self.radius}")
-        if not 0 <= self.rank < self.count:
-            raise ParameterError("rank", f"must be 0 to {self.count - 1}, not {self.rank}")
-
-    @property
-    def count(self) -> int:
-        """Samples of a window."""
-        return (2 * self.radius + 1) ** 2
+        if not 0 <= self.rank < self.window.count:
+            raise ParameterError("rank", f"must be 0 to {self.window.count - 1}, not {self.rank}")
 
     @property
     def reach(self) -> Reach:
         """See Operation.reach."""
-        return self.radius, self.radius, self.radius, self.radius
+        return self.window.reach
 
-    def unrolled(self, border: Border) -> tuple[Stage, ...]:
+    @property
+    def is_least(self) -> bool:
+        """Whether it is the least of the samples."""
+        return self.rank == 0
+
+    @property
+    def is_largest(self) -> bool:
+        """Whether it is the largest of the samples."""
+        return self.rank == self.window.count - 1
+
+    def unrolled(self, border: Border) -> Plan:
         """See Operation.unrolled."""
-        return (Stage(self, border),) if self.radius else ()
+        return () if self.window.is_pixel else (Stage(self, border),)
 
     def exact(self, padded: Exact, source: Exact, full: float, alpha: bool) -> Exact:
         """See Windowed.exact."""
@@ -76,39 +81,50 @@ class Rank:
 
 
 def median(radius: int = 1) -> Rank:
-    """The middle one of the samples in each window."""
-    return Rank("median", radius, ((2 * radius + 1) ** 2) // 2)
+    """The middle one of the samples in each square of 2 radius + 1 pixels a side."""
+    window = square(radius)
+    return Rank("median", window, window.count // 2)
 
 
-def minimum(radius: int = 1) -> Rank:
+def percentile(radius: int, rank: float) -> Rank:
+    """The sample above *rank* percent of the others: 0 is the least, 50 the median, 100 the
+    largest. Between two ranks it is the nearer one, and the lower one where both are as near."""
+    window = square(radius)
+    return Rank("percentile", window, math.ceil(rank / 100 * (window.count - 1) - 0.5))
+
+
+def erosion(window: Window, name: str = "erode") -> Rank:
     """The least sample in each window."""
-    return Rank("minimum", radius, 0)
+    return Rank(name, window, 0)
 
 
-def maximum(radius: int = 1) -> Rank:
-    """The largest sample in each window, or NaN where there is one."""
-    return Rank("maximum", radius, (2 * radius + 1) ** 2 - 1)
+def dilation(window: Window, name: str = "dilate") -> Rank:
+    """The largest sample in each window, or NaN where there is one.
+
+    The window is mirrored, as mathematical morphology has it: what one pixel grows to is the
+    window's own shape.
+    """
+    return Rank(name, window.mirrored, window.count - 1)
 
 
 def ranked(padded: npt.NDArray[Any], rank: Rank) -> npt.NDArray[Any]:
     """*rank* of every window that fits into *padded*, (H', W', C) of any type.
 
-    Returns (H' - 2 radius, W' - 2 radius, C). Its memory is bounded: see WINDOW_BYTES.
+    Returns (H' - rows + 1, W' - columns + 1, C), of a window of so many rows and columns. Its
+    memory is bounded: see WINDOW_BYTES.
     """
-    side = 2 * rank.radius + 1
-    height, width, channels = (
-        padded.shape[0] - side + 1,
-        padded.shape[1] - side + 1,
-        padded.shape[2],
-    )
+    shape, count = rank.window.shape, rank.window.count
+    mask = None if rank.window.inside is None else rank.window.mask
+    height, width = padded.shape[0] - shape[0] + 1, padded.shape[1] - shape[1] + 1
+    channels = padded.shape[2]
     out = np.empty((height, width, channels), padded.dtype)
-    pixels = max(1, WINDOW_BYTES // (rank.count * channels * padded.itemsize))
+    pixels = max(1, WINDOW_BYTES // (count * channels * padded.itemsize))
     columns = min(width, pixels)
     rows = max(1, pixels // columns)
-    views = np.lib.stride_tricks.sliding_window_view(padded, (side, side), axis=(0, 1))
+    views = np.lib.stride_tricks.sliding_window_view(padded, shape, axis=(0, 1))
     for y in range(0, height, rows):
         for x in range(0, width, columns):
             part = views[y : y + rows, x : x + columns]
-            windows = part.reshape(*part.shape[:3], rank.count)
+            windows = part.reshape(*part.shape[:3], count) if mask is None else part[..., mask]
             out[y : y + rows, x : x + columns] = np.partition(windows, rank.rank)[..., rank.rank]
     return out

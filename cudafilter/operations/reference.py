@@ -5,12 +5,10 @@ Engines are compared with this. It pads the image; the operation says what becom
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
-from cudafilter.operations.operation import Operation, Stage
+from cudafilter.operations.operation import Fork, Operation, Plan
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
 
 
@@ -38,24 +36,38 @@ def exact(
         return _rows(pixels, operation.unrolled(border), alpha, first, last)
 
 
-def _rows(pixels: Pixels, stages: Sequence[Stage], alpha: bool, first: int, last: int) -> Exact:
-    """Rows *first* to *last* - 1 of the image after all *stages*.
+def _rows(pixels: Pixels, plan: Plan, alpha: bool, first: int, last: int) -> Exact:
+    """Rows *first* to *last* - 1 of the image after *plan*.
 
     A border repeats the rows of the image that its stage gets, so any of these may be needed.
     """
-    if not stages:
+    if not plan:
         return pixels[first:last].astype(np.float64)
-    *before, (operation, border) = stages
+    *before, final = plan
+    if isinstance(final, Fork):
+        return _difference(pixels, tuple(before), final, alpha, first, last)
+    operation, border = final
     above, below, left, right = operation.reach
     height, width = pixels.shape[:2]
     index = border_index(first - above, last + below, height, border.mode)
     columns = border_index(-left, width + right, width, border.mode)
     needed = np.unique(index[index != OUTSIDE])
     runs = np.split(needed, np.flatnonzero(np.diff(needed) > 1) + 1)
-    there = [_rows(pixels, before, alpha, run[0], run[-1] + 1) for run in runs]
+    there = [_rows(pixels, tuple(before), alpha, run[0], run[-1] + 1) for run in runs]
     block = np.take(np.concatenate(there), np.searchsorted(needed, index), axis=0)
     padded = np.take(block, columns, axis=1)
     padded[index == OUTSIDE] = border.sample(pixels.dtype)
     padded[:, columns == OUTSIDE] = border.sample(pixels.dtype)
     source = block[above : above + last - first]
     return operation.exact(padded, source, full_scale(pixels.dtype), alpha)
+
+
+def _difference(
+    pixels: Pixels, before: Plan, fork: Fork, alpha: bool, first: int, last: int
+) -> Exact:
+    """Rows *first* to *last* - 1 of what *fork* makes of the image after *before*."""
+    more, less = (_rows(pixels, before + branch, alpha, first, last) for branch in fork)
+    out: Exact = more - less
+    if alpha:
+        out[..., -1] = _rows(pixels, before, alpha, first, last)[..., -1]
+    return out

@@ -12,7 +12,7 @@ from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import DTYPES
 
 COMMON_SIGMAS = (1, 2, 3, 5)
@@ -53,9 +53,10 @@ def kernels_for(
     On every sample type and on *layouts*; less what the variant cannot run.
     """
     found = []
-    for operation, dtype, (channels, alpha) in product(operations, DTYPES, layouts):
+    stages = [stage for each in operations for stage in stages_of(each.unrolled(Border()))]
+    for stage, dtype, (channels, alpha) in product(stages, DTYPES, layouts):
         with suppress(LimitError):
-            ready = prepare(operation, channels, dtype, Border(), alpha, name)
+            ready = prepare(stage.operation, channels, dtype, Border(), alpha, name)
             kernel = ready.variant, dict(ready.defines)
             if kernel not in found:
                 found.append(kernel)

@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 
 from cudafilter.engines import Result
-from cudafilter.engines.chains import run_stages
+from cudafilter.engines.chains import run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
@@ -17,7 +17,7 @@ from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, only_stage
 from cudafilter.operations.pixels import Pixels, require_pixels
 
 MEMORY_SHARE = 0.9
@@ -88,12 +88,13 @@ class CudaEngine:
         """
         started = perf_counter()
         pixels = require_pixels(pixels, alpha)
-        stages = filter.unrolled(border)
-        if not stages:
+        plan = filter.unrolled(border)
+        if not plan:
             return Result(pixels.copy())
-        if len(stages) > 1:
-            return run_stages(self.run, pixels, stages, alpha)
-        ((operation, border),) = stages
+        stage = only_stage(plan)
+        if stage is None:
+            return run_plan(self.run, pixels, plan, alpha)
+        operation, border = stage
         ready = self.prepare(pixels, operation, border, alpha)
         out = np.empty_like(pixels)
         device, work = self._device, _Work(self._device, ready, operation, border)

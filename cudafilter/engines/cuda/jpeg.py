@@ -32,7 +32,7 @@ from cudafilter.host.cores import cores
 from cudafilter.nvidia.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import IDENTITY
-from cudafilter.operations.operation import Operation, Stage
+from cudafilter.operations.operation import Operation, Stage, only_stage
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start import gpus
 from cudafilter.stores.buffers import Buffer
@@ -213,10 +213,10 @@ class GpuJpeg:
         from cudafilter import images
 
         started = perf_counter()
-        stages = filter.unrolled(border) or (Stage(IDENTITY, border),)
-        if len(stages) > 1:
-            raise NotTaken("a chain is several passes over its pixels")
-        ((operation, border),) = stages
+        stage = only_stage(filter.unrolled(border) or (Stage(IDENTITY, border),))
+        if stage is None:
+            raise NotTaken(f"{filter.name} is several passes over its pixels")
+        operation, border = stage
         head = head_of(data)
         frame = require_taken(head)
         try:

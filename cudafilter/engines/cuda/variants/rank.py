@@ -8,7 +8,8 @@ from cudafilter.engines.cuda.variants.task import Launch, Layout, Task, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles, tile_macros
 from cudafilter.errors import LimitError
 from cudafilter.operations.catalogue import BORDERS
-from cudafilter.operations.rank import Rank, maximum, median, minimum
+from cudafilter.operations.rank import Rank, dilation, erosion, median
+from cudafilter.operations.window import square
 
 RADIUS = 1
 """Of the window; TAPS of rank.cu are its pixels."""
@@ -20,10 +21,11 @@ COST = 36
 @takes(Rank)
 def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
     """The launch of *rank*, or why there is none."""
-    if rank.radius != RADIUS:
-        side = 2 * rank.radius + 1
+    if rank.window != square(RADIUS):
+        rows, columns = rank.window.shape
+        masked = " with a mask" if rank.window.inside is not None else ""
         return LimitError(
-            f"the rank kernel takes windows of 3x3; {rank.name}'s is {side}x{side}",
+            f"the rank kernel takes windows of 3x3; {rank.name}'s is {columns}x{rows}{masked}",
             hint="use --engine cpu",
         )
     threads, tile = (32, 8, 1), (32, 8)
@@ -42,4 +44,4 @@ def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
 
 def hardest() -> list[Rank]:
     """The ranks that have names; the median needs most registers."""
-    return [median(), minimum(), maximum()]
+    return [median(), erosion(square(RADIUS)), dilation(square(RADIUS))]

@@ -20,7 +20,7 @@ from cudafilter.operations.catalogue import CATALOGUE
 
 __all__ = ["here"]
 
-COMMANDS = [*CATALOGUE, "filters", "info", "bench"]
+COMMANDS = [*CATALOGUE, "chain", "filters", "info", "bench"]
 
 
 class TestHelp:
@@ -50,7 +50,7 @@ class TestHelp:
             assert f"{spec.name} " in filters
             assert spec.summary in filters
         names = [line.split()[0] for line in others.splitlines()[:4]]
-        assert names == ["filters", "info", "bench", "compile"]
+        assert names == ["chain", "filters", "info", "bench", "compile"]
         assert "..." not in others
 
     @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=lambda spec: spec.name)

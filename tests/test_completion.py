@@ -30,7 +30,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("line", "some"),
     [
         ("cudafilter so", ["sobel"]),
-        ("cudafilter ", [*CATALOGUE, "filters", "info", "bench", "compile"]),
+        ("cudafilter ", [*CATALOGUE, "chain", "filters", "info", "bench", "compile"]),
         ("cudafilter blur --si", ["--sigma"]),
         ("cudafilter box --border ", list(BORDERS)),
         ("cudafilter box --border=re", ["reflect"]),

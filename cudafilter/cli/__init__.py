@@ -21,7 +21,7 @@ from cudafilter.cli.terminal import tell_error
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.start import interrupt
 
-_OTHERS = ("filters", "info", "bench", "compile")
+_OTHERS = ("chain", "filters", "info", "bench", "compile")
 """The commands that are no filters, each the ``command`` of the module of its name."""
 
 COMPLETION = "_CUDAFILTER_COMPLETE"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from stat import S_ISCHR
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cudafilter.jobs.plan import Plan
+    from cudafilter.operations.operation import Operation
 
 STREAM = "-"
 
@@ -34,42 +35,63 @@ def filter_command(spec: FilterSpec) -> Command:
     @uncollected()
     def callback(paths: tuple[str, ...], **values: Any) -> None:
         parameters = {p.name: values.pop(p.name) for p in spec.parameters}
-        shared = Shared(**values)
-        if shared.quiet and shared.verbose:
-            raise click.UsageError("--quiet and --verbose contradict each other")
-        if shared.watch and shared.dry_run:
-            raise click.UsageError("--watch does not end, and --dry-run writes nothing")
-        _start_gpus(paths, shared)
-        from cudafilter.operations.borders import Border
-        from cudafilter.operations.make import make
 
-        filter = make(spec.name, **parameters)
-        border = Border(shared.border, shared.border_value)
-        plans = _plans(paths, shared)
-        plan = next(plans)
-        if shared.dry_run:
-            return _print(plan)
-        _require_streams(plan, shared)
-        from cudafilter.cli.run import run
+        def made() -> Operation:
+            from cudafilter.operations.make import make
 
-        return run(chain([plan], plans), filter, border, shared, parameters)
+            return make(spec.name, **parameters)
+
+        perform(made, parameters, paths, Shared(**values))
 
     return Command(
         spec.name,
-        arguments=[
-            click.Argument(
-                ["paths"],
-                nargs=-1,
-                required=True,
-                metavar="SRC... DEST",
-                shell_complete=options.offered("files"),
-            )
-        ],
+        arguments=[paths_argument("SRC... DEST")],
         sections={"Filter": [options.own(p) for p in spec.parameters], **options.shared()},
         example=spec.example,
         help=f"{spec.summary}\n\n{spec.description}",
         callback=callback,
     )
+
+
+def paths_argument(metavar: str) -> click.Argument:
+    """The words that are no options."""
+    return click.Argument(
+        ["paths"],
+        nargs=-1,
+        required=True,
+        metavar=metavar,
+        shell_complete=options.offered("files"),
+    )
+
+
+def perform(
+    make_filter: Callable[[], Operation],
+    parameters: Mapping[str, Any],
+    paths: tuple[str, ...],
+    shared: Shared,
+) -> None:
+    """Do what a command line asks for: plan, then filter or only print the plan.
+
+    *make_filter* is called once a GPU's start has begun, since it imports NumPy. *parameters* are
+    those that it makes the filter of, for the report.
+    """
+    if shared.quiet and shared.verbose:
+        raise click.UsageError("--quiet and --verbose contradict each other")
+    if shared.watch and shared.dry_run:
+        raise click.UsageError("--watch does not end, and --dry-run writes nothing")
+    _start_gpus(paths, shared)
+    from cudafilter.operations.borders import Border
+
+    filter = make_filter()
+    border = Border(shared.border, shared.border_value)
+    plans = _plans(paths, shared)
+    plan = next(plans)
+    if shared.dry_run:
+        return _print(plan)
+    _require_streams(plan, shared)
+    from cudafilter.cli.run import run
+
+    return run(chain([plan], plans), filter, border, shared, parameters)
 
 
 def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:

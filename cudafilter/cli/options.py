@@ -96,25 +96,32 @@ class Shared(NamedTuple):
     debug: bool
 
 
+def borders(default: str | None) -> list[click.Option]:
+    """``--border``, *default* unless given, and ``--border-value``."""
+    return [
+        click.Option(
+            ["--border"],
+            type=Choice(BORDERS),
+            default=default,
+            show_default=True,
+            help="What lies outside the image, as numpy.pad names it.",
+        ),
+        click.Option(
+            ["--border-value"],
+            type=Number(),
+            default=0.0,
+            metavar="FRACTION",
+            show_default=True,
+            help="Value of the constant border: 0 is black, 1 full scale.",
+        ),
+    ]
+
+
 def shared() -> Sections:
     """The shared options by section of the help."""
     return {
         "Edges and colour": [
-            click.Option(
-                ["--border"],
-                type=Choice(BORDERS),
-                default="edge",
-                show_default=True,
-                help="What lies outside the image, as numpy.pad names it.",
-            ),
-            click.Option(
-                ["--border-value"],
-                type=Number(),
-                default=0.0,
-                metavar="FRACTION",
-                show_default=True,
-                help="Value of the constant border: 0 is black, 1 full scale.",
-            ),
+            *borders("edge"),
             click.Option(["--gray"], is_flag=True, help="Turn the image gray first."),
         ],
         "Engine": [

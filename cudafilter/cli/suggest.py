@@ -24,6 +24,7 @@ COMMANDS = {
     "blackhat": "blacktophat bothat bottomhat",
     "outline": "morphologicalgradient",
     "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
+    "chain": "pipeline pipe sequence recipe combine",
     "filters": "list ls catalogue catalog",
     "info": "devices gpus gpu doctor about status",
     "bench": "benchmark time timing",

@@ -138,7 +138,11 @@ def _window(radius: int | None, shape: str) -> Window:
         return _SHAPES[shape](1 if radius is None else radius)
     if radius is not None:
         raise ParameterError("radius", f"the mask {shape} has a size of its own")
-    return masked(parse_weights(shape, "shape"))
+    try:
+        return masked(parse_weights(shape, "shape"))
+    except ParameterError as error:
+        hint = "square, disk, cross, or a file with a mask: rows of 0 and 1"
+        raise ParameterError("shape", str(error), hint=hint) from error
 
 
 _SHAPES = {"square": square, "disk": disk, "cross": cross}

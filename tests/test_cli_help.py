@@ -49,7 +49,7 @@ class TestHelp:
         for spec in CATALOGUE.values():
             assert f"{spec.name} " in filters
             assert spec.summary in filters
-        names = [line.split()[0] for line in others.splitlines()[:4]]
+        names = [line.split()[0] for line in others.splitlines()[:5]]
         assert names == ["chain", "filters", "info", "bench", "compile"]
         assert "..." not in others
 

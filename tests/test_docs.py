@@ -58,7 +58,11 @@ SPOKEN = sorted(
     if "FILTER" not in span  # a place for a name
 )
 """Commands within sentences."""
-FILTERING = [line for line in COMMANDS if line.split()[1] in (*CATALOGUE, "chain")]
+FILTERING = [
+    line
+    for line in COMMANDS
+    if line.split()[1] in (*CATALOGUE, "chain") and "--explain" not in line
+]
 CUDA_OPTIONS = {"--gpu", "--variant", "cuda"}
 
 ENVIRONMENT = {

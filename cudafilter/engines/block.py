@@ -15,6 +15,14 @@ from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.pixels import Pixels, full_scale
 
+BORDERS = {
+    "edge": cv2.BORDER_REPLICATE,
+    "symmetric": cv2.BORDER_REFLECT,
+    "reflect": cv2.BORDER_REFLECT_101,
+}
+"""Borders that OpenCV makes as it goes. A copy of the image with a border of the others around it
+takes a third of a blur's time."""
+
 FEW = 10
 """Taps of a dense kernel from which on bytes are faster by way of floats."""
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cudafilter.engines import Result
-from cudafilter.engines.block import Block, filter_block, run_of
+from cudafilter.engines.block import BORDERS, Block, filter_block, run_of
 from cudafilter.engines.chains import run_plan
 from cudafilter.engines.correlate import (
     tap_by_tap,
@@ -34,14 +34,6 @@ for huge pages, which it gives far faster than small ones."""
 
 LONG = 128
 """Taps along an axis from which two 1-D passes beat sepFilter2D, whose cost per tap grows."""
-
-BORDERS = {
-    "edge": cv2.BORDER_REPLICATE,
-    "symmetric": cv2.BORDER_REFLECT,
-    "reflect": cv2.BORDER_REFLECT_101,
-}
-"""Borders that OpenCV makes as it goes. A copy of the image with a border of the others around it
-takes a third of a blur's time."""
 
 
 class CpuEngine:

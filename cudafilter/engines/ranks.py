@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
 
+from cudafilter.engines.block import BORDERS
 from cudafilter.host.cores import each
 from cudafilter.operations.borders import Border, extract
 from cudafilter.operations.pixels import Pixels
@@ -28,38 +30,64 @@ def rank_of(pixels: Pixels, rank: Rank, border: Border, threads: int | None) -> 
     height, width, _ = pixels.shape
     above, below, left, right = rank.reach
     step = max(16, BAND_BYTES // pixels[0].nbytes, above + below)
+    run = _of_opencv(rank, pixels.dtype)
     out = np.empty_like(pixels)
 
     def run_band(y: int) -> None:
         end = min(y + step, height)
-        block = extract(pixels, (y - above, end + below), (-left, width + right), border)
-        done = _by_opencv(block, rank)
-        if done is None:
+        first, last = y - above, end + below
+        # With the rows that a border repeats, were the band but a few rows at the end.
+        start = max(0, min(first, height - 1 - below) if last > height else first)
+        own = pixels[start : max(last, above + 1)]
+        # OpenCV gives NaN no place.
+        if run is None or (own.dtype.kind == "f" and np.isnan(own.min())):
+            block = extract(pixels, (first, last), (-left, width + right), border)
             out[y:end] = ranked(block, rank)
+        elif border.mode in run.borders:
+            done = run(own, run.borders[border.mode])
+            out[y:end] = done[y - start : end - start]
         else:
+            block = extract(pixels, (first, last), (-left, width + right), border)
+            done = run(block, cv2.BORDER_REPLICATE)
             out[y:end] = done[above : len(block) - below, left : block.shape[1] - right]
 
     each(run_band, range(0, height, step), threads)
     return out
 
 
-def _by_opencv(block: Pixels, rank: Rank) -> Pixels | None:
-    """*rank* of the windows around each pixel of *block*; None where OpenCV has no such rank.
+class _ByOpenCV(NamedTuple):
+    """A rank that OpenCV has."""
 
-    What reaches past *block* is not right.
-    """
-    if block.dtype.kind == "f" and np.isnan(block).any():  # OpenCV gives NaN no place
-        return None
+    pick: Callable[[Pixels, int], Any]
+    """Of a block, with OpenCV's name of what lies outside."""
+    borders: Mapping[str, int]
+    """The borders that it makes itself, with OpenCV's names."""
+
+    def __call__(self, block: Pixels, outside: int) -> Pixels:
+        """The rank of the window around each pixel of *block*."""
+        return cast(Pixels, self.pick(block, outside)).reshape(block.shape)
+
+
+def _of_opencv(rank: Rank, dtype: np.dtype[Any]) -> _ByOpenCV | None:
+    """What runs *rank* on *dtype*; None where OpenCV has no such rank."""
+    window = rank.window
     if rank.is_least or rank.is_largest:
-        pick = cv2.erode if rank.is_least else cv2.dilate
-        (y, x), mask = rank.window.anchor, rank.window.mask.astype(np.uint8)
-        return cast(Pixels, pick(block, mask, anchor=(x, y))).reshape(block.shape)
-    (side, _), window = rank.window.shape, rank.window
+        extreme = cv2.erode if rank.is_least else cv2.dilate
+        (y, x), mask = window.anchor, window.mask.astype(np.uint8)
+        return _ByOpenCV(
+            lambda block, outside: extreme(block, mask, anchor=(x, y), borderType=outside), BORDERS
+        )
+    side, _ = window.shape
     if rank.rank != window.count // 2 or window != square(side // 2):
         return None
-    if not (side in SMALL or (block.dtype == np.uint8 and side <= LARGEST)):
+    if not (side in SMALL or (dtype == np.uint8 and side <= LARGEST)):
         return None
+    return _ByOpenCV(lambda block, outside: _median(block, side), {"edge": cv2.BORDER_REPLICATE})
+
+
+def _median(block: Pixels, side: int) -> Pixels:
+    """The median around each pixel of *block*, whose border is repeated."""
     if block.shape[2] == 2:  # which OpenCV does not take
         planes = (np.ascontiguousarray(block[..., c]) for c in range(2))
         return np.stack([cv2.medianBlur(plane, side) for plane in planes], axis=2)
-    return cast(Pixels, cv2.medianBlur(block, side)).reshape(block.shape)
+    return cast(Pixels, cv2.medianBlur(block, side))

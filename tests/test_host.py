@@ -18,7 +18,7 @@ import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
 from cudafilter.engines import Result
-from cudafilter.engines.chains import run_plan
+from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
@@ -57,7 +57,7 @@ class HostEngine(StandIn):
     ) -> Result:
         """As CudaEngine.run."""
         if only_stage(plan := filter.unrolled(border)) is None:
-            return run_plan(self.run, pixels, plan, alpha)
+            return run_plan(one_by_one(self.run), pixels, plan, alpha)
         ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
         library = self.compiled(ready.variant, ready.defines)
         out = np.empty_like(pixels)

@@ -19,11 +19,15 @@ from cudafilter.engines.cuda import engine as cuda
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import EngineError
 from cudafilter.operations.borders import Border, border_index
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.difference import opening, tophat
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.rank import median
+from cudafilter.operations.window import square
 from fake_cuda import FakeCuda
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
@@ -116,6 +120,49 @@ def test_a_kernel_without_weights(
     assert_agrees(engine, random_pixels((33, 41, 3), "uint8"), median(), border)
     assert fake.calls["launch"] > (border.mode != "wrap")
     assert not fake.weights
+
+
+CHAIN = Chain(
+    (Link(make("sharpen")), Link(make("blur", sigma=1), Border("wrap")), Link(make("sobel")))
+)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_chain_stays_on_the_device(dtype: str, fake: FakeCuda, opened: Opener) -> None:
+    engine = opened()
+    pixels = random_pixels((64, 50, 3), dtype)
+    engine.run(pixels, CHAIN)
+    fake.calls.clear()
+    assert_agrees(engine, pixels, CHAIN)
+    del fake.calls["Event.record"]
+    assert fake.calls == {"upload": 1, "launch": 3, "download": 1, "Stream.synchronize": 1}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("operation", [CHAIN, opening(square(1)), tophat(square(1))])
+def test_a_chain_in_bands_has_the_bits_of_the_whole(
+    operation: Operation, dtype: str, fake: FakeCuda, opened: Opener
+) -> None:
+    pixels = random_pixels((200, 60, 3), dtype)
+    whole = opened(variant="auto").run(pixels, operation).pixels
+    fake.calls.clear()
+    bands = opened(variant="auto", memory_limit=100_000).run(pixels, operation).pixels
+    assert fake.calls["launch"] > len(list(stages_of(operation.unrolled(Border()))))
+    assert np.array_equal(whole, bands)
+
+
+def test_a_chain_for_which_memory_is_short_goes_stage_by_stage(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened()
+    pixels = random_pixels((64, 50, 3), "float32")
+    expected = engine.run(pixels, CHAIN).pixels
+
+    def full(*_: object) -> bool:
+        raise engine._device.out_of_memory
+
+    monkeypatch.setattr(engine, "_through", full)
+    assert np.array_equal(engine.run(pixels, CHAIN).pixels, expected)
 
 
 def test_rows_leave_while_others_arrive(fake: FakeCuda, opened: Opener, chunks: None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cudafilter.engines import Result
 from cudafilter.engines.block import BORDERS, Block, filter_block, run_of
-from cudafilter.engines.chains import run_plan
+from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.correlate import (
     tap_by_tap,
 )
@@ -72,7 +72,7 @@ class CpuEngine:
             return Result(pixels if overwrite else pixels.copy())
         stage = only_stage(plan)
         if stage is None:
-            return run_plan(self.run, pixels, plan, alpha)
+            return run_plan(one_by_one(self.run), pixels, plan, alpha)
         operation, border = stage
         try:
             if isinstance(operation, Correlation):

@@ -123,11 +123,12 @@ class Device:
         source_size: Size,
         out_size: Size,
         origin: tuple[int, int] = (0, 0),
+        uses: tuple[str, str] = ("source", "out"),
     ) -> Applied:
         """*launch* on memory of *slot*, for a source and an output of such sizes (height, width).
 
         Output starts at *origin* (y, x) of the source. With the context current(). Memory that the
-        slot holds already is used again.
+        slot holds already is used again; *uses* are the names of source and output there.
         """
         kernel = self._kernels.get(launch)
         pixel = launch.channels * launch.itemsize
@@ -135,8 +136,8 @@ class Device:
         scratch = launch.scratch_bytes(source_size, out_size, origin, kernel.resident)
         return Applied(
             slot, launch, kernel, source_size, out_size, origin,
-            slot.memory("source", source_size[0] * source_pitch), source_pitch,
-            slot.memory("out", out_size[0] * out_pitch), out_pitch,
+            slot.memory(uses[0], source_size[0] * source_pitch), source_pitch,
+            slot.memory(uses[1], out_size[0] * out_pitch), out_pitch,
             slot.memory("scratch", scratch),
         )  # fmt: skip
 

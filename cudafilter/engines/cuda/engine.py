@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from cudafilter.engines import Result
-from cudafilter.engines.chains import run_plan
+from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
@@ -17,7 +20,7 @@ from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, only_stage
+from cudafilter.operations.operation import Operation, Stage, only_stage
 from cudafilter.operations.pixels import Pixels, require_pixels
 
 MEMORY_SHARE = 0.9
@@ -93,7 +96,7 @@ class CudaEngine:
             return Result(pixels.copy())
         stage = only_stage(plan)
         if stage is None:
-            return run_plan(self.run, pixels, plan, alpha)
+            return run_plan(self._linear, pixels, plan, alpha)
         operation, border = stage
         ready = self.prepare(pixels, operation, border, alpha)
         out = np.empty_like(pixels)
@@ -114,6 +117,48 @@ class CudaEngine:
                     spent = slots[0].seconds()
         rest = perf_counter() - started - sum(spent.values())
         return Result(out, spent | {"download": max(0.0, rest)})
+
+    def _linear(
+        self, pixels: Pixels, stages: Sequence[Stage], alpha: bool, *, overwrite: bool
+    ) -> Result:
+        """See chains.Linear: pixels stay on the device between stages, where memory allows it."""
+        if len(stages) > 1:
+            started = perf_counter()
+            launches = [self.prepare(pixels, *stage, alpha) for stage in stages]
+            out = np.empty_like(pixels)
+            device = self._device
+            # Memory that others hold is given back by the way below.
+            with device.current(), suppress(device.out_of_memory), device.slots.one() as slot:
+                if self._through(slot, launches, pixels, out):
+                    spent = slot.seconds()
+                    rest = perf_counter() - started - sum(spent.values())
+                    return Result(out, spent | {"download": max(0.0, rest)})
+        return one_by_one(self.run)(pixels, stages, alpha, overwrite=overwrite)
+
+    def _through(self, slot: Slot, launches: Sequence[Launch], pixels: Pixels, out: Pixels) -> bool:
+        """*pixels* through all *launches* into *out*; False where the whole is too large for it."""
+        device, size = self._device, (pixels.shape[0], pixels.shape[1])
+        whole = size[0] * row_pitch(size[1], pixels[0, 0].nbytes)
+        scratch = max(device.scratch_bytes(launch, size, size) for launch in launches)
+        if not slot.holds(source=whole, out=whole, scratch=scratch):
+            limit = device.memory_limit
+            if limit is None:
+                limit = int((device.free_bytes() + slot.held) * MEMORY_SHARE / device.slots.count)
+            if 2 * whole + scratch > limit:
+                return False
+        slot.memory("scratch", scratch)  # before any launch has its address
+        way = itertools.cycle((("source", "out"), ("out", "source")))
+        applied = [
+            device.apply(slot, launch, size, size, uses=uses)
+            for launch, uses in zip(launches, way, strict=False)
+        ]
+        for _ in slot.upload(pixels, applied[0].source, applied[0].source_pitch):
+            pass
+        for each in applied:
+            each.queue()
+        slot.download(out, applied[-1].out, applied[-1].out_pitch)
+        slot.finish()
+        return True
 
     def prepare(
         self, pixels: Pixels, filter: Operation, border: Border = Border(), alpha: bool = False

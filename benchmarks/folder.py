@@ -151,7 +151,7 @@ def contenders(workers: int, slow: int) -> list[Contender]:
     script = [sys.executable, "-c"]
     return [
         ours("cudafilter, GPU", "--engine", "cuda"),
-        ours("cudafilter, GPU, --codec pillow", "--engine", "cuda", "--codec", "pillow"),
+        ours("cudafilter, GPU, --codec cpu", "--engine", "cuda", "--codec", "cpu"),
         ours("cudafilter, CPU engine", "--engine", "cpu"),
         Contender(f"OpenCV, {count} threads", [*script, OPENCV_THREADS], [count]),
         Contender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),

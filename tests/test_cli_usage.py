@@ -180,3 +180,27 @@ class TestErrors:
         result = cli("blur", "in.png", "out.png", "--debug")
         assert result.exit_code == 1
         assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("codec", ["cpu", "pillow"])
+def test_codec_cpu_may_be_called_pillow_as_before(
+    codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("in.jpg")
+    asked: list[str] = []
+    cpu = engines.open_engine("cpu")
+
+    def open_engine(name: str, *, codec: str, **others: Any) -> Engine:
+        asked.append(codec)
+        return cpu
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    assert cli("blur", "--codec", codec, "in.jpg", "out.jpg").exit_code == 0
+    assert asked == ["cpu"]
+
+
+def test_former_words_are_neither_shown_nor_offered() -> None:
+    assert "pillow" not in cli("blur", "--help").stdout
+    refused = cli("blur", "--codec", "gpu", "in.jpg", "out.jpg")
+    assert refused.exit_code == 2
+    assert "'auto', 'cpu'." in refused.stderr

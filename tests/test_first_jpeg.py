@@ -145,6 +145,7 @@ def blur(line: str) -> Result:
     ("line", "first"),
     [
         ("a.jpg out.png --engine cpu", "a.jpg"),
+        ("a.jpg out.png --codec cpu", "a.jpg"),
         ("a.jpg out.png --codec pillow", "a.jpg"),
         ("a.jpg --in-place --engine cpu", "a.jpg"),
         ("a.jpg b.png out --engine cpu", "a.jpg"),

@@ -32,6 +32,7 @@ class Host:
     cards: list[Card] = field(default_factory=list)
     refuse: set[int] = field(default_factory=set)
     opened: list[StandIn] = field(default_factory=list)
+    codecs: list[str] = field(default_factory=list)
 
     def gpus(self) -> Sequence[Card]:
         if not self.cards:
@@ -44,6 +45,7 @@ class Host:
             raise EngineUnavailable(f"GPU {gpu} does not open")
         engine = StandIn(gpu)
         self.opened.append(engine)
+        self.codecs.append(codec)
         return engine
 
 
@@ -59,6 +61,13 @@ class TestOpening:
     def test_one_image_takes_the_first_gpu(self, host: Host) -> None:
         assert open_engine().title == "GPU 0"
         assert len(host.opened) == 1
+
+    def test_the_former_name_of_the_codec_of_the_cpu_is_still_taken(self, host: Host) -> None:
+        for codec in ("auto", "cpu", "pillow"):
+            open_engine(codec=codec)
+        assert host.codecs == ["auto", "cpu", "cpu"]
+        with pytest.raises(ParameterError, match="must be one of auto, cpu, not 'gpu'"):
+            open_engine(codec="gpu")
 
     def test_all_that_were_asked_for_open_at_once(self, host: Host) -> None:
         engine = open_engine(gpu="all")

@@ -56,7 +56,7 @@ def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     fake.install(monkeypatch)
 
     def open(**options: object) -> CudaEngine:
-        engines.append(CudaEngine(codec="pillow", **{"variant": "constant"} | options))  # type: ignore[arg-type]
+        engines.append(CudaEngine(codec="cpu", **{"variant": "constant"} | options))  # type: ignore[arg-type]
         return engines[-1]
 
     yield open

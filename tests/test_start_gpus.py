@@ -152,6 +152,7 @@ def test_it_imports_nothing_heavy() -> None:
         ("a.JPEG out.png --gpu 2,0", ((2, 0), True)),
         ("a.jpg out.png --gpu all", (None, True)),
         ("a.png out.jpg --variant tiled", ((0,), False)),
+        ("a.jpg out.jpg --engine cuda --codec cpu", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --codec pillow", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --check", ((0,), False)),
         ("a.jpg --in-place --engine cuda", ((0,), True)),

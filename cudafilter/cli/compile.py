@@ -118,7 +118,7 @@ command = Command(
                 show_default="those of the GPUs here",
                 help="GPU architectures, such as sm_90.",
             ),
-            options.variant("Step of the CUDA kernel ladder; auto compiles what filters run with."),
+            options.variant("CUDA kernel to compile; auto compiles those that filters run with."),
             click.Option(
                 ["-j", "--jobs"],
                 type=options.Whole(1, options.MAX_JOBS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -11,7 +11,14 @@ from cudafilter.cli.command import Sections
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 from cudafilter.formats.limits import MAX_PIXELS
-from cudafilter.operations.catalogue import BORDERS, CODECS, ENGINES, EXISTING, Parameter
+from cudafilter.operations.catalogue import (
+    BORDERS,
+    CODECS,
+    ENGINES,
+    EXISTING,
+    OLD_CODECS,
+    Parameter,
+)
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -23,11 +30,18 @@ _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
 class Choice(click.Choice[str]):
-    """One of some words. A hint says which one was likely meant."""
+    """One of some words. A hint says which one was likely meant.
+
+    *old* maps former words, which neither help nor completion shows, to those that took their place.
+    """
+
+    def __init__(self, choices: Sequence[str], old: Mapping[str, str] | None = None) -> None:
+        super().__init__(choices)
+        self._old = old or {}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            return super().convert(value, param, ctx)
+            return super().convert(self._old.get(value, value), param, ctx)
         except click.UsageError as error:
             from cudafilter.cli.suggest import value as meant
 
@@ -134,14 +148,14 @@ def shared() -> Sections:
                     show_default="0, and all as needed for several images",
                     help="Numbers of the GPUs, as cudafilter info lists them.",
                 ),
-                "Step of the CUDA kernel ladder.",
+                "CUDA kernel that runs the filter.",
             ),
             click.Option(
                 ["--codec"],
-                type=Choice(CODECS),
+                type=Choice(CODECS, OLD_CODECS),
                 default="auto",
                 show_default=True,
-                help="What decodes and encodes JPEGs: auto takes the GPU where it can.",
+                help="What decodes and encodes JPEGs: auto takes the GPU where it can, else the CPU.",
             ),
             click.Option(
                 ["--check"],

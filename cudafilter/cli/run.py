@@ -158,7 +158,7 @@ class _Run:
             quality=shared.quality,
             compress_level=shared.compress_level,
             max_pixels=shared.max_pixels,
-            engine_codec=self._name != "cpu" and shared.codec != "pillow",
+            engine_codec=self._name != "cpu" and shared.codec != "cpu",
         )
 
     def opened(self) -> Engine:

@@ -75,10 +75,9 @@ VALUES = {
     "wrap": "circular periodic tile",
     "constant": "zero zeros black fill",
     "cuda": "gpu nvidia",
-    "cpu": "opencv host",
+    "cpu": "opencv host pillow",
     "skip": "keep no",
     "overwrite": "replace yes force",
-    "pillow": "cpu host",
 }
 """Value of an option -> what other programs call it."""
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, ParameterError
-from cudafilter.operations.catalogue import ALL, ENGINES, gpu_numbers
+from cudafilter.operations.catalogue import ALL, CODECS, ENGINES, OLD_CODECS, gpu_numbers
 
 
 def preload(name: str = "auto") -> None:
@@ -43,8 +43,8 @@ def open_engine(
     ladder; asking for either means CUDA, so ``auto`` then does not fall back. Unless asked for,
     *gpu* is 0; where *several* images are to come, it is the first that opens, and the others join
     when that is busy. Of all GPUs those that cannot be opened are left out, which ``note`` or
-    Result.notes tells; those that are named must open. *codec* ``pillow`` keeps JPEG files off the
-    GPU's codec.
+    Result.notes tells; those that are named must open. *codec* ``cpu`` keeps JPEG files off the
+    GPU's codec; ``pillow`` is its former name.
 
     Raises EngineUnavailable for an engine that cannot run here, ParameterError for an unknown name
     or a choice the CPU engine does not have.
@@ -53,6 +53,9 @@ def open_engine(
         raise ParameterError("engine", f"must be one of {', '.join(ENGINES)}, not {name!r}")
     if variant not in CHOICES:
         raise ParameterError("variant", f"must be one of {', '.join(CHOICES)}, not {variant!r}")
+    codec = OLD_CODECS.get(codec, codec)
+    if codec not in CODECS:
+        raise ParameterError("codec", f"must be one of {', '.join(CODECS)}, not {codec!r}")
     numbers = gpu_numbers(gpu if gpu is not None else ALL if several else 0)
     as_needed = gpu is None and several
     wants_gpu = gpu is not None or variant != AUTO
@@ -120,7 +123,7 @@ def _join(number: int, variant: str, codec: str) -> Engine:
     from cudafilter.engines.cuda.engine import CudaEngine
     from cudafilter.start import gpus
 
-    gpus.start((number,), jpeg=codec != "pillow")
+    gpus.start((number,), jpeg=codec != "cpu")
     gpus.wait(number)  # PyCUDA would hold the interpreter's lock for as long as that takes
     return CudaEngine(number, variant, codec=codec)
 

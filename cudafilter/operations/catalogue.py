@@ -14,8 +14,10 @@ from cudafilter.errors import ParameterError
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
-CODECS: tuple[str, ...] = ("auto", "pillow")
-"""What decodes and encodes JPEG: a GPU's codec where it has one, or always the host's."""
+CODECS: tuple[str, ...] = ("auto", "cpu")
+"""What decodes and encodes JPEG: the GPU where it can, or always the CPU."""
+OLD_CODECS = {"pillow": "cpu"}
+"""Former names, which are still taken."""
 ALL = "all"
 """Every GPU, as --gpu takes it."""
 EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")

@@ -46,8 +46,8 @@ def first_jpeg(words: Sequence[str]) -> str | None:
     first = next((word for word in words[1:] if word == "-" or os.path.exists(word)), "-")
     if not os.path.isfile(first):
         return None
-    # Elsewhere a GPU's own codec may take it.
-    on_cpu = named.get("--engine") == "cpu" or named.get("--codec") == "pillow"
+    # Elsewhere a GPU's own codec may take it. pillow is the former name of --codec cpu.
+    on_cpu = named.get("--engine") == "cpu" or named.get("--codec") in {"cpu", "pillow"}
     return first if any_jpeg([first]) and (on_cpu or find_spec("pycuda") is None) else None
 
 

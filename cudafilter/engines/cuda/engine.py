@@ -39,7 +39,7 @@ class CudaEngine:
     """Runs filters on one GPU; calls from several threads overlap, *slots* of them at a time.
 
     *memory_limit* caps the device memory in bytes that an image and its result may take; larger
-    images are cut into bands with halos, with the same bits. *codec* ``pillow`` keeps JPEG files
+    images are cut into bands with halos, with the same bits. *codec* ``cpu`` keeps JPEG files
     off the GPU's codec. Raises EngineUnavailable.
     """
 
@@ -65,7 +65,7 @@ class CudaEngine:
         self.variant = variant
         self.parallel = slots
         self._jpeg: GpuJpeg | None = None
-        self.jpeg_reason = "--codec pillow was asked for" if codec == "pillow" else None
+        self.jpeg_reason = "--codec cpu was asked for" if codec == "cpu" else None
         if self.jpeg_reason is None:
             library = nvjpeg.find(device.cuda_version)
             if library is not None:

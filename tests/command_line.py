@@ -18,11 +18,11 @@ from cudafilter.operations.catalogue import CATALOGUE
 
 PROGRAM = [sys.executable, "-m", "cudafilter"]
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(Path(cudafilter.__file__).parents[1]),
-    "CUDAFILTER_CACHE": os.devnull,
-}
+HOME = str(Path(cudafilter.__file__).parents[1])
+"""The folder that the package is in."""
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": HOME, "CUDAFILTER_CACHE": os.devnull}
+"""That of processes which are to find the package."""
 
 
 def call(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
@@ -58,14 +58,8 @@ def picture(path: str | Path, size: tuple[int, int] = (32, 24), mode: str = "RGB
     return path
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
-def folder() -> Path:
+def folder(here: Path) -> Path:
     """Three images in a tree, one broken image, and what is no image."""
     for name in ("a.png", "b.jpg", "s/c.png"):
         picture(Path("in") / name)

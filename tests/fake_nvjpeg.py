@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from cudafilter.engines.cuda import jpeg as nvcodec
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.cuda.jpeg import JpegPath
+from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of
 from cudafilter.nvidia import nvjpeg
 from cudafilter.nvidia.nvjpeg import NvJpegError
@@ -173,19 +173,19 @@ class StandIn:
         return np.frombuffer(raw, np.uint8).reshape(height, pitch)[:, :row]
 
 
+def through(path: JpegPath, data: bytes) -> JpegResult:
+    """*data*, blurred."""
+    return path.filter(data, BLUR, Border(), gray=False, quality=None)
+
+
 Opener = Callable[..., tuple[CudaEngine, JpegPath, StandIn]]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
-def fake(folder: Path) -> FakeCuda:
+def fake(built: Path) -> FakeCuda:
     if shutil.which("g++") is None:
         pytest.skip("no g++ here")
-    return FakeCuda(folder)
+    return FakeCuda(built)
 
 
 @pytest.fixture
@@ -211,7 +211,7 @@ def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
         engine = CudaEngine(variant="constant", **options)
         engines.append(engine)
         assert engine.jpeg is not None
-        engine.jpeg.filter(jpeg(1), BLUR, Border(), gray=False, quality=None)
+        through(engine.jpeg, jpeg(1))
         return engine, engine.jpeg, made[-1]
 
     yield open

@@ -1,4 +1,4 @@
-"""Photos, jobs and an engine that does what a test wants, for tests of the crew."""
+"""Files, plans, jobs and an engine that does what a test wants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import agreement
 from cudafilter.engines import Engine, Result
 from cudafilter.engines.cuda.jpeg import JpegPath
 from cudafilter.jobs import crew
-from cudafilter.jobs.plan import Job, make_plan
+from cudafilter.jobs.plan import Job, Plan, make_plan
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
@@ -55,9 +55,8 @@ class StandIn(agreement.StandIn):
 
 
 @pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def photos(here: Path) -> Path:
     """Six pictures in a folder, which is the current one's ``in``."""
-    monkeypatch.chdir(tmp_path)
     folder = Path("in")
     folder.mkdir()
     rng = np.random.default_rng(2)
@@ -83,3 +82,14 @@ def run(
 
 def folder_jobs(**options: Any) -> Sequence[Job]:
     return make_plan(["in"], "out", recursive=True, **options).jobs
+
+
+def touch(*names: str) -> None:
+    """Make empty files, which do where a test is of names and not of pixels."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def sources(made: Plan) -> list[str]:
+    return [str(job.source) for job in made.jobs]

@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from command_line import ENVIRONMENT, PROGRAM, call, cli, folder, here, picture, python, snapshot
+from command_line import ENVIRONMENT, PROGRAM, call, cli, folder, picture, python, snapshot
 from cudafilter.cli.progress import Progress
 from cudafilter.cli.report import JsonLines
 from cudafilter.jobs.record import Record
 
-__all__ = ["folder", "here"]
+__all__ = ["folder"]
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class TestFolder:

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from PIL import Image
 
 import cudafilter
-from command_line import ENVIRONMENT, call, cli, here, picture
+from command_line import ENVIRONMENT, call, cli, picture
 from cudafilter.cli import app, options
 from cudafilter.operations.catalogue import CATALOGUE
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 COMMANDS = [*CATALOGUE, "chain", "filters", "info", "bench"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from command_line import cli, here
+from command_line import cli
 from cudafilter.errors import EngineUnavailable
 from cudafilter.operations.catalogue import CATALOGUE
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class TestFilters:

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from command_line import ENVIRONMENT, PROGRAM, cli, here, picture
+from command_line import ENVIRONMENT, PROGRAM, cli, picture
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class TestInterruption:

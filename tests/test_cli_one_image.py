@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from agreement import StandIn
-from command_line import call, cli, here, picture, snapshot
+from command_line import call, cli, picture, snapshot
 from cudafilter.cli import options
 from cudafilter.cli.report import Reporter
 from cudafilter.engines import Engine
@@ -26,7 +26,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.operations.pixels import Pixels
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class TestOneImage:

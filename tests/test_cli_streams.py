@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import ENVIRONMENT, PROGRAM, call, here, picture
+from command_line import ENVIRONMENT, PROGRAM, call, picture
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class TestStreams:

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import ENVIRONMENT, PROGRAM, call, cli, here, picture, snapshot
+from command_line import ENVIRONMENT, PROGRAM, call, cli, picture, snapshot
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.formats import ifd
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 
 class TestUsage:

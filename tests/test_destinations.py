@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import cudafilter
+from command_line import ENVIRONMENT, PROGRAM
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.plan import STREAM, make_plan
 
@@ -19,11 +18,9 @@ PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def pictures(here: Path) -> None:
     for name in ("a.png", "a.jpg"):
         Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(name)
-    return tmp_path
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "out.png"])
@@ -78,10 +75,9 @@ def test_a_folder_that_is_gone_takes_nothing(
 @pytest.mark.parametrize(("source", "begins"), [("a.png", PNG), ("a.jpg", JPEG)])
 def test_the_shells_pipes_get_the_picture(source: str, begins: bytes) -> None:
     reader, writer = os.pipe()
-    environment = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
-    command = [sys.executable, "-m", "cudafilter", "blur", source, f"/dev/fd/{writer}"]
+    command = [*PROGRAM, "blur", source, f"/dev/fd/{writer}"]
     subprocess.run(
-        [*command, "--engine", "cpu"], env=environment, pass_fds=[writer], check=True, timeout=60
+        [*command, "--engine", "cpu"], env=ENVIRONMENT, pass_fds=[writer], check=True, timeout=60
     )
     os.close(writer)
     with open(reader, "rb") as pipe:

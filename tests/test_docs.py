@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command_line import ENVIRONMENT
 from cudafilter.cli import app
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.ladder import prepare
@@ -65,15 +66,12 @@ FILTERING = [
 ]
 CUDA_OPTIONS = {"--gpu", "--variant", "cuda"}
 
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "CUDA_VISIBLE_DEVICES": "",  # what is shown is the command line; the GPU has its own tests
-}
+NO_GPU = {**ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
+"""What the documents show is the command line; the GPU has its own tests."""
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def example(tmp_path: Path) -> Path:
     """A folder with the files that the documents' commands name, and ``cudafilter`` in bin/."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     for name in ("photo.jpg", "in.png", "a.png", "b.png", "photos/a.jpg", "photos/trip/b.png"):
@@ -112,29 +110,29 @@ def test_commands_of_the_documents_parse(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", FILTERING)
-def test_commands_of_the_documents_run(line: str, here: Path) -> None:
+def test_commands_of_the_documents_run(line: str, example: Path) -> None:
     if CUDA_OPTIONS & set(arguments_of(line)):
         line += " --dry-run"
-    before = set(here.rglob("*"))
+    before = set(example.rglob("*"))
     done = subprocess.run(
         ["sh", "-c", line],
-        env={**ENVIRONMENT, "PATH": f"{here / 'bin'}{os.pathsep}{os.environ['PATH']}"},
-        cwd=here, capture_output=True, text=True, timeout=120, check=False,
+        env={**NO_GPU, "PATH": f"{example / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        cwd=example, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     if "--dry-run" in line:
-        assert set(here.rglob("*")) == before
+        assert set(example.rglob("*")) == before
     elif "--in-place" not in line:
-        assert set(here.rglob("*")) > before
+        assert set(example.rglob("*")) > before
     if "--check" in line:
         assert "agree" in done.stderr
 
 
-def test_python_of_the_documents_runs(here: Path) -> None:
+def test_python_of_the_documents_runs(example: Path) -> None:
     (code,) = (block for document in DOCUMENTS for block in blocks("python", document))
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env=ENVIRONMENT, cwd=here, capture_output=True, text=True, timeout=120, check=False,
+        env=NO_GPU, cwd=example, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("agrees with the reference: largest")
@@ -143,7 +141,7 @@ def test_python_of_the_documents_runs(here: Path) -> None:
 def make_docs(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the script that writes the generated parts, of the checkout in *folder*."""
     script = [sys.executable, str(folder / "docs" / "make_docs.py"), *arguments]
-    return subprocess.run(script, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    return subprocess.run(script, env=NO_GPU, capture_output=True, text=True, check=False)
 
 
 def test_generated_parts_are_what_the_program_and_the_figures_say() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -14,15 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-import cudafilter
-from command_line import cli, here
+from command_line import ENVIRONMENT, PROGRAM, cli
 from cudafilter.cli.terminal import tell_error
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import UNEXPECTED, CudafilterError, EngineError, in_words
 from cudafilter.host.escape import escaped, escaped_lines, escaped_name
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 FORGED = "error: forged"
 EVIL = f"\x1b]0;title\x07\x1b[2J\r\n{FORGED}"
@@ -143,11 +141,8 @@ def test_a_report_holds_them_in_json() -> None:
 def test_a_name_that_the_encoding_lacks_is_told_all_the_same() -> None:
     picture("日本.png")
     done = subprocess.run(
-        [sys.executable, "-m", "cudafilter", "box", "日本.png", "out.png", "--dry-run"],
-        env={
-            **os.environ, "PYTHONIOENCODING": "latin-1:strict",
-            "PYTHONPATH": str(Path(cudafilter.__file__).parents[1]),
-        },
+        [*PROGRAM, "box", "日本.png", "out.png", "--dry-run"],
+        env={**ENVIRONMENT, "PYTHONIOENCODING": "latin-1:strict"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "\\u65e5\\u672c.png -> out.png\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,19 +15,16 @@ import simplejpeg
 from click.testing import CliRunner, Result
 from PIL import Image
 
-import cudafilter
+from command_line import ENVIRONMENT, HOME
 from cudafilter import images
 from cudafilter.__main__ import main
 from cudafilter.cli import app
 from cudafilter.start import first_jpeg, words
 from cudafilter.start.begun import begun
 
-HOME = str(Path(cudafilter.__file__).parents[1])
-
 
 @pytest.fixture(autouse=True)
-def nothing_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
+def nothing_begun(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(begun, "picture", None)
     yield
     if begun.picture is not None:
@@ -196,7 +192,7 @@ def test_the_decoder_is_imported_before_click() -> None:
     command = [sys.executable, "-X", "importtime", "-m", "cudafilter"]
     done = subprocess.run(
         [*command, "blur", "a.jpg", "out.png", "--engine", "cpu"],
-        env={**os.environ, "PYTHONPATH": HOME}, capture_output=True, text=True, check=True,
+        env=ENVIRONMENT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     order = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
     assert order.index("simplejpeg") < order.index("click")

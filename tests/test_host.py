@@ -143,11 +143,6 @@ def _aligned(rows: int, pitch: int) -> np.ndarray:
     return raw[start : start + rows * pitch].reshape(rows, pitch)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 _RANDOM = np.random.default_rng(1)
 DENSE = make("kernel", weights=_RANDOM.standard_normal((5, 4)) / 5)
 
@@ -164,9 +159,9 @@ CASES = [
 @pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS)
 @pytest.mark.parametrize(("variant", "filters"), CASES, ids=[case[0] for case in CASES])
 def test_kernels_agree_with_the_reference(
-    variant: str, filters: list[Correlation], dtype: str, channels: int, alpha: bool, folder: Path
+    variant: str, filters: list[Correlation], dtype: str, channels: int, alpha: bool, built: Path
 ) -> None:
-    engine = HostEngine(variant, folder)
+    engine = HostEngine(variant, built)
     for shape in [(1, 1), (3, 41), (37, 2), (23, 150)]:
         pixels = random_pixels((*shape, channels), dtype)
         for filter in filters:
@@ -176,8 +171,8 @@ def test_kernels_agree_with_the_reference(
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_box(dtype: str, channels: int, folder: Path) -> None:
-    engine = HostEngine("box", folder)
+def test_box(dtype: str, channels: int, built: Path) -> None:
+    engine = HostEngine("box", built)
     for shape in [(3, 5), (12, 2300 // channels)]:
         pixels = random_pixels((*shape, channels), dtype)
         for border in ALL_BORDERS:
@@ -187,9 +182,9 @@ def test_box(dtype: str, channels: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_box_taller_than_a_block(dtype: str, channels: int, folder: Path) -> None:
+def test_box_taller_than_a_block(dtype: str, channels: int, built: Path) -> None:
     filter = make("box", radius=80)
-    engine = HostEngine("box", folder)
+    engine = HostEngine("box", built)
     for shape, pieces in [((320, 2300 // channels), True), ((300, 40), False)]:
         pixels = random_pixels((*shape, channels), dtype)
         ready = ladder.prepare(filter, channels, dtype, Border(), False, "box")
@@ -201,7 +196,7 @@ def test_box_taller_than_a_block(dtype: str, channels: int, folder: Path) -> Non
         for border in ALL_BORDERS:
             assert_agrees(engine, pixels, filter, border)
         whole = engine.run(pixels, filter).pixels
-        assert np.array_equal(HostEngine("box", folder, cut=200).run(pixels, filter).pixels, whole)
+        assert np.array_equal(HostEngine("box", built, cut=200).run(pixels, filter).pixels, whole)
 
 
 LARGE = {
@@ -216,8 +211,8 @@ LARGE = {
 
 @pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS)
 @pytest.mark.parametrize("variant", LARGE)
-def test_large_kernels(variant: str, dtype: str, channels: int, alpha: bool, folder: Path) -> None:
-    engine = HostEngine(variant, folder)
+def test_large_kernels(variant: str, dtype: str, channels: int, alpha: bool, built: Path) -> None:
+    engine = HostEngine(variant, built)
     for shape in [(1, 1), (260, 20), (37, 200)]:
         pixels = random_pixels((*shape, channels), dtype)
         for filter in LARGE[variant]:
@@ -241,14 +236,14 @@ PRODUCTS = [
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("filter", PRODUCTS, ids=lambda filter: filter.name)
-def test_products(filter: Correlation, channels: int, folder: Path) -> None:
-    engine = HostEngine("tensor", folder)
+def test_products(filter: Correlation, channels: int, built: Path) -> None:
+    engine = HostEngine("tensor", built)
     for border in ALL_BORDERS:
         assert_agrees(engine, random_pixels((21, 70, channels), "uint8"), filter, border)
     for shape in [(1, 1), (150, 20)]:
         pixels = random_pixels((*shape, channels), "uint8")
         assert_agrees(engine, pixels, filter)
-    bands = HostEngine("tensor", folder, cut=32).run(pixels, filter).pixels
+    bands = HostEngine("tensor", built, cut=32).run(pixels, filter).pixels
     assert np.array_equal(bands, engine.run(pixels, filter).pixels)
 
 
@@ -256,11 +251,11 @@ PLANS = [(channels, steps) for channels, plans in tensor.PLANS.items() for steps
 
 
 @pytest.mark.parametrize(("channels", "steps"), PLANS)
-def test_every_plan_for_products(channels: int, steps: int, folder: Path) -> None:
+def test_every_plan_for_products(channels: int, steps: int, built: Path) -> None:
     weights = np.outer(_RANDOM.random(16 * steps - 15), _RANDOM.random(9))
     filter = make("kernel", weights=weights, normalize=True)
     pixels = random_pixels((40, 30, channels), "uint8")
-    assert_agrees(HostEngine("tensor", folder), pixels, filter, Border("reflect"))
+    assert_agrees(HostEngine("tensor", built), pixels, filter, Border("reflect"))
 
 
 def _gaussian(sigma: float) -> np.ndarray:
@@ -278,10 +273,10 @@ LOW_RANK = {
 @pytest.mark.parametrize(("dtype", "channels", "alpha"), LAYOUTS[:3])
 @pytest.mark.parametrize("name", LOW_RANK)
 def test_sums_of_few_products(
-    name: str, dtype: str, channels: int, alpha: bool, folder: Path
+    name: str, dtype: str, channels: int, alpha: bool, built: Path
 ) -> None:
     filter = make("kernel", weights=LOW_RANK[name], bias=0.25)
-    engine = HostEngine("wide", folder)
+    engine = HostEngine("wide", built)
     terms = ladder.prepare(filter, channels, dtype, Border(), alpha, "wide").defines["TERMS"]
     assert terms == np.linalg.matrix_rank(LOW_RANK[name])
     for shape in [(1, 1), (150, 20), (37, 200)]:
@@ -289,27 +284,27 @@ def test_sums_of_few_products(
         for border in ALL_BORDERS:
             assert_agrees(engine, pixels, filter, border, alpha)
         whole = engine.run(pixels, filter, alpha=alpha).pixels
-        cut = HostEngine("wide", folder, cut=16).run(pixels, filter, alpha=alpha).pixels
+        cut = HostEngine("wide", built, cut=16).run(pixels, filter, alpha=alpha).pixels
         assert np.array_equal(cut, whole)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 @pytest.mark.parametrize("variant", ["tiled", "wide", "blocked"])
-def test_equal_terms_keep_the_contract(variant: str, dtype: str, folder: Path) -> None:
+def test_equal_terms_keep_the_contract(variant: str, dtype: str, built: Path) -> None:
     # Rounding errs to the same side each time where all terms are equal: nothing averages out.
     for seed in range(8):
         pixels = random_pixels((1, 1, 1), dtype, seed)
         for radius in (15, 20, 40):
-            assert_agrees(HostEngine(variant, folder), pixels, make("box", radius=radius))
+            assert_agrees(HostEngine(variant, built), pixels, make("box", radius=radius))
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "separable", "stream", "wide", "blocked"])
-def test_no_tap_of_zero_weight_is_made_up(variant: str, folder: Path) -> None:
+def test_no_tap_of_zero_weight_is_made_up(variant: str, built: Path) -> None:
     # An infinity reaches the pixels that tap it and no others: zero times infinity is none of them.
     pixels = random_pixels((60, 90, 1), "float32")
     pixels[30, 45] = np.inf
     ones = make("kernel", weights=np.ones((5, 9)))
-    got = HostEngine(variant, folder).run(pixels, ones).pixels
+    got = HostEngine(variant, built).run(pixels, ones).pixels
     touched = np.zeros(pixels.shape, bool)
     touched[28:33, 41:50] = True
     assert np.array_equal(np.isinf(got), touched)
@@ -317,21 +312,21 @@ def test_no_tap_of_zero_weight_is_made_up(variant: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["tiled", "stream", "wide", "blocked"])
-def test_bands_have_the_same_bits(variant: str, folder: Path) -> None:
+def test_bands_have_the_same_bits(variant: str, built: Path) -> None:
     pixels = random_pixels((50, 70, 3), "uint8")
     for border in ALL_BORDERS:
-        whole = HostEngine(variant, folder).run(pixels, make("blur", sigma=1), border).pixels
-        bands = HostEngine(variant, folder, cut=7).run(pixels, make("blur", sigma=1), border).pixels
+        whole = HostEngine(variant, built).run(pixels, make("blur", sigma=1), border).pixels
+        bands = HostEngine(variant, built, cut=7).run(pixels, make("blur", sigma=1), border).pixels
         assert np.array_equal(whole, bands)
 
 
-def test_bands_have_the_same_bits_beside_an_infinity(folder: Path) -> None:
+def test_bands_have_the_same_bits_beside_an_infinity(built: Path) -> None:
     # blocked.cu takes another way through a tile with one, and bands have other tiles.
     pixels = random_pixels((80, 150, 1), "float32")
     pixels[40, 75] = np.inf
     dense = make("kernel", weights=_RANDOM.random((21, 11)), normalize=True)
-    whole = HostEngine("blocked", folder).run(pixels, dense).pixels
-    bands = HostEngine("blocked", folder, cut=9).run(pixels, dense).pixels
+    whole = HostEngine("blocked", built).run(pixels, dense).pixels
+    bands = HostEngine("blocked", built, cut=9).run(pixels, dense).pixels
     assert np.array_equal(whole, bands)
 
 
@@ -347,16 +342,16 @@ LONG_SUMS = [
 
 @pytest.mark.parametrize(("variant", "dtype", "filter"), LONG_SUMS)
 def test_long_sums_keep_the_contract(
-    variant: str, dtype: str, filter: Operation, folder: Path
+    variant: str, dtype: str, filter: Operation, built: Path
 ) -> None:
     # One running sum of all taps errs by more than the contract allows somewhere here.
     pixels = random_pixels((90, 150, 1), dtype)
     bright = (pixels / 2 + (0.5 if dtype == "float32" else 32767)).astype(dtype)
-    assert_agrees(HostEngine(variant, folder), bright, filter)
+    assert_agrees(HostEngine(variant, built), bright, filter)
 
 
-def test_uint16_with_alpha_keeps_its_contract(folder: Path) -> None:
+def test_uint16_with_alpha_keeps_its_contract(built: Path) -> None:
     pixels = random_pixels((33, 65, 4), "uint16")
     for variant, shape in [("tiled", (19, 21)), ("stream", (15, 13)), ("blocked", (19, 21))]:
         dense = make("kernel", weights=_RANDOM.random(shape), normalize=True)
-        assert_agrees(HostEngine(variant, folder), pixels, dense, Border("reflect"), alpha=True)
+        assert_agrees(HostEngine(variant, built), pixels, dense, Border("reflect"), alpha=True)

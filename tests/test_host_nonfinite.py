@@ -19,11 +19,6 @@ from test_nonfinite import FILTERS, LARGEST, VALUES, dense, strewn
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 def _sparse(rows: int, columns: int) -> Correlation:
     weights = np.zeros((rows, columns))
     weights[::4, ::2] = np.arange(1, weights[::4, ::2].size + 1).reshape(weights[::4, ::2].shape)
@@ -49,8 +44,8 @@ CASES = {
 
 @pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("variant", CASES)
-def test_agrees_with_the_reference(variant: str, values: str, folder: Path) -> None:
-    engine = HostEngine(variant, folder)
+def test_agrees_with_the_reference(variant: str, values: str, built: Path) -> None:
+    engine = HostEngine(variant, built)
     beside = strewn((12, 20, 4), VALUES[values], 3)
     beside[:6, :, 3] = 1
     images: list[tuple[Pixels, bool]] = [
@@ -64,18 +59,18 @@ def test_agrees_with_the_reference(variant: str, values: str, folder: Path) -> N
 
 
 @pytest.mark.parametrize("variant", CASES)
-def test_the_largest_floats_do_not_overflow(variant: str, folder: Path) -> None:
+def test_the_largest_floats_do_not_overflow(variant: str, built: Path) -> None:
     for value in (LARGEST, -LARGEST):
         pixels = np.full((20, 30, 1), value, np.float32)
         for filter in CASES[variant]:
-            assert_agrees(HostEngine(variant, folder), pixels, filter)
+            assert_agrees(HostEngine(variant, built), pixels, filter)
 
 
 @pytest.mark.parametrize("variant", ["vanilla", "separable", "stream"])
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e15, 1e30])
-def test_gradients_of_any_size(variant: str, size: float, folder: Path) -> None:
+def test_gradients_of_any_size(variant: str, size: float, built: Path) -> None:
     pixels = np.zeros((5, 6, 1), np.float32)
     pixels[:, 3:] = size
     for name in ("sobel", "scharr", "prewitt"):
-        result = HostEngine(variant, folder).run(pixels, make(name)).pixels[:, :, 0]
+        result = HostEngine(variant, built).run(pixels, make(name)).pixels[:, :, 0]
         np.testing.assert_allclose(result / size, [[0, 0, 4, 4, 0, 0]] * 5, atol=1e-6)

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import agreement
-import cudafilter
+from command_line import HOME
 from cudafilter.cli import app
 from cudafilter.engines import Engine, Result
 from cudafilter.errors import CudafilterError
@@ -74,12 +74,11 @@ BLUR = make("blur", sigma=2.0)
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def state(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the journals are. Processes of a test find it, and the package, too."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(cudafilter.__file__).parents[1]))
-    return tmp_path / "state" / "cudafilter" / "in-place"
+    monkeypatch.setenv("XDG_STATE_HOME", str(here / "state"))
+    monkeypatch.setenv("PYTHONPATH", HOME)
+    return here / "state" / "cudafilter" / "in-place"
 
 
 @pytest.fixture

@@ -13,27 +13,14 @@ from cudafilter.errors import ParameterError
 from cudafilter.jobs.plan import Plan, make_plan, output_owners, plan_arrival
 from cudafilter.jobs.sources import AGAIN, LINK, ROUND, find
 from cudafilter.start.words import first_files
+from many_images import sources, touch
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def link(name: str, target: str) -> None:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).symlink_to(target)
-
-
-def sources(made: Plan) -> list[str]:
-    return [str(job.source) for job in made.jobs]
 
 
 def left(made: Plan) -> list[tuple[str, str]]:

@@ -20,7 +20,7 @@ import pytest
 from cudafilter import images
 from cudafilter.engines.cuda import jpeg as nvcodec
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken, head_of, require_taken
+from cudafilter.engines.cuda.jpeg import NotTaken, head_of, require_taken
 from cudafilter.engines.cuda.kernels import Kernel
 from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import CudafilterError, ImageError
@@ -30,10 +30,10 @@ from cudafilter.operations.borders import Border
 from cudafilter.start import gpus
 from cudafilter.stores.buffers import Buffer
 from fake_cuda import FakeCuda
-from fake_nvjpeg import BLUR, Opener, StandIn, fake, folder, frame, opened
+from fake_nvjpeg import BLUR, Opener, StandIn, fake, frame, opened, through
 from jpegs import CASES, jpeg, own_tables, patched, picture, rich
 
-__all__ = ["fake", "folder", "opened"]
+__all__ = ["fake", "opened"]
 
 NOT_TAKEN = {
     "it is progressive": jpeg(progressive=True),
@@ -338,11 +338,6 @@ def test_the_host_does_its_part_while_the_kernel_loads(
 
     monkeypatch.setattr(kernels, "get", load)
     assert through(path, jpeg()).data
-
-
-def through(path: JpegPath, data: bytes) -> JpegResult:
-    """*data*, blurred."""
-    return path.filter(data, BLUR, Border(), gray=False, quality=None)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.cuda.jpeg import NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg as cpu_codec
 from cudafilter.formats.jpeg_head import SOI, frame_of, segments_of, written
@@ -25,10 +25,10 @@ from cudafilter.jobs.record import Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import Pixels
-from fake_nvjpeg import BLUR, Opener, fake, folder, opened
+from fake_nvjpeg import BLUR, Opener, fake, opened, through
 from jpegs import picture
 
-__all__ = ["fake", "folder", "opened"]
+__all__ = ["fake", "opened"]
 EOI = b"\xff\xd9"
 KNOWN = ("jpeg", "png")
 
@@ -43,10 +43,6 @@ def jpeg(pixels: Pixels, mode: str = "RGB", **options: Any) -> bytes:
 def photo(height: int = 100, width: int = 140) -> Pixels:
     noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
     return np.asarray(np.clip(picture(height, width) + noise, 0, 255), np.uint8)
-
-
-def through(path: JpegPath, data: bytes) -> JpegResult:
-    return path.filter(data, BLUR, Border(), gray=False, quality=None)
 
 
 @pytest.fixture

@@ -12,19 +12,9 @@ from cudafilter.errors import ParameterError
 from cudafilter.jobs import places
 from cudafilter.jobs.plan import Plan, make_plan
 from cudafilter.operations.catalogue import EXISTING
+from many_images import touch
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Plans read names, not pixels: empty files will do."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def pairs(made: Plan) -> list[tuple[str, str]]:

@@ -141,11 +141,6 @@ def test_the_cpu_by_bands(cpu: Engine, border: Border, monkeypatch: pytest.Monke
         assert_agrees(cpu, random_pixels((67, 13, 3), "uint8"), rank, border)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 def odd_pixels(shape: tuple[int, int, int]) -> np.ndarray:
     """Floats of both signs, many of them NaN or infinite."""
     random = np.random.default_rng(3)
@@ -164,8 +159,8 @@ def test_floats_that_are_not_finite(cpu: Engine, border: Border) -> None:
 @needs_compiler
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_kernel(dtype: str, channels: int, alpha: bool, folder: Path) -> None:
-    engine = HostEngine("rank", folder)
+def test_the_kernel(dtype: str, channels: int, alpha: bool, built: Path) -> None:
+    engine = HostEngine("rank", built)
     for shape in SHAPES:
         pixels = random_pixels((*shape, channels), dtype)
         for border in ALL_BORDERS:
@@ -173,26 +168,26 @@ def test_the_kernel(dtype: str, channels: int, alpha: bool, folder: Path) -> Non
 
 
 @needs_compiler
-def test_the_kernel_has_every_rank(folder: Path) -> None:
+def test_the_kernel_has_every_rank(built: Path) -> None:
     for rank in range(9):
         for dtype in ("uint8", "float32"):
             pixels = random_pixels((20, 37, 1), dtype)
-            assert_agrees(HostEngine("rank", folder), pixels, Rank("any", square(1), rank))
+            assert_agrees(HostEngine("rank", built), pixels, Rank("any", square(1), rank))
 
 
 @needs_compiler
-def test_the_kernel_on_floats_that_are_not_finite(folder: Path) -> None:
+def test_the_kernel_on_floats_that_are_not_finite(built: Path) -> None:
     for rank in SMALL:
         for border in ALL_BORDERS:
-            assert_agrees(HostEngine("rank", folder), odd_pixels((30, 21, 3)), rank, border)
+            assert_agrees(HostEngine("rank", built), odd_pixels((30, 21, 3)), rank, border)
 
 
 @needs_compiler
-def test_bands_have_the_same_bits(folder: Path) -> None:
+def test_bands_have_the_same_bits(built: Path) -> None:
     pixels = random_pixels((50, 70, 3), "uint8")
     for border in ALL_BORDERS:
-        whole = HostEngine("auto", folder).run(pixels, median(), border).pixels
-        bands = HostEngine("auto", folder, cut=7).run(pixels, median(), border).pixels
+        whole = HostEngine("auto", built).run(pixels, median(), border).pixels
+        bands = HostEngine("auto", built, cut=7).run(pixels, median(), border).pixels
         assert np.array_equal(whole, bands)
 
 

@@ -28,12 +28,10 @@ def lines(path: str = "r.jsonl") -> list[dict[str, Any]]:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
+def photos(here: Path) -> None:
     Path("in").mkdir()
     for name in "abc":
         Image.fromarray(np.zeros((8, 8), np.uint8)).save(f"in/{name}.png")
-    return tmp_path
 
 
 def test_every_line_tells_the_job_and_the_times() -> None:

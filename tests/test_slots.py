@@ -39,14 +39,9 @@ DOWNWARD = Correlation("down", (Kernel(np.full((4, 1), 0.25), (0, 0)),))
 Opener = Callable[..., CudaEngine]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
-def fake(folder: Path) -> FakeCuda:
-    return FakeCuda(folder)
+def fake(built: Path) -> FakeCuda:
+    return FakeCuda(built)
 
 
 @pytest.fixture

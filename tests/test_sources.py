@@ -10,29 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import cli, here
+from command_line import cli
 from cudafilter.cli.left import MOST_NAMES, left_lines
 from cudafilter.errors import ParameterError
-from cudafilter.jobs.plan import Plan, make_plan
+from cudafilter.jobs.plan import make_plan
 from cudafilter.jobs.sources import NO_FILE, UNREAD_KIND, Left
 from cudafilter.jobs.watch import watch
+from many_images import sources, touch
 
-__all__ = ["here"]
-
-
-def touch(*names: str) -> None:
-    for name in names:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).touch()
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def picture(name: str) -> None:
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(name)
-
-
-def sources(made: Plan) -> list[str]:
-    return [str(job.source) for job in made.jobs]
 
 
 class TestWhatIsNotRead:

@@ -18,8 +18,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-import cudafilter
-from command_line import PROGRAM, here
+from command_line import ENVIRONMENT, PROGRAM
 from cudafilter import __main__ as process
 from cudafilter.cli import app
 from cudafilter.nvidia import install, toolkit
@@ -27,9 +26,7 @@ from cudafilter.start import early, interrupt
 from cudafilter.start import words as looks
 from cudafilter.start.begun import begun
 
-__all__ = ["here"]
-ROOT = Path(cudafilter.__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+pytestmark = pytest.mark.usefixtures("here")
 
 LINES = [
     "blur --sigma 3 --engine cpu photo.jpg soft.jpg --report=r.jsonl",

@@ -171,12 +171,11 @@ def test_it_imports_nothing_heavy() -> None:
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
     line: str,
     started: tuple[tuple[int, ...] | None, bool] | None,
-    tmp_path: Path,
+    here: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
     monkeypatch.setattr(gpus, "start", lambda numbers, jpeg: seen.append((numbers, jpeg)))
-    monkeypatch.chdir(tmp_path)
     for name in ("a.png", "a.jpg", "a.JPEG"):
         Path(name).touch()
     for folder, count in (("few", words.FEW), ("many", words.FEW + 1)):

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import cudafilter
+from command_line import ENVIRONMENT, PROGRAM
 from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.record import DONE, FAILED, Record
@@ -71,10 +70,11 @@ class World:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    Path("in").mkdir()
-    return tmp_path
+def watched(here: Path) -> Path:
+    """The folder that World watches."""
+    folder = here / "in"
+    folder.mkdir()
+    return folder
 
 
 def encoded(format: str = "png", seed: int = 0) -> bytes:
@@ -461,10 +461,10 @@ def test_the_command_line_watches_until_ctrl_c() -> None:
     picture("in/a.png")
     process = subprocess.Popen(
         [
-            sys.executable, "-m", "cudafilter", "blur", "--engine", "cpu", "-r", "in", "out",
+            *PROGRAM, "blur", "--engine", "cpu", "-r", "in", "out",
             "--watch", "--report", "report.jsonl",
         ],
-        env={**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parent.parent)},
+        env=ENVIRONMENT,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 

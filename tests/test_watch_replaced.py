@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from test_watch import NOW, World, picture
+from test_watch import NOW, World, picture, watched
 
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("in").mkdir()
+__all__ = ["watched"]
 
 
 @pytest.mark.parametrize("how", ["renamed into place", "written over"])

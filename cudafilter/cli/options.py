@@ -32,7 +32,7 @@ _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
 class Choice(click.Choice[str]):
     """One of some words. A hint says which one was likely meant.
 
-    *old* maps former words, which neither help nor completion shows, to those that took their place.
+    *old* maps former words to the present ones. Neither help nor completion shows them.
     """
 
     def __init__(self, choices: Sequence[str], old: Mapping[str, str] | None = None) -> None:
@@ -155,7 +155,7 @@ def shared() -> Sections:
                 type=Choice(CODECS, OLD_CODECS),
                 default="auto",
                 show_default=True,
-                help="What decodes and encodes JPEGs: auto takes the GPU where it can, else the CPU.",
+                help="What decodes and encodes JPEGs: auto takes the GPU where it can.",
             ),
             click.Option(
                 ["--check"],

@@ -75,30 +75,36 @@ Array = npt.NDArray[np.uint8]
 
 @dataclass
 class Contender:
-    """One command that does the work, and what was found of it. Times are in seconds."""
+    """A command that does the work, and how long it took. Times are in seconds."""
 
     name: str
     command: list[str]
+    seconds: list[float] = field(default_factory=list, kw_only=True)
+    failure: str | None = field(default=None, kw_only=True)
+
+    @property
+    def median(self) -> float:
+        return median(self.seconds) if self.seconds else 0.0
+
+
+@dataclass
+class Compared(Contender):
+    """A contender of wallclock.py, whose output is compared with the reference."""
+
     output: Path | None = None
     """The file or folder that it writes."""
     stdin: str = ""
     env: dict[str, str] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
     mean: float | None = None
     tail: float | None = None
     """Differences from the reference: see MEAN and TAIL."""
     nbytes: int | None = None
-    failure: str | None = None
 
     @property
     def right(self) -> bool:
         """It ran, and what it wrote is the picture asked for."""
         differs = self.mean is not None and (self.mean > MEAN or (self.tail or 0) > TAIL)
         return self.failure is None and not differs
-
-    @property
-    def median(self) -> float:
-        return median(self.seconds)
 
 
 @dataclass(frozen=True)
@@ -119,7 +125,7 @@ class Work:
 
     name: str
     title: str
-    contenders: list[Contender]
+    contenders: list[Compared]
     bars: list[Bar]
     expected: dict[str, Array] = field(default_factory=dict)
     """Reference results (H, W, 3), by name of the file in a folder, or "" for a single file."""
@@ -248,19 +254,19 @@ class Works:
 
     def help(self) -> Work:
         bar = Bar("at most 1.8x the import of click", 1.8)
-        ours = Contender("cudafilter", [sys.executable, "-c", CONSOLE_SCRIPT, "--help"])
+        ours = Compared("cudafilter", [sys.executable, "-c", CONSOLE_SCRIPT, "--help"])
         return Work("help", "--help", [ours, _python("click")], [bar])
 
     def _part(self, size: tuple[int, int], random: np.random.Generator) -> Array:
         x, y = (int(random.integers(n - m)) for n, m in zip(LARGE, size, strict=True))
         return np.ascontiguousarray(self._photo[y : y + size[1], x : x + size[0]])
 
-    def _ours(self, paths: Sequence[str], out: Path) -> Contender:
+    def _ours(self, paths: Sequence[str], out: Path) -> Compared:
         options = ["blur", "--sigma", "2", "--engine", self._engine, "--quiet"]
         command = [sys.executable, "-c", CONSOLE_SCRIPT, *options, *paths]
-        return Contender("cudafilter", command, out)
+        return Compared("cudafilter", command, out)
 
-    def _singles(self, source: Path) -> Iterator[Contender]:
+    def _singles(self, source: Path) -> Iterator[Compared]:
         """Every tool on one file."""
         jpeg = source.suffix == ".jpg"
         given = str(source)
@@ -285,9 +291,9 @@ class Works:
             if command and name not in self.missing:
                 path = source.with_name(f"{source.stem}-{i}{source.suffix}")
                 words = [word.replace("OUT", str(path)) for word in command]
-                yield Contender(name, words, path, env={"VIPS_CONCURRENCY": str(self._cores)})
+                yield Compared(name, words, path, env={"VIPS_CONCURRENCY": str(self._cores)})
 
-    def _folders(self, sources: Path, names: Sequence[str]) -> Iterator[Contender]:
+    def _folders(self, sources: Path, names: Sequence[str]) -> Iterator[Compared]:
         """Every tool on a folder. The folders for their outputs are made here."""
 
         def out(tool: str) -> Path:
@@ -312,7 +318,7 @@ class Works:
             files = lines(
                 ["IN", "OUTSET", "2"], path, {jpeg: _vips(jpeg) for jpeg in (True, False)}
             )
-            yield Contender(
+            yield Compared(
                 "libvips, xargs", [*xargs, "vips", "gaussblur"], path, files,
                 {"VIPS_CONCURRENCY": "1"},
             )  # fmt: skip
@@ -320,7 +326,7 @@ class Works:
             path = out("magick")
             settings = {jpeg: " ".join(_magick(jpeg)) for jpeg in (True, False)}
             files = lines(["IN", "SET", "OUT"], path, settings)
-            yield Contender(
+            yield Compared(
                 "ImageMagick, xargs", [*xargs, self._magick], path, files,
                 {"MAGICK_THREAD_LIMIT": "1"},
             )  # fmt: skip
@@ -328,11 +334,11 @@ class Works:
         script = self._folder / "opencv_pool.py"
         script.write_text(OPENCV_POOL)
         words = [sys.executable, str(script), str(sources), str(path), str(self._cores)]
-        yield Contender("OpenCV script, a pool", words, path)
+        yield Compared("OpenCV script, a pool", words, path)
 
 
-def _python(modules: str) -> Contender:
-    return Contender(f"import {modules}", [sys.executable, "-c", f"import {modules}"])
+def _python(modules: str) -> Compared:
+    return Compared(f"import {modules}", [sys.executable, "-c", f"import {modules}"])
 
 
 def _magick(jpeg: bool, sampling: str = "4:2:0") -> list[str]:

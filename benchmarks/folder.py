@@ -40,6 +40,7 @@ from commands import (
     OPENCV_POOL,
     OPENCV_WORK,
     QUALITY,
+    Contender,
     environment,
     photo,
     read,
@@ -98,16 +99,12 @@ OVER_NAIVE = 250 / 121
 
 
 @dataclass
-class Contender:
-    """A command that filters a folder. Times are in seconds."""
+class FolderContender(Contender):
+    """A contender that filters a folder: its command, the source, the destination, *after*."""
 
-    name: str
-    command: list[str]
-    """Before the source and the destination."""
     after: list[str] = field(default_factory=list)
     share: int = 1
     """It gets one of so many pictures."""
-    seconds: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     """Pictures a second."""
     start: float = 0.0
@@ -118,7 +115,6 @@ class Contender:
     """Percent, by what nvidia-smi tells."""
     by_cpu_codec: int = 0
     """Pictures that the GPU's codec left to the CPU's."""
-    failure: str | None = None
 
     @property
     def rate(self) -> float:
@@ -131,21 +127,21 @@ class Contender:
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What must hold."""
+class Verdict:
+    """What must hold, what was found, and whether it holds."""
 
     text: str
     value: float
     ok: bool
 
 
-def ours(name: str, *options: str) -> Contender:
+def ours(name: str, *options: str) -> FolderContender:
     """This checkout."""
     command = [sys.executable, "-c", CONSOLE_SCRIPT, "blur", "--sigma", "2", "-r", "-q", *options]
-    return Contender(name, command)
+    return FolderContender(name, command)
 
 
-def contenders(workers: int, slow: int) -> list[Contender]:
+def contenders(workers: int, slow: int) -> list[FolderContender]:
     """All of a folder; Pillow gets one picture of *slow*."""
     count = str(workers)
     script = [sys.executable, "-c"]
@@ -153,15 +149,17 @@ def contenders(workers: int, slow: int) -> list[Contender]:
         ours("cudafilter, GPU", "--engine", "cuda"),
         ours("cudafilter, GPU, --codec cpu", "--engine", "cuda", "--codec", "cpu"),
         ours("cudafilter, CPU engine", "--engine", "cpu"),
-        Contender(f"OpenCV, {count} threads", [*script, OPENCV_THREADS], [count]),
-        Contender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),
-        Contender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count], share=slow),
+        FolderContender(f"OpenCV, {count} threads", [*script, OPENCV_THREADS], [count]),
+        FolderContender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),
+        FolderContender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count], share=slow),
     ]
 
 
-def naive(share: int) -> Contender:
+def naive(share: int) -> FolderContender:
     """One JPEG after the other by nvImageCodec and CuPy; it gets one picture of *share*."""
-    return Contender("nvImageCodec and CuPy, a loop", [sys.executable, "-c", NAIVE], share=share)
+    return FolderContender(
+        "nvImageCodec and CuPy, a loop", [sys.executable, "-c", NAIVE], share=share
+    )
 
 
 def distinct(folder: Path, kind: str) -> list[Path]:
@@ -186,7 +184,9 @@ def linked(folder: Path, pictures: Sequence[Path], count: int) -> Path:
     return folder
 
 
-def run(contender: Contender, source: Path, destination: Path, report: Path | None = None) -> float:
+def run(
+    contender: FolderContender, source: Path, destination: Path, report: Path | None = None
+) -> float:
     """Its seconds on the folder *source*; a failure is noted in it."""
     shutil.rmtree(destination, ignore_errors=True)
     destination.mkdir()
@@ -232,7 +232,11 @@ def differs(source: Path, result: Path) -> float:
 
 
 def race(
-    every: Sequence[Contender], pictures: Sequence[Path], folder: Path, count: int, rounds: int
+    every: Sequence[FolderContender],
+    pictures: Sequence[Path],
+    folder: Path,
+    count: int,
+    rounds: int,
 ) -> None:
     """Fill in rates, in *rounds* turns of all."""
     destination, report = folder / "out", folder / "report.json"
@@ -270,7 +274,7 @@ def race(
     shutil.rmtree(destination, ignore_errors=True)
 
 
-def table(title: str, every: Sequence[Contender]) -> Iterator[str]:
+def table(title: str, every: Sequence[FolderContender]) -> Iterator[str]:
     """Markdown of a race."""
     yield f"\n### {title}\n"
     yield "| | images/s | of ours | seconds | once running, images/s | busy: mean (most) % |"
@@ -286,11 +290,11 @@ def table(title: str, every: Sequence[Contender]) -> Iterator[str]:
         )
         told = f"; {c.by_cpu_codec} of the warm-up by the CPU codec" if c.by_cpu_codec else ""
         running = f"{c.steady:.1f}" if c.running else ""
-        figures = f"{c.rate:.1f} | {share} | {median(c.seconds):.2f} | {running}"
+        figures = f"{c.rate:.1f} | {share} | {c.median:.2f} | {running}"
         yield f"| {c.name} | {figures} | {busy}{told} |"
 
 
-def rivals(every: Sequence[Contender], name: str) -> float:
+def rivals(every: Sequence[FolderContender], name: str) -> float:
     """The best rate of those whose name begins with *name*."""
     return max((c.rate for c in every if c.name.startswith(name)), default=0.0)
 
@@ -300,27 +304,27 @@ def ratio(a: float, b: float) -> float:
     return a / b if a and b else 0.0
 
 
-def jpegs(every: Sequence[Contender]) -> list[Bar]:
+def jpegs(every: Sequence[FolderContender]) -> list[Verdict]:
     fast, plain, loop = every[0].rate, every[1].rate, every[-1]
     opencv = ratio(plain, rivals(every, "OpenCV"))
     over = ratio(fast, loop.steady)
     bars = [
-        Bar("JPEG: at least 250 images/s with the GPU's codec (aim 330)", fast, fast >= 250),
-        Bar("JPEG: at least 60 images/s without it", plain, plain >= 60),
-        Bar("JPEG: without it, as fast as OpenCV at least", opencv, opencv >= 1),
+        Verdict("JPEG: at least 250 images/s with the GPU's codec (aim 330)", fast, fast >= 250),
+        Verdict("JPEG: at least 60 images/s without it", plain, plain >= 60),
+        Verdict("JPEG: without it, as fast as OpenCV at least", opencv, opencv >= 1),
     ]
     if loop.failure is None:  # it needs more than this project installs
         text = f"JPEG: with it, {OVER_NAIVE:.2f}x the naive loop once running at least"
-        bars.append(Bar(text, over, over >= OVER_NAIVE))
+        bars.append(Verdict(text, over, over >= OVER_NAIVE))
     return bars
 
 
-def pngs(every: Sequence[Contender]) -> list[Bar]:
+def pngs(every: Sequence[FolderContender]) -> list[Verdict]:
     pillow = ratio(every[0].rate, rivals(every, "Pillow"))
-    return [Bar("PNG: at least 5x Pillow in processes", pillow, pillow >= 5)]
+    return [Verdict("PNG: at least 5x Pillow in processes", pillow, pillow >= 5)]
 
 
-def single(picture: Path, folder: Path, rounds: int) -> tuple[list[Contender], list[Bar]]:
+def single(picture: Path, folder: Path, rounds: int) -> tuple[list[FolderContender], list[Verdict]]:
     """One PNG, whole process, on either engine."""
     every = [
         ours("cudafilter, GPU", "--engine", "cuda"),
@@ -335,13 +339,13 @@ def single(picture: Path, folder: Path, rounds: int) -> tuple[list[Contender], l
                 if turn:
                     contender.seconds.append(spent)
                     contender.rates.append(1 / spent)
-    gpu, cpu, _ = (median(c.seconds) if c.seconds else 0.0 for c in every)
+    gpu, cpu, _ = (c.median for c in every)
     both = bool(gpu and cpu)
     text = "one PNG: the GPU at most 0.25 s slower than the CPU engine"
-    return every, [Bar(text, gpu - cpu if both else 0.0, both and gpu - cpu <= 0.25)]
+    return every, [Verdict(text, gpu - cpu if both else 0.0, both and gpu - cpu <= 0.25)]
 
 
-def peak(contender: Contender, source: Path, destination: Path) -> float:
+def peak(contender: FolderContender, source: Path, destination: Path) -> float:
     """MB of RAM that its processes take together at most; what they share counts in each."""
     most = 0.0
     finished = threading.Event()
@@ -382,7 +386,7 @@ def resident(pid: int) -> int:
         return 0
 
 
-def memory(folder: Path) -> tuple[list[str], list[Bar]]:
+def memory(folder: Path) -> tuple[list[str], list[Verdict]]:
     """Peak memory of MANY queued pictures and of FEW."""
     picture = folder / "small.jpg"
     write(photo(*SMALL), picture)
@@ -402,7 +406,7 @@ def memory(folder: Path) -> tuple[list[str], list[Bar]]:
         more = ratio(most, least)
         lines.append(f"| {contender.name} | {least:.0f} | {most:.0f} | {more:.2f} |")
         text = f"memory, {contender.name}: {MANY:,} images at most 1.5x that of {FEW}"
-        bars.append(Bar(text, more, 0 < more <= 1.5))
+        bars.append(Verdict(text, more, 0 < more <= 1.5))
     return lines, bars
 
 
@@ -419,7 +423,7 @@ def main() -> None:
     if unknown := {*wanted} - {*known}:
         parser.error(f"--only knows {', '.join(known)}, not {', '.join(sorted(unknown))}")
     figures: dict[str, list[dict[str, object]]] = {}
-    bars: list[Bar] = []
+    bars: list[Verdict] = []
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as temporary:
         folder = Path(temporary)
         pictures = {}

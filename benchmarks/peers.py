@@ -40,7 +40,7 @@ NORM_L2 = 2  # nppiNormL2
 
 @dataclass
 class Peer:
-    """One library's way of doing some work. Times are medians in milliseconds."""
+    """One library's way of solving a problem. Times are medians in milliseconds."""
 
     library: str
     title: str
@@ -51,8 +51,8 @@ class Peer:
     """Why there is no time: it failed, or its result is another."""
 
 
-class Work(NamedTuple):
-    """What the peers are to do, on the device."""
+class Problem(NamedTuple):
+    """What the peers are to compute: a filter on an image that is on the device."""
 
     name: str
     parameters: Mapping[str, Any]
@@ -89,7 +89,7 @@ class Peers:
         self.missing: list[str] = []
         self.versions = {"PyTorch": torch.__version__, "cuDNN": str(torch.backends.cudnn.version())}
         self._cupy: Any = None
-        self._libraries: dict[str, Callable[[Work], Iterator[Form]]] = {"cuDNN": cudnn_forms}
+        self._libraries: dict[str, Callable[[Problem], Iterator[Form]]] = {"cuDNN": cudnn_forms}
         try:
             self._cupy = importlib.import_module("cupy")
             ndimage = importlib.import_module("cupyx.scipy.ndimage")
@@ -136,32 +136,32 @@ class Peers:
         flat = (..., 0) if pixels.shape[2] == 1 else ...
         image = torch.from_numpy(pixels[flat]).to(DEVICE)
         ours = torch.from_numpy(verified[flat]).to(DEVICE)
-        work = Work(name, parameters, filter, image, torch.empty_like(image))
+        problem = Problem(name, parameters, filter, image, torch.empty_like(image))
         found = []
         for library, forms in self._libraries.items():
             try:
-                ready = list(forms(work))
+                ready = list(forms(problem))
             except Exception as error:  # noqa: BLE001 - foreign code; told in the table's notes
                 found.append(Peer(library, "set-up", why_not=failed(error)))
                 continue
             for title, run in ready:
-                found.append(self._measure(Peer(library, title), run, work, ours, repeats))
+                found.append(self._measure(Peer(library, title), run, problem, ours, repeats))
         return found
 
     def _measure(
         self,
         peer: Peer,
         run: Callable[[], torch.Tensor],
-        work: Work,
+        problem: Problem,
         ours: torch.Tensor,
         repeats: int,
     ) -> Peer:
-        tolerance = TOLERANCE[str(work.image.dtype).removeprefix("torch.")]
+        tolerance = TOLERANCE[str(problem.image.dtype).removeprefix("torch.")]
         try:
-            work.out.zero_()  # the last peer's result is not this one's
+            problem.out.zero_()  # the last peer's result is not this one's
             result = run()
             synchronise()
-            peer.largest = largest_inside(result, ours, max(work.filter.reach))
+            peer.largest = largest_inside(result, ours, max(problem.filter.reach))
             if not peer.largest <= tolerance:  # NaN is no agreement
                 peer.why_not = f"differs by {peer.largest:.3g}, tolerance {tolerance:g}"
                 return peer
@@ -276,15 +276,15 @@ def load(variable: str, name: str) -> tuple[ctypes.CDLL, str]:
     raise OSError(f"{problems[0]}; nor beside the toolkit; set {variable} to the file")
 
 
-def npp_forms(npp: Npp, work: Work) -> Iterator[Form]:
+def npp_forms(npp: Npp, problem: Problem) -> Iterator[Form]:
     """NPP's way. Its weights are those of a convolution, so a dense kernel is flipped."""
-    image, out = work.image, work.out
+    image, out = problem.image, problem.out
     channels = image.shape[2] if image.ndim == 3 else 1
     kind = f"{'8u' if image.dtype == torch.uint8 else '32f'}_C{channels}R"
     size, origin = Size(image.shape[1], image.shape[0]), Size(0, 0)
     step = image.stride(0) * image.element_size()
     ends = (address(image), step, size, origin, address(out), step, size)
-    rows, columns = work.filter.size
+    rows, columns = problem.filter.size
     mask, anchor = Size(columns, rows), Size(columns // 2, rows // 2)
 
     def form(name: str, *arguments: Any) -> Form:
@@ -294,20 +294,20 @@ def npp_forms(npp: Npp, work: Work) -> Iterator[Form]:
 
         return name, run
 
-    if work.name == "blur":
-        yield form(f"FilterGaussAdvancedBorder_{kind}", rows, factor(work), REPLICATE)
-    elif work.name == "box":
+    if problem.name == "blur":
+        yield form(f"FilterGaussAdvancedBorder_{kind}", rows, factor(problem), REPLICATE)
+    elif problem.name == "box":
         yield form(f"FilterBoxBorder_{kind}", mask, anchor, REPLICATE)
-    elif work.name == "kernel":
-        flipped = on_device(work.dense[::-1, ::-1], np.float32)
+    elif problem.name == "kernel":
+        flipped = on_device(problem.dense[::-1, ::-1], np.float32)
         yield form(f"FilterBorder_{kind}", flipped, mask, anchor, REPLICATE)
-    elif work.name == "sharpen":
+    elif problem.name == "sharpen":
         yield form(
-            f"FilterBorder32f_{kind}", on_device(work.dense, np.float32), mask, anchor, REPLICATE
+            f"FilterBorder32f_{kind}", on_device(problem.dense, np.float32), mask, anchor, REPLICATE
         )
-        integers = on_device(work.dense, np.int32)
+        integers = on_device(problem.dense, np.int32)
         yield form(f"FilterBorder_{kind}", integers, mask, anchor, 1, REPLICATE)
-    elif work.name == "sobel":
+    elif problem.name == "sobel":
         magnitude = torch.empty_like(image, dtype=torch.int16)
 
         def sobel() -> torch.Tensor:
@@ -321,29 +321,29 @@ def npp_forms(npp: Npp, work: Work) -> Iterator[Form]:
         yield "GradientVectorSobelBorder_8u16s (int16 result)", sobel
 
 
-def cupy_forms(cupy: Any, ndimage: Any, work: Work) -> Iterator[Form]:
+def cupy_forms(cupy: Any, ndimage: Any, problem: Problem) -> Iterator[Form]:
     """CuPy's way; sharpen has none, since its correlate() wraps around where others clamp."""
-    image, out = cupy.from_dlpack(work.image), cupy.from_dlpack(work.out)
-    rows, columns = work.filter.size
-    colour = work.image.ndim == 3
+    image, out = cupy.from_dlpack(problem.image), cupy.from_dlpack(problem.out)
+    rows, columns = problem.filter.size
+    colour = problem.image.ndim == 3
 
     def form(function: str, *arguments: Any, **options: Any) -> Form:
         def run() -> torch.Tensor:
             getattr(ndimage, function)(image, *arguments, output=out, mode="nearest", **options)
-            return work.out
+            return problem.out
 
         return f"ndimage.{function}", run
 
-    if work.name == "blur":
-        sigma = float(work.parameters["sigma"])
+    if problem.name == "blur":
+        sigma = float(problem.parameters["sigma"])
         truncate = (rows // 2) / sigma  # makes its radius ours
         sigmas = (sigma, sigma, 0.0) if colour else (sigma, sigma)
         yield form("gaussian_filter", sigmas, truncate=truncate)
-    elif work.name == "box":
+    elif problem.name == "box":
         yield form("uniform_filter", (rows, columns, 1) if colour else (rows, columns))
-    elif work.name == "kernel":
-        yield form("correlate", cupy.from_dlpack(on_device(work.dense, np.float32)))
-    elif work.name == "sobel":
+    elif problem.name == "kernel":
+        yield form("correlate", cupy.from_dlpack(on_device(problem.dense, np.float32)))
+    elif problem.name == "sobel":
 
         def sobel() -> torch.Tensor:
             gradients = (
@@ -355,31 +355,31 @@ def cupy_forms(cupy: Any, ndimage: Any, work: Work) -> Iterator[Form]:
         yield "ndimage.sobel twice, hypot", sobel
 
 
-def cudnn_forms(work: Work) -> Iterator[Form]:
+def cudnn_forms(problem: Problem) -> Iterator[Form]:
     """cuDNN's way, for float32 gray: two passes where the kernel is separable."""
-    if work.image.dtype != torch.float32 or work.image.ndim != 2:
+    if problem.image.dtype != torch.float32 or problem.image.ndim != 2:
         return
-    image = work.image[None, None]
-    rows, columns = work.filter.size
-    if work.name == "blur":
-        column, row = factor(work).view(1, 1, -1, 1), factor(work).view(1, 1, 1, -1)
+    image = problem.image[None, None]
+    rows, columns = problem.filter.size
+    if problem.name == "blur":
+        column, row = factor(problem).view(1, 1, -1, 1), factor(problem).view(1, 1, 1, -1)
         yield (
             "conv2d, two passes",
             lambda: F.conv2d(
                 F.conv2d(image, column, padding=(rows // 2, 0)), row, padding=(0, columns // 2)
             )[0, 0],
         )
-    elif work.name == "kernel":
-        weights = on_device(work.dense, np.float32)[None, None]
+    elif problem.name == "kernel":
+        weights = on_device(problem.dense, np.float32)[None, None]
         yield (
             "conv2d",
             lambda: F.conv2d(image, weights, padding=(rows // 2, columns // 2))[0, 0],
         )
 
 
-def factor(work: Work) -> torch.Tensor:
+def factor(problem: Problem) -> torch.Tensor:
     """The one factor of a kernel that is the same across and down."""
-    factors = work.filter.kernels[0].factors
+    factors = problem.filter.kernels[0].factors
     assert factors is not None
     return on_device(factors[1], np.float32)
 

@@ -49,8 +49,11 @@ BOX_RADII = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 @dataclass(frozen=True)
-class Work:
-    """A row of the table: a filter on a kind of image, and its bars as multiples of the copy."""
+class Goal:
+    """A row of the table: a filter on a kind of image, and how many copies it may cost.
+
+    ``must`` and ``aim`` are multiples of the time of a copy.
+    """
 
     title: str
     dtype: str
@@ -70,7 +73,7 @@ class Work:
 
 @dataclass
 class Row:
-    """What was measured for one Work. Times are medians in milliseconds."""
+    """What was measured for one Goal. Times are medians in milliseconds."""
 
     title: str
     must: float
@@ -130,7 +133,7 @@ HEAD = (
 )
 
 
-def works() -> Iterator[Work]:
+def goals() -> Iterator[Goal]:
     """The rows, with the bars for an H100 at 8192x8192."""
     kinds = (("u8 gray", "uint8", 1), ("u8 RGB", "uint8", 3), ("f32 gray", "float32", 1))
     for taps, sigma, musts, aim in (
@@ -142,7 +145,7 @@ def works() -> Iterator[Work]:
         for (kind, dtype, channels), must in zip(kinds, musts, strict=True):
             parameters = {"sigma": sigma, "radius": taps // 2}
             title = f"Gaussian k{taps} {kind}"
-            yield Work(title, dtype, channels, "blur", parameters, must, aim)
+            yield Goal(title, dtype, channels, "blur", parameters, must, aim)
     for side, must, aim in (
         (3, 1.2, 1.1),
         (5, 1.3, 1.1),
@@ -152,13 +155,13 @@ def works() -> Iterator[Work]:
     ):
         weights = np.random.default_rng(side).standard_normal((side, side)) / side**2
         title = f"dense {side}x{side} f32 gray"
-        yield Work(title, "float32", 1, "kernel", {"weights": weights}, must, aim)
-    yield Work("sobel u8 gray", "uint8", 1, "sobel", {}, 1.8, 1.2)
-    yield Work("sharpen 3x3 u8 RGB", "uint8", 3, "sharpen", {}, 1.6, 1.15)
-    yield Work("box 5x5 u8 RGB", "uint8", 3, "box", {"radius": 2}, 2, 1.3)
-    yield Work("box 101x101 u8 RGB", "uint8", 3, "box", {"radius": 50}, 3, 2)
+        yield Goal(title, "float32", 1, "kernel", {"weights": weights}, must, aim)
+    yield Goal("sobel u8 gray", "uint8", 1, "sobel", {}, 1.8, 1.2)
+    yield Goal("sharpen 3x3 u8 RGB", "uint8", 3, "sharpen", {}, 1.6, 1.15)
+    yield Goal("box 5x5 u8 RGB", "uint8", 3, "box", {"radius": 2}, 2, 1.3)
+    yield Goal("box 101x101 u8 RGB", "uint8", 3, "box", {"radius": 50}, 3, 2)
     k13 = {"sigma": 2, "radius": 6}
-    yield Work("Gaussian k13 u8 RGBA alpha", "uint8", 4, "blur", k13, 4, 2, alpha=True)
+    yield Goal("Gaussian k13 u8 RGBA alpha", "uint8", 4, "blur", k13, 4, 2, alpha=True)
 
 
 def multiply_adds(filter: Correlation) -> int:
@@ -211,39 +214,39 @@ def verify_bands(result: Pixels, source: Pixels, filter: Correlation, alpha: boo
                 raise DisagreementError(f"{source.shape} {source.dtype}: {agreement}")
 
 
-def verify_small(engine: CudaEngine, work: Work, random: np.random.Generator) -> check.Agreement:
+def verify_small(engine: CudaEngine, goal: Goal, random: np.random.Generator) -> check.Agreement:
     """Hold all of a 521x517 image of the same kind to the contract. Raises DisagreementError."""
-    image = random_image(random, 521, work.dtype, work.channels)
+    image = random_image(random, 521, goal.dtype, goal.channels)
     pixels = np.ascontiguousarray(image[:, :517])
-    result = engine.run(pixels, work.filter, alpha=work.alpha).pixels
-    agreement = check.compare(result, pixels, work.filter, alpha=work.alpha)
+    result = engine.run(pixels, goal.filter, alpha=goal.alpha).pixels
+    agreement = check.compare(result, pixels, goal.filter, alpha=goal.alpha)
     if not agreement.ok:
         raise DisagreementError(f"{pixels.shape} {pixels.dtype}: {agreement}")
     return agreement
 
 
 def measure(
-    engine: CudaEngine, work: Work, pixels: Pixels, rate: float, repeats: int, peers: Peers | None
+    engine: CudaEngine, goal: Goal, pixels: Pixels, rate: float, repeats: int, peers: Peers | None
 ) -> Row:
     """One row: verified, timed, and the peers on the same pixels."""
-    row = Row(work.title, work.must, work.aim)
+    row = Row(goal.title, goal.must, goal.aim)
     try:
-        filter = work.filter
-        ready = engine.prepare(pixels, filter, alpha=work.alpha)
+        filter = goal.filter
+        ready = engine.prepare(pixels, filter, alpha=goal.alpha)
         row.variant, row.defines = ready.variant, dict(ready.defines)
-        agreement = verify_small(engine, work, np.random.default_rng(1))
-        result, times = engine.time_kernel(pixels, filter, alpha=work.alpha, repeats=repeats)
+        agreement = verify_small(engine, goal, np.random.default_rng(1))
+        result, times = engine.time_kernel(pixels, filter, alpha=goal.alpha, repeats=repeats)
         # At once: a GPU that idles through the verification lowers its clocks.
         row.copy_ms = statistics.median(engine.time_copy(pixels.nbytes, repeats=repeats))
-        verify_bands(result, pixels, filter, work.alpha)
+        verify_bands(result, pixels, filter, goal.alpha)
         row.verified = f"521x517 whole: {agreement.exact_percent} % exact; 3 bands in full size"
         row.ms = statistics.median(times)
         row.fma_ms = 1e3 * multiply_adds(filter) * pixels.size / rate
     except CudafilterError as error:
         row.failure = str(error)
         return row
-    if peers is not None and not work.alpha:  # none of them undoes premultiplied alpha
-        row.peers = peers.measure(work.name, work.parameters, filter, pixels, result, repeats)
+    if peers is not None and not goal.alpha:  # none of them undoes premultiplied alpha
+        row.peers = peers.measure(goal.name, goal.parameters, filter, pixels, result, repeats)
     return row
 
 
@@ -266,9 +269,9 @@ def open_peers() -> Peers | None:
 def table(engine: CudaEngine, arguments: argparse.Namespace) -> bool:
     """Print the table and write the JSON after each row; whether all results were right."""
     side, repeats = arguments.side, arguments.repeats
-    chosen = [w for w in works() if any(part in w.title for part in arguments.only or [""])]
+    chosen = [w for w in goals() if any(part in w.title for part in arguments.only or [""])]
     if not chosen:
-        sys.exit("no such work; there are: " + ", ".join(work.title for work in works()))
+        sys.exit("no such row; there are: " + ", ".join(goal.title for goal in goals()))
     rate, reckoned = multiply_add_rate()
     print(f"{engine.title}; {side}x{side}, random data, medians of {repeats} by CUDA events")
     print(f"FMA: 2k (separable), k*k (dense) or 4 (box) multiply-adds a sample at {reckoned}")
@@ -276,11 +279,11 @@ def table(engine: CudaEngine, arguments: argparse.Namespace) -> bool:
     print(f"\n{HEAD}", flush=True)
     images: dict[tuple[str, int], Pixels] = {}
     rows = []
-    for work in chosen:
-        kind = work.dtype, work.channels
+    for goal in chosen:
+        kind = goal.dtype, goal.channels
         if kind not in images:
             images[kind] = random_image(np.random.default_rng(0), side, *kind)
-        row = measure(engine, work, images[kind], rate, repeats, peers)
+        row = measure(engine, goal, images[kind], rate, repeats, peers)
         rows.append(row)
         print(row, flush=True)
         save(arguments.json, {

@@ -31,11 +31,11 @@ from typing import Any
 
 import cv2
 import numpy as np
-from commands import QUALITY, Bar, Contender, Work, Works, environment, read
+from commands import QUALITY, Bar, Compared, Work, Works, environment, read
 from PIL import Image
 
 
-def once(contender: Contender, folder: Path) -> float:
+def once(contender: Compared, folder: Path) -> float:
     """Run it from a clean start; its seconds. A failure is noted in it."""
     if contender.output is not None:
         for path in contender.output.iterdir() if contender.output.is_dir() else ():
@@ -55,7 +55,7 @@ def once(contender: Contender, folder: Path) -> float:
     return spent
 
 
-def verify(work: Work, contender: Contender) -> None:
+def verify(work: Work, contender: Compared) -> None:
     """Note how large *contender*'s output is, and how far from the reference."""
     if contender.failure or contender.output is None:
         return
@@ -176,7 +176,7 @@ def main() -> None:
     sys.exit(not all(v["ok"] for v in verdicts))
 
 
-def _figures(contender: Contender) -> dict[str, Any]:
+def _figures(contender: Compared) -> dict[str, Any]:
     left_out = {"stdin", "output", "env"}
     return {key: value for key, value in asdict(contender).items() if key not in left_out}
 

@@ -20,7 +20,7 @@ from cudafilter import images
 from cudafilter.jobs import crew
 from cudafilter.jobs.plan import Job, make_plan
 from cudafilter.jobs.record import Record
-from cudafilter.jobs.waiting import Saves
+from cudafilter.jobs.waiting import Gate
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import Pixels
@@ -137,11 +137,11 @@ class TestInterruption:
         assert not list(Path("out").glob(".*"))
 
     def test_a_second_ctrl_c_cuts_no_write_short(self) -> None:
-        saves = Saves()
+        gate = Gate()
         begun, ended = threading.Event(), threading.Event()
 
         def write() -> None:
-            with saves.one():
+            with gate.passing():
                 begun.set()
                 time.sleep(0.3)
                 ended.set()
@@ -151,7 +151,7 @@ class TestInterruption:
         begun.wait(5)
         again = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
         again.start()
-        saves.shut()
+        gate.close()
         assert ended.is_set()
         writer.join()
 

@@ -83,7 +83,7 @@ def test_a_launch_is_prepared_once_for_many_images() -> None:
 
 
 def test_launch_limits() -> None:
-    def place(height: int, width: int) -> list[task.Step]:
+    def place(height: int, width: int) -> list[task.Pass]:
         size = (height, width)
         return prepare(make("blur"), "vanilla").place((0, 0, 0), size, size, (0, 0), 132)
 
@@ -239,7 +239,7 @@ def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
         whole = 2 * 150 * row_pitch(90, pixels[0, 0].nbytes)
         for budget in (whole - 1, whole // 3, 32 * 1024):
             banded = CudaEngine(variant=variant, memory_limit=budget)
-            step = banded.prepare(pixels, filter, border, alpha).step
+            step = banded.prepare(pixels, filter, border, alpha).alignment
             assert len(cut(pixels, filter, budget, step)) > 1
             assert np.array_equal(banded.run(pixels, filter, border, alpha).pixels, expected)
             banded.close()

@@ -95,8 +95,8 @@ class HostEngine(StandIn):
         scratch = _aligned(1, ready.scratch_bytes(block.shape[:2], (height, width), origin, 8))
         scratch[:] = 0xFF  # NaN: what was not written must not be used
         addresses = source.ctypes.data, target.ctypes.data, scratch.ctypes.data
-        steps = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
-        for function, given, blocks, (x, y, _) in steps:
+        passes = ready.place(addresses, block.shape[:2], (height, width), origin, 8)
+        for function, given, blocks, (x, y, _) in passes:
             getattr(library, f"launch_{function}")(
                 given, ready.weights.ctypes.data_as(ctypes.c_void_p),
                 ctypes.c_size_t(ready.weights.size), blocks, x, y,
@@ -188,9 +188,9 @@ def test_box_taller_than_a_block(dtype: str, channels: int, built: Path) -> None
     for shape, pieces in [((320, 2300 // channels), True), ((300, 40), False)]:
         pixels = random_pixels((*shape, channels), dtype)
         ready = ladder.prepare(filter, channels, dtype, Border(), False, "box")
-        steps = ready.place((0, 0, 0), shape, shape, (0, 0), 8)
-        assert [step.function for step in steps] == ["edges", "starts", "filter"]
-        last = task.Task.from_buffer_copy(steps[-1].task)
+        passes = ready.place((0, 0, 0), shape, shape, (0, 0), 8)
+        assert [one.function for one in passes] == ["edges", "starts", "filter"]
+        last = task.Task.from_buffer_copy(passes[-1].task)
         assert last.starts > 1
         assert (last.piece < last.rows) == pieces
         for border in ALL_BORDERS:

@@ -20,7 +20,7 @@ import pytest
 from cudafilter import images
 from cudafilter.engines.cuda import jpeg as nvcodec
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.cuda.jpeg import NotTaken, head_of, require_taken
+from cudafilter.engines.cuda.jpeg import NotTaken, parsed, require_taken
 from cudafilter.engines.cuda.kernels import Kernel
 from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import CudafilterError, ImageError
@@ -52,7 +52,7 @@ NOT_TAKEN = {
 @pytest.mark.parametrize("reason", NOT_TAKEN)
 def test_odd_files_are_left_to_the_cpu_codec_with_the_reason(reason: str) -> None:
     with pytest.raises(NotTaken, match=f"^{reason}$"):
-        require_taken(head_of(NOT_TAKEN[reason]))
+        require_taken(parsed(NOT_TAKEN[reason]))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_odd_files_are_left_to_the_cpu_codec_with_the_reason(reason: str) -> Non
 )
 def test_no_damage_raises_anything_else(data: bytes) -> None:
     with pytest.raises(NotTaken, match="it is damaged"):
-        require_taken(head_of(data))
+        require_taken(parsed(data))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_no_damage_raises_anything_else(data: bytes) -> None:
      jpeg(restart_marker_rows=1), jpeg() + b"what some cameras append"],
 )  # fmt: skip
 def test_usual_files_are_taken(data: bytes) -> None:
-    require_taken(head_of(data))
+    require_taken(parsed(data))
 
 
 def by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) -> bytes:
@@ -300,14 +300,14 @@ def test_threads_have_their_own_codecs(fake: FakeCuda, opened: Opener) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda name: through(path, CASES[name]).data, jobs))
     assert all(each == expected[name] for name, each in zip(jobs, got, strict=True))
-    assert library.calls["EncoderStateCreate"] <= nvcodec.SLOTS
+    assert library.calls["EncoderStateCreate"] <= nvcodec.JPEG_SLOTS
     assert library.calls["DecoderStateCreate"] <= path.parallel
 
 
 def test_a_picture_takes_the_gpus_memory_only_once_the_host_has_done_its_part(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = nvcodec.SLOTS + 1
+    count = nvcodec.JPEG_SLOTS + 1
     monkeypatch.setattr(nvcodec, "cores", lambda: count)
     _, path, library = opened()
     assert path.parallel == count

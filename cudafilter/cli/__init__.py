@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from cudafilter import __version__
-from cudafilter.cli.command import FAILED, exit_code
+from cudafilter.cli.command import FAILURE, exit_code
 from cudafilter.cli.terminal import tell_error
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.start import interrupt
@@ -137,7 +137,7 @@ def _leave(code: int) -> NoReturn:
                 stream.flush()
         except OSError as error:
             if stream is sys.stdout and not code:
-                code = FAILED
+                code = FAILURE
                 if not isinstance(error, BrokenPipeError):
                     tell_error(f"standard output: cannot be written: {error.strerror}")
     os._exit(code)

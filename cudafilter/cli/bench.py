@@ -148,7 +148,7 @@ command = Command(
                     show_default="0",
                     help="Number of the GPU, as cudafilter info lists them.",
                 ),
-                "auto times every step of the CUDA kernel ladder.",
+                "auto times every variant of the CUDA kernel.",
             ),
             click.Option(
                 ["--repeat"],

@@ -12,7 +12,7 @@ from cudafilter.cli.terminal import tell_error, tell_lines
 from cudafilter.errors import EngineError, ParameterError, in_words
 from cudafilter.start import interrupt
 
-FAILED, USAGE, INTERRUPTED = 1, 2, interrupt.CODE
+FAILURE, USAGE, INTERRUPTED = 1, 2, interrupt.CODE
 
 Sections = Mapping[str, Sequence[click.Option]]
 
@@ -23,7 +23,7 @@ class Failure(click.ClickException):
     *details* are further lines, such as a compiler's.
     """
 
-    exit_code = FAILED
+    exit_code = FAILURE
 
     def __init__(self, message: str, hint: str | None = None, details: str = "") -> None:
         super().__init__(message)
@@ -149,14 +149,14 @@ def exit_code(invoke: Callable[[], Any]) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
-        return FAILED
+        return FAILURE
     except OSError as error:
         # The help could not be written. All else is told by the command.
         tell_error(f"standard output: cannot be written: {error.strerror or error}")
-        return FAILED
+        return FAILURE
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told in words
         if "--debug" in sys.argv:
             _tell_traceback(error)
         tell_error(*in_words(error))
-        return FAILED
+        return FAILURE
     return code if isinstance(code, int) else 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cudafilter.cli import options
-from cudafilter.cli.command import FAILED, Command
+from cudafilter.cli.command import FAILURE, Command
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
@@ -156,7 +156,7 @@ def _print(plan: Plan) -> None:
         " nothing was written"
     )
     if plan.refused:
-        click.get_current_context().exit(FAILED)
+        click.get_current_context().exit(FAILURE)
 
 
 def _shown(path: Path | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.cli.command import FAILED, INTERRUPTED
+from cudafilter.cli.command import FAILURE, INTERRUPTED
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter, job_facts
 from cudafilter.cli.terminal import tell
@@ -18,8 +18,7 @@ from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
 from cudafilter.jobs import crew, sizing
 from cudafilter.jobs.plan import Plan
-from cudafilter.jobs.record import FAILED as IMAGE_FAILED
-from cudafilter.jobs.record import Record
+from cudafilter.jobs.record import FAILED, Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -51,7 +50,7 @@ def run(
     with ExitStack() as journals:
         _run(plans, filter, border, shared, parameters, reporter, journals)
     if reporter.failed:
-        click.get_current_context().exit(FAILED)
+        click.get_current_context().exit(FAILURE)
 
 
 def _run(
@@ -192,7 +191,7 @@ class _Run:
 
             if gone(record):
                 return
-        self.failed = self.failed or (record.status == IMAGE_FAILED and record.destination != "")
+        self.failed = self.failed or (record.status == FAILED and record.destination != "")
         self._write(record)
         self._reporter.record(record)
 

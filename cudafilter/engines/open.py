@@ -39,7 +39,7 @@ def open_engine(
     """Open the engine *name*: ``auto``, ``cuda`` or ``cpu``.
 
     ``auto`` takes CUDA where a device answers and else the CPU, whose ``note`` then says why.
-    *gpu* is a device number, several of them (``0,2``) or ALL, and *variant* a step of the kernel
+    *gpu* is a device number, several of them (``0,2``) or ALL, and *variant* a name of the kernel
     ladder; asking for either means CUDA, so ``auto`` then does not fall back. Unless asked for,
     *gpu* is 0; where *several* images are to come, it is the first that opens, and the others join
     when that is busy. Of all GPUs those that cannot be opened are left out, which ``note`` or

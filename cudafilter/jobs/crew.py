@@ -19,7 +19,7 @@ from cudafilter.host.cores import cores, in_work
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, Record
-from cudafilter.jobs.waiting import Room, Stopped
+from cudafilter.jobs.waiting import MemoryBudget, Stopped
 from cudafilter.jobs.worker import Settings, Worker
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -56,16 +56,16 @@ def run(
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
-    room = Room(None if threads else sizing.memory_for_images())
+    memory = MemoryBudget(None if threads else sizing.memory_for_images())
     most = operator.length_hint(jobs, sizing.MOST_THREADS)
     at_first = min(most, threads or cores())
-    worker = Worker(filter, border, settings, stdin, stdout, room, journal)
+    worker = Worker(filter, border, settings, stdin, stdout, memory, journal)
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)
     try:
         crew.hire(at_first)
         engine = open_engine()
-        worker.engine.give(engine)
+        worker.engine.set(engine)
         if threads is None:
             codec = engine.jpeg if settings.engine_codec else None
             waiting = max(engine.parallel, codec.parallel if codec else 0)
@@ -109,8 +109,8 @@ class _Crew:
 
     def dismiss(self) -> None:
         """Begin nothing more, and wait for the images being written."""
-        self._worker.engine.withdraw()
-        self._worker.saves.shut()
+        self._worker.engine.cancel()
+        self._worker.writing.close()
 
     def _serve(self) -> None:
         error: BaseException | None = None
@@ -128,15 +128,15 @@ class _Crew:
 
     def _next(self) -> Job | None:
         with self._taking:
-            self._worker.saves.require_open()
+            self._worker.writing.require_open()
             return next(self._jobs, None)
 
     def _do(self, job: Job) -> None:
-        # An image that is being written holds its place in `saves` until its record is delivered,
-        # so that an interruption, which waits for that, finds no image without a record.
+        # An image that is being written passes the gate until its record is delivered. An
+        # interruption waits for that, so no image is left without a record.
         with ExitStack() as held:
             record = self._worker.do(job, held)
             self._worker.engine.get()
             with self._telling:
-                if record.status == DONE or not self._worker.saves.closed:
+                if record.status == DONE or not self._worker.writing.closed:
                     self._on_record(record)

@@ -1,4 +1,4 @@
-"""What threads wait at: the engine's opening, memory for an image, and the run's end."""
+"""What threads wait for: the engine, memory for an image, and the end of the last writes."""
 
 from __future__ import annotations
 
@@ -12,44 +12,47 @@ T = TypeVar("T")
 
 
 class Stopped(BaseException):
-    """An image is dropped since the run was stopped. No Exception: it is nobody's failure."""
+    """The run was stopped, so an image is dropped. Not an Exception: nothing failed."""
 
 
-class Gift(Generic[T]):
-    """A value that comes later."""
+class Future(Generic[T]):
+    """A value that one thread sets and others wait for.
+
+    concurrent.futures has one too, but its import takes 7 ms.
+    """
 
     def __init__(self) -> None:
         self._changed = Condition()
         self._value: T | None = None
-        self._withdrawn = False
+        self._cancelled = False
 
-    def give(self, value: T) -> None:
-        """Let those go on who wait for *value*."""
+    def set(self, value: T) -> None:
+        """Give *value* to all who wait."""
         with self._changed:
             self._value = value
             self._changed.notify_all()
 
-    def withdraw(self) -> None:
-        """It will not come: those who wait for it are stopped."""
+    def cancel(self) -> None:
+        """No value will come: all who wait get Stopped."""
         with self._changed:
-            self._withdrawn = True
+            self._cancelled = True
             self._changed.notify_all()
 
     def get(self) -> T:
-        """The value, once it is there. Raises Stopped if it will not come."""
+        """The value, once it is set. Raises Stopped after cancel()."""
         if self._value is None:
             with self._changed:
-                self._changed.wait_for(lambda: self._value is not None or self._withdrawn)
+                self._changed.wait_for(lambda: self._value is not None or self._cancelled)
         if self._value is None:
             raise Stopped
         return self._value
 
 
-class Room:
-    """*total* bytes of memory for images, or without bound where that is None.
+class MemoryBudget:
+    """*total* bytes of memory for images; None means no limit.
 
-    Whoever came first is served first, so that a large image does get its turn; one that is larger
-    than all there is goes alone.
+    Threads are served in the order in which they came, so that a large image gets its turn. An
+    image that is larger than *total* waits until no other one is in memory.
     """
 
     def __init__(self, total: int | None) -> None:
@@ -60,12 +63,12 @@ class Room:
 
     @property
     def bounded(self) -> bool:
-        """Whether anybody ever waits."""
+        """Whether there is a limit."""
         return self._total is not None
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Hold *size* bytes, waiting until they are free."""
+        """Wait until *size* bytes are free, and hold them."""
         if self._total is None:
             yield
             return
@@ -87,8 +90,8 @@ class Room:
         return self._total is None or not self._used or self._used + size <= self._total
 
 
-class Saves:
-    """Lets writes begin until it is shut; shutting it waits for those in progress."""
+class Gate:
+    """What every write passes. Once it closes, none begins, and those in progress are finished."""
 
     def __init__(self) -> None:
         self._changed = Condition()
@@ -97,17 +100,17 @@ class Saves:
 
     @property
     def closed(self) -> bool:
-        """Whether it was shut."""
+        """Whether it has closed."""
         return not self._open
 
     def require_open(self) -> None:
-        """Raise Stopped once shut."""
+        """Raise Stopped once it has closed."""
         if self.closed:
             raise Stopped
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Hold while writing."""
+    def passing(self) -> Iterator[None]:
+        """Write inside. Raises Stopped once it has closed."""
         with self._changed:
             self.require_open()
             self._writing += 1
@@ -118,8 +121,8 @@ class Saves:
                 self._writing -= 1
                 self._changed.notify_all()
 
-    def shut(self) -> None:
-        """Let no write begin any more, and wait for those in progress."""
+    def close(self) -> None:
+        """Let no further write begin, and wait for those in progress."""
         self._open = False
         for _ in range(2):  # a second Ctrl-C must cut no write short either; a third one may
             with suppress(KeyboardInterrupt), self._changed:

@@ -19,7 +19,7 @@ from cudafilter.errors import DisagreementError, EngineError, ImageError, in_wor
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import STREAM, Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
-from cudafilter.jobs.waiting import Gift, Room, Saves
+from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.stores import local
@@ -53,15 +53,15 @@ class Worker:
     settings: Settings
     stdin: BinaryIO | None
     stdout: BinaryIO | None
-    room: Room
+    memory: MemoryBudget
     journal: Journal | None
-    engine: Gift[Engine] = field(default_factory=Gift)
-    saves: Saves = field(default_factory=Saves)
+    engine: Future[Engine] = field(default_factory=Future)
+    writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)
     """One check at a time: it uses all cores, and memory of its own on each."""
 
     def do(self, job: Job, held: ExitStack) -> Record:
-        """The record of *job*, done; *held* keeps its place in saves, where it wrote."""
+        """The record of *job*, done; *held* keeps the gate from closing, once it writes."""
         record = Record(
             source=str(job.source) if job.source is not None else STREAM,
             destination=str(job.destination) if job.destination is not None else STREAM,
@@ -100,7 +100,7 @@ class Worker:
             data = self._read(job.source)
             record.bytes_in = len(data)
         format = job.format or images.format_of_bytes(data)
-        with self.room.taken(sizing.footprint(data) if self.room.bounded else 0):
+        with self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0):
             encoded = self._by_engine_codec(data, format, record)
             if encoded is None:
                 encoded = self._by_host_codecs(data, format, record)
@@ -160,7 +160,7 @@ class Worker:
             from cudafilter.check import compare
 
             with self._stage("check", record), self.checks:
-                self.saves.require_open()
+                self.writing.require_open()
                 record.agreement = compare(
                     done.pixels, image.pixels, self.filter, self.border, image.alpha
                 )
@@ -185,7 +185,7 @@ class Worker:
 
     @contextmanager
     def _stage(self, name: str, record: Record) -> Iterator[None]:
-        self.saves.require_open()
+        self.writing.require_open()
         started = time.perf_counter()
         try:
             yield
@@ -212,7 +212,7 @@ class Worker:
         if target.stream is not None:  # its reader may let an interruption wait for ever
             local.write(target, data)
             return
-        held.enter_context(self.saves.one())
+        held.enter_context(self.writing.passing())
         if read is None or self.journal is None:
             record.notes += local.write(target, data, read=read)
         else:

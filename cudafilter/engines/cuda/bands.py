@@ -24,8 +24,8 @@ def block_of(
 ) -> tuple[Pixels, tuple[int, int]]:
     """The part of *pixels* that a band taps, borders included, and where (y, x) the band starts.
 
-    Bordered here, the block's own border is never tapped. It starts a multiple of 32 columns
-    before the band, as stream.cu wants it.
+    The block brings its halo along, so the kernel never reads past it. It starts a multiple of 32
+    columns before the band, as stream.cu wants it.
     """
     above, below, left, right = filter.reach
     left = -(-left // 32) * 32
@@ -38,32 +38,36 @@ def block_of(
     return np.ascontiguousarray(block), (above, left)
 
 
-def cut(pixels: Pixels, filter: Operation, budget: int, step: int = 1) -> list[Band]:
-    """Output bands, each of which fits with its halo into *budget* bytes.
+def cut(pixels: Pixels, filter: Operation, budget: int, alignment: int = 1) -> list[Band]:
+    """Bands of the output, each of which fits with its source and halo into *budget* bytes.
 
-    The whole image in one where it fits; else bands of full rows; else, where not even *step* rows
-    with their halo fit, pieces of these. All start at multiples of *step* rows and columns. Raises
-    LimitError where not *step* rows of so many pixels with their halo do.
+    Bands are as large as fits: the whole image, else full rows, else pieces of *alignment* rows.
+    All start at multiples of *alignment* rows and columns. Raises LimitError where a piece of
+    *alignment* rows and columns with its halo does not fit.
     """
     height, width, channels = pixels.shape
     pixel = channels * pixels.itemsize
     out_row = row_pitch(width, pixel)
     if 2 * height * out_row <= budget:
         return [((0, height), (0, width))]
+
+    def aligned(count: int) -> int:
+        return count // alignment * alignment
+
     above, below, left, right = filter.reach
     halo = left + 31 + right  # see block_of
     source_row = row_pitch(width + halo, pixel)
-    rows = (budget - (above + below) * source_row) // (source_row + out_row) // step * step
+    rows = aligned((budget - (above + below) * source_row) // (source_row + out_row))
     columns = width
-    if rows < step:
-        rows, lines = step, above + below + 2 * step
-        columns = ((budget // lines - row_pitch(0, pixel) - 127) // pixel - halo) // step * step
-        if columns < step:
-            least = (above + step + below) * row_pitch(step + halo, pixel)
-            least += step * row_pitch(step, pixel)
+    if rows < alignment:
+        rows, lines = alignment, above + below + 2 * alignment
+        columns = aligned((budget // lines - row_pitch(0, pixel) - 127) // pixel - halo)
+        if columns < alignment:
+            least = (above + alignment + below) * row_pitch(alignment + halo, pixel)
+            least += alignment * row_pitch(alignment, pixel)
             raise LimitError(
-                f"{step}x{step} pixels with the halo of {filter.name}'s kernel need {least:,} bytes"
-                f" of GPU memory; {budget:,} are free"
+                f"{alignment}x{alignment} pixels with the halo of {filter.name}'s kernel need"
+                f" {least:,} bytes of GPU memory; {budget:,} are free"
             )
     return [
         ((y, min(y + rows, height)), (x, min(x + columns, width)))
@@ -75,7 +79,7 @@ def cut(pixels: Pixels, filter: Operation, budget: int, step: int = 1) -> list[B
 def last_taps(
     filter: Operation, border: Border, source_rows: int, first: int, rows: int
 ) -> npt.NDArray[np.intp]:
-    """For each of *rows* output rows, the last source row that it or a row above it taps.
+    """For each of *rows* output rows, the last source row that it or any row above it taps.
 
     Output starts at source row *first*; the source has *source_rows*. What a border reads counts:
     under ``wrap`` the first rows tap the last ones. Never falls from row to row.

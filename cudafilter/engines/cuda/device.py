@@ -9,7 +9,7 @@ from types import ModuleType
 
 from cudafilter.engines.cuda.kernels import Kernel, Kernels
 from cudafilter.engines.cuda.slots import Pool, Slot
-from cudafilter.engines.cuda.variants.task import Launch, Size, Step, row_pitch
+from cudafilter.engines.cuda.variants.task import Launch, Pass, Size, row_pitch
 from cudafilter.engines.nvcc import require_toolkit
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.nvidia.toolkit import missing
@@ -205,8 +205,8 @@ class Applied:
     out_pitch: int
     scratch: int
 
-    def steps(self, first: int = 0, end: int | None = None) -> list[Step]:
-        """The kernel launches for the rows *first* to *end* of the output. Raises LimitError."""
+    def passes(self, first: int = 0, end: int | None = None) -> list[Pass]:
+        """The passes for the rows *first* to *end* of the output. Raises LimitError."""
         (height, width), (y, x) = self.out_size, self.origin
         rows = (height if end is None else end) - first
         addresses = self.source, self.out + first * self.out_pitch, self.scratch
@@ -214,14 +214,14 @@ class Applied:
             addresses, self.source_size, (rows, width), (y + first, x), self.kernel.resident
         )
 
-    def run(self, steps: list[Step]) -> None:
-        """Queue *steps*."""
-        for step in steps:
-            self.kernel.queue(step, self.slot.stream)
+    def run(self, passes: list[Pass]) -> None:
+        """Queue *passes*."""
+        for one in passes:
+            self.kernel.queue(one, self.slot.stream)
 
     def queue(self, first: int = 0, end: int | None = None) -> None:
         """Queue the rows *first* to *end* of the output, timed; the rows they tap are on their
         way."""
-        steps = self.steps(first, end)
+        passes = self.passes(first, end)
         with self.slot.timed():
-            self.run(steps)
+            self.run(passes)

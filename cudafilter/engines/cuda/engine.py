@@ -184,8 +184,8 @@ class CudaEngine:
             applied = self._device.apply(slot, ready, size, size)
             for _ in slot.upload(pixels, applied.source, applied.source_pitch):
                 pass
-            steps = applied.steps()
-            times = self._device.time(slot, lambda: applied.run(steps), warmup, repeats)
+            passes = applied.passes()
+            times = self._device.time(slot, lambda: applied.run(passes), warmup, repeats)
             slot.download(out, applied.out, applied.out_pitch)
             slot.finish()
         return out, times
@@ -219,7 +219,7 @@ class CudaEngine:
         """The whole image, or bands of it that leave the other slots their share of the memory."""
         limit = self._device.memory_limit
         if limit is not None:
-            return cut(pixels, work.filter, limit, work.launch.step)
+            return cut(pixels, work.filter, limit, work.launch.alignment)
         size, width = pixels.shape[:2], pixels.shape[1]
         whole = size[0] * row_pitch(width, pixels[0, 0].nbytes)
         scratch = self._device.scratch_bytes(work.launch, size, size)
@@ -227,7 +227,7 @@ class CudaEngine:
             return [((0, size[0]), (0, width))]
         free = self._device.free_bytes() + slot.held
         share = int(free * MEMORY_SHARE / self._device.slots.count) - scratch
-        return cut(pixels, work.filter, share, work.launch.step)
+        return cut(pixels, work.filter, share, work.launch.alignment)
 
 
 @dataclass(frozen=True)
@@ -247,14 +247,14 @@ class _Work:
         height, source_height = len(out), len(block)
         applied = self.device.apply(slot, self.launch, block.shape[:2], out.shape[:2], origin)
         above, below, *_ = self.filter.reach
-        step, least = self.launch.step, LEAST_BAND * (above + 1 + below)
+        alignment, least = self.launch.alignment, LEAST_BAND * (above + 1 + below)
         needed, done = None, 0
         for arrived in slot.upload(block, applied.source, applied.source_pitch):
             end = height
             if arrived < source_height:
                 if needed is None:
                     needed = last_taps(self.filter, self.border, source_height, origin[0], height)
-                end = int(np.searchsorted(needed, arrived)) // step * step
+                end = int(np.searchsorted(needed, arrived)) // alignment * alignment
                 if end - done < least:
                     continue
             applied.queue(done, end)

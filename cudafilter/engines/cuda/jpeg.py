@@ -47,7 +47,7 @@ READERS = 16
 20 ms of a core for 12 megapixels. With 20 of them on 16 cores, or 20 threads for 16, a folder took
 a tenth longer."""
 
-SLOTS = 4
+JPEG_SLOTS = 4
 """Pictures in the GPU's memory at a time. Each is there for 3 ms, and takes up to 350 MB, which
 take time to get. Six of them were no faster."""
 
@@ -96,23 +96,23 @@ class JpegPath(Protocol):
         ...
 
 
-class Head(NamedTuple):
-    """A JPEG up to its first scan."""
+class Parsed(NamedTuple):
+    """A JPEG in two: the segments of its head, and the rest."""
 
     segments: list[Segment]
     scan: memoryview
     """The scan and what follows it."""
 
 
-def head_of(data: Buffer) -> Head:
+def parsed(data: Buffer) -> Parsed:
     """Read the segments of *data*. Raises NotTaken where no scan follows them."""
     segments, scan = jpeg_head.segments_of(data)
     if len(scan) <= 4 or scan[:2] != bytes([0xFF, jpeg_head.SOS]):
         raise NotTaken("it is damaged")
-    return Head(segments, scan)
+    return Parsed(segments, scan)
 
 
-def require_taken(head: Head) -> Frame:
+def require_taken(head: Parsed) -> Frame:
     """The frame of a file that nvJPEG decodes as the CPU codec does, and fast.
 
     Raises NotTaken, with the reason, for any other.
@@ -150,7 +150,7 @@ def _is_common(frame: Frame) -> bool:
     return known is not None and known.code is not None and frame.components[1][:2] == (1, 1)
 
 
-def stand_in(head: Head, frame: Frame) -> Image:
+def stand_in(head: Parsed, frame: Frame) -> Image:
     """A small picture with the metadata and the notes of a JPEG, not its pixels."""
     from cudafilter.images import Image
 
@@ -173,7 +173,7 @@ def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> Buffer
 
     Raises NotTaken unless it was coded as *template* is: the same tables and subsampling.
     """
-    got = head_of(encoded)
+    got = parsed(encoded)
     if _coding_of(template) != _coding(got.segments):
         raise NotTaken("the GPU's encoder does not keep its quality")
     return jpeg_head.with_head([jpeg_head.bare(got.segments), got.scan], metadata)
@@ -181,7 +181,7 @@ def finished(encoded: memoryview, template: bytes, metadata: Metadata) -> Buffer
 
 @functools.lru_cache
 def _coding_of(template: bytes) -> tuple[object, ...]:
-    return _coding(head_of(template).segments)
+    return _coding(parsed(template).segments)
 
 
 def _coding(segments: list[Segment]) -> tuple[object, ...]:
@@ -198,8 +198,8 @@ class GpuJpeg:
     def __init__(self, device: Device, library: str, variant: str) -> None:
         self._device = device
         self._variant = variant
-        self._readers = Pool([_Place() for _ in range(max(SLOTS, min(cores(), READERS)))])
-        self._slots = Pool([_JpegSlot(device.cuda) for _ in range(SLOTS)])
+        self._readers = Pool([_Place() for _ in range(max(JPEG_SLOTS, min(cores(), READERS)))])
+        self._slots = Pool([_JpegSlot(device.cuda) for _ in range(JPEG_SLOTS)])
         self.parallel = self._readers.count
         self._library = library
         self._lock = Lock()
@@ -217,7 +217,7 @@ class GpuJpeg:
         if stage is None:
             raise NotTaken(f"{filter.name} is several passes over its pixels")
         operation, border = stage
-        head = head_of(data)
+        head = parsed(data)
         frame = require_taken(head)
         try:
             Limits(len(data)).require_size(frame.width, frame.height)

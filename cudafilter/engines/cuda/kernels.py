@@ -7,7 +7,7 @@ from threading import Lock
 from types import ModuleType
 from typing import Any
 
-from cudafilter.engines.cuda.variants.task import Launch, Step
+from cudafilter.engines.cuda.variants.task import Launch, Pass
 from cudafilter.engines.nvcc import cubin
 from cudafilter.nvidia.toolkit import Toolkit
 
@@ -72,10 +72,10 @@ class Kernel:
         cuda.Context.synchronize()  # that copy may still be under way, and streams do not wait
         self.resident = _resident(cuda, device, self._functions[ready.functions[0]], ready.warps)
 
-    def queue(self, step: Step, stream: Any) -> None:
-        """Queue *step* on *stream*."""
-        self._functions[step.function].prepared_async_call(
-            (step.blocks, 1), step.threads, stream, step.task, *self._arguments
+    def queue(self, one: Pass, stream: Any) -> None:
+        """Queue the pass *one* on *stream*."""
+        self._functions[one.function].prepared_async_call(
+            (one.blocks, 1), one.threads, stream, one.task, *self._arguments
         )
 
 

@@ -10,7 +10,8 @@ from cudafilter.errors import LimitError
 from cudafilter.operations.correlation import Correlation
 
 SPAN = 8
-"""Kernel columns a step; rows of weights are filled up to a multiple of it."""
+"""Columns of the kernel in each turn of the inner loop. Zeros fill each row of weights up to a
+multiple of it."""
 
 RANK1 = 8
 """What a tap costs beside a dense kernel's where the kernel is of rank 1, and other variants take

@@ -12,8 +12,8 @@ from cudafilter.engines.cuda.variants import stream
 from cudafilter.engines.cuda.variants.task import (
     Launch,
     Layout,
+    Pass,
     Size,
-    Step,
     Task,
     defines_of,
     takes,
@@ -73,21 +73,21 @@ class Box(Launch):
             self.defines["WARPS"], source_width, width, x0,
         )  # fmt: skip
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
         strips = self._strips(task.source_width, task.width, task.x0)
         task.columns, task.blocks_x, task.edges_left, task.edges_right = strips
         task.rows, task.starts, task.piece = walk(
             task.kernel_height, task.height, task.blocks_x, resident, self.defines
         )
         down = -(-task.height // task.rows)
-        steps = [self._step(task, task.blocks_x * down)]
+        passes = [self._pass(task, task.blocks_x * down)]
         if task.starts:
             pieces = (down - 1) * (task.rows // task.piece) + task.starts
-            steps.insert(0, self._step(task, task.blocks_x * pieces, "starts"))
+            passes.insert(0, self._pass(task, task.blocks_x * pieces, "starts"))
         if strips.edges:
             blocks = strips.edges * task.source_height
-            steps.insert(0, self._step(task, blocks, "edges", EDGE_THREADS))
-        return steps
+            passes.insert(0, self._pass(task, blocks, "edges", EDGE_THREADS))
+        return passes
 
 
 @takes(Correlation)

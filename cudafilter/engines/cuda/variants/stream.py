@@ -11,7 +11,7 @@ import numpy.typing as npt
 from cudafilter.engines.cuda.variants.task import (
     Launch,
     Layout,
-    Step,
+    Pass,
     Task,
     defines_of,
     flat,
@@ -69,13 +69,13 @@ MANY_COST = 2
 class Stream(Launch):
     """A launch of one warp a walk."""
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
         rows, sample = self.defines["ROWS"], self.defines["SAMPLE"]
         task.blocks_x = -(-task.width * self.channels // (32 * self.defines["OUTPUTS"]))
         task.rows = rows_a_block(
             rows, task.height, task.blocks_x, resident, imbalance(rows, sample)
         )
-        return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
+        return [self._pass(task, task.blocks_x * -(-task.height // task.rows))]
 
 
 @takes(Correlation)

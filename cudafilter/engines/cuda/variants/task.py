@@ -81,7 +81,7 @@ FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str
 
 
 class Task(ctypes.Structure):
-    """What one launch is given."""
+    """What a CUDA function is given."""
 
     _fields_ = tuple((name, kind) for name, kind, _ in FIELDS)
 
@@ -113,8 +113,12 @@ class Layout(NamedTuple):
         return ALPHAS[filter.alpha if self.alpha else None]
 
 
-class Step(NamedTuple):
-    """One kernel launch of those that filter an image, one after the other on one stream."""
+class Pass(NamedTuple):
+    """One run of a CUDA function over the image.
+
+    Most launches have a single pass. wide.cu has two for each band: down, then across. The passes
+    of a launch run one after the other on one stream.
+    """
 
     function: str
     task: bytes
@@ -125,9 +129,9 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """All that a launch of one filter on one kind of pixels needs, but for the size.
+    """A variant made ready for one filter on one kind of pixels of any size.
 
-    A variant's own class says how its blocks cover an image: see _steps().
+    Each variant has a class of its own, which says how blocks cover an image: see _passes().
     """
 
     variant: str
@@ -143,8 +147,9 @@ class Launch:
 
     functions: ClassVar[tuple[str, ...]] = ("filter",)
     """The kernels' names in the module; the first one is what geometry depends on."""
-    step: ClassVar[int] = 1
-    """Rows and columns that parts of an output start at multiples of, to have the same bits."""
+    alignment: ClassVar[int] = 1
+    """Bands must start at a multiple of so many rows and columns. Else their bits may differ from
+    those of the whole image."""
     weights_in_constant_memory: ClassVar[bool] = True
     """Whether the weights, if there are any, go to the module's ``weights``, not to a buffer."""
 
@@ -155,7 +160,7 @@ class Launch:
 
     @cached_property
     def key(self) -> tuple[object, ...]:
-        """What tells the loaded kernel of this launch, with its weights, from all others."""
+        """Equal for launches that share one loaded kernel: the same code and the same weights."""
         return self.variant, *self.defines.values(), self.weights.tobytes()
 
     @property
@@ -185,9 +190,9 @@ class Launch:
         return f"{ctypes.sizeof(Task)}s"
 
     def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
-        """Device memory that the kernels need between them; arguments as of place().
+        """Bytes of device memory for what one pass leaves to the next; arguments as of place().
 
-        No less for an output of *out_size* than for some rows of it.
+        An output of *out_size* needs at least as much as any part of its rows.
         """
         return 0
 
@@ -198,8 +203,8 @@ class Launch:
         out_size: Size,
         origin: tuple[int, int],
         resident: int,
-    ) -> list[Step]:
-        """The kernel launches that filter one image.
+    ) -> list[Pass]:
+        """The passes that filter one image.
 
         *addresses* are those of source, output and scratch (of scratch_bytes), sizes are (height,
         width) in pixels, and *origin* (y, x) is where in the source output starts. *resident*
@@ -218,21 +223,21 @@ class Launch:
         task.y0, task.x0 = origin
         task.source_pitch = row_pitch(source_size[1], pixel) // self.itemsize
         task.out_pitch = row_pitch(width, pixel) // self.itemsize
-        return self._steps(task, resident)
+        return self._passes(task, resident)
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
-        """The launches of *task*, complete but for what says how blocks cover the output."""
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
+        """The passes of *task*, to which each variant adds how its blocks cover the output."""
         raise NotImplementedError
 
-    def _step(
+    def _pass(
         self, task: Task, blocks: int, function: str = "filter", threads: int | None = None
-    ) -> Step:
+    ) -> Pass:
         if blocks > MAX_BLOCKS:
             raise LimitError(
                 f"a {task.width}x{task.height} image needs {blocks:,} blocks; a grid holds"
                 f" {MAX_BLOCKS:,}"
             )
-        return Step(function, bytes(task), blocks, (threads, 1, 1) if threads else self.block)
+        return Pass(function, bytes(task), blocks, (threads, 1, 1) if threads else self.block)
 
 
 Kind = TypeVar("Kind")
@@ -302,19 +307,21 @@ def row_pitch(width: int, pixel_bytes: int) -> int:
 
 
 def taps(filter: Correlation) -> int:
-    """Multiply-adds a sample of *filter*: of its kernels as they are, or of their factors where all
-    have some and these are fewer."""
+    """Multiply-adds for each sample of *filter*'s result.
+
+    Kernels of rank 1 count as their two factors where these are fewer. Example: 10 for a 5x5 blur,
+    25 for a 5x5 kernel without factors.
+    """
     rows, columns = filter.size
     dense = rows * columns
     return len(filter.kernels) * (min(dense, rows + columns) if filter.rank1 else dense)
 
 
 def flat(filter: Correlation, factored: bool, alignment: int = 1) -> npt.NDArray[np.float64]:
-    """The weights, flat. All kernels of a filter get one common size, with zeros where one is
-    smaller.
+    """The weights in one dimension. Smaller kernels get zeros, so that all have the same size.
 
-    *factored*: column, then row, of each kernel. Else (kernels, rows, columns). Columns and rows
-    are filled up with zeros to a multiple of *alignment* weights.
+    With *factored*: the column, then the row, of each kernel. Else (kernels, rows, columns).
+    Columns and rows end in zeros that make their lengths multiples of *alignment*.
     """
     reach = np.array(filter.reach).reshape(2, 2)
     rows, columns = ((0, -count % alignment) for count in filter.size)
@@ -331,7 +338,7 @@ def flat(filter: Correlation, factored: bool, alignment: int = 1) -> npt.NDArray
 
 
 def no_room(filter: Correlation, weights: int) -> LimitError | None:
-    """Why so many *weights* of *filter* do not go into constant memory, or None."""
+    """Why *weights* weights of *filter* do not fit into constant memory; None where they fit."""
     if 4 * weights <= CONSTANT_BYTES:
         return None
     rows, columns = filter.size
@@ -343,7 +350,7 @@ def no_room(filter: Correlation, weights: int) -> LimitError | None:
 
 
 def not_rank1(variant: str, filter: Correlation, but: str = "") -> LimitError:
-    """*variant* needs factors, which *filter* has not; *but* names what it takes besides."""
+    """The error: *variant* needs factors, and *filter* has none. *but* names its exceptions."""
     return LimitError(
         f"the {variant} kernel needs kernels of rank 1{but}; {filter.name}'s are not",
         hint="use --variant tiled or auto",
@@ -351,7 +358,7 @@ def not_rank1(variant: str, filter: Correlation, but: str = "") -> LimitError:
 
 
 def several(variant: str, filter: Correlation) -> LimitError | None:
-    """Why *variant*, which takes one kernel, does not take *filter*; None where it has one."""
+    """Why *variant*, which takes one kernel, refuses *filter*; None where that has one kernel."""
     if len(filter.kernels) == 1:
         return None
     return LimitError(

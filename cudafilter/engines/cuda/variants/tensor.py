@@ -12,7 +12,7 @@ from cudafilter.engines.cuda.variants.stream import rows_a_block
 from cudafilter.engines.cuda.variants.task import (
     Launch,
     Layout,
-    Step,
+    Pass,
     Task,
     defines_of,
     takes,
@@ -29,7 +29,7 @@ EVEN = 17.5
 WARPS = 4
 """Warps of a block."""
 
-STEP = 16
+SIDE = 16
 """Rows and columns of a matrix."""
 
 
@@ -78,13 +78,13 @@ it the bias, which comes before the gain, is still a float."""
 class Tensor(Launch):
     """A launch of WARPS warps a walk."""
 
-    step: ClassVar[int] = STEP
+    alignment: ClassVar[int] = SIDE
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
-        columns = STEP * self.defines["BESIDE"] * self.defines["WARPS"]
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
+        columns = SIDE * self.defines["BESIDE"] * self.defines["WARPS"]
         task.blocks_x = -(-task.width // columns)
         task.rows = rows(task.kernel_height, task.height, task.blocks_x, resident)
-        return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
+        return [self._pass(task, task.blocks_x * -(-task.height // task.rows))]
 
 
 @takes(Correlation)
@@ -129,7 +129,7 @@ def specialise(filter: Correlation, layout: Layout) -> dict[str, int] | None:
     if filter.source_gain or filter.threshold or not 1 / FAR <= gain <= FAR - abs(filter.bias):
         return None
     rows, columns = filter.size
-    steps, plans = -(-(rows + STEP - 1) // STEP), PLANS[channels]
+    steps, plans = -(-(rows + SIDE - 1) // SIDE), PLANS[channels]
     if steps not in plans:
         return None
     left = filter.reach[2]
@@ -155,14 +155,14 @@ def _across(channels: int, columns: int, left: int, down: int, plan: Plan) -> tu
     first = -left * channels % 32
     early = -first % 4 if channels == 3 else first // channels % 4
     lead = first if first >= early * channels else first + 32
-    across = (early + columns + 30) // STEP
+    across = (early + columns + 30) // SIDE
     beside = plan.beside * WARPS
-    read = lead - early * channels + STEP * (beside - 1 + across) * channels
-    needed = lead + (STEP * beside + columns - 1) * channels
-    odd = STEP * channels
+    read = lead - early * channels + SIDE * (beside - 1 + across) * channels
+    needed = lead + (SIDE * beside + columns - 1) * channels
+    odd = SIDE * channels
     line = -(-(max(read, needed + 16) - odd) // 128) * 128 + odd
     bands = 0 if plan.kept else 1024 * across + 1024 * down
-    return across, 64 * line + 16 + bands + 4 * (STEP * (across + down) + 80)
+    return across, 64 * line + 16 + bands + 4 * (SIDE * (across + down) + 80)
 
 
 def scaled(filter: Correlation, full: float) -> Scaled:
@@ -187,5 +187,5 @@ def _halved(weights: npt.NDArray[np.float32]) -> float:
 
 def rows(kernel_rows: int, height: int, blocks_x: int, resident: int) -> int:
     """Output rows of a block: whole steps."""
-    walk = rows_a_block(kernel_rows + STEP, height, blocks_x, resident)
-    return -(-walk // STEP) * STEP
+    walk = rows_a_block(kernel_rows + SIDE, height, blocks_x, resident)
+    return -(-walk // SIDE) * SIDE

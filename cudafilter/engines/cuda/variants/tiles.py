@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.engines.cuda.variants.task import Launch, Layout, Step, Task, defines_of, task_of
+from cudafilter.engines.cuda.variants.task import Launch, Layout, Pass, Task, defines_of, task_of
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 
@@ -27,10 +27,10 @@ class Tiles(Launch):
         """See Launch.block."""
         return self.threads
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
         width, task.rows = self.tile
         task.blocks_x = -(-task.width // width)
-        return [self._step(task, task.blocks_x * -(-task.height // task.rows))]
+        return [self._pass(task, task.blocks_x * -(-task.height // task.rows))]
 
 
 def tiles(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from cudafilter.engines.cuda.variants.task import (
     Launch,
     Layout,
+    Pass,
     Size,
-    Step,
     Task,
     defines_of,
     no_room,
@@ -74,8 +74,8 @@ class Wide(Launch):
         width = self.task.kernel_width
         return scratch_bytes(width, self.channels, out_size[1], self.defines["TERMS"])
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
-        steps = []
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
+        queued = []
         for first in range(0, task.height, self.defines["BAND"]):
             band = Task.from_buffer_copy(task)
             band.height = min(self.defines["BAND"], task.height - first)
@@ -83,11 +83,11 @@ class Wide(Launch):
             band.out = task.out + first * task.out_pitch * self.itemsize
             size = band.height, band.width
             band.blocks_x, *passes = blocks(band.kernel_width, self.channels, size)
-            steps += [
-                self._step(band, count, function)
+            queued += [
+                self._pass(band, count, function)
                 for function, count in zip(self.functions, passes, strict=True)
             ]
-        return steps
+        return queued
 
 
 @takes(Correlation)

@@ -53,7 +53,7 @@ _HOMES = {
     "open_engine": "engines.open",
 }
 _THERE = {"Filter": "Correlation"}
-"""Names that the package itself has another word for."""
+"""Names whose object is called otherwise where it is defined."""
 
 
 def __getattr__(name: str) -> Any:

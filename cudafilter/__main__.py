@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def _hold_streams() -> None:
-    """Open what of stdin, stdout and stderr is closed, on nothing.
+    """Open stdin, stdout and stderr on the null device where the shell closed them.
 
     Else the next file opened takes its number, and gets what libraries write to that.
     """

@@ -33,7 +33,7 @@ class ImageError(CudafilterError):
 
 
 class EngineUnavailable(CudafilterError):
-    """An engine cannot run here; the message names what is missing, the hint mends it."""
+    """An engine cannot run here. The message names what is missing; the hint says how to get it."""
 
 
 class EngineError(CudafilterError):

@@ -22,7 +22,7 @@ from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.start import interrupt
 
 _OTHERS = ("chain", "filters", "info", "bench", "compile")
-"""The commands that are no filters, each the ``command`` of the module of its name."""
+"""The commands that are not filters. Each is ``command`` in the module of the same name."""
 
 COMPLETION = "_CUDAFILTER_COMPLETE"
 """The variable by which a shell asks for completion, as click names it."""
@@ -34,7 +34,7 @@ more time waiting for it than working."""
 
 
 class App(click.Group):
-    """The filters of the catalogue, each made into a command when asked for, and the others."""
+    """The commands: a filter of the catalogue becomes one only when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*CATALOGUE, *_OTHERS]

@@ -21,7 +21,7 @@ MAX_SIZE = 65536
 
 
 def _each(*, of: Any) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
-    """A conversion of values set apart by commas, each by the click type *of*."""
+    """A converter of values with commas between them, each of the click type *of*."""
 
     def convert(ctx: click.Context, param: click.Parameter, value: str) -> tuple[Any, ...]:
         return tuple(of.convert(word.strip(), param, ctx) for word in value.split(","))

@@ -18,7 +18,7 @@ Sections = Mapping[str, Sequence[click.Option]]
 
 
 class Failure(click.ClickException):
-    """An error as it is told: ``error: what happened``, and ``hint: what to do``.
+    """An error as people see it: ``error: what happened``, and ``hint: what to do``.
 
     *details* are further lines, such as a compiler's.
     """
@@ -69,7 +69,7 @@ class Command(click.Command):
         formatter.write(f"\nExample:\n{self.example}\n")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read *args*. What is no option comes with a hint, where other programs call one so."""
+        """Read *args*. An unknown option gets a hint where other programs know it by that name."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -27,7 +27,7 @@ def _architectures(
     for name in names:
         if not re.fullmatch(r"sm_\d{2,3}", name):
             raise click.BadParameter(
-                f"{name!r} is no GPU architecture; they are named as sm_90 is", ctx, param
+                f"{name!r} is no GPU architecture; their names are like sm_90", ctx, param
             )
     return names
 
@@ -50,7 +50,7 @@ def _on_terminal() -> bool:
 
 
 class _Counter:
-    """Tells how many kernels are there: on a terminal in one line, elsewhere in a line a minute."""
+    """Counts compiled kernels: in one line on a terminal, elsewhere in a line each minute."""
 
     EVERY = 60.0
     """Seconds from one line to the next."""
@@ -63,7 +63,7 @@ class _Counter:
         self._turn = Lock()
 
     def advance(self) -> None:
-        """One kernel more is there."""
+        """Count one more kernel."""
         with self._turn:
             self._done += 1
             now = monotonic()

@@ -23,9 +23,9 @@ Offer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem]"]
 
 
 def prepare(wanted: str) -> None:
-    """Look at what a shell asks for, *wanted* of it, before click answers.
+    """Check what the shell asks for in *wanted*, before click answers.
 
-    Raises UsageError for what is not asked as the shells' scripts do it.
+    Raises UsageError for a request that does not come from a shell's completion script.
     """
     how = re.fullmatch(_ASKED, wanted)
     if how is None:
@@ -66,12 +66,12 @@ def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[C
 
 
 def nothing(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Nothing, since any number may be meant."""
+    """Offer nothing: any number may be meant."""
     return []
 
 
 def one_of(values: Sequence[str]) -> Offer:
-    """A completion that offers those of *values* that begin so."""
+    """A completion that offers the *values* that begin with the word."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [_item(value) for value in values if value.startswith(incomplete)]
@@ -80,7 +80,7 @@ def one_of(values: Sequence[str]) -> Offer:
 
 
 def some_of(values: Sequence[str]) -> Offer:
-    """As one_of(), for a list set apart by commas: what stands before the last comma stays."""
+    """As one_of(), for a list with commas: it completes what follows the last comma."""
 
     def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         before, comma, last = incomplete.rpartition(",")
@@ -103,7 +103,7 @@ def formats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def gpus(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Numbers of the GPUs here, by the files of the driver, which does not start for that."""
+    """Numbers of the GPUs here. They come from the driver's device files, so no GPU starts."""
     offered = some_of(gpu_numbers())(ctx, param, incomplete)
     return offered if "," in incomplete else [*offered, *one_of([ALL])(ctx, param, incomplete)]
 

@@ -95,9 +95,9 @@ def perform(
 
 
 def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
-    """Begin to start a GPU that is sure to be needed, by what was asked for.
+    """Begin to start a GPU where the command line is sure to need one.
 
-    In other jobs the images' sizes decide, which are known later.
+    For other jobs the images' sizes decide, and these are known later.
     """
     if shared.dry_run or shared.engine == "cpu":
         return
@@ -113,7 +113,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
-    """The plan of *paths*; under --watch further ones follow, without an end."""
+    """The plan of *paths*. With --watch further plans follow, endlessly."""
     if "" in paths:
         raise ParameterError("src", "a file name is empty")
     *sources, destination = (*paths, None) if shared.in_place else paths

@@ -86,7 +86,7 @@ def gather() -> dict[str, Any]:
 
 
 def _nvjpeg(devices: list[dict[str, Any]]) -> str | None:
-    """The library that keeps JPEG files on the GPU; None where there is none, or no GPU."""
+    """The nvJPEG library; None where there is none, or no GPU."""
     from cudafilter.nvidia.nvjpeg import find
 
     return find(int(devices[0]["driver"].split(".")[0])) if devices else None

@@ -1,4 +1,4 @@
-"""What a plan leaves alone though somebody may miss it: named, in few lines."""
+"""Names what a plan leaves alone though somebody may miss it, in few lines."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from cudafilter.jobs.record import LEFT, Record
 from cudafilter.jobs.sources import Left
 
 MOST_NAMES = 20
-"""Names in a line. Where there are more, it counts them by kind; the report has all of them."""
+"""Most names in a line. Where there are more, the line counts them by kind. The report has all."""
 
 
 def left_lines(left: Iterable[Left]) -> Iterator[str]:
-    """A line for each reason, with the names, or how many of each kind and one of them."""
+    """A line for each reason: the names, or where these are many, counts by kind."""
     by_reason: dict[str, list[Path]] = {}
     for path, why in left:
         by_reason.setdefault(why, []).append(path)

@@ -25,7 +25,7 @@ class Lines:
     """How many of *total* images are done, how fast, and the time left at that speed: in lines."""
 
     EVERY = 60.0
-    """Least seconds between two lines."""
+    """Seconds that pass at least between two lines."""
 
     def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.total = total
@@ -35,13 +35,13 @@ class Lines:
         self._started = self._told = clock()
 
     def advance(self, worked: bool) -> None:
-        """One image more is done; *worked* says that it took work, so that the speed is true."""
+        """Count one more image. Only those that took work (*worked*) count for the speed."""
         self.done += 1
         self._worked += worked
         self._show(self._clock())
 
     def clear(self) -> None:
-        """Make room to write something else."""
+        """Do nothing: lines stay."""
 
     def _show(self, now: float) -> None:
         if now - self._told >= self.EVERY and self.done < self.total:
@@ -58,7 +58,7 @@ class Lines:
 
 
 class Progress(Lines):
-    """The same in one line that is drawn anew."""
+    """The same as Lines, in one line that is drawn again and again."""
 
     EVERY = 0.1
 
@@ -82,7 +82,7 @@ class Progress(Lines):
         self._visible = True
 
     def clear(self) -> None:
-        """Remove the line, to write something else in its place."""
+        """Remove the line, so that something else can be written in its place."""
         if self._visible:
             self._stream.write(_CLEAR)
             self._stream.flush()

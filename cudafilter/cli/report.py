@@ -34,7 +34,7 @@ class Reporter:
         self._shared = shared
         self._many = False
         self._each = True
-        """Whether every image gets its own lines, or the totals only."""
+        """Whether every image gets its own lines. Else there are totals only."""
         self._total = self._left_alone = 0
         self._left: list[Left] = []
         self._counts: Counter[str] = Counter()
@@ -54,7 +54,7 @@ class Reporter:
         return self._counts[FAILED] > 0 or self._lost_report
 
     def add(self, plan: Plan) -> None:
-        """The images of *plan* come next."""
+        """Take in the images of *plan*, which come next."""
         self._many = plan.many
         self._each = self._shared.verbose or self._shared.watch or not plan.many
         self._total += len(plan.jobs) + len(plan.refused)
@@ -62,7 +62,7 @@ class Reporter:
         self._left += plan.left
 
     def imported(self) -> None:
-        """All modules are there, and the engine is about to open."""
+        """Note the time: all is imported, and the engine is about to open."""
         self._importing = _age()
         self._started = time.perf_counter()
 
@@ -97,7 +97,7 @@ class Reporter:
             self._progress.advance(worked=record.status != SKIPPED)
 
     def report_lost(self, error: CudafilterError) -> None:
-        """The report cannot be written: that is told, and the images go on."""
+        """Tell that the report cannot be written. The images go on."""
         self._lost_report = True
         self._tell(f"error: {error}; the images go on without it")
 
@@ -172,7 +172,7 @@ class Reporter:
 
 
 def tell_refused(plan: Plan) -> None:
-    """Tell what of *plan* cannot be done."""
+    """Tell which images of *plan* were refused, and why."""
     for path, reason in plan.refused:
         tell(f"error: {path}: {reason}")
 
@@ -268,7 +268,7 @@ def _utc(seconds: float) -> str:
 
 
 def _stages(record: Record) -> str:
-    """Where the time of an image went, in words; in brackets what the engine tells of its own."""
+    """Where the time of an image went, in words. The engine's own stages stand in brackets."""
     words = {stage: f"{stage} {spent:.3f}" for stage, spent in record.seconds.items()}
     if record.engine_seconds:
         parts = ", ".join(f"{part} {spent:.3f}" for part, spent in record.engine_seconds.items())

@@ -41,9 +41,9 @@ def run(
     shared: Shared,
     parameters: Mapping[str, Any],
 ) -> None:
-    """Do *plans*, one after the other, and exit with the code of what became of them.
+    """Do *plans*, one after the other, and exit with 1 where anything failed.
 
-    *parameters* are those that *filter* was made of, for the report.
+    *parameters* are those of *filter*; the report tells them.
     """
     _keep_freed_memory()
     reporter = Reporter(shared)
@@ -145,7 +145,7 @@ class _Run:
         self._reporter, self._report = reporter, report
         self.engine = engine
         self.failed = False
-        """Whether an image of the plan failed that might be done by a second run."""
+        """Whether an image failed that a second run might do."""
         self._name, self._note = shared.engine, None
         if engine is None and not shared.watch and _is_free_to_choose(shared):
             self._note = sizing.small(plan.jobs, filter)
@@ -161,7 +161,7 @@ class _Run:
         )
 
     def opened(self) -> Engine:
-        """The engine, opened unless it is; what the plan refuses is told then."""
+        """The engine; the first call opens it and tells what the plan refuses."""
         if self.engine is None:
             engines.preload(self._name)
             self._reporter.imported()
@@ -203,5 +203,5 @@ class _Run:
 
 
 def _is_free_to_choose(shared: Shared) -> bool:
-    """Whether no word was said for or against a GPU."""
+    """Whether the user left the choice between GPU and CPU open."""
     return shared.engine == "auto" and shared.gpu is None and shared.variant == "auto"

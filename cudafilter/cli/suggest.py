@@ -44,7 +44,7 @@ ABSENT = {
     "no command resizes, turns or crops": "resize scale thumbnail crop rotate flip",
     "name the filter first: cudafilter FILTER SRC... DEST": "filter apply run convert",
 }
-"""What is not there, as a hint -> words for it."""
+"""Hint -> words for what cudafilter does not have under that name."""
 
 OPTIONS = {
     "--sigma": "--std --stddev --strength --sd",
@@ -109,7 +109,7 @@ def number(word: object) -> str | None:
 def option(word: str, known: Iterable[str]) -> str | None:
     """The hint for *word*, which is none of the options *known*, by what other programs call them.
 
-    Options that are written in nearly the same way click names itself.
+    Click itself names options that are spelled nearly alike.
     """
     if word in ("-o", "--output", "--out", "--dest"):
         return "the output is the last word: cudafilter FILTER SRC... DEST"

@@ -21,7 +21,7 @@ def tell_lines(text: str) -> None:
 
 
 def tell_error(message: str, hint: str | None = None, details: str = "") -> None:
-    """Tell that something went wrong: *message*, the lines of *details*, and what to do."""
+    """Tell what went wrong: *message*, the lines of *details*, and what to do."""
     tell(f"error: {message}")
     if details:
         tell_lines(details)

@@ -20,7 +20,7 @@ class Result(NamedTuple):
     seconds: Mapping[str, float] = {}
     """Of the stages ``upload``, ``kernel`` and ``download``; empty where nothing tells them."""
     notes: tuple[str, ...] = ()
-    """What the user should know: a GPU failed, say."""
+    """What the user should know, such as that a GPU failed."""
 
 
 class Engine(Protocol):
@@ -33,8 +33,8 @@ class Engine(Protocol):
     note: str | None
     """What the user should know of the choice of engine, such as why it is not the GPU."""
     parallel: int
-    """How many calls of run() at a time pay off, beside those that keep the cores busy: 0 for an
-    engine that works on the cores themselves."""
+    """How many calls of run() pay off at a time, beside those that keep the cores busy: 0 for an
+    engine that itself works on the cores."""
     jpeg: JpegPath | None
     """What filters JPEG files without their pixels visiting the host; None where nothing does."""
 
@@ -50,9 +50,9 @@ class Engine(Protocol):
         """*pixels* (H, W, C) filtered.
 
         *alpha* says that the last channel is alpha (2 or 4 channels). *overwrite* says that
-        *pixels* are of no more use, so that the result may take their place: where it can, it
-        saves an engine on the host the memory of a second image. Raises ParameterError for pixels
-        outside the contract, LimitError where the device cannot, EngineError where it fails.
+        *pixels* are no longer needed, so the result may take their place. That saves the CPU
+        engine the memory of a second image. Raises ParameterError for pixels
+        outside the contract, LimitError for what is past the device, EngineError where it fails.
         """
         ...
 

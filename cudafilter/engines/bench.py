@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_FILTERS = ("blur", "sharpen", "sobel")
 
 WALL_SECONDS = 2.0
-"""Whole runs of an engine on one image are repeated until they took this long together."""
+"""Runs of an engine on one image are repeated for at least so long in all."""
 
 WARMUP = 3
 
@@ -42,7 +42,7 @@ class Row:
     total_ms: float | None = None
     """From pixels in host memory to pixels in host memory."""
     kernel_ms: float | None = None
-    """Only on the device, by CUDA events."""
+    """On the device only, by CUDA events."""
     gb_per_s: float | None = None
     """Bytes read and written once each, over kernel_ms."""
     copy_share: float | None = None
@@ -90,7 +90,7 @@ class Contestant(NamedTuple):
 def open_contestants(
     engine: str, variant: str, gpu: int | None
 ) -> tuple[list[Contestant], str | None]:
-    """The engines to time, and why CUDA is not among them under ``auto``, if it is not.
+    """The engines to time, and why ``auto`` has no CUDA among them (None where it has).
 
     ``auto`` takes the CPU and each variant of the ladder, on one CUDA engine. Raises
     EngineUnavailable where CUDA was asked for and cannot run.
@@ -119,7 +119,7 @@ def measure(
     channels: Sequence[int],
     repeat: int,
 ) -> Iterator[Case]:
-    """Each filter on each image, a Case as it is done.
+    """Time each filter on each image; yields each Case when it is done.
 
     Results are verified before they are timed: raises DisagreementError where one is wrong, or
     differs from the verified one while it is timed.
@@ -172,7 +172,7 @@ def _measure_case(
 
 
 def _choose(contestant: Contestant, pixels: Pixels, filter: Operation) -> str | None:
-    """Set the CUDA engine to its variant and return that, with what ``auto`` picks."""
+    """Set the CUDA engine to its variant. Returns its name, with what ``auto`` picks."""
     cuda, variant = contestant.cuda, contestant.variant
     if cuda is None or variant is None:
         return None
@@ -199,7 +199,7 @@ def _time(
         engine.run(pixels, filter)
         walls.append(time.perf_counter() - started)
     row.total_ms = 1e3 * statistics.median(walls)
-    # Of several passes, each by way of the host, only the whole is timed.
+    # Stages that go by way of the host are timed as a whole only.
     if cuda is None or only_stage(filter.unrolled(Border())) is None:
         return
     result, times = cuda.time_kernel(pixels, filter, warmup=WARMUP, repeats=repeat)

@@ -47,7 +47,7 @@ class Block(NamedTuple):
 
 
 def run_of(filter: Correlation, alpha: bool, floats: bool = False) -> Correlate:
-    """What runs a kernel of *filter* without factors, on an image of *floats* or of integers."""
+    """The function for kernels of *filter* without factors, on *floats* or on integers."""
     # A Fourier transform leaves noise where the sum is 0: divided by such an alpha, that is colour.
     if alpha and filter.alpha == "filter":
         return tap_by_tap
@@ -62,9 +62,9 @@ def filter_block(
     work: np.dtype[np.floating],
     folded: Folded,
 ) -> Pixels:
-    """*source* (h, w, C) filtered and rounded, where *block* is it with what its taps reach.
+    """*source* (h, w, C) filtered and rounded. *block* is the same with its halo.
 
-    Integers come in the type *work*, for the caller to cast, or in their own.
+    The result of integers may be of the type *work*; storing it casts it.
     """
     if source.dtype == np.uint8 and not alpha:
         done = _bytes(block, filter)
@@ -100,8 +100,7 @@ def _filtered(
     work: np.dtype[np.floating],
     careful: Sequence[Taps] = (),
 ) -> Work:
-    """As filter_block, in the type *work*. *careful*: with the kernels' taps, of an image with NaN
-    and infinity."""
+    """As filter_block, in the type *work*. *careful* is for images with NaN or infinity."""
     full = full_scale(source.dtype)
     if alpha or block.columns is not None or not filter.rank1:
         # Only sepFilter2D converts on the way, and saves the memory.
@@ -169,7 +168,7 @@ def _correlate(block: Block, kernel: Kernel, run: Correlate, work: np.dtype[np.f
 def _with_care(
     block: Block, kernel: Kernel, taps: Taps, run: Correlate, work: np.dtype[np.floating]
 ) -> Work:
-    """As _correlate, but NaN and infinity reach what taps them, as IEEE 754 has it."""
+    """As _correlate, but NaN and infinity reach only the pixels that have a tap on them."""
     odd = ~np.isfinite(block.pixels)
     clean = np.where(odd, 0, block.pixels).astype(work)
     out = _correlate(block._replace(pixels=clean), kernel, run, work)
@@ -213,7 +212,7 @@ def _bytes(block: Block, filter: Correlation) -> Pixels | None:
 
 
 def _combine(filter: Correlation, results: list[Work], careful: bool = False) -> Work:
-    """The kernels' results in one, in place of the first. *careful*: as hypot has it."""
+    """The kernels' results combined, in place of the first. *careful* keeps hypot's range."""
     first = results[0]
     if filter.combine == "magnitude":
         if careful:
@@ -244,7 +243,7 @@ def _finish(filter: Correlation, out: Work, source: Pixels, full: float) -> Work
 def _is_mean(filter: Correlation, exactly: bool = False) -> bool:
     """Whether *filter* makes weighted means, which stay between the least and the largest tap.
 
-    But for the last bits, which round away. Or means of less weight, unless *exactly*.
+    Last bits do not count: they round away. Unless *exactly*, weights may sum to less than 1.
     """
     if filter.source_gain or filter.bias or filter.threshold:
         return False
@@ -257,9 +256,9 @@ def _is_mean(filter: Correlation, exactly: bool = False) -> bool:
 
 
 def _quantise(result: Work, dtype: np.dtype[np.generic], within: bool = False) -> Work:
-    """As pixels.quantise, in place and but for the cast, which storing the result does.
+    """As pixels.quantise, in place; storing the result casts it.
 
-    *within*: what is rounded lies in the range of *dtype*.
+    *within* says that all values lie in the range of *dtype*.
     """
     if dtype.kind == "u":
         np.rint(result, out=result)

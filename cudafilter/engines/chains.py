@@ -72,7 +72,7 @@ def run_plan(linear: Linear, pixels: Pixels, plan: Plan, alpha: bool) -> Result:
 
 
 def _picks(plan: Plan) -> bool:
-    """Whether *plan* picks samples, and subtracts some at most in the end."""
+    """Whether *plan* only picks samples, and at most subtracts them at its end."""
     *before, last = plan
     branches = last if isinstance(last, Fork) else ((last,),)
     ends = [each for branch in branches for each in branch]

@@ -24,7 +24,7 @@ of the largest is then below float32's last digit of the least."""
 
 
 def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
-    """As filter2d, but a sample reaches only what taps it, its share of rounding noise included.
+    """As filter2d, but a sample reaches only pixels with a tap on it, even as rounding noise.
 
     A Fourier transform takes the samples level by level of size, in float64, and its result counts
     only where it has taps on that level. What taps NaN or infinity is NaN.
@@ -57,7 +57,7 @@ def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -
 def _reached(
     samples: npt.NDArray[np.bool_], weights: Weights, anchor: tuple[int, int], border: int
 ) -> npt.NDArray[np.bool_]:
-    """Where a tap of *weights* lies on one of *samples*."""
+    """Where *weights* have a tap on one of *samples*."""
     if np.count_nonzero(weights) < weights.size:
         taps = (weights != 0).astype(np.float64)
         return filter2d(samples.astype(np.float64), taps, anchor, border) > 0.5

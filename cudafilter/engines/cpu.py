@@ -146,9 +146,9 @@ def _around(
 def _kept(
     pixels: Pixels, step: int, filter: Correlation, border: Border
 ) -> Callable[[tuple[int, int]], Block]:
-    """As _around where that _is_local, for bands of *step* rows that are then overwritten.
+    """As _around, for bands of *step* rows that are overwritten one after the other.
 
-    What the bands read of each other is copied here, and each band when it is asked for.
+    Rows that two bands read are copied at once, and each band when it is asked for.
     """
     above, below, *_ = filter.reach
     halo, height = max(above, below), len(pixels)
@@ -171,7 +171,7 @@ def _is_long(filter: Correlation) -> bool:
 
 
 def _is_local(filter: Correlation, border: Border, alpha: bool) -> bool:
-    """Whether OpenCV makes *border*, so that a band needs the rows beside it and no others."""
+    """Whether a band needs only the rows beside it, since OpenCV makes *border*."""
     return (
         not _is_long(filter) and border.mode in BORDERS and run_of(filter, alpha) is not tap_by_tap
     )

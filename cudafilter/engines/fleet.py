@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BUSY = 0.7
-"""Share of the time that kernels run on each device, past which another device is worth its start.
-Mostly codecs and files take the time: a folder of 256 JPEGs took 18 % longer with two H100s from
-the start than with one."""
+"""Another device is opened where kernels run for more than this share of the time on each. Mostly
+codecs and files take the time: a folder of 256 JPEGs took 18 % longer with two H100s from the
+start than with one."""
 
 WINDOW = 1.0
-"""Seconds over which that is taken."""
+"""Seconds over which BUSY is measured."""
 
 
 @dataclass(eq=False)
@@ -36,7 +36,7 @@ class _Member:
 
     engine: Engine
     busy: int = 0
-    """Calls that it is at work on."""
+    """Calls that it works on."""
     failed: bool = False
     """It is left out, unless all others fail."""
 
@@ -77,7 +77,7 @@ class Fleet:
         """Held while an engine opens; taken before _lock."""
         self._opener: threading.Thread | None = None
         self._refusals: list[str] = []
-        """What is still to be told of engines that did not open."""
+        """Reasons of engines that did not open, until they are told."""
         self._since, self._worked = perf_counter(), 0.0
         """When the WINDOW began, and seconds of kernels since."""
         self.name = engines[0].name
@@ -119,9 +119,9 @@ class Fleet:
     def call(
         self, work: Callable[[Engine], T], able: Callable[[Engine], bool]
     ) -> tuple[T, tuple[str, ...]]:
-        """What *work* gives on the least busy of the *able*, and what the user should know.
+        """The result of *work* on the least busy of the *able* engines, and notes for the user.
 
-        Raises what *work* raised first, where it failed on all.
+        Where it failed on all, the first error is raised.
         """
         failures: dict[_Member, EngineError] = {}
         while member := self._take(failures, able):
@@ -139,7 +139,7 @@ class Fleet:
         raise next(iter(failures.values()))
 
     def count(self, seconds: float) -> None:
-        """Note that kernels ran for *seconds*; have another engine opened if it is needed."""
+        """Add *seconds* of kernels, and have another engine opened where that is needed."""
         with self._lock:
             self._worked += seconds
             elapsed = perf_counter() - self._since
@@ -157,8 +157,9 @@ class Fleet:
     def _take(
         self, failures: Mapping[_Member, EngineError], able: Callable[[Engine], bool]
     ) -> _Member | None:
-        """The least busy of the *able* without *failures*, the first of equals; those left out come
-        last. Where there is none, the next that opens."""
+        """The least busy engine of the *able* that is not among *failures*; of equals the first.
+
+        Engines that were left out come last. Where none remains, the next one is opened."""
         while True:
             with self._lock:
                 members = [m for m in self._members if m not in failures and able(m.engine)]
@@ -171,7 +172,7 @@ class Fleet:
                 return None
 
     def _open_next(self, known: int | None = None) -> bool:
-        """Open the next engine, unless there are more than *known* by now; whether there are more.
+        """Open the next engine, unless another thread did: more than *known* are there. True if so.
 
         Those that do not open are noted, and the one after them is opened.
         """
@@ -192,7 +193,7 @@ class Fleet:
         return False
 
     def _told(self, failures: Mapping[_Member, EngineError]) -> tuple[str, ...]:
-        """Leave *failures* out; what the user should know of them and of what did not open."""
+        """Leave *failures* out. Returns notes on these, and on engines that did not open."""
         with self._lock:
             for member in failures:
                 member.failed = True

@@ -14,15 +14,15 @@ from cudafilter.operations.kernel import Kernel, Weights
 
 
 class Taps(NamedTuple):
-    """Where a kernel has taps, each 1; folded they are as many as fell together."""
+    """1 for each tap of a kernel. After folding: how many taps fell onto one place."""
 
     all: Kernel
     signed: Kernel
-    """Of negative weight: -1."""
+    """Taps of negative weight count as -1."""
 
 
 class Folded(NamedTuple):
-    """A filter before and after fold(), and what of."""
+    """A filter after fold(), and the one that it was before."""
 
     given: Correlation
     filter: Correlation
@@ -32,7 +32,7 @@ class Folded(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether taps fell together: an infinity less itself is no NaN then."""
+        """Whether taps fell together. Then an infinity less itself may no longer be NaN."""
         return self.given.kernels != self.filter.kernels
 
     def taps(self) -> list[Taps]:
@@ -69,7 +69,7 @@ def fold(filter: Correlation, height: int, width: int, border: Border) -> Correl
 
 
 def _signs(kernel: Kernel, of: Callable[[Weights], Weights]) -> Kernel:
-    """*kernel* with 1, 0 and -1 for weights; *of* is applied to them."""
+    """*kernel* with the signs of its weights, 1, 0 and -1, to which *of* is applied."""
     if kernel.factors is None:
         return Kernel(of(np.sign(kernel.weights)), kernel.anchor)
     column, row = (of(np.sign(factor)) for factor in kernel.factors)

@@ -1,7 +1,7 @@
 """Kernels compiled by nvcc once per specialisation and architecture, kept in the user's cache.
 
-PyCUDA's own compile cache starts ``nvcc --version`` on every call and the preprocessor on every
-source with an ``#include``; ours hashes the text instead and starts nothing on a later run.
+PyCUDA's own cache starts ``nvcc --version`` on every call, and the preprocessor for every source
+with an ``#include``. This one hashes the sources instead, so a later run starts no process.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ from cudafilter.nvidia.toolkit import (
 )
 
 FLAGS = ("-cubin", "-O3", "-std=c++17", "-Xptxas", "-v")
-"""No fast math: division and square root round correctly, as the contract with the reference
-needs; multiply-adds are fused, which only brings results nearer to it."""
+"""No fast math: the contract needs division and square root to round correctly. Multiply-adds are
+fused, which only brings results nearer to the reference."""
 
 FEWEST_BLOCKS = 4
-"""One warp for each quarter of a multiprocessor: all registers that a thread can have."""
+"""One warp for each quarter of a multiprocessor: a thread may have as many registers as it can."""
 
 _SPILLS = re.compile(r"[1-9]\d* bytes stack frame")
 
 _DIGEST = hashlib.sha256().digest_size
 
 _ABANDONED = 3600
-"""Seconds after which a temporary in the cache is that of a killed process."""
+"""Seconds after which a temporary in the cache belongs to a killed process."""
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]+-[0-9a-f]+\.part|tmp[a-z0-9_]{8}")
 
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 _told: set[str] = set()
-"""What was told of the cache already."""
+"""What the user was told of the cache already."""
 
 
 def cache_dir() -> Path:
@@ -62,12 +62,12 @@ def cache_dir() -> Path:
 
 
 def require_toolkit() -> Toolkit:
-    """The CUDA toolkit that compiles kernels. Raises EngineUnavailable for what CUDA lacks here."""
+    """The toolkit that compiles kernels. Raises EngineUnavailable for what CUDA lacks here."""
     return _toolkit_unless(missing())
 
 
 def require_compiler() -> Toolkit:
-    """As require_toolkit(), on a machine that need not have a GPU."""
+    """As require_toolkit(), but the machine needs no GPU."""
     return _toolkit_unless(missing_compiler())
 
 
@@ -82,9 +82,9 @@ def _toolkit_unless(lacking: list[Missing]) -> Toolkit:
 def cubin(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) -> bytes:
     """The machine code of ``cuda_src/VARIANT.cu`` under *defines* for *arch*, such as ``sm_90``.
 
-    From the cache where it is there and whole, else from nvcc. A cache that others can write to is
-    not used, which is told once. Raises EngineError with the compiler's log where it does not
-    compile.
+    It comes from the cache where that has it undamaged, else from nvcc. A cache that others can
+    write to is not used; the user is told once. Raises EngineError, with the compiler's log, where
+    the kernel does not compile.
     """
     path = _path(variant, defines, arch, toolkit)
     if (unsafe := _unsafe(path.parent)) is not None:
@@ -114,12 +114,12 @@ def compile_ahead(
     jobs: int,
     on_kernel: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
-    """Bring *kernels*, (variant, macros) each, into the cache, *jobs* compilers side by side.
+    """Compile *kernels*, each (variant, macros), into the cache with *jobs* compilers at a time.
 
-    *on_kernel* is called as each one is there, from the thread that brought it. Returns how many
-    were compiled and how many were there already. Raises EngineError for the first that does not
-    compile and for a cache that others can write to, and OSError where it cannot be written; no
-    further one is begun then.
+    *on_kernel* is called after each kernel, from the thread that compiled it. Returns how many
+    were compiled and how many were there already. Raises EngineError for the first one that does
+    not compile and for a cache that others can write to, and OSError where the cache cannot be
+    written. After an error no further kernel is begun.
     """
     _make_private(cache_dir())  # better known before the work than after
     if (unsafe := _unsafe(cache_dir())) is not None:
@@ -146,10 +146,11 @@ def compile_cubin(
     toolkit: Toolkit,
     log: list[str] | None = None,
 ) -> bytes:
-    """As cubin(), always by nvcc. *log* receives the compiler's resource report.
+    """As cubin(), but never from the cache. *log* receives the compiler's resource report.
 
-    BLOCKS, among *defines*, asks for registers so few that so many warps are resident. What a
-    kernel needs depends on the compiler, so where registers spill it is compiled for fewer warps.
+    The macro BLOCKS is the number of warps that are to be resident, which limits the registers of
+    each. What a kernel needs depends on the compiler. So where registers spill, it is compiled
+    again for fewer warps.
     """
     defines = dict(defines)
     while True:
@@ -201,11 +202,11 @@ def _key(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) 
 
 
 def _unsafe(folder: Path) -> str | None:
-    """Why the kernels in *folder* may be another's work, "; " and what to do; None if they are not.
+    """Why another user may have written the kernels in *folder*, and what to do; None if none can.
 
-    The digest in a kernel's file tells damage, not malice: who plants a kernel computes it.
+    A kernel's digest shows damage, not malice: whoever plants a kernel can compute it.
     """
-    with suppress(OSError):  # it is made, or cannot be used, which is told then
+    with suppress(OSError):  # _make_private() makes it, or says why it cannot
         status = os.stat(folder)
         if not _is_ours(status.st_uid):
             return (
@@ -228,12 +229,12 @@ def _is_ours(owner: int) -> bool:
 
 
 def _read(path: Path) -> bytes | None:
-    """A kept kernel; None where there is none, it is damaged, or others may have written it.
+    """A kernel of the cache; None if it is missing, damaged, or may be another user's.
 
     The digest leads the file.
     """
     try:
-        # Not through a link, and judged by what was opened: so none can take its place meanwhile.
+        # No link is followed, and the open file is judged, so nobody can exchange it meanwhile.
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
             status = os.fstat(file.fileno())
             if not _is_ours(status.st_uid) or status.st_mode & _OTHERS:
@@ -246,7 +247,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def _write(path: Path, code: bytes) -> None:
-    """Keep a kernel: written beside its place, then renamed, so that no one reads half of it."""
+    """Keep a kernel: write it beside its place and rename it, so that nobody reads half of it."""
     _make_private(path.parent)
     _sweep(path.parent)
     temporary = path.with_name(f".{os.getpid():x}-{time.monotonic_ns():x}.part")
@@ -260,7 +261,7 @@ def _write(path: Path, code: bytes) -> None:
 
 
 def _make_private(folder: Path) -> None:
-    """Make *folder*, and those above that are missing, for this user only, whatever the umask."""
+    """Make *folder* and missing parents for this user only, whatever the umask."""
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     for place in reversed(missing):
         place.mkdir(mode=0o700, exist_ok=True)

@@ -16,9 +16,9 @@ from cudafilter.operations.catalogue import ALL, CODECS, ENGINES, OLD_CODECS, gp
 
 
 def preload(name: str = "auto") -> None:
-    """Import what open_engine() will, so that its time can be told from that of the opening.
+    """Import what open_engine() needs, so that imports and opening can be timed apart.
 
-    What is missing is open_engine's to tell.
+    open_engine() tells what is missing.
     """
     cpu = name == "cpu" or (name == "auto" and find_spec("pycuda") is None)
     for module in (
@@ -124,7 +124,7 @@ def _join(number: int, variant: str, codec: str) -> Engine:
     from cudafilter.start import gpus
 
     gpus.start((number,), jpeg=codec != "cpu")
-    gpus.wait(number)  # PyCUDA would hold the interpreter's lock for as long as that takes
+    gpus.wait(number)  # until then PyCUDA would hold the interpreter's lock
     return CudaEngine(number, variant, codec=codec)
 
 

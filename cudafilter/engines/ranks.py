@@ -19,7 +19,7 @@ BAND_BYTES = 4 << 20
 """Size of a band: it stays in the cache, and little of it is halo."""
 
 SMALL = (3, 5)
-"""Sides of the windows whose median OpenCV has for all types."""
+"""Sides of windows of which OpenCV has the median for all types."""
 
 LARGEST = 255
 """Longest side for bytes: OpenCV counts the samples of a window in 16 bits."""

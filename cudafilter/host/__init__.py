@@ -1,1 +1,1 @@
-"""The machine and the terminal that a process finds: cores, memory, text that is safe to show."""
+"""What a process finds: cores, memory, and a terminal that text must not steer."""

@@ -1,4 +1,4 @@
-"""What the control groups of Linux, and so containers and services, leave to this process.
+"""The memory and cores that control groups of Linux (containers, services) leave to this process.
 
 A process is in one group of each hierarchy: of version 2, or of version 1, which has one for memory
 and one for the processor. The limits of a group hold for all groups in it too.
@@ -14,11 +14,10 @@ from functools import cache
 from typing import NamedTuple
 
 PROC = "/proc/self"
-"""Where the system tells of this process: its groups in ``cgroup``, and their folders in
-``mountinfo``."""
+"""Linux's folder on this process: ``cgroup`` tells its groups, and ``mountinfo`` their folders."""
 
 _UNLIMITED = 1 << 60
-"""Version 1 has no word for no limit: it tells the largest number that it holds."""
+"""Version 1 has no word for "no limit". It gives the largest number that it can hold."""
 
 
 class _Groups(NamedTuple):
@@ -87,7 +86,7 @@ def _free(
 
 
 def _cache(statistics: str, prefix: str) -> int:
-    """Bytes that can be had back at once, by a group's *statistics* of memory."""
+    """Bytes of cache that the system can free at once, by a group's memory *statistics*."""
     names = {f"{prefix}{name}" for name in ("inactive_file", "active_file", "slab_reclaimable")}
     rows = (line.split() for line in statistics.splitlines())
     return sum(int(row[1]) for row in rows if len(row) == 2 and row[0] in names)

@@ -1,4 +1,4 @@
-"""How many cores and how much memory there are to use, and work on several cores."""
+"""How many cores and how much memory this process may use, and work on several cores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PROC = Path("/proc/meminfo")
 
 
 def cores() -> int:
-    """Cores that this process may use, where the system tells: of its mask, and of its quota."""
+    """Cores that this process may use, by its affinity mask and its quota."""
     told = hasattr(os, "sched_getaffinity")
     here = len(os.sched_getaffinity(0)) if told else os.cpu_count() or 1
     return min(here, cgroup.cores() or here)
@@ -29,7 +29,7 @@ _images = 1
 
 
 def in_work(images: int) -> None:
-    """Tell that so many images are in work at a time, in threads of their own."""
+    """Note that *images* images are in work at a time, each in a thread of its own."""
     global _images
     _images = max(1, images)
 
@@ -40,9 +40,9 @@ def share() -> int:
 
 
 def each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> list[R]:
-    """``work`` of each item, in order, by share() threads or so many, this one among them.
+    """``work(item)`` of each item, in order, by share() or *threads* threads. This thread is one.
 
-    Worth it where *work* does most without the interpreter's lock, as codecs, OpenCV and NumPy do.
+    It pays where *work* mostly runs without the interpreter's lock, as codecs, OpenCV and NumPy do.
     What it raises is raised, and no further item is begun. Not by a concurrent.futures pool: that
     imports logging and more, 7 ms of a command's start.
     """
@@ -78,7 +78,7 @@ def each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None)
 
 
 def free_memory() -> int | None:
-    """Bytes that can be had without swapping, by the system or the container; None if untold."""
+    """Bytes that are free without swapping, by system and container; None where that is unknown."""
     told = []
     with suppress(OSError, ValueError):
         for line in _PROC.read_text().splitlines():

@@ -23,7 +23,7 @@ def escaped(text: str) -> str:
 
 
 def escaped_lines(text: str) -> str:
-    """*text* of several lines, each escaped and set in, so that none passes for a line of ours."""
+    """Each line of *text*, escaped and indented, so that none looks like a line of ours."""
     return "\n".join("  " + escaped(line) for line in text.split("\n"))
 
 

@@ -1,1 +1,1 @@
-"""Many images: what is to be done, by whom, and what became of it."""
+"""Many images: the plan, the threads that do it, and the records of what became of each."""

@@ -1,4 +1,4 @@
-"""Many images side by side. One is a batch of one.
+"""Many images side by side; a single image is a batch of one.
 
 Each thread brings one image through all stages. So no stage has threads that idle while another
 one is behind, and the images in memory are as many as there are threads: about one a core, or as
@@ -94,7 +94,7 @@ class _Crew:
         self._error: BaseException | None = None
 
     def hire(self, count: int) -> None:
-        """Start *count* threads more, if that is more than none."""
+        """Start *count* more threads; none where that is 0 or less."""
         for _ in range(count):
             with self._changed:
                 self._at_work += 1

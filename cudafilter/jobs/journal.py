@@ -34,9 +34,9 @@ Line = tuple[str, int, int, int]
 
 
 def job_of(filter: Operation, border: Border, *options: object) -> str:
-    """What tells a job from others that make other pixels: *options* are further ones that do.
+    """A name that jobs share only if they make the same pixels. *options* count too.
 
-    By the weights themselves, so that an update which leaves them alone leaves the job the same.
+    The name depends on the weights themselves, so an update that keeps these keeps the job.
     """
     told = sha256()
     for part in _parts((filter, border, options)):
@@ -45,7 +45,7 @@ def job_of(filter: Operation, border: Border, *options: object) -> str:
 
 
 def _parts(value: object) -> Iterator[bytes]:
-    """What tells *value*, an operation or a part of one, from others."""
+    """A text that is equal only for equal *value*, an operation or a part of one."""
     if isinstance(value, Kernel):
         for weights in value.factors or (value.weights,):
             yield repr((value.anchor, weights.shape)).encode()
@@ -108,7 +108,7 @@ class Journal:
         self._done = {key: line for line in self._lines for key in _keys(*line)}
 
     def has_done(self, path: Path, now: Identity) -> bool:
-        """Whether an earlier run of this job has made the file *path*, which is *now*."""
+        """Whether an earlier run of this job wrote the file *path* as it is *now*."""
         if not self._done:
             return False
         real = _real(path)
@@ -167,11 +167,11 @@ class Journal:
         return kept
 
     def _is_wanted(self, line: Line) -> bool:
-        """Whether a run is yet to come that *line* keeps from filtering its picture again."""
+        """Whether a later run may need *line*, so as not to filter its picture again."""
         return line not in self._moved and any(line[0] in rest for rest in self._unfinished)
 
     def _is_left(self, pictures: set[str]) -> bool:
-        """Whether a run of *pictures* is still to be finished, after this one."""
+        """Whether a run of *pictures* stays unfinished after this one."""
         return any(
             # A folder that is gone may be on a disk that comes back.
             os.path.lexists(path) or not os.path.exists(os.path.dirname(path))
@@ -180,7 +180,7 @@ class Journal:
 
     def _begin(self, job: str) -> None:
         """Take over the journals of killed runs of this job, and tell of others'."""
-        for unfinished in self._folder.glob("*.new"):  # of a run killed while it was alone
+        for unfinished in self._folder.glob("*.new"):  # of a run that was killed inside _alone()
             unfinished.unlink(missing_ok=True)
         taken = []
         for found in self._others():
@@ -267,7 +267,7 @@ class Journal:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """While no other run looks at the journals or changes them."""
+        """Inside, no other run reads the journals or changes them."""
         file = os.open(self._folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             _lock(file, wait=True)
@@ -283,12 +283,12 @@ class Journal:
 
 
 def _keys(path: str, inode: int, size: int, modified: int) -> tuple[tuple[object, int, int], ...]:
-    """What a file is known by: some file systems make up new inodes, and folders get new names."""
+    """The keys of a file, since some file systems make up new inodes and folders get new names."""
     return (inode, size, modified), (path, size, modified)
 
 
 def _still(path: str, inode: int, size: int, modified: int) -> bool:
-    """Whether a line may still hold: the file is as it says, or elsewhere now."""
+    """Whether a line may still hold: its file is unchanged, or has moved."""
     now = identity(Path(path))
     if now is None:
         return True
@@ -324,7 +324,7 @@ def _apart(groups: dict[str, list[str]]) -> set[str]:
 
 
 def _read(path: Path) -> list[Any]:
-    """The lines of a journal, the head first; what is not whole, after a power cut, is left out."""
+    """The lines of a journal, the head first, without those that a power cut left incomplete."""
     lines: list[Any] = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         with suppress(ValueError):
@@ -333,7 +333,7 @@ def _read(path: Path) -> list[Any]:
 
 
 def _lock(file: int, *, wait: bool = False, blind: bool = False) -> bool:
-    """Lock *file*, if nobody else has it. Where locks do not work, the answer is *blind*."""
+    """Lock *file*, if nobody else has it. Where locks do not work, it returns *blind*."""
     try:
         import fcntl
     except ImportError:

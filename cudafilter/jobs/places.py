@@ -15,7 +15,7 @@ class _Folder(NamedTuple):
     """Without links, ending in a separator."""
     there: bool
     blind: bool
-    """It takes ``A`` and ``a`` for one."""
+    """It takes ``A`` and ``a`` for the same name."""
 
 
 class Place(NamedTuple):
@@ -24,11 +24,11 @@ class Place(NamedTuple):
     real: str
     """The path without links."""
     blind: bool
-    """Its folder takes ``A`` and ``a`` for one."""
+    """Its folder takes ``A`` and ``a`` for the same name."""
     there: bool
-    """There is something by that name, were it a broken link."""
+    """Something has that name, even if it is a broken link."""
     status: os.stat_result | None
-    """Of what it leads to, if there is that."""
+    """That of the file that it leads to; None where there is none."""
 
     @property
     def key(self) -> str:

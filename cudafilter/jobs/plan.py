@@ -1,6 +1,6 @@
 """Which file goes where. Everything that can stop a job is found here, before any work.
 
-What a person asked for wrongly raises ParameterError, which names the argument: ``src``, ``dest``,
+What cannot be done as asked raises ParameterError, which names the argument: ``src``, ``dest``,
 ``format``, ``existing`` or ``in_place``.
 """
 
@@ -30,9 +30,9 @@ class Job(NamedTuple):
     source: Path | None
     destination: Path | None
     format: str | None
-    """Output format; None from stream to stream, where the input tells it when it is read."""
+    """Output format. None from stream to stream: the input tells it when it is read."""
     skip: bool = False
-    """The destination exists and existing files are to be left."""
+    """The destination exists, and existing files are to stay."""
 
     @property
     def in_place(self) -> bool:
@@ -45,13 +45,13 @@ class Plan(NamedTuple):
 
     jobs: tuple[Job, ...]
     many: bool
-    """Whether a folder or several files were asked for, however many images that turned out."""
+    """Whether a folder or several files were asked for, even if they hold one image."""
     left_alone: int = 0
     """What is left alone in folders: hidden, no image by its name, or among left."""
     left: tuple[Left, ...] = ()
     """What is left alone in folders though somebody may miss it, and why."""
     refused: tuple[tuple[Path, str], ...] = ()
-    """What was met in folders and cannot be done, and why: the rest goes on without it."""
+    """What was met in folders and cannot be done, and why. The rest goes on without it."""
 
 
 def make_plan(
@@ -146,7 +146,7 @@ def plan_arrival(
 
 
 def output_owners(jobs: Sequence[Job]) -> dict[str, Job]:
-    """*jobs* by what tells their outputs apart. Raises ParameterError where two share one."""
+    """*jobs* by the keys of their outputs. Raises ParameterError where two share one."""
     owners: dict[str, Job] = {}
     _require_distinct(_outputs(jobs, Places()), owners)
     return owners
@@ -207,7 +207,7 @@ def _writable(path: Path) -> str:
 
 
 def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:
-    """*job* of every image. One met in a folder that has none is refused, the rest goes on."""
+    """The job of every image. One of a folder that has no job is refused, and the rest goes on."""
     jobs = []
     for image in found.images:
         try:
@@ -313,7 +313,7 @@ def _require_writable(folder: Path) -> None:
 
 
 def _drop_repeats(found: Found, in_place: bool, places: Places) -> None:
-    """Take from the images those that bring the same file to the same place again."""
+    """Remove images that would bring the same file to the same place again."""
     seen: dict[tuple[str, str], Source] = {}
     for image in found.images:
         # Where a result goes in place depends on the file only, otherwise on `below` too.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 LEFT = "left alone"
-"""Of what was met in a folder and is no image that can be done; its note says why."""
+"""Status of what was met in a folder and is no image to be filtered; its note says why."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Record:
     started: float = field(default_factory=time.time)
     """When its work began, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Of each stage begun: read, decode, run (waiting for the engine included), check, encode,
+    """Seconds of each stage begun: read, decode, run (with the wait for the engine), check, encode,
     write. A JPEG that the engine decodes and encodes itself has read, run and write."""
     engine_seconds: dict[str, float] = field(default_factory=dict)
     """Of the stages of run, where the engine tells them: upload, kernel, download."""
@@ -45,18 +45,18 @@ class Record:
     error: str | None = None
     hint: str | None = None
     traceback: str | None = None
-    """Of an error, as text: the exception itself would hold the image's pixels in its frames."""
+    """That of an error, as text. The exception itself would keep the image's pixels in memory."""
 
     def as_json(self) -> dict[str, Any]:
-        """The record as plain data for a report: all fields but the traceback, and the start,
-        which a report has in words."""
+        """The record as plain data for a report, without the traceback and the start. The report
+        tells the start in words."""
         told = (name for name in self.__slots__ if name not in ("traceback", "started"))
         data = {name: getattr(self, name) for name in told}
         for times in ("seconds", "engine_seconds"):
             data[times] = {stage: round(spent, 6) for stage, spent in data[times].items()}
         data["agreement"] = None
         if (found := self.agreement) is not None:
-            # JSON has no NaN: a figure that is none is null.
+            # JSON has no NaN: it becomes null.
             figures = {"largest": found.largest, "got": found.got, "expected": found.expected}
             data["agreement"] = {
                 "ok": found.ok,

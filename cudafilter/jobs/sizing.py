@@ -19,27 +19,33 @@ from cudafilter.operations.rank import Rank
 from cudafilter.start.words import FEW
 
 GPU_START = 0.25
-"""Seconds until a GPU takes its first image, its kernel compiled before: importing PyCUDA and what
-is on it 0.05, the driver's start 0.1, the context 0.1. The least that was measured, on an H100's
-host; another took 0.6."""
+"""Seconds until a GPU takes its first image, where its kernel is compiled: 0.05 for importing
+PyCUDA, 0.1 for the driver's start, 0.1 for the context. This is the least that was measured, on an
+H100's host; another host took 0.6."""
 
 SAMPLE_SECONDS, TAP_SECONDS = 3e-9, 0.15e-9
-"""What the CPU engine takes on one core for a sample, and for each of its taps. Measured on
-1000x1000 RGB, ns a sample: blur --sigma 2 (26 taps) 3.2 in 8 bits, 8.6 in 16, 9.2 beside alpha,
-and 6.9 by this; sharpen (9) 3.0, 6.2, 7.1 and 4.4; blur --sigma 10 (122) 14, 42, 22 and 21."""
+"""Seconds that the CPU engine takes on one core for a sample, and for each of its taps.
+
+Measured on 1000x1000 RGB, in ns a sample, beside what these figures predict:
+
+| filter | taps | 8 bits | 16 bits | 8 bits with alpha | predicted |
+| blur --sigma 2 | 26 | 3.2 | 8.6 | 9.2 | 6.9 |
+| sharpen | 9 | 3.0 | 6.2 | 7.1 | 4.4 |
+| blur --sigma 10 | 122 | 14 | 42 | 22 | 21 |
+"""
 
 MOST_CORES = 8
-"""Cores past which a single image gets little faster."""
+"""Most cores that speed up a single image."""
 
 HEAD = 1 << 18
-"""Bytes of a file that are read for its header; metadata may stand before it."""
+"""Bytes of a file that are read for its header. Metadata may stand before the header."""
 
 MOST_THREADS = 1024
-"""Images in work at a time where nobody knows how many will come."""
+"""Most images in work at a time, where it is unknown how many will come."""
 
 COPIES = 5
-"""Memory of an image in work, in sizes of its pixels: decoded, decoder's own, result, the
-encoder's filtered rows, the file to be written."""
+"""How many times its pixels an image takes in memory while it is in work: decoded, the decoder's
+own, the result, the encoder's filtered rows, the file to be written."""
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that images in work may take."""
@@ -60,9 +66,9 @@ class Extent(NamedTuple):
 
 
 def extent(head: bytes) -> Extent | None:
-    """The size of an image by the first bytes of its file, if they hold its header.
+    """The size of an image, from the header in the first bytes of its file.
 
-    None where they do not, or where it is damaged; loading the image says why.
+    None where the bytes hold no whole header. Loading the image then says what is wrong.
     """
     try:
         return _HEADERS[format_of_bytes(head)](head)
@@ -138,9 +144,10 @@ _HEADERS = {
 
 
 def taps(filter: Operation) -> int:
-    """Samples that the CPU engine looks at for one of the result, in all passes.
+    """Samples that the CPU engine reads for each sample of the result, in all passes.
 
-    Of a rank-1 kernel, and of the least or largest sample in a rectangle, those of two passes.
+    A rank-1 kernel has two passes, one down and one across; so has the least or largest sample of
+    a rectangle. Example: 26 for ``blur --sigma 2``, whose kernel is 13x13.
     """
     return sum(_taps(stage.operation) for stage in stages_of(filter.unrolled(Border())))
 
@@ -162,8 +169,8 @@ def _taps(operation: Operation) -> int:
 def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
-    None where that is not known: more than FEW images, whose headers would take too long to read,
-    or one from standard input or a pipe, which can be read but once.
+    None where that is unknown: for more than FEW images, whose headers would take too long to
+    read, and for standard input or a pipe, which can be read only once.
     """
     todo = [job for job in jobs if not job.skip]
     if len(todo) > FEW:
@@ -177,7 +184,7 @@ def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:
 
 
 def _samples(path: Path) -> int:
-    """Samples of an image file; its bytes where no header tells, 0 where it cannot be read."""
+    """Samples of an image file by its header, else its bytes; 0 where it cannot be read."""
     try:
         with open(path, "rb") as file:
             size = extent(file.read(HEAD))
@@ -187,9 +194,9 @@ def _samples(path: Path) -> int:
 
 
 def small(jobs: Collection[Job], filter: Operation) -> str | None:
-    """Why *jobs* go to no GPU: the CPU is done before one has started. None where it is not.
+    """Why *jobs* need no GPU: the CPU is done before one has started. None where it is not.
 
-    Where there is no GPU that could start, that is the reason.
+    On a machine without a GPU, that is the reason instead.
     """
     seconds = cpu_seconds(jobs, filter)
     if seconds is None or seconds >= GPU_START:

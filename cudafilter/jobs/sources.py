@@ -35,11 +35,11 @@ ROUND = "a link to a folder that it lies in"
 AGAIN = "a folder that is done already, by another name"
 
 Key = tuple[int, int]
-"""What tells a file or a folder from all others: its device and its inode."""
+"""The identity of a file or folder: its device and its inode."""
 
 
 class Source(NamedTuple):
-    """An image that the sources name."""
+    """An image that the sources of a job name."""
 
     path: Path
     below: str
@@ -179,7 +179,7 @@ class _Finder:
     def expand(self, parts: Sequence[str]) -> bool:
         """Add what *parts* of a pattern match below the folder, each file with its path below it.
 
-        Whether they match anything; what cannot be listed counts.
+        Returns whether they match anything; a folder that cannot be listed counts as a match.
         """
         found, top, seen = self._found, self._top, set[Key]()
         *middle, last = parts
@@ -242,7 +242,7 @@ class _Finder:
         return sorted(inner)
 
     def _entries(self, folder: str, seen: set[Key]) -> list[os.DirEntry[str]] | None:
-        """What is in *folder* by name, which is then added to *seen*; None where it is there.
+        """What is in *folder* by name, which is added to *seen*; None where *seen* has it.
 
         What cannot be listed is refused, and has nothing in it.
         """
@@ -261,7 +261,7 @@ class _Finder:
             return []
 
     def _file(self, entry: os.DirEntry[str], below: str) -> None:
-        """Add an image, or leave *entry* alone, which is no folder."""
+        """Add *entry*, which is no folder, as an image, or leave it alone."""
         image = is_image_name(entry.name)
         if not image and os.path.splitext(entry.name)[1].lower() not in UNREAD:
             self._found.left_alone += 1
@@ -275,7 +275,7 @@ class _Finder:
             self._found.images.append(Source(self._path(entry), below, False, link))
 
     def _path(self, entry: os.DirEntry[str]) -> Path:
-        """The path of *entry*, made from its folder's: that takes half the time."""
+        """The path of *entry*, made from its folder's path in half the time of a new one."""
         name = entry.path[: -len(entry.name)]
         folder, known = self._folder
         if known != name:
@@ -334,7 +334,7 @@ def _stars(parts: Sequence[str]) -> str | None:
 
 
 def inode(path: str | Path) -> Key | None:
-    """What tells the file behind *path* from all others, links followed; None if there is none."""
+    """The identity of the file at *path*, links followed; None where there is none."""
     try:
         status = os.stat(path)
     except OSError:

@@ -20,10 +20,10 @@ from cudafilter.jobs.sources import Found, Left, Source, find
 INTERVAL = 1.0
 """Seconds from one look to the next."""
 LOOKING_SHARE = 0.1
-"""Most of the time that looking may take: a large tree is looked at less often."""
+"""Largest share of the time that looks may take, so a large tree is looked at less often."""
 PATIENCE = 30.0
-"""Seconds without a change after which a file is taken though it does not look whole: what is wrong
-with it is then told."""
+"""Seconds without a change after which a file is taken even if it does not look whole. Loading it
+then says what is wrong."""
 
 _ENDS = {png.SIGNATURE: b"IEND\xaeB`\x82", jpeg.SIGNATURE: b"\xff\xd9"}
 """The last bytes of a whole file, by its first."""
@@ -47,7 +47,8 @@ class _Signature(NamedTuple):
 
 
 _Name = tuple[Path, str]
-"""An image's path, and that below DEST. No more of a Source: a link may take a file's place."""
+"""An image's path, and its path below DEST. The rest of a Source may change: a link may take a
+file's place."""
 
 
 def _name(image: Source) -> _Name:
@@ -60,11 +61,11 @@ class _Seen:
 
     signature: _Signature
     since: float
-    """Since when it is so, as the clock tells."""
+    """When it was first seen so, by the clock."""
     looks: int = 1
-    """At how many looks it was so."""
+    """How many looks have seen it so."""
     taken: bool = False
-    """It is so in a plan."""
+    """Whether a plan has it so."""
 
 
 def watch(
@@ -83,13 +84,13 @@ def watch(
     Arguments and refusals are those of make_plan, and found before the first plan is asked for:
     ParameterError, also for what cannot be watched ("watch"). The first plan has all that is there
     already and may be empty. Each later one is of files that arrived or changed; such a file goes
-    where make_plan would put it, or is refused alone. A file is taken once it is the same at two
-    looks and whole, or PATIENCE seconds unchanged. *existing* is minded for what is new, while a
-    file that changes is done again in any case.
+    where make_plan would put it; only the file itself is refused. A file is taken once two looks
+    see it the same and whole, or after PATIENCE seconds without a change. *existing* holds for new
+    files; one that changes is done again in any case.
 
-    Do the jobs of one plan before the next is asked for: so no two write one output at a time, and
-    a file that changes meanwhile is met at the next look. KeyboardInterrupt while it waits for the
-    next plan ends it as it should end: nothing is left undone. CudafilterError is raised when a
+    Do the jobs of one plan before asking for the next. Then no two jobs write one output at a time,
+    and a file that changes meanwhile is met at the next look. KeyboardInterrupt during a wait is
+    the regular end: nothing is left undone. CudafilterError is raised when a
     watched folder is gone.
     """
     _require_watchable(sources, destination)
@@ -142,7 +143,7 @@ class _Watcher:
         self._follow, self._clock = follow, clock
         self._seen: dict[_Name, _Seen] = {}
         self._taken: set[_Name] = set()
-        """What was ever taken: the outputs there are these images' own."""
+        """All that was ever taken. Outputs of these that exist are their own."""
         self._owners: dict[str, Job] = {}
         self._told: set[Refusal | Left] = set()
         self._left_alone = 0
@@ -227,14 +228,14 @@ class _Watcher:
         return Plan(tuple(jobs), True, left_alone, left, tuple(new))
 
     def _tell(self, plan: Plan) -> Plan:
-        """*plan*, whose refusals and what it leaves alone will not be told again."""
+        """*plan*. What it refuses and leaves alone will not be told again."""
         self._told.update(plan.refused, plan.left)
         self._left_alone += plan.left_alone
         return plan
 
 
 def _signature(path: Path) -> _Signature | None:
-    """None where the file is gone; a broken link has one too, for loading to report it."""
+    """The signature; None where the file is gone. A broken link has one: loading reports it."""
     for look in (os.stat, os.lstat):
         try:
             status = look(path)

@@ -40,8 +40,8 @@ class Settings(NamedTuple):
     max_pixels: int | None = None
     """Most pixels of an image; None for what formats/limits.py says."""
     engine_codec: bool = False
-    """Offer JPEGs that become JPEGs to the engine first, whose jpeg says what it takes. They wait
-    until the engine is open, so that which way an image goes never depends on time."""
+    """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
+    open, so that the way of an image never depends on time."""
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Worker:
             else:
                 self._do(job, record, held)
                 record.status = DONE
-        except Exception as error:  # whatever one image does, the rest goes on
+        except Exception as error:  # one image that fails does not stop the others
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
             import traceback

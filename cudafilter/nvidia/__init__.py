@@ -1,1 +1,1 @@
-"""What is NVIDIA's and no kernel: the toolkit, nvJPEG, PyCUDA's installation."""
+"""NVIDIA's software beside our kernels: the toolkit, nvJPEG, and the installation of PyCUDA."""

@@ -107,7 +107,7 @@ def pieces_bound(driver: tuple[int, int] | None) -> str:
     if driver and driver[0] < PIECES_MAJOR:
         raise EngineUnavailable(
             f"the driver runs CUDA up to {driver[0]}.{driver[1]}, and PyPI carries a compiler for"
-            f" CUDA {PIECES_MAJOR} and newer alone",
+            f" CUDA {PIECES_MAJOR} and newer only",
             hint=f"update the driver, or install a CUDA {driver[0]} toolkit and set CUDA_ROOT",
         )
     if driver and driver[0] == PIECES_MAJOR:
@@ -154,8 +154,8 @@ def build_pycuda(toolkit: Toolkit, folder: Path) -> None:
 def driver_folders(toolkit: Toolkit, folder: Path) -> list[str]:
     """Where the linker finds libcuda: the driver's, else the toolkit's stand-in for it.
 
-    A driver alone brings libcuda.so.1 but not the libcuda.so that a linker looks for, so a link
-    of that name is laid in *folder*.
+    A driver brings libcuda.so.1, but not the libcuda.so that a linker looks for. So a link of that
+    name is made in *folder*.
     """
     folders = stubs(toolkit)
     if library := driver_library():

@@ -27,7 +27,7 @@ _CSS_GRAY = 6
 _BASELINE = 0xC0
 
 _DESTROYED_BY = {"DecoderState": "JpegStateDestroy"}
-"""Where the name does not tell."""
+"""Functions that destroy an object, where its name does not tell."""
 
 _OUT_OF_MEMORY = 5
 _STATUS = {
@@ -43,7 +43,7 @@ class NvJpegError(Exception):
     def __init__(self, name: str, status: int) -> None:
         super().__init__(f"nvjpeg{name}: {_STATUS.get(status, status)}")
         self.full = status == _OUT_OF_MEMORY
-        """Whether memory lacked."""
+        """Whether it failed for lack of memory."""
 
 
 class _Image(ctypes.Structure):
@@ -162,7 +162,7 @@ class NvJpeg:
             raise NvJpegError(name, status)
 
     def create(self, name: str, *arguments: Any) -> c_void_p:
-        """What nvjpegNAME makes; the last of its arguments is where it goes."""
+        """The object that nvjpegNAME makes, which it returns through its last argument."""
         made = c_void_p()
         where = {"EncoderStateCreate": 1, "EncoderParamsCreate": 1}.get(name, len(arguments))
         self.call(name, *arguments[:where], byref(made), *arguments[where:])
@@ -174,7 +174,7 @@ class NvJpeg:
 
 
 class _Holder:
-    """Makes things of nvJPEG's and destroys them together."""
+    """Makes nvJPEG's objects and destroys them together."""
 
     def __init__(self, nvjpeg: NvJpeg) -> None:
         self._nvjpeg = nvjpeg
@@ -211,7 +211,7 @@ class Reader(_Holder):
 
     def _make_all(self, handle: c_void_p) -> None:
         self._form: int | None = None
-        """The output's, as it was last set."""
+        """The format of the output, as it was last set."""
         self._decoder = self._make("Decoder", handle, BACKEND_GPU_HYBRID)
         self._state = self._make("DecoderState", handle, self._decoder)
         pinned = self._make("BufferPinned", handle, None)
@@ -220,7 +220,7 @@ class Reader(_Holder):
         self._parsed = self._make("JpegStream", handle)
 
     def read(self, data: bytes, channels: int) -> None:
-        """Decode *data*, to luma or to interleaved RGB, as far as the host does.
+        """Do the host's part of decoding *data* to luma or interleaved RGB.
 
         *data* must live until the image is decoded. Raises NvJpegError.
         """
@@ -283,7 +283,7 @@ class Codec(_Holder):
         )  # fmt: skip
 
     def _code_as(self, template: bytes) -> None:
-        """Set the encoder by *template*; it keeps that for the next picture."""
+        """Set the encoder up by *template*, also for the next picture."""
         call, stream, settings = self._nvjpeg.call, self._stream, self._settings
         subsampling = c_int()
         self._coded_as = None

@@ -22,13 +22,13 @@ NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 DRIVER = "nvcuda.dll" if WINDOWS else "libcuda.so.1"
 
 DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvmap")
-"""Files, one of which is there where the system has an NVIDIA GPU: PCs, WSL, Jetson."""
+"""Where the system has an NVIDIA GPU, one of these files exists: on PCs, WSL, Jetson."""
 
 VARIABLES = ("CUDA_ROOT", "CUDA_HOME", "CUDA_PATH")
 """Environment variables that name a toolkit, the first one first."""
 
 HEADERS = ("cuda.h", "cuda_runtime.h", "crt/host_config.h")
-"""What a kernel needs included; a folder without them is no toolkit, whatever else it holds."""
+"""Headers that kernels include. A folder without them is no toolkit, whatever else it holds."""
 
 DEFAULT_FOLDERS = (
     Path(r"C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA") if WINDOWS else Path("/usr/local")
@@ -55,7 +55,7 @@ class Toolkit:
     origin: str
     """Where it was found, in words: ``CUDA_HOME``, ``nvcc on PATH``, ``PyPI packages``."""
     passed_over: tuple[str, ...] = ()
-    """What named a toolkit before this one but held none, in words."""
+    """Places that were asked before this one and held no toolkit, in words."""
 
     @property
     def identity(self) -> str:
@@ -149,7 +149,7 @@ def driver_version() -> tuple[int, int] | None:
 def no_gpu() -> str | None:
     """Why no GPU can be used here; None where one may answer. Nothing is started for that.
 
-    Beside missing() it looks at little, in less than a millisecond where there is a GPU.
+    It checks less than missing() and takes less than a millisecond where there is a GPU.
     """
     if not WINDOWS and not any(map(os.path.exists, DEVICES)):
         return "the NVIDIA driver shows no GPU" if driver_present() else _no_driver().what
@@ -191,7 +191,7 @@ def missing() -> list[Missing]:
 
 
 def missing_compiler() -> list[Missing]:
-    """Of missing(), what compiling kernels needs: no GPU, and none of what drives it."""
+    """The part of missing() that compiling kernels needs: neither a GPU nor its driver."""
     lacking = []
     if find_toolkit() is None:
         lacking.append(Missing("no CUDA compiler (nvcc with its headers)", _install()))
@@ -217,7 +217,7 @@ def _candidates() -> Iterator[tuple[str, Path]]:
     for variable in VARIABLES:
         if named := os.environ.get(variable):
             yield variable, Path(named) / "bin" / NVCC
-    from shutil import which  # not above: with it come the archivers
+    from shutil import which  # imported here, since it brings the archivers along
 
     if on_path := which("nvcc"):
         yield "nvcc on PATH", Path(on_path)
@@ -247,7 +247,7 @@ def _toolkit(origin: str, nvcc: Path, passed_over: tuple[str, ...]) -> Toolkit |
         if program is None:
             continue
         root = program.parent.parent
-        # PyPI's packages are installed one by one: a lone nvcc is not yet a compiler.
+        # PyPI's packages are installed one by one: nvcc without the others cannot compile.
         if origin == PYPI and not list(root.glob("nvvm/bin/cicc*")):
             continue
         for include in (root / "include", *sorted(root.glob("targets/*/include"))):

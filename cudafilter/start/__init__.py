@@ -1,1 +1,1 @@
-"""What may begin before the command line is parsed: a guess, which may be wrong without harm."""
+"""Work that begins before the command line is parsed. It is a guess; a wrong one does no harm."""

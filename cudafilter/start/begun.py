@@ -1,4 +1,4 @@
-"""What has begun early, in one object. Nothing else in this package outlives a call."""
+"""What has begun early, in one object. It holds all state of this package."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Picture:
-    """The first image, in the decoder."""
+    """The first image, while it is decoded."""
 
     thread: Thread
-    """It ends once the pixels are there, or will never be."""
+    """It ends once the pixels are there, or it is clear that none will come."""
     data: bytes | None = None
     """The file, as soon as it is read and found to be one that can be decoded."""
     pixels: Pixels | None = None
@@ -24,15 +24,15 @@ class Gpu:
     """A GPU that starts."""
 
     thread: Thread
-    """It ends once the GPU has started, or will never do."""
+    """It ends once the GPU has started, or has failed to."""
     nvjpeg: NvJpeg | None = None
 
 
 class Begun:
-    """Of the process there is one."""
+    """All that has begun. A process has one of these."""
 
     caught = False
-    """Whether somebody catches KeyboardInterrupt by now."""
+    """Whether KeyboardInterrupt is caught by now."""
     picture: Picture | None = None
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""What is begun before the command line is imported, by a look at its words.
+"""Work that begins before the command line is imported, by a look at its words.
 
-It is a guess. What is wrong with it, or fails, fails again where it is needed, which tells why.
+It is a guess. Whatever fails here is tried again where it is needed, and the error is told there.
 """
 
 from __future__ import annotations

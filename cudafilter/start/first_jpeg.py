@@ -15,8 +15,8 @@ from cudafilter.operations.pixels import Pixels
 from cudafilter.start.begun import Picture, begun
 
 MOST_PIXELS = 1 << 26
-"""Of larger pictures the start is a small part, and memory is not to be taken before they are
-planned."""
+"""Most pixels of a picture that is begun early. For larger ones the start hardly counts, and their
+memory should not be taken before they are planned."""
 
 _COLOURS = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}
 """How a picture is coded -> what it is decoded to."""
@@ -25,7 +25,7 @@ _COLOURS = {"Gray": "GRAY", "YCbCr": "RGB", "RGB": "RGB"}
 def begin(path: str) -> None:
     """Begin with the file *path*.
 
-    Nothing is raised: what fails here fails again where the picture is needed, which tells why.
+    Raises nothing: whatever fails here is tried again where the picture is needed.
     """
     picture = begun.picture = Picture()
     picture.thread = Thread(target=_decode, args=(path, picture), name="first", daemon=True)
@@ -33,8 +33,8 @@ def begin(path: str) -> None:
 
 
 def pixels_of(data: bytes) -> Pixels | None:
-    """(H, W, C) uint8, gray or RGB: what simplejpeg decodes *data* to, if it is the file begun
-    with; given away once."""
+    """The pixels of *data*, (H, W, C) uint8, gray or RGB, if begin() decoded this file; else None.
+    They are given away once."""
     picture = begun.picture
     if picture is None or picture.data != data:
         return None

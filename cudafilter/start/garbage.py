@@ -1,5 +1,5 @@
-"""No garbage is looked for while modules are imported: they leave none, and looking for it took a
-tenth of their time."""
+"""Python's garbage collector is off while modules are imported. They leave no garbage, and looking
+for it took a tenth of their time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Until collect_again(), at the latest until the end, no garbage is looked for."""
+    """Inside, no garbage is collected, unless collect_again() is called."""
     gc.disable()
     try:
         yield
@@ -19,5 +19,5 @@ def uncollected() -> Iterator[None]:
 
 
 def collect_again() -> None:
-    """Look for garbage from now on, since the images begin."""
+    """Collect garbage from now on, since the images begin."""
     gc.enable()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def start(gpus: Sequence[int] | None, *, jpeg: bool) -> None:
     """Begin to start *gpus*, or all where that is None, and nvJPEG on them if *jpeg*.
 
-    Nothing is raised: what fails here fails again where the engine opens, which tells why.
+    Raises nothing: whatever fails here is tried again where the engine opens.
     """
     if find_spec("pycuda") is None:
         return
@@ -35,7 +35,7 @@ def start(gpus: Sequence[int] | None, *, jpeg: bool) -> None:
 def start_driver() -> None:
     """Begin to start only the driver: half of what start() does, and the same for all GPUs.
 
-    Nothing is raised, as in start(), which waits for it.
+    Raises nothing, as start(), which waits for it.
     """
 
     def init() -> None:
@@ -46,15 +46,15 @@ def start_driver() -> None:
 
 
 def wait(number: int) -> None:
-    """Wait for what start() began to start on the GPU *number*; for nothing where it did not."""
+    """Wait until the GPU *number* has started, if start() began with it."""
     if (gpu := begun.gpus.get(number)) is not None:
         gpu.thread.join()
 
 
 def nvjpeg_of(number: int) -> NvJpeg | None:
-    """The nvJPEG that start() began to start on the GPU *number*, once it is there.
+    """The nvJPEG of the GPU *number*, if start() began with it. Waits for it.
 
-    It is given away once. None where there is none.
+    It is given away once; None afterwards, and where there is none.
     """
     wait(number)
     gpu = begun.gpus.get(number)

@@ -1,6 +1,6 @@
 """Ctrl-C, from the first moment on: exit code 130 and a word, never a traceback.
 
-It imports as little as can be, since until it is there Python answers.
+It imports as little as possible: until it is loaded, Python prints its traceback.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 CODE = 130
-"""The exit code of what was interrupted."""
+"""The exit code of an interrupted command."""
 
 _IMPORTING = "<frozen importlib._bootstrap>"
 
@@ -28,7 +28,7 @@ def install() -> None:
 
 
 def install_others() -> None:
-    """Answer what else asks for an end, unless it is ignored, as under nohup, or answered."""
+    """Answer other signals that ask for an end, but none that are ignored (nohup) or answered."""
     for stop in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(stop) == signal.SIG_DFL:
             signal.signal(stop, answer)

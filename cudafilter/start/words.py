@@ -1,4 +1,4 @@
-"""What the words of a command line tell at a look, before they are parsed."""
+"""What the words of a command line tell before they are parsed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from importlib.util import find_spec
 from itertools import islice, zip_longest
 
 FEW = 16
-"""Most images of a small job; more of them are worth a GPU's start, whatever their size."""
+"""Most images of a small job. More images are worth a GPU's start, whatever their size."""
 
 _JPEG = (".jpg", ".jpeg")
-"""The usual ones; for the others nvJPEG starts when it is needed."""
+"""The usual extensions. For others nvJPEG starts when it is needed."""
 
 _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 """Options under which the first image may not be wanted."""
@@ -21,7 +21,7 @@ _NOT_SURE = {"--dry-run", "--existing", "--watch", "--help", "-h"}
 def needs_gpu(words: Sequence[str]) -> bool:
     """Whether the command line *words* asks for a GPU, or for many files without a word against it.
 
-    By a look only at the words: where it errs, the driver starts later, or for nothing.
+    It looks only at the words. Where it errs, the driver starts later, or for nothing.
     """
     named = dict(_options(words))
     if {"--dry-run", "--help", "-h"} & named.keys() or named.get("--engine") == "cpu":
@@ -38,7 +38,7 @@ def needs_gpu(words: Sequence[str]) -> bool:
 def first_jpeg(words: Sequence[str]) -> str | None:
     """The image that the command line *words* begins with, if it is a JPEG that the CPU decodes.
 
-    By a look only at the words: where it errs, a picture is decoded later, or for nothing.
+    It looks only at the words. Where it errs, a picture is decoded later, or for nothing.
     """
     named = dict(_options(words))
     if _NOT_SURE & named.keys():
@@ -52,7 +52,7 @@ def first_jpeg(words: Sequence[str]) -> str | None:
 
 
 def _options(words: Sequence[str]) -> list[tuple[str, str]]:
-    """What of *words* may be an option, with what may be its value."""
+    """Each of *words* as if it were an option, with what would be its value."""
     pairs = []
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         name, equals, value = word.partition("=")

@@ -28,8 +28,8 @@ Macros = dict[str, int]
 def common(name: str = AUTO) -> list[tuple[str, Macros]]:
     """The kernels that most runs ask the variant *name* for: see kernels_for().
 
-    Those of the catalogue's filters with their defaults and of blurs with COMMON_SIGMAS. Those of
-    its hardest operations where the variant runs none of these.
+    They serve the catalogue's filters with their defaults, and blurs of COMMON_SIGMAS. A variant
+    that runs none of these gets the kernels of its hardest operations.
     """
     found = kernels_for(_usual(), name)
     return found or kernels_for(variant(name).hardest(), name)
@@ -38,8 +38,8 @@ def common(name: str = AUTO) -> list[tuple[str, Macros]]:
 def every(name: str) -> list[Macros]:
     """Every set of macros that the variant *name* is compiled for.
 
-    A variant that is compiled for each kernel size has no end of them: the common ones then, and
-    those of filters near its limits.
+    A variant that is compiled for each kernel size has no end of them. Of such a variant, these
+    are the common ones and those of filters near its limits.
     """
     filters = [*variant(name).hardest(), *_usual()]
     return [macros for _, macros in kernels_for(filters, name, EVERY)]
@@ -48,9 +48,9 @@ def every(name: str) -> list[Macros]:
 def kernels_for(
     operations: Iterable[Operation], name: str, layouts: Iterable[tuple[int, bool]] = USUAL
 ) -> list[tuple[str, Macros]]:
-    """(variant, macros) of each kernel that *operations* run with by the variant *name*, each once.
+    """Each kernel, (variant, macros), with which the variant *name* runs *operations*, once.
 
-    On every sample type and on *layouts*; less what the variant cannot run.
+    They cover every sample type and *layouts*, without what the variant cannot run.
     """
     found = []
     stages = [stage for each in operations for stage in stages_of(each.unrolled(Border()))]

@@ -90,7 +90,7 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """The device's context current in this thread; the driver's errors made ours."""
+        """Make the device's context current in this thread, and the driver's errors ours."""
         self._context.push()
         try:
             yield
@@ -107,7 +107,7 @@ class Device:
 
     @property
     def out_of_memory(self) -> type[Exception]:
-        """What the driver raises where the device's or the pinned memory is full."""
+        """The driver's error for device or pinned memory that is full."""
         error: type[Exception] = self.cuda.MemoryError
         return error
 
@@ -125,7 +125,7 @@ class Device:
         origin: tuple[int, int] = (0, 0),
         uses: tuple[str, str] = ("source", "out"),
     ) -> Applied:
-        """*launch* on memory of *slot*, for a source and an output of such sizes (height, width).
+        """Place *launch* in the memory of *slot*, for a source and an output of these sizes.
 
         Output starts at *origin* (y, x) of the source. With the context current(). Memory that the
         slot holds already is used again; *uses* are the names of source and output there.
@@ -149,7 +149,7 @@ class Device:
         return launch.scratch_bytes(source_size, out_size, origin, resident)
 
     def time(self, slot: Slot, work: Callable[[], None], warmup: int, repeats: int) -> list[float]:
-        """Milliseconds of each of *repeats* calls of *work*, which queues on *slot*'s stream."""
+        """Milliseconds of each of *repeats* calls of *work*, which queues on *slot*."""
         stream = slot.stream
         for _ in range(warmup):
             work()
@@ -165,16 +165,16 @@ class Device:
         return times
 
     def copy(self, slot: Slot, nbytes: int) -> Callable[[], None]:
-        """What queues a copy of *nbytes* from memory of *slot* to other memory of it."""
+        """A function that queues a copy of *nbytes* within the memory of *slot*."""
         source, out = slot.memory("source", nbytes), slot.memory("out", nbytes)
         return lambda: self.cuda.memcpy_dtod_async(out, source, nbytes, slot.stream)
 
     def free_bytes(self) -> int:
-        """Device memory that nobody holds; with the context current()."""
+        """Bytes of device memory that are free. The context must be current()."""
         return int(self.cuda.mem_get_info()[0])
 
     def release(self) -> None:
-        """Wait for the images in flight and give their memory back; with the context current()."""
+        """Wait for the images in flight and free their memory. The context must be current()."""
         with self.slots.alone() as slots:
             for slot in slots:
                 slot.free()
@@ -189,7 +189,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Applied:
-    """A launch with its memory: fill the source, queue() rows, and take them from the output."""
+    """A launch with its memory. Fill the source, queue() rows, and take them from the output."""
 
     slot: Slot
     launch: Launch
@@ -220,8 +220,8 @@ class Applied:
             self.kernel.queue(one, self.slot.stream)
 
     def queue(self, first: int = 0, end: int | None = None) -> None:
-        """Queue the rows *first* to *end* of the output, timed; the rows they tap are on their
-        way."""
+        """Queue the rows *first* to *end* of the output, timed. The rows that they tap must be
+        on their way to the device."""
         passes = self.passes(first, end)
         with self.slot.timed():
             self.run(passes)

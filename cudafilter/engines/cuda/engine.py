@@ -31,8 +31,8 @@ SLOTS = 4
 H100, 54 12-megapixel images/s with one slot, 147 with three, 183 with four, 204 with six."""
 
 LEAST_BAND = 4
-"""Rows of output, in kernel heights, that are worth a launch while more rows arrive: each launch
-also walks over its halo."""
+"""Fewest rows of output, in kernel heights, that get a launch while more rows arrive. Each launch
+also reads its halo, so shorter ones would cost more than they gain."""
 
 
 class CudaEngine:
@@ -84,7 +84,7 @@ class CudaEngine:
         *,
         overwrite: bool = False,
     ) -> Result:
-        """See Engine.run. *overwrite* is not made use of: after a failure the pixels are needed.
+        """See Engine.run. *overwrite* has no effect, since pixels are needed again after a failure.
 
         An image of up to slots.CHUNK_BYTES costs one upload, the filter's launches (one of most
         kernels), one download and one wait; a larger one as many of each as it has chunks.
@@ -163,7 +163,7 @@ class CudaEngine:
     def prepare(
         self, pixels: Pixels, filter: Operation, border: Border = Border(), alpha: bool = False
     ) -> Launch:
-        """The launch that run() would make; its ``variant`` is what ``auto`` picked."""
+        """The launch that run() would use; its ``variant`` tells what ``auto`` picked."""
         return prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
 
     def time_kernel(
@@ -232,7 +232,7 @@ class CudaEngine:
 
 @dataclass(frozen=True)
 class _Work:
-    """What becomes of an image, whatever its size."""
+    """What is done to an image, whatever its size."""
 
     device: Device
     launch: Launch
@@ -240,7 +240,7 @@ class _Work:
     border: Border
 
     def stream(self, slot: Slot, block: Pixels, out: Pixels, origin: tuple[int, int]) -> None:
-        """*block* through *slot* into *out*, which starts at *origin* (y, x) of it.
+        """Filter *block* through *slot* into *out*, which starts at *origin* (y, x) of the block.
 
         Rows of output are filtered and leave as soon as the rows that they tap have arrived.
         """

@@ -185,7 +185,7 @@ def _coding_of(template: bytes) -> tuple[object, ...]:
 
 
 def _coding(segments: list[Segment]) -> tuple[object, ...]:
-    """What of the coding decides on the quality: subsampling, and the tables that are used."""
+    """The part of the coding that decides on quality: subsampling, and the tables in use."""
     frame = jpeg_head.frame_of(segments)
     assert frame is not None  # an encoder wrote it
     numbers = [part.table for part in frame.components]
@@ -285,7 +285,7 @@ class GpuJpeg:
             slot.free()
 
     def _read(self, place: _Place, picture: _Picture) -> float:
-        """The host's part of decoding *picture*; its seconds. Raises _Full where memory lacks."""
+        """Do the host's part of decoding *picture*; returns its seconds. May raise _Full."""
         started = perf_counter()
         with self._refusals():
             place.reader = place.reader or Reader(self._loaded())
@@ -295,7 +295,7 @@ class GpuJpeg:
     def _through(
         self, place: _Place, slot: _JpegSlot, picture: _Picture, ready: Launch
     ) -> tuple[memoryview, Pixels, dict[str, float]]:
-        """What was read at *place* decoded, filtered and encoded; the device's seconds.
+        """Decode, filter and encode what was read at *place*; returns the device's seconds.
 
         Between them the last rows of what was decoded, as high as the last row of blocks. Raises
         _Full where memory lacks.

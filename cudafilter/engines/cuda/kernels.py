@@ -12,7 +12,7 @@ from cudafilter.engines.nvcc import cubin
 from cudafilter.nvidia.toolkit import Toolkit
 
 MOST_KEPT = 64
-"""Kernels that stay loaded: the one unused for longest goes first."""
+"""Most kernels that stay loaded. The one that was unused for longest goes first."""
 
 
 class Kernels:
@@ -32,9 +32,9 @@ class Kernels:
         self._kept: OrderedDict[tuple[Any, ...], Kernel] = OrderedDict()
 
     def get(self, ready: Launch) -> Kernel:
-        """The kernel of *ready* with its weights; compiled and loaded where it is not yet.
+        """The kernel of *ready* with its weights. The first call compiles and loads it.
 
-        Keep a reference till the work is done: a kernel that nobody holds is unloaded.
+        Keep a reference until the work is done: a kernel without one is unloaded.
         """
         key = ready.key
         with self._lock:

@@ -31,10 +31,10 @@ NON_BLOCKING = 1
 
 
 class Slot:
-    """What one image needs on the device. One thread at a time, with the context current.
+    """What one image needs on the device. For one thread at a time, with the context current.
 
-    After upload() and download() the bytes are on their way only; finish() waits and brings the
-    results into their arrays.
+    upload() and download() only put bytes on their way. finish() waits for them and brings results
+    into their arrays.
     """
 
     def __init__(self, cuda: ModuleType) -> None:
@@ -61,7 +61,7 @@ class Slot:
         return sum(nbytes for _, nbytes in self._memory.values())
 
     def holds(self, **sizes: int) -> bool:
-        """Whether memory() has so many bytes for each use already."""
+        """Whether the slot already has so many bytes for each use."""
         return all(self._memory.get(use, (None, 0))[1] >= size for use, size in sizes.items())
 
     def memory(self, use: str, nbytes: int) -> int:
@@ -75,9 +75,9 @@ class Slot:
         return int(self._memory[use][0])
 
     def upload(self, pixels: Pixels, address: int, pitch: int) -> Iterator[int]:
-        """Queue the copies of *pixels* to *address*, a chunk of rows each time it is asked.
+        """Queue copies of *pixels* to *address*, one chunk of rows each time it is asked for one.
 
-        Yields how many rows are on their way by then. Rows start *pitch* bytes apart there.
+        Yields how many rows are on their way by then. On the device rows start *pitch* bytes apart.
         """
         height = len(pixels)
         step = max(1, CHUNK_BYTES // pitch)
@@ -98,7 +98,7 @@ class Slot:
     def download(self, out: Pixels, address: int, pitch: int) -> None:
         """Queue the copies of rows at *address*, *pitch* bytes apart, into *out*.
 
-        *out* is complete after finish(), and its earlier rows before.
+        *out* is complete after finish(); its first rows may be so earlier.
         """
         step = max(1, CHUNK_BYTES // pitch)
         for first in range(0, len(out), step):
@@ -122,7 +122,7 @@ class Slot:
 
     @contextmanager
     def timed(self, stage: str = "kernel") -> Iterator[None]:
-        """Count what is queued inside as time of *stage*."""
+        """Count the time of what is queued inside as time of *stage*."""
         if len(self._marked) == len(self._marks):
             self._marks.append((self._cuda.Event(), self._cuda.Event()))
         start, stop = self._marks[len(self._marked)]
@@ -134,8 +134,8 @@ class Slot:
     def seconds(self) -> dict[str, float]:
         """Where the seconds of the last image went; after finish().
 
-        ``upload``: the host's, filling chunks and waiting for free ones. Of each stage that was
-        timed(): the device's.
+        ``upload`` is time of the host, which fills chunks and waits for free ones. Stages that were
+        timed() are times of the device.
         """
         spent = {"upload": self._uploading}
         for stage, (start, stop) in zip(self._marked, self._marks, strict=False):
@@ -144,7 +144,7 @@ class Slot:
         return spent
 
     def abandon(self) -> None:
-        """After a failure: wait for what is still queued, and forget its results."""
+        """Wait for what is still queued after a failure, and forget its results."""
         with suppress(self._cuda.Error):  # the failure itself is told
             if self._stream is not None:
                 self._stream.synchronize()
@@ -179,13 +179,13 @@ class _Chunk:
 
     @property
     def event(self) -> Any:
-        """Recorded when a copy is queued, so it tells that the bytes have arrived."""
+        """Recorded behind the copy, so that it tells when the bytes have arrived."""
         if self._event is None:
             self._event = self._cuda.Event()
         return self._event
 
     def staged(self, nbytes: int) -> npt.NDArray[np.uint8]:
-        """The first *nbytes* of the pinned memory, which only grows, to a power of two."""
+        """The first *nbytes* of the pinned memory. It only grows, to a power of two."""
         if self._pinned is None or self._pinned.nbytes < nbytes:
             self.free()
             self._pinned = self._cuda.pagelocked_empty(1 << (nbytes - 1).bit_length(), np.uint8)
@@ -216,7 +216,7 @@ class Lendable(Protocol):
     """What a Pool lends."""
 
     def abandon(self) -> None:
-        """Be ready for the next one, after a failure."""
+        """Make it ready for the next thread, after a failure."""
 
 
 T = TypeVar("T", bound=Lendable)
@@ -233,7 +233,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def one(self) -> Iterator[T]:
-        """An item of one's own; the one used last, whose buffers are there."""
+        """An item for this thread: the one that was used last, which has its buffers."""
         with self._changed:
             self._changed.wait_for(lambda: self._free and not self._closed)
             item = self._free.pop()
@@ -245,14 +245,14 @@ class Pool(Generic[T]):
         finally:
             with self._changed:
                 self._free.append(item)
-                if self._closed:  # the one that waits to be alone may be anywhere in the line
+                if self._closed:  # the thread that waits in alone() may be anywhere in the line
                     self._changed.notify_all()
                 else:  # whoever is woken for nothing takes the interpreter's lock from the others
                     self._changed.notify()
 
     @contextmanager
     def alone(self) -> Iterator[list[T]]:
-        """All items, once the others are done; nobody gets one meanwhile."""
+        """All items, once no thread has one. Nobody else gets one meanwhile."""
         with self._changed:
             self._changed.wait_for(lambda: not self._closed)
             self._closed = True

@@ -14,7 +14,7 @@ LADDER: tuple[str, ...] = (
     "vanilla", "constant", "tiled", "separable", "stream", "box", "wide", "blocked", "tensor",
     "rank",
 )  # fmt: skip
-"""The variants, from the tutorial's first step on. A new kernel is a .cu, a .py and a name here."""
+"""The variants in the order of their steps. A new variant is a .cu, a .py and a name here."""
 
 AUTO = "auto"
 """The variant whose launch costs least."""

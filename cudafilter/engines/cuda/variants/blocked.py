@@ -14,8 +14,8 @@ SPAN = 8
 multiple of it."""
 
 RANK1 = 8
-"""What a tap costs beside a dense kernel's where the kernel is of rank 1, and other variants take
-its factors."""
+"""Cost of a tap where the kernel is of rank 1, in taps of a dense kernel: other variants take its
+factors then, and should win."""
 
 hardest = partial(every_kind, 1)
 

@@ -30,19 +30,19 @@ ALIGNED = (16, 8)
 """Samples of 16 bytes by the macro SAMPLE; a lane has three times as many."""
 
 MOST_WARPS = (4, 8)
-"""Warps that may share a strip, by SAMPLE: as many as shared memory has room for."""
+"""Warps that may share a strip, by SAMPLE: as many as fit into shared memory."""
 
 HALO_SHARE = 8
-"""A strip should be this many times as wide as its halo, which is read for nothing."""
+"""A strip should be at least so many times as wide as its halo, which only costs time."""
 
 START = 1 / 6
-"""What adding a row to the first column sums costs, in rows of output."""
+"""Cost of adding a row to the first column sums, in rows of output."""
 
 LEAST_START = 32
-"""Rows of a kernel from which on sums by ``starts`` may pay."""
+"""Fewest rows of a kernel for which the pass ``starts`` may pay."""
 
 STARTS = 3
-"""What their launch costs, in rows of output."""
+"""Cost of the pass ``starts``, in rows of output."""
 
 SHARES = (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16)
 """Shares of the blocks that run at a time: in small images fewer, longer walks start cheaper."""
@@ -54,8 +54,8 @@ RGB and 9 for uint8 gray."""
 
 @dataclass(frozen=True, eq=False)
 class Box(Launch):
-    """A launch of one block a strip, with what copies strips at the border and sums up rows for
-    it."""
+    """A launch of one block for each strip. Passes before it copy strips at the border and sum up
+    rows."""
 
     functions: ClassVar[tuple[str, ...]] = ("filter", "edges", "starts")
 
@@ -119,7 +119,8 @@ class Geometry(NamedTuple):
     edges_left: int
     """Strips from the left that reach beyond the image."""
     edges_right: int
-    """First of the strips on the right that do; as many as there are strips where none does."""
+    """First strip that reaches beyond the image on the right; where none does, the number of
+    strips."""
 
     @property
     def edges(self) -> int:
@@ -128,7 +129,7 @@ class Geometry(NamedTuple):
 
 
 def weight(filter: Correlation, layout: Layout) -> float | None:
-    """The weight that all taps of *filter* share, or None where box.cu cannot run it.
+    """The one weight of all taps of *filter*; None where box.cu cannot run it.
 
     It takes one kernel of equal weights, integers without alpha, windows whose sum is below 2^32,
     and halos of half a strip at most.
@@ -196,7 +197,7 @@ class Walk(NamedTuple):
     rows: int
     """Output rows a block."""
     starts: int = 0
-    """Sums that a block begins with; 0 where it adds all its rows itself."""
+    """How many sums a block begins with; 0 where it adds up all its rows itself."""
     piece: int = 1
     """Rows of each of these sums; ``rows`` is a multiple of it."""
 
@@ -238,7 +239,7 @@ def walk(
 def start_bytes(
     kernel_height: int, height: int, strips: int, resident: int, defines: Mapping[str, int]
 ) -> int:
-    """Most device memory that the sums of walk() take, over *height* rows or fewer."""
+    """Most bytes of device memory that the sums of walk() take, over up to *height* rows."""
     if kernel_height < LEAST_START:
         return 0
     # A piece has two thirds of the rows that it should have, or more. Or it is as long as a walk:
@@ -249,13 +250,13 @@ def start_bytes(
 
 
 def _piece(kernel_height: int, defines: Mapping[str, int]) -> float:
-    """Rows of a piece that start a block soonest: longer ones leave more rows, shorter ones are
-    more."""
+    """Rows of a piece with which a block starts soonest. Longer ones leave more rows over, shorter
+    ones are more to add."""
     return float(np.sqrt(2 * _cost(defines) * kernel_height))
 
 
 def _cost(defines: Mapping[str, int]) -> float:
-    """What a lane's sums cost to read, in rows of its samples: by their bytes."""
+    """Cost of reading a lane's sums, in rows of its samples, by their bytes."""
     return 4 * _sums(defines) / (3 * 16)
 
 

@@ -10,7 +10,7 @@ from cudafilter.errors import LimitError
 from cudafilter.operations.correlation import Correlation
 
 COST = 38
-"""A tap, in those of ``stream``: 7x7 on float32 take 4.67 ms on an H100."""
+"""Cost of a tap, in taps of ``stream``: 7x7 on float32 takes 4.67 ms on an H100."""
 
 hardest = every_kind
 

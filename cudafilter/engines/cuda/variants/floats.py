@@ -16,11 +16,11 @@ from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 
 MOST_EXPONENT = 126
-"""Of a power of two that is normal in float32, as its inverse is."""
+"""Largest exponent of a power of two that is normal in float32, as its inverse is."""
 
 
 class Bounded(NamedTuple):
-    """A filter whose sums are at most half of the largest sample, and what makes up for it."""
+    """A scaled filter, whose sums are at most half of the largest sample, and what undoes it."""
 
     filter: Correlation
     unit: float
@@ -56,7 +56,7 @@ def _exponent(value: float) -> int:
 
 
 def _shift(kernel: Kernel) -> int:
-    """The power of two that all sums are to be divided by: of either factor, or of all taps."""
+    """The exponent of the power of two by which all sums are divided."""
     if kernel.factors is None:
         return _exponent(kernel.magnitude)
     return sum(_exponent(float(np.abs(factor).sum())) for factor in kernel.factors)

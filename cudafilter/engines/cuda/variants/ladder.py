@@ -55,7 +55,7 @@ def prepare(
     return planned
 
 
-@functools.lru_cache(16)  # many images take one filter, and this takes 0.3 ms
+@functools.lru_cache(16)  # a folder asks for one filter many times, and this takes 0.3 ms
 def _planned(operation: Operation, layout: Layout, name: str) -> Launch | LimitError:
     if isinstance(operation, Correlation) and layout.dtype == "float32":
         operation, unit = bounded(operation, layout.mode(operation))

@@ -25,26 +25,26 @@ from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
 
 MAX_SUMS = 128
-"""Unfinished sums a lane may keep, KERNELS * ROWS * OUTPUTS: registers are 255 at most."""
+"""Most unfinished sums of a lane, KERNELS * ROWS * OUTPUTS: a thread has at most 255 registers."""
 
 MAX_SUMS_DENSE = 80
-"""The same of a dense kernel, which keeps its taps in registers too."""
+"""The same for a dense kernel, which keeps its taps in registers too."""
 
 MAX_CODE = 1024
-"""Multiply-adds a row and lane that are worth unrolling: the instruction cache holds no more, and
-the compiler takes seconds for them."""
+"""Most multiply-adds, for a row and lane, that are unrolled: the instruction cache holds no more,
+and the compiler takes seconds for them."""
 
 START = 8
-"""What the start of a walk costs, in rows: its first copies are waited for."""
+"""Cost of the start of a walk, in rows: it waits for its first copies."""
 
 IMBALANCE = 0.15
 """Share of its time that a single wave of walks waits for its slowest one."""
 
 IMBALANCE_FLOAT32, FEW_ROWS = 1.0, 3
-"""The same on float32 of kernels of so few rows, which only wait for memory."""
+"""The same on float32, for kernels of at most FEW_ROWS rows, which only wait for memory."""
 
 WARPS_FLOAT32 = 16
-"""Warps of a multiprocessor that are enough on float32: more of them only crowd the cache."""
+"""Warps of a multiprocessor that suffice on float32: more would only crowd the cache."""
 
 REGISTERS = 16384
 """Registers of each of the four quarters of a multiprocessor, on every architecture since sm_75."""
@@ -60,9 +60,9 @@ MARGIN_DENSE = 30
 """Registers of a dense kernel beside its sums and its span."""
 
 MANY = 22 * 22
-"""Taps of a dense kernel whose code leaves the instruction cache, ..."""
+"""Taps from which on the code of a dense kernel no longer fits the instruction cache, ..."""
 MANY_COST = 2
-"""... and what each of so many costs, beside one of few."""
+"""... and the cost of each of these taps, in taps of a kernel that fits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ def specialise(filter: Correlation, layout: Layout) -> dict[str, int] | None:
 
 
 def blocks_a_multiprocessor(registers: int) -> int:
-    """Resident warps to compile for, where each wants so many registers a thread.
+    """Resident warps to compile for, where each thread wants so many registers.
 
     Four or a multiple of it: each warp has its registers in one quarter of the multiprocessor.
     """
@@ -183,7 +183,7 @@ def shortcuts(
 
 
 def imbalance(rows: int, sample: int) -> float:
-    """What rows_a_block() is to reckon with, for a kernel of so many rows."""
+    """The *imbalance* for rows_a_block(), for a kernel of so many rows."""
     return IMBALANCE_FLOAT32 if sample == 2 and rows <= FEW_ROWS else IMBALANCE
 
 

@@ -32,7 +32,7 @@ MAX_BLOCKS = 2**31 - 1
 LARGEST = float(np.finfo(np.float32).max)
 
 NEARLY = 1.000004
-"""Times the largest float, a result that would be this float but for rounding errors."""
+"""A result up to so many times the largest float counts as that float: rounding made the rest."""
 
 ALPHAS = {None: 0, "filter": 1, "keep": 2}
 """Correlation.alpha (None: no alpha channel) to the macro ALPHA."""
@@ -96,7 +96,7 @@ class Layout(NamedTuple):
     alpha: bool = False
     """The last channel is alpha."""
     unit: float = 1.0
-    """What results are multiplied by: the filter was scaled by its inverse, see floats.py."""
+    """The factor for results, since the filter was scaled by its inverse; see floats.py."""
 
     @property
     def sample(self) -> int:
@@ -123,7 +123,7 @@ class Pass(NamedTuple):
     function: str
     task: bytes
     blocks: int
-    """Of the one-dimensional grid: tall images meet no limit of gridDim.y."""
+    """Blocks of a one-dimensional grid, so that tall images meet no limit of gridDim.y."""
     threads: tuple[int, int, int]
 
 
@@ -138,15 +138,15 @@ class Launch:
     defines: Mapping[str, int]
     """The specialisation's macros: those of pixel.cuh and the variant's own."""
     make_weights: Callable[[], npt.NDArray[np.floating]]
-    """Gives the weights as the variant wants them, flat. Not made before they are needed: a launch
-    that costs more than another one is only compared with it, and weights may be many."""
+    """Makes the weights in one dimension, as the variant wants them. It is a function because most
+    launches are compared by cost and never run, and weights may be many."""
     task: Task
-    """Everything but the addresses and sizes."""
+    """All of the task but addresses and sizes."""
     cost: float
-    """What a sample costs, in multiply-adds of ``stream``; see each variant for its source."""
+    """Cost of a sample, in multiply-adds of ``stream``. Each variant tells how it was measured."""
 
     functions: ClassVar[tuple[str, ...]] = ("filter",)
-    """The kernels' names in the module; the first one is what geometry depends on."""
+    """CUDA functions of the module. The first one decides how many blocks are resident."""
     alignment: ClassVar[int] = 1
     """Bands must start at a multiple of so many rows and columns. Else their bits may differ from
     those of the whole image."""

@@ -41,7 +41,7 @@ class Plan(NamedTuple):
     kept: int
     """Whether the bands are kept in registers, and not in shared memory."""
     warps: int
-    """Resident ones of a multiprocessor to compile for; see nvcc.py for where that spills."""
+    """Resident warps of a multiprocessor to compile for. Where that spills, see nvcc.py."""
 
 
 _FEW, _MANY = Plan(1, 0, 8), Plan(2, 0, 8)
@@ -59,8 +59,8 @@ PLANS = {
     3: {1: Plan(1, 0, 16), 2: Plan(1, 0, 16), 3: _MANY, 4: _FEW, 5: _FEW},
     4: {1: Plan(1, 0, 12), 2: Plan(1, 0, 12), 3: _FEW},
 }
-"""By channels and the steps that the kernel's rows reach over: the fastest on an H100 of those that
-spill no registers. Columns may reach over as many steps."""
+"""By channels, then by the matrices that the kernel's rows reach over: the fastest plan on an H100
+that spills no registers. Columns may reach over as many matrices."""
 
 SHARED_BYTES = 48 << 10
 """Shared memory that a block may have without asking for more."""
@@ -166,7 +166,7 @@ def _across(channels: int, columns: int, left: int, down: int, plan: Plan) -> tu
 
 
 def scaled(filter: Correlation, full: float) -> Scaled:
-    """What specialise() accepted, in numbers; *full* is full scale."""
+    """The numbers of a filter that specialise() accepted; *full* is full scale."""
     (kernel,) = filter.kernels
     assert kernel.factors is not None
     column, row = kernel.factors
@@ -179,13 +179,13 @@ def scaled(filter: Correlation, full: float) -> Scaled:
 
 
 def _halved(weights: npt.NDArray[np.float32]) -> float:
-    """The sum of *weights* as two halves each."""
+    """The sum of *weights*, each split into two float16."""
     high = weights.astype(np.float16).astype(np.float32)
     low = (weights - high).astype(np.float16)
     return float(high.sum(dtype=np.float64) + low.sum(dtype=np.float64))
 
 
 def rows(kernel_rows: int, height: int, blocks_x: int, resident: int) -> int:
-    """Output rows of a block: whole steps."""
+    """Output rows of a block, a multiple of SIDE."""
     walk = rows_a_block(kernel_rows + SIDE, height, blocks_x, resident)
     return -(-walk // SIDE) * SIDE

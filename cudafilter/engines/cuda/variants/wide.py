@@ -40,24 +40,24 @@ EVEN = {1: 64.5, 2: 64.5, 3: 48.5, 4: 48.5}
 taps take stream.cu 1.5 times as long on uint8 gray, and 61 on uint8 RGB 1.2 times."""
 
 ALIGNMENT = 4
-"""Multiple of weights that columns and rows are filled up to."""
+"""Zeros fill columns and rows up to a multiple of so many weights."""
 
 MOST_TERMS = 8
-"""Products of a column and a row that a kernel may be the sum of."""
+"""Most products of a column and a row whose sum a kernel may be."""
 
 TERM = 170
-"""What a term costs beside its taps, in taps of a dense kernel: on an H100, 8192x8192 uint8 gray, a
+"""Cost of a term beside its taps, in taps of a dense kernel: on an H100, 8192x8192 uint8 gray, a
 pass down and one across take 0.49 ms and 2.8 us a tap, and a dense kernel takes 2.9 us a tap."""
 
 PAYS = 0.9
-"""Share of a dense kernel's time that its terms may take."""
+"""The terms must take less than this share of a dense kernel's time."""
 
 RESIDUE = 1e-9
 """Largest error of a sum of terms, relative to the largest weight, that counts as none."""
 
 CANCELLING = {0: 4.0, 1: 2.0}
-"""By SAMPLE: how much larger than the kernel's weights those of the terms may be in all, since
-rounding errors grow with it. Not for float32: of an infinity, terms that cancel leave NaN."""
+"""By SAMPLE: how many times the kernel's weights the terms' weights may sum to, since rounding
+errors grow with it. Float32 has none: where terms cancel, an infinity would become NaN."""
 
 Factors = tuple[Weights, Weights]
 
@@ -122,19 +122,19 @@ def hardest() -> list[Correlation]:
 
 
 def padded(count: int) -> int:
-    """Weights that a column or row of *count* takes."""
+    """Length of a column or row of *count* weights after it was filled up."""
     return -(-count // ALIGNMENT) * ALIGNMENT
 
 
 def band(channels: int, terms: int) -> int:
-    """BAND of wide.cu: so many rows that all terms' scratch images fit, in whole tiles."""
+    """BAND of wide.cu: the rows, in whole tiles, for which the scratch images of all terms fit."""
     tile = RUN * WARPS
     return max(tile, BAND[channels] // terms // tile * tile)
 
 
 @functools.lru_cache(16)  # finding out takes milliseconds, and is asked for more than once
 def terms(kernel: Kernel, sample: int) -> tuple[Factors, ...]:
-    """(column, row) of the products that *kernel* is the sum of; none where there is no such sum.
+    """The terms of *kernel*: (column, row) whose products sum to it; none where none do.
 
     At most MOST_TERMS that cancel each other no more than CANCELLING allows on *sample*: those of
     the singular value decomposition, which has the fewest.

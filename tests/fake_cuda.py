@@ -113,7 +113,7 @@ class FakeCuda:
         return array
 
     def memcpy_htod(self, to: Any, source: npt.NDArray[Any]) -> None:
-        """A plain copy, of weights alone."""
+        """A plain copy, which only weights take."""
         self.called("memcpy_htod")
         ctypes.memmove(int(to), source.ctypes.data, source.nbytes)
         self.weights[int(to)] = source.size

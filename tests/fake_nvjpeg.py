@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cudafilter.engines.cuda import jpeg as nvcodec
+from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of
@@ -207,7 +207,7 @@ def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
             return library
 
         monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
-        monkeypatch.setattr(nvcodec, "NvJpeg", load)
+        monkeypatch.setattr(gpu_jpeg, "NvJpeg", load)
         engine = CudaEngine(variant="constant", **options)
         engines.append(engine)
         assert engine.jpeg is not None

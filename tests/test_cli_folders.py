@@ -131,7 +131,7 @@ class TestFolder:
         each = cli("box", "-rv", "in", "out", "--format", "bmp").stderr
         assert "note: in/0.jpg: BMP does not hold" in each
 
-    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc alone")
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc's malloc")
     def test_memory_of_one_image_serves_the_next(self) -> None:
         code = """
 import resource

@@ -203,4 +203,4 @@ class TestMemory:
         most = 0
         monkeypatch.setattr(sizing, "memory_for_images", lambda: one // 2)
         assert [r.error for r in run(folder_jobs(), StandIn(count)).values()] == [None] * 6
-        assert most == 1, "an image larger than all the room goes alone"
+        assert most == 1, "an image larger than the whole budget goes alone"

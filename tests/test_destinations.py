@@ -12,7 +12,8 @@ from PIL import Image
 
 from command_line import ENVIRONMENT, PROGRAM
 from cudafilter.errors import ParameterError
-from cudafilter.jobs.plan import STREAM, make_plan
+from cudafilter.jobs.plan import make_plan
+from cudafilter.start.words import STDIO
 
 PNG, JPEG = b"\x89PNG", b"\xff\xd8\xff"
 
@@ -28,7 +29,7 @@ def test_other_names_of_standard_output_are_it(name: str) -> None:
     Path("out.png").symlink_to("/dev/stdout")
     (job,) = make_plan(["a.jpg"], name).jobs
     assert (job.destination, job.format) == (None, "jpeg")
-    (job,) = make_plan([STREAM], name, format="png").jobs
+    (job,) = make_plan([STDIO], name, format="png").jobs
     assert (job.destination, job.format) == (None, "png")
 
 
@@ -41,7 +42,7 @@ def test_a_pipe_gets_the_inputs_format_unless_another_is_asked_for(existing: str
         assert (job.destination, job.format, job.skip) == (Path(name), "jpeg", False)
         (job,) = make_plan(["a.jpg"], name, format="png", existing=existing).jobs
         assert job.format == "png"
-        (job,) = make_plan([STREAM], name, existing=existing).jobs
+        (job,) = make_plan([STDIO], name, existing=existing).jobs
         assert (job.source, job.format) == (None, None)
     os.close(reader)
     os.close(writer)
@@ -58,14 +59,14 @@ def test_a_descriptor_that_is_not_open_is_refused() -> None:
         make_plan(["a.png"], "/dev/fd/999")
 
 
-@pytest.mark.parametrize("source", ["a.png", STREAM])
+@pytest.mark.parametrize("source", ["a.png", STDIO])
 def test_a_folder_that_is_gone_takes_nothing(
     source: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("gone").mkdir()
     monkeypatch.chdir("gone")
     (here / "gone").rmdir()
-    source = source if source == STREAM else str(here / source)
+    source = source if source == STDIO else str(here / source)
     for name in ("out.png", "folder/", "../out.png"):
         with pytest.raises(ParameterError, match=f"{name}: the current folder was removed"):
             make_plan([source], name)

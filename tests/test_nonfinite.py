@@ -121,7 +121,7 @@ def test_a_sample_reaches_what_taps_it_and_no_more(cpu: Engine, name: str, value
     result = cpu.run(odd, filter).pixels
     # Within float32's last digit: where a transform runs, what it taps may round otherwise.
     np.testing.assert_allclose(result[~tapped], without[~tapped], rtol=2e-7, atol=1e-15)
-    tapped[max(0, 90 - below) :] = True  # above lie zeros alone
+    tapped[max(0, 90 - below) :] = True  # above lie zeros only
     assert np.array_equal(result[~tapped], without[~tapped])
     assert np.isfinite(result).all() == np.isfinite(value)
 

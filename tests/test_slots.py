@@ -34,7 +34,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here
 
 BLUR = make("blur", sigma=1)
 DOWNWARD = Correlation("down", (Kernel(np.full((4, 1), 0.25), (0, 0)),))
-"""Taps below its pixel alone."""
+"""A kernel that taps only below its pixel."""
 
 Opener = Callable[..., CudaEngine]
 

@@ -255,7 +255,7 @@ def test_a_toolkit_newer_than_the_driver_is_told(
 def test_a_host_compiler_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not toolkit.has_host_compiler()
     make_script(tmp_path / "path" / "gcc", "#!/bin/sh\n")
-    assert not toolkit.has_host_compiler(), "gcc alone compiles no C++"
+    assert not toolkit.has_host_compiler(), "gcc without g++ compiles no C++"
     make_script(tmp_path / "path" / "g++", "#!/bin/sh\n")
     assert toolkit.has_host_compiler()
     monkeypatch.setenv("PATH", "")

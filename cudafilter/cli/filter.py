@@ -19,14 +19,13 @@ from cudafilter.errors import ParameterError
 from cudafilter.host.escape import escaped_name
 from cudafilter.operations.catalogue import FilterSpec, gpu_numbers
 from cudafilter.start.garbage import uncollected
+from cudafilter.start.words import FEW, STDIO, any_jpeg, first_files
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cudafilter.jobs.plan import Plan
     from cudafilter.operations.operation import Operation
-
-STREAM = "-"
 
 
 def filter_command(spec: FilterSpec) -> Command:
@@ -102,7 +101,6 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
     if shared.dry_run or shared.engine == "cpu":
         return
     from cudafilter.start import gpus
-    from cudafilter.start.words import FEW, any_jpeg, first_files
 
     names = first_files(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
@@ -160,7 +158,7 @@ def _print(plan: Plan) -> None:
 
 
 def _shown(path: Path | None) -> str:
-    return STREAM if path is None else escaped_name(str(path))
+    return STDIO if path is None else escaped_name(str(path))
 
 
 def _require_streams(plan: Plan, shared: Shared) -> None:
@@ -190,7 +188,7 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
         raise ParameterError("report", "standard output is taken by the image")
     from cudafilter.jobs.sources import inode
 
-    if shared.report == STREAM:
+    if shared.report == STDIO:
         if sys.stdout is None:
             raise ParameterError("report", "'-': standard output is closed")
         return
@@ -206,7 +204,7 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
 
 def _is_standard_output(name: str) -> bool:
     """Whether the report called *name* would go where standard output goes."""
-    if name == STREAM:
+    if name == STDIO:
         return True
     try:
         there = os.stat(name)

@@ -17,11 +17,12 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
-from cudafilter.jobs.plan import STREAM, Plan
+from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.record import DONE, FAILED, SKIPPED, Record
 from cudafilter.jobs.sources import Left
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
+from cudafilter.start.words import STDIO
 
 if TYPE_CHECKING:
     from cudafilter.cli.progress import Lines
@@ -190,7 +191,7 @@ class JsonLines:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        if self._path == STREAM:
+        if self._path == STDIO:
             self._file = sys.stdout.buffer
         elif self._path is not None:
             try:
@@ -233,15 +234,15 @@ class JsonLines:
                 rest = rest[self._file.write(rest) :]
             self._file.flush()
         except OSError as error:
-            if isinstance(error, BrokenPipeError) and self._path == STREAM:
+            if isinstance(error, BrokenPipeError) and self._path == STDIO:
                 raise
             self._give_up()
-            name = "to standard output" if self._path == STREAM else self._path
+            name = "to standard output" if self._path == STDIO else self._path
             raise CudafilterError(f"cannot write the report {name}: {error.strerror}") from error
 
     def _give_up(self) -> None:
         file, self._file = self._file, None
-        if file is not None and self._path != STREAM:
+        if file is not None and self._path != STDIO:
             with suppress(OSError):  # it is being told
                 file.close()
 
@@ -290,7 +291,7 @@ def _age() -> float:
 
 
 def _source(record: Record) -> str:
-    return "standard input" if record.source == STREAM else record.source
+    return "standard input" if record.source == STDIO else record.source
 
 
 def _images(count: int) -> str:

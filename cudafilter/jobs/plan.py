@@ -17,9 +17,9 @@ from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
 from cudafilter.jobs.places import Place, Places
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
 from cudafilter.operations.catalogue import EXISTING
+from cudafilter.start.words import STDIO
 from cudafilter.stores.local import descriptor, is_stream
 
-STREAM = "-"
 STDOUT = 1
 """The descriptor of standard output, which has names such as /dev/stdout, too."""
 
@@ -81,13 +81,13 @@ def make_plan(
     if destination is not None:
         _require_current_folder(destination)
         if descriptor(Path(destination)) == STDOUT:
-            destination = STREAM
-    if STREAM in sources:
+            destination = STDIO
+    if STDIO in sources:
         return _plan_stream(sources, destination, target, existing)
 
     if destination is not None:
         require_name("dest", destination)
-    into = None if destination in (None, STREAM) else Path(str(destination))
+    into = None if destination in (None, STDIO) else Path(str(destination))
     found = find(sources, recursive, into, follow=follow or not in_place)
     many = found.many or len(sources) > 1
     if not in_place:
@@ -228,7 +228,7 @@ def _plan_stream(
         raise ParameterError("src", "'-' (standard input) goes alone, not with other images")
     if destination is None:
         raise ParameterError("in_place", "standard input cannot be changed in place")
-    if destination == STREAM:
+    if destination == STDIO:
         return Plan((Job(None, None, target.format if target else None),), many=False)
     path = Path(destination)
     if path.is_dir() or destination.endswith(os.sep):
@@ -295,7 +295,7 @@ def _require_folder(into: Path, named: bool) -> None:
 
 def _require_current_folder(destination: str) -> None:
     """Raise ParameterError where *destination* counts from a current folder that is gone."""
-    if destination == STREAM or os.path.isabs(destination):
+    if destination == STDIO or os.path.isabs(destination):
         return
     try:
         os.getcwd()

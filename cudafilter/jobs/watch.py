@@ -13,9 +13,10 @@ from typing import NamedTuple
 from cudafilter import images
 from cudafilter.errors import CudafilterError, ImageError, ParameterError
 from cudafilter.formats import jpeg, png
-from cudafilter.jobs.plan import STREAM, Job, Plan, make_plan, output_owners, plan_arrival
+from cudafilter.jobs.plan import Job, Plan, make_plan, output_owners, plan_arrival
 from cudafilter.jobs.record import FAILED, Record
 from cudafilter.jobs.sources import Found, Left, Source, find
+from cudafilter.start.words import STDIO
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -110,7 +111,7 @@ def gone(record: Record) -> bool:
 def _require_watchable(sources: Sequence[str], destination: str | None) -> None:
     if destination is None:
         raise ParameterError("watch", "in place, each result would be filtered again")
-    if STREAM in (*sources, destination):
+    if STDIO in (*sources, destination):
         raise ParameterError("watch", "watches folders, and '-' is a stream")
     into = Path(os.path.realpath(destination))
     for source in sources:

@@ -17,11 +17,12 @@ from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
 from cudafilter.jobs import sizing
-from cudafilter.jobs.plan import STREAM, Job
+from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
+from cudafilter.start.words import STDIO
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Buffer
 
@@ -63,8 +64,8 @@ class Worker:
     def do(self, job: Job, held: ExitStack) -> Record:
         """The record of *job*, done; *held* keeps the gate from closing, once it writes."""
         record = Record(
-            source=str(job.source) if job.source is not None else STREAM,
-            destination=str(job.destination) if job.destination is not None else STREAM,
+            source=str(job.source) if job.source is not None else STDIO,
+            destination=str(job.destination) if job.destination is not None else STDIO,
         )
         try:
             if (reason := self._skipped(job)) is not None:
@@ -174,7 +175,7 @@ class Worker:
             "compress_level": self.settings.compress_level,
         }
         with self._stage("encode", record):
-            name = "standard output" if record.destination == STREAM else record.destination
+            name = "standard output" if record.destination == STDIO else record.destination
             encoded = images.encode(image, format, name=name, **effort)
         record.notes += tuple(
             f"{format.upper()} does not hold {what}, which is left out"
@@ -194,7 +195,7 @@ class Worker:
 
     def _read(self, source: Path | None) -> bytes:
         if source is None:
-            return images.read_stream(self.stdin or sys.stdin.buffer, STREAM)
+            return images.read_stream(self.stdin or sys.stdin.buffer, STDIO)
         return images.read_file(source)
 
     def _write(

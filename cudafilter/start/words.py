@@ -8,6 +8,9 @@ from contextlib import suppress
 from importlib.util import find_spec
 from itertools import islice, zip_longest
 
+STDIO = "-"
+"""Standard input or output, in place of a path."""
+
 FEW = 16
 """Most images of a small job. More images are worth a GPU's start, whatever their size."""
 
@@ -43,7 +46,7 @@ def first_jpeg(words: Sequence[str]) -> str | None:
     named = dict(_options(words))
     if _NOT_SURE & named.keys():
         return None
-    first = next((word for word in words[1:] if word == "-" or os.path.exists(word)), "-")
+    first = next((word for word in words[1:] if word == STDIO or os.path.exists(word)), STDIO)
     if not os.path.isfile(first):
         return None
     # Elsewhere a GPU's own codec may take it. pillow is the former name of --codec cpu.

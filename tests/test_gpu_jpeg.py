@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from cudafilter import images
-from cudafilter.engines.cuda import jpeg as nvcodec
+from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.jpeg import NotTaken, parsed, require_taken
 from cudafilter.engines.cuda.kernels import Kernel
@@ -213,7 +213,7 @@ def test_nvjpeg_that_was_woken_is_taken_before_any_image_is_at_work(
     fake.install(monkeypatch)
     monkeypatch.setattr(gpus, "nvjpeg_of", wait)
     monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
-    monkeypatch.setattr(nvcodec, "NvJpeg", absent)
+    monkeypatch.setattr(gpu_jpeg, "NvJpeg", absent)
     engine = CudaEngine(variant="constant")
     assert [*woken] == [0]
     assert_as_by_host(engine, jpeg(), False, None)
@@ -300,15 +300,15 @@ def test_threads_have_their_own_codecs(fake: FakeCuda, opened: Opener) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda name: through(path, CASES[name]).data, jobs))
     assert all(each == expected[name] for name, each in zip(jobs, got, strict=True))
-    assert library.calls["EncoderStateCreate"] <= nvcodec.JPEG_SLOTS
+    assert library.calls["EncoderStateCreate"] <= gpu_jpeg.JPEG_SLOTS
     assert library.calls["DecoderStateCreate"] <= path.parallel
 
 
 def test_a_picture_takes_the_gpus_memory_only_once_the_host_has_done_its_part(
     opened: Opener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = nvcodec.JPEG_SLOTS + 1
-    monkeypatch.setattr(nvcodec, "cores", lambda: count)
+    count = gpu_jpeg.JPEG_SLOTS + 1
+    monkeypatch.setattr(gpu_jpeg, "cores", lambda: count)
     _, path, library = opened()
     assert path.parallel == count
     together = threading.Barrier(count)

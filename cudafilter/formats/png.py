@@ -28,7 +28,7 @@ from cudafilter.stores.buffers import Buffer, joined
 
 SIGNATURE = PNG_SIGNATURE
 STRIP = 1 << 20
-"""Bytes of filtered rows that are compressed as one."""
+"""Bytes of filtered rows that one thread compresses at a time."""
 MAX_SIDE = 1_000_000
 """libpng reads no longer ones."""
 

@@ -1,4 +1,4 @@
-"""What belongs to a file beside its content: owner, permissions, access lists, attributes."""
+"""The owner, permissions, access lists and attributes of a file, which a new content keeps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 _ACCESS, _DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
 _OF_CONTENT = {"security.capability", "security.ima", "security.evm"}
-"""They vouch for a content, and a new one must not inherit them."""
+"""Attributes that vouch for the old content, so the new one must not inherit them."""
 
 
 def new_mode(folder: str) -> int:
@@ -23,7 +23,7 @@ def new_mode(folder: str) -> int:
 
 
 def carry_over(old: os.stat_result, path: Path, file: int) -> tuple[str, ...]:
-    """Give the open *file* what belongs to the file *path*, whose state is *old*.
+    """Give the open *file* the attributes of the file *path*, whose state is *old*.
 
     Permissions come last, and are no wider for anybody than they were. Returns notes that name what
     could not be kept.
@@ -39,7 +39,7 @@ def carry_over(old: os.stat_result, path: Path, file: int) -> tuple[str, ...]:
         notes.append(f"its {lost} could not be kept, and the file is yours now")
     lost_attributes = _carry_attributes(path, file)
     if not kept_group or _ACCESS in lost_attributes:
-        # The bits are now for others than they were for.
+        # The owner changed, so the bits now hold for other people.
         mode &= ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
     os.fchmod(file, mode)
     if _ACCESS in lost_attributes:
@@ -60,7 +60,7 @@ def _carry_owner(old: os.stat_result, file: int) -> tuple[bool, bool]:
         try:
             os.fchown(file, old.st_uid, old.st_gid)
         except OSError:
-            with suppress(OSError):  # only root gives files away, but groups are one's own
+            with suppress(OSError):  # users may still choose among their groups
                 os.fchown(file, -1, old.st_gid)
         now = os.fstat(file)
     return now.st_uid == old.st_uid, now.st_gid == old.st_gid
@@ -84,7 +84,7 @@ def _carry_attributes(path: Path, file: int) -> list[str]:
         try:
             os.setxattr(file, name, os.getxattr(path, name))
         except OSError:
-            # What security modules label is theirs to set.
+            # Labels of security modules are left to these.
             if not name.startswith("security."):
                 lost.append(name)
     return lost
@@ -108,7 +108,7 @@ def _default_list(folder: str) -> int | None:
 
 
 def _umask() -> int:
-    """The process's umask. Where the system tells it, it is not set for an instant to be read."""
+    """The process's umask. Only where the system does not tell it, it is set for an instant."""
     with suppress(OSError), open("/proc/self/status", "rb") as file:
         for line in file:
             if line.startswith(b"Umask:"):

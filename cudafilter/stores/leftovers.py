@@ -1,4 +1,4 @@
-"""Temporary files: their names tell whose they are, so that those of killed runs can be removed."""
+"""Temporary files: their names tell which process made them, so those of killed runs can go."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _NAME = (
     r"\.cudafilter-([0-9a-f]{8})-([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+\.tmp"
 )
 _OLD_AGE = 86400.0
-"""Seconds after which a temporary named in the old way, without its host, is left for good."""
+"""Age in seconds at which a temporary of an earlier version, whose name has no host, is left."""
 _numbers = count()
 
 
 class _Owner(NamedTuple):
-    """A process, as the names of its temporaries tell it."""
+    """The process that made a temporary, as the file's name tells it."""
 
     host: str
     boot: str
     space: int
-    """The namespace that its number belongs to: containers have their own."""
+    """The namespace of its process number: containers have their own."""
     process: int
     start: int
-    """Ticks from the boot to its start, since numbers are used again; 0 where unknown."""
+    """Ticks from the boot to its start, as process numbers are used again; 0 where unknown."""
 
 
 def temporary_name() -> str:
-    """A name that no other file has, of a file that is not complete yet."""
+    """A unique name for a file that is not complete yet."""
     return f"{_prefix(os.getpid())}{next(_numbers):x}.tmp"
 
 
 def sweep(folder: str) -> None:
     """Remove the temporaries in *folder* whose processes are gone.
 
-    Those of other hosts and containers stay, for nobody here can tell whether they are at work.
-    Nothing is raised: what cannot be removed does no harm.
+    Those of other hosts and containers stay, since nobody here knows whether their processes run.
+    Raises nothing: a file that cannot be removed does no harm.
     """
     with suppress(OSError):
         for name in os.listdir(folder):
@@ -85,7 +85,7 @@ def _start_of(process: int | str) -> int | None:
 
 
 def _is_left(folder: str, name: str) -> bool:
-    """Whether the file is a temporary, and its process gone."""
+    """Whether the file is a temporary whose process is gone."""
     if old := re.fullmatch(_OLD_NAME, name):
         age = time.time() - os.lstat(os.path.join(folder, name)).st_mtime
         return age > _OLD_AGE and not _is_alive(int(old[1], 16), 0)

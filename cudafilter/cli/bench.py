@@ -146,7 +146,7 @@ command = Command(
                         *asked
                     ),
                     show_default="0",
-                    help="Number of the GPU, as cudafilter info lists them.",
+                    help="Number of the GPU, as cudafilter info lists it.",
                 ),
                 "auto times every variant of the CUDA kernel.",
             ),

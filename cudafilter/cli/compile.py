@@ -124,7 +124,7 @@ command = Command(
                 type=options.Whole(1, options.MAX_JOBS),
                 metavar="N",
                 show_default="one a core",
-                help="Compilers side by side.",
+                help="Compilers that run at a time.",
             ),
             options.quiet(),
             options.debug(),

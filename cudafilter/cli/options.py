@@ -155,7 +155,7 @@ def shared() -> Sections:
                 type=Choice(CODECS, OLD_CODECS),
                 default="auto",
                 show_default=True,
-                help="What decodes and encodes JPEGs: auto takes the GPU where it can.",
+                help="What decodes and encodes JPEGs: auto takes the GPU where it can, cpu never.",
             ),
             click.Option(
                 ["--check"],
@@ -164,26 +164,30 @@ def shared() -> Sections:
             ),
         ],
         "Files": [
-            click.Option(["-r", "--recursive"], is_flag=True, help="Take the images in folders."),
             click.Option(
-                ["--in-place"], is_flag=True, help="Replace the images: all are SRC, no DEST."
+                ["-r", "--recursive"],
+                is_flag=True,
+                help="Take the images in folders, at any depth.",
+            ),
+            click.Option(
+                ["--in-place"], is_flag=True, help="Replace the images: all paths are SRC."
             ),
             click.Option(
                 ["--follow"],
                 is_flag=True,
-                help="Write through links: those in folders in place, and those in DEST.",
+                help="Write through links: to images in folders with --in-place, and in DEST.",
             ),
             click.Option(
                 ["--watch"],
                 is_flag=True,
-                help="Go on with what arrives in the folders, until interrupted.",
+                help="Go on with images that arrive in the folders, until interrupted.",
             ),
             click.Option(
                 ["--existing"],
                 type=Choice(EXISTING),
                 default="overwrite",
                 show_default=True,
-                help="What to do about outputs that are there already.",
+                help="What to do where an output exists already.",
             ),
             click.Option(
                 ["--format"],
@@ -209,7 +213,7 @@ def shared() -> Sections:
                 type=Whole(1),
                 metavar="N",
                 show_default=f"{MAX_PIXELS}, fewer of a short file",
-                help="Most pixels of an image that is read.",
+                help="Refuse images of more pixels.",
             ),
         ],
         "Running": [
@@ -218,7 +222,7 @@ def shared() -> Sections:
                 type=Whole(1, MAX_JOBS),
                 metavar="N",
                 show_default="by cores, engine and memory",
-                help="Images in work side by side.",
+                help="Images that are in work at a time.",
             ),
             click.Option(
                 ["--dry-run"], is_flag=True, help="Print what would be written, and write nothing."
@@ -227,10 +231,10 @@ def shared() -> Sections:
                 ["--report"],
                 metavar="FILE",
                 shell_complete=offered("files"),
-                help="Add a JSON line an image: job, sizes, times, error ('-' is stdout).",
+                help="Add a JSON line for each image: job, sizes, times, error ('-' is stdout).",
             ),
             quiet(),
-            click.Option(["-v", "--verbose"], is_flag=True, help="Tell more of each image."),
+            click.Option(["-v", "--verbose"], is_flag=True, help="Tell more about each image."),
             debug(),
         ],
     }
@@ -282,7 +286,7 @@ def as_json() -> click.Option:
 
 def quiet() -> click.Option:
     """``--quiet``, for commands that tell what they do."""
-    return click.Option(["-q", "--quiet"], is_flag=True, help="Tell errors only.")
+    return click.Option(["-q", "--quiet"], is_flag=True, help="Print errors only.")
 
 
 def debug() -> click.Option:

@@ -14,7 +14,7 @@ from PIL import Image as Pil
 from PIL import ImageCms
 
 from cudafilter import images
-from cudafilter.formats import ifd
+from cudafilter.formats import ifd, table
 from cudafilter.images import Image
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores import local
@@ -82,7 +82,7 @@ def encode(image: Image, format: str, **options: Any) -> bytes:
 
 def save(image: Image, path: Path) -> None:
     """Write *image* as the command line does."""
-    local.write_atomically(path, encode(image, images.format_of(path), name=str(path)))
+    local.write_atomically(path, encode(image, table.format_of(path), name=str(path)))
 
 
 def from_opencv(data: bytes) -> Pixels:

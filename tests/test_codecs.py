@@ -17,7 +17,7 @@ from cudafilter.formats import (
     table,
 )
 from cudafilter.host import cores
-from cudafilter.images import FORMATS, READ_ONLY, Image
+from cudafilter.images import Image
 from cudafilter.operations.pixels import Pixels
 from image_files import encode, random_pixels
 

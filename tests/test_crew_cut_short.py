@@ -107,7 +107,7 @@ class TestInterruption:
     def test_a_write_in_progress_is_finished(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        original = local.write
+        original = local.write_whole
         begun = threading.Event()
 
         def write_slowly(target: local.Target, data: bytes, **given: Any) -> tuple[str, ...]:
@@ -119,7 +119,7 @@ class TestInterruption:
             time.sleep(0.05)
             return ()
 
-        monkeypatch.setattr(local, "write", write_slowly)
+        monkeypatch.setattr(local, "write_whole", write_slowly)
         monkeypatch.setattr(images, "lost_metadata", look_slowly)
         seen: list[Record] = []
 

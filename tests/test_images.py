@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image as Pil
 
-from cudafilter import images
 from cudafilter.errors import ImageError
-from cudafilter.formats import ifd
+from cudafilter.formats import ifd, table
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image, load, to_gray
 from image_files import (
@@ -204,5 +203,5 @@ def test_white_stays_white_in_16_bit_gray() -> None:
     ],
 )
 def test_settings_that_say_nothing_to_a_format_are_told(format: str, told: str) -> None:
-    assert images.unused_settings(format) == ()
-    assert images.unused_settings(format, quality=90, compress_level=9) == (told,)
+    assert table.unused_settings(format) == ()
+    assert table.unused_settings(format, quality=90, compress_level=9) == (told,)

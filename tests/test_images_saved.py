@@ -13,7 +13,7 @@ import pytest
 
 from cudafilter import images
 from cudafilter.errors import ImageError
-from cudafilter.formats import png
+from cudafilter.formats import png_chunks, table
 from cudafilter.images import Image, load
 from cudafilter.stores import local
 from image_files import LOSSLESS, random_pixels, save
@@ -92,7 +92,7 @@ def test_a_file_is_read_whole_where_the_system_reads_a_part_at_a_time(
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    data = png.SIGNATURE + bytes(range(256)) * 1000  # more than a pipe holds
+    data = png_chunks.SIGNATURE + bytes(range(256)) * 1000  # more than a pipe holds
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True)
     writer.start()
@@ -178,7 +178,7 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     def round_trip(number: int) -> None:
         format, dtype, channels = kinds[number % len(kinds)]
         pixels = random_pixels(dtype, channels, 20 + number, 31)
-        path = tmp_path / f"{number}{images.FORMATS[format][0]}"
+        path = tmp_path / f"{number}{table.FORMATS[format][0]}"
         save(Image(pixels, channels in (2, 4)), path)
         np.testing.assert_array_equal(load(path).pixels, pixels)
         with pytest.raises(ImageError):

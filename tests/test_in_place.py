@@ -447,7 +447,7 @@ class TestJob:
     def test_a_line_that_a_power_cut_tore_is_left_out(self, photos: Path, state: Path) -> None:
         path = photos / "trip" / "1.bmp"
         state.mkdir(parents=True)
-        now = local.identity(path)
+        now = local.stat(path)
         assert now is not None
         line = json.dumps([str(path), now.inode, now.size, now.modified])
         (state / "job-1.jsonl").write_text(f'{{}}\n["/a", 1,\n{line}\n\0\0\0\n[1, 2]\n"x"')

@@ -15,6 +15,7 @@ from codec_aids import Patch, drawing, from_pillow, no_pillow, outside, photo
 from cudafilter.errors import ImageError
 from cudafilter.formats import (
     png,
+    png_chunks,
     png_filters,
 )
 from cudafilter.formats.metadata import Metadata
@@ -139,14 +140,14 @@ def test_interlaced_png_is_read_the_same(mode: str, no_pillow: None) -> None:
         body += b"".join(b"\0" + row.tobytes() for row in rows)
     ihdr = struct.pack(">IIBBBBB", 18, 21, 8, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 1)
     parts = chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
-    np.testing.assert_array_equal(load(png.SIGNATURE + parts).pixels, pixels)
+    np.testing.assert_array_equal(load(png_chunks.SIGNATURE + parts).pixels, pixels)
 
 
 def png_of(body: bytes, bits: int = 8) -> bytes:
     """A 64x64 RGB PNG with the zlib stream *body*, its checksums right."""
     ihdr = struct.pack(">IIBBBBB", 64, 64, bits, 2, 0, 0, 0)
     parts = chunk(b"IHDR", ihdr) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-    return png.SIGNATURE + parts
+    return png_chunks.SIGNATURE + parts
 
 
 @pytest.mark.parametrize("bits", [8, 16])

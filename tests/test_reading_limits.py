@@ -16,7 +16,7 @@ from cudafilter import images
 from cudafilter.cli import app
 from cudafilter.engines import Engine
 from cudafilter.errors import ImageError
-from cudafilter.formats import png, table
+from cudafilter.formats import png_chunks, rows
 from cudafilter.formats.limits import MAX_PIXELS, SPARSE_BYTES, Limits
 from cudafilter.images import Image, encode, load
 from cudafilter.jobs import crew, sizing
@@ -25,6 +25,7 @@ from cudafilter.jobs.record import Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
+from cudafilter.stores import reading
 
 FORMATS = ["png", "jpeg", "webp", "tiff", "bmp", "ppm", "pgm"]
 
@@ -61,12 +62,12 @@ def test_a_stream_of_no_known_format_is_left_after_its_head() -> None:
 
 def test_a_stream_without_end_is_left_past_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_STREAM", 5_000_000)
-    stream = Endless(png.SIGNATURE)
+    stream = Endless(png_chunks.SIGNATURE)
     with pytest.raises(ImageError, match="goes on past 5,000,000 bytes") as caught:
         images.read_stream(stream, "-")  # type: ignore[arg-type]
     assert stream.given < 7_000_000
     assert caught.value.hint == "save it as a file first"
-    whole = Endless(png.SIGNATURE, stop=4_999_999)
+    whole = Endless(png_chunks.SIGNATURE, stop=4_999_999)
     assert len(images.read_stream(whole, "-")) == 4_999_999  # type: ignore[arg-type]
 
 
@@ -137,9 +138,9 @@ def test_a_file_larger_than_the_memory_is_not_read(
 ) -> None:
     path = tmp_path / "big.png"
     with open(path, "wb") as file:
-        file.write(png.SIGNATURE)
+        file.write(png_chunks.SIGNATURE)
         file.truncate(1 << 31)
-    monkeypatch.setattr(images, "free_memory", lambda: 1 << 30)
+    monkeypatch.setattr(reading, "free_memory", lambda: 1 << 30)
     with pytest.raises(ImageError, match="cannot be read: it does not fit in memory"):
         load(path)
 
@@ -227,10 +228,10 @@ def test_no_decoder_or_encoder_speaks_to_the_user(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(table.Format, "read", fail)
-    monkeypatch.setattr(table.Format, "write", fail)
+    monkeypatch.setattr(rows, "open", fail)
+    monkeypatch.setattr(rows, "create", fail)
     with pytest.raises(ImageError) as caught:
-        load(png.SIGNATURE, "pic")
+        load(png_chunks.SIGNATURE, "pic")
     reason = "pic: cannot be decoded: it is damaged, or of a kind that is not supported"
     assert str(caught.value) == reason
     assert caught.value.__cause__ is error

@@ -22,7 +22,7 @@ USER, USER_NAMED, GROUP, MASK, OTHERS = 0x01, 0x02, 0x04, 0x10, 0x20
 
 def replaced(path: Path) -> tuple[str, ...]:
     """The notes of a write to *path*."""
-    return local.write(local.resolve(path), b"new")
+    return local.write_whole(local.resolve(path), b"new")
 
 
 def access_list(*entries: tuple[int, int]) -> bytes:
@@ -125,7 +125,7 @@ class TestOwner:
         status = list(old.stat())
         status[stat.ST_UID] += user
         status[stat.ST_GID] += group
-        (note,) = local.write(local.Target(old, old, os.stat_result(status)), b"new")
+        (note,) = local.write_whole(local.Target(old, old, os.stat_result(status)), b"new")
         assert note == f"{told}, and the file is yours now"
         assert stat.S_IMODE(old.stat().st_mode) == mode
 

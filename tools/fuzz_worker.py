@@ -23,6 +23,7 @@ from fuzz_cases import Case, Format, Seed, case_of
 
 from cudafilter import images
 from cudafilter.errors import CudafilterError, ImageError
+from cudafilter.formats import table
 from cudafilter.operations.pixels import Pixels
 
 FORMATS: dict[str, Format] = {
@@ -191,9 +192,9 @@ class Judge:
 
 def _again(image: images.Image, data: bytes) -> Iterator[tuple[str, str]]:
     """Findings of writing *image* once more, in its own format and as TIFF, and reading that."""
-    own = images.format_of_bytes(data)
+    own = table.format_of_bytes(data)
     for format in dict.fromkeys((own, "tiff")):
-        if format in images.READ_ONLY:
+        if format not in table.written():
             continue
         try:
             images.lost_metadata(image, format)

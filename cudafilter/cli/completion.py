@@ -96,10 +96,9 @@ def some_of(values: Sequence[str]) -> Offer:
 
 def formats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The formats that are written."""
-    from cudafilter.formats.table import FORMATS
+    from cudafilter.formats.table import written
 
-    written = [name for name, format in FORMATS.items() if format.writer is not None]
-    return one_of(written)(ctx, param, incomplete)
+    return one_of(written())(ctx, param, incomplete)
 
 
 def gpus(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.limits import Limits
+from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
 from cudafilter.formats.table import Ways
 from cudafilter.operations.pixels import Pixels
@@ -80,6 +80,12 @@ def header_of(data: bytes) -> Header:
     return Header(
         size, start, width, abs(height), height < 0, bits, coding, (across, down), colours, masks
     )
+
+
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file."""
+    header = header_of(head)
+    return Extent(header.width, header.height, 3 + bool(header.masks[3]), 1)
 
 
 def read(data: bytes, limits: Limits) -> Decoded:
@@ -290,7 +296,7 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     """Encode uint8 gray or RGB *pixels*."""
     from cudafilter.formats.pillow import save_pillow
 
-    data = bytearray(save_pillow(pixels, "BMP", dpi=(0, 0)))
+    data = bytearray(save_pillow(pixels, "Bmp", dpi=(0, 0)))
     if metadata.resolution and metadata.resolution.unit:
         for at, value in zip((38, 42), metadata.resolution.per("metre"), strict=True):
             data[at : at + 4] = round(value).to_bytes(4, "little")

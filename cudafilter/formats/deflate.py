@@ -7,7 +7,7 @@ size, and 2 to 9 are zlib's, better than its own: of two ways the shorter one is
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from cudafilter.errors import ImageError
-from cudafilter.stores.buffers import Buffer
+from cudafilter.stores.buffers import Buffer, joined
 
 STORED, FAST = 0, 1
 DEFAULT_LEVEL = FAST
@@ -58,17 +58,27 @@ def _zlib(data: memoryview, window: memoryview, level: int, last: bool, strategy
     return deflater.compress(data) + deflater.flush(end)
 
 
-def pieces(parts: Iterable[Part]) -> list[bytes]:
-    """One zlib stream of *parts*, the last of which was compressed as such; a piece for each."""
-    low, high, bodies = 1, 0, []
-    for body, adler, size in parts:
+class Joiner:
+    """Makes one zlib stream of parts, in their order."""
+
+    def __init__(self) -> None:
+        self._low, self._high, self._head = 1, 0, b"\x78\x01"
+
+    def add(self, part: Part, last: bool) -> bytes:
+        """The stream's next piece, which holds *part*; the *last* was compressed as such."""
         # Adler-32 is the sum of the bytes plus 1, and the sum of all these sums.
-        high = (high + (adler >> 16) + size * (low - 1)) % _ADLER
-        low = (low + (adler & 0xFFFF) - 1) % _ADLER
-        bodies.append(body)
-    bodies[0] = b"\x78\x01" + bodies[0]
-    bodies[-1] += (high << 16 | low).to_bytes(4, "big")
-    return bodies
+        high, low = part.adler >> 16, part.adler & 0xFFFF
+        self._high = (self._high + high + part.size * (self._low - 1)) % _ADLER
+        self._low = (self._low + low - 1) % _ADLER
+        head, self._head = self._head, b""
+        end = (self._high << 16 | self._low).to_bytes(4, "big") if last else b""
+        return b"".join((head, part.body, end)) if head or end else part.body
+
+
+def pieces(parts: Sequence[Part]) -> list[bytes]:
+    """One zlib stream of *parts*, the last of which was compressed as such; a piece for each."""
+    joiner, last = Joiner(), len(parts) - 1
+    return [joiner.add(part, number == last) for number, part in enumerate(parts)]
 
 
 def stream(data: memoryview, level: int) -> bytes:
@@ -76,30 +86,56 @@ def stream(data: memoryview, level: int) -> bytes:
     return b"".join(pieces([part(data, memoryview(b""), level, True)]))
 
 
-def inflated(data: Buffer, size: int) -> tuple[bytes, int]:
-    """The *size* bytes that the zlib stream *data* holds, and how many bytes follow its end.
+class Inflater:
+    """The *size* bytes that a zlib stream holds, taken in order.
 
-    Raises ImageError unless it holds just as many, to the end of the stream, with the right
-    checksum. No more than *size* bytes are ever decompressed.
+    *feed* gives up to so many of the stream's next bytes, and none at its end. Raises ImageError
+    unless the stream holds just as many, to its end, with the right checksum. No more are ever
+    decompressed, and no more of the stream is in memory than about what is taken at a time.
     """
-    inflater = isal_zlib.decompressobj()
-    try:
+
+    def __init__(self, feed: Callable[[int], Buffer], size: int) -> None:
+        self._feed, self._left = feed, size
+        self._inflater = isal_zlib.decompressobj()
+        self._waiting: Buffer = b""
+
+    def take(self, count: int) -> Buffer:
+        """The next *count* bytes."""
+        found: list[Buffer] = []
+        self._left -= count
         # The byte past the last one makes it go on to the checksum.
-        body = inflater.decompress(data, size + 1)
-    except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stub says an instance
-        raise ImageError("it is damaged: its compressed data cannot be read") from error
-    if len(body) > size:
-        raise ImageError("it is damaged: it holds more data than its size needs")
-    if len(body) < size or not inflater.eof:
-        raise ImageError("it is cut short: it holds less data than its size needs")
-    return body, len(inflater.unused_data)
+        wanted = count if self._left else count + 1
+        most = count + (count >> 10) + _FEED  # what is stored takes a little more than its bytes
+        try:
+            while wanted and not self._inflater.eof:
+                data = self._waiting or self._feed(most)
+                body = self._inflater.decompress(data, wanted)
+                self._waiting = self._inflater.unconsumed_tail
+                found += [body] if body else []
+                wanted -= len(body)
+                if not len(data) and not body:
+                    break
+        except isal_zlib.IsalError as error:  # type: ignore[misc]  # its stub says an instance
+            raise ImageError("it is damaged: its compressed data cannot be read") from error
+        short = wanted if self._left else wanted - 1
+        if short < 0:
+            raise ImageError("it is damaged: it holds more data than its size needs")
+        if short or (not self._left and not self._inflater.eof):
+            raise ImageError("it is cut short: it holds less data than its size needs")
+        return found[0] if len(found) == 1 else joined(found)
+
+    @property
+    def surplus(self) -> int:
+        """How many of the bytes that were fed follow the stream's end."""
+        return len(self._inflater.unused_data)
 
 
+_FEED = 1 << 14
 _BLOCK = 65535
 """Most bytes of a stored block, which has 5 bytes before them."""
 
 
-def stored(data: bytes) -> Buffer:
+def stored(data: Buffer) -> Buffer:
     """*data* as a zlib stream of stored blocks, for decoders that want one."""
     whole, rest = divmod(len(data), _BLOCK)
     source = np.frombuffer(data, np.uint8)

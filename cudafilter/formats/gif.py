@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.limits import Limits, refuse_frames, require_entries
+from cudafilter.formats.limits import Extent, Limits, refuse_frames, require_entries
 from cudafilter.formats.metadata import Decoded, Metadata, Resolution
 from cudafilter.operations.pixels import Pixels
 
@@ -52,6 +52,12 @@ class _Found:
     icc: bytes | None = None
     lost: list[str] = field(default_factory=list)
     end: int = 0
+
+
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file."""
+    width, height = struct.unpack_from("<HH", head, 6)
+    return Extent(width, height, 4, 1)
 
 
 def read(data: bytes, limits: Limits) -> Decoded:

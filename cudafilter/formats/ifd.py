@@ -8,9 +8,11 @@ bounded by the length of the file: see _Budget.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+
+from cudafilter.stores.buffers import Source
 
 SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8, IFD8 = 3, 4, 5, 7, 13, 16, 18
 _SIZES = {
@@ -76,54 +78,58 @@ class _Budget:
             raise BrokenIfd("its tags share their bytes")
 
 
-def header(data: bytes) -> tuple[str, int, bool]:
+def header(data: Source) -> tuple[str, int, bool]:
     """Byte order ("<" or ">"), offset of the first IFD, and whether this is BigTIFF."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None or len(data) < 8:
+    head = data[:16]
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8:
         raise BrokenIfd("no TIFF header")
-    (magic,) = struct.unpack_from(order + "H", data, 2)
+    (magic,) = struct.unpack_from(order + "H", head, 2)
     if magic == 42:
-        return order, struct.unpack_from(order + "I", data, 4)[0], False
-    if magic == 43 and len(data) >= 16:
-        return order, struct.unpack_from(order + "Q", data, 8)[0], True
+        return order, struct.unpack_from(order + "I", head, 4)[0], False
+    if magic == 43 and len(head) >= 16:
+        return order, struct.unpack_from(order + "Q", head, 8)[0], True
     raise BrokenIfd("no TIFF header")
 
 
-def _span(data: bytes, order: str, offset: int, big: bool) -> tuple[int, int, int]:
+def _span(data: Source, order: str, offset: int, big: bool) -> tuple[int, int, int]:
     """Where the entries of the IFD at *offset* begin, how many they are, and the next IFD."""
     count_code, next_code, size = ("Q", "Q", 20) if big else ("H", "I", 12)
     try:
-        (count,) = struct.unpack_from(order + count_code, data, offset)
         start = offset + struct.calcsize("=" + count_code)
-        (following,) = struct.unpack_from(order + next_code, data, start + count * size)
-    except (struct.error, OverflowError):
+        (count,) = struct.unpack(order + count_code, data[offset:start])
+        end = start + count * size
+        after = end + struct.calcsize("=" + next_code)
+        (following,) = struct.unpack(order + next_code, data[end:after])
+    except struct.error:
         raise BrokenIfd("cut short") from None
     return start, count, following
 
 
 def _rows(
-    data: bytes, order: str, start: int, count: int, big: bool
+    data: Source, order: str, start: int, count: int, big: bool
 ) -> Iterator[tuple[int, int, int, int, int]]:
     """Tag, type, count, length and place of the value of each entry."""
     code, size, inline = ("HHQ", 20, 8) if big else ("HHI", 12, 4)
-    for at in range(start, start + count * size, size):
-        tag, kind, values = struct.unpack_from(order + code, data, at)
+    table = data[start : start + count * size]
+    for at in range(0, count * size, size):
+        tag, kind, values = struct.unpack_from(order + code, table, at)
         length = _SIZES.get(kind, 0) * values
-        where = at + size - inline
+        where = start + at + size - inline
         if length > inline:
-            (where,) = struct.unpack_from(order + ("Q" if big else "I"), data, where)
+            (where,) = struct.unpack_from(order + ("Q" if big else "I"), table, where - start)
         if where + length > len(data):
             raise BrokenIfd(f"the value of tag {tag} lies past the end")
         yield tag, kind, values, length, where
 
 
-def read(data: bytes, order: str, offset: int, big: bool = False) -> tuple[dict[int, Entry], int]:
+def read(data: Source, order: str, offset: int, big: bool = False) -> tuple[dict[int, Entry], int]:
     """The IFD at *offset* with those it points to, and the offset of the next one (0: none)."""
     return _read(data, order, offset, big, 0, _Budget(len(data)))
 
 
 def _read(
-    data: bytes, order: str, offset: int, big: bool, depth: int, budget: _Budget
+    data: Source, order: str, offset: int, big: bool, depth: int, budget: _Budget
 ) -> tuple[dict[int, Entry], int]:
     start, count, following = _span(data, order, offset, big)
     budget.directory(offset, count)
@@ -151,7 +157,7 @@ def _points(tag: int, kind: int, values: int) -> bool:
     return values == 1 and (known or (kind in (IFD, IFD8) and tag != SUB_IFDS))
 
 
-def pages(data: bytes, order: str, offset: int, big: bool) -> int:
+def pages(data: Source, order: str, offset: int, big: bool) -> int:
     """How many IFDs follow each other from *offset*; a loop counts once."""
     seen: set[int] = set()
     while offset and offset not in seen:
@@ -170,7 +176,7 @@ def parse(blob: bytes) -> tuple[str, dict[int, Entry], int]:
     return order, entries, following
 
 
-def dangling(data: bytes) -> list[int]:
+def dangling(data: Source) -> list[int]:
     """Tags of *data* that seem to be offsets of directories, though no type says so.
 
     Laid out anew they lead nowhere. Raises BrokenIfd.
@@ -198,7 +204,7 @@ def _all(entries: Ifd) -> Iterator[tuple[int, Entry]]:
             yield from _all(entry.value)
 
 
-def _is_directory(data: bytes, order: str, offset: int, big: bool) -> bool:
+def _is_directory(data: Source, order: str, offset: int, big: bool) -> bool:
     """Whether a directory stands at *offset*: known types, tags in order, values in the file."""
     if offset < 8:
         return False
@@ -247,7 +253,7 @@ class Space:
     """
 
     def __init__(self, note: Entry | None = None) -> None:
-        self._free = 8
+        self._free = self._given = 8
         self._note = range(0)
         self._kept = note.value if note else None
         self._pieces: list[tuple[int, bytes]] = []
@@ -282,14 +288,23 @@ class Space:
         """Length of the file so far."""
         return max(self._free, self._note.stop)
 
-    def pieces(self) -> Iterable[bytes]:
-        """All of it from offset 8 on, with zeros where nothing lies."""
-        at = 8
-        for start, piece in sorted(self._pieces, key=lambda placed: placed[0]):
-            yield bytes(start - at)
+    def ready(self) -> Iterator[bytes]:
+        """What is laid out to the next free place and was not given before, from offset 8 on.
+
+        All that was taken must be put. There are zeros where nothing lies.
+        """
+        self._pieces.sort(key=lambda placed: placed[0])
+        while self._pieces and self._pieces[0][0] < self._free:
+            start, piece = self._pieces.pop(0)
+            yield bytes(start - self._given)
             yield piece
-            at = start + len(piece)
-        yield bytes(self.end - at)
+            self._given = start + len(piece)
+
+    def pieces(self) -> Iterator[bytes]:
+        """All that was not given yet, to the end."""
+        self._free = self.end
+        yield from self.ready()
+        yield bytes(self.end - self._given)
 
 
 def write(entries: Ifd, order: str, space: Space) -> int:

@@ -17,6 +17,7 @@ import simplejpeg
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg_head, jpeg_scan
 from cudafilter.formats.jpeg_head import (
+    DECODED,
     DRI,
     SAMPLINGS,
     SOF0,
@@ -29,15 +30,14 @@ from cudafilter.formats.jpeg_head import (
     Frame,
     Segment,
 )
-from cudafilter.formats.limits import Limits
+from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded, JpegCoding, Metadata
-from cudafilter.formats.table import JPEG_SIGNATURE, Ways
+from cudafilter.formats.table import Ways
 from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start import first_jpeg
 from cudafilter.stores.buffers import Buffer, joined
 
-SIGNATURE = JPEG_SIGNATURE
 DEFAULT_QUALITY = 95
 """For pictures that do not come from a JPEG; those keep their own quantisation tables, and with
 them their quality and about their size."""
@@ -54,6 +54,14 @@ _DAMAGE = (
     ("extraneous bytes", _TOO_MANY),
 )
 """What libjpeg says -> what that means."""
+
+
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file."""
+    frame = jpeg_head.frame_of(jpeg_head.segments_of(head)[0])
+    if frame is None:
+        raise ValueError("no frame header")
+    return Extent(frame.width, frame.height, len(frame.components), 1)
 
 
 def read(data: bytes, limits: Limits) -> Decoded:
@@ -120,7 +128,7 @@ def _is_usual(frame: Frame) -> bool:
     if not chroma:
         return True
     ratio = frame.sampling
-    if ratio not in (*SAMPLINGS, (1, 4)):
+    if ratio not in DECODED:
         return False
     if ratio == (1, 1):
         return luma[0] * luma[1] <= 10 // len(frame.components)
@@ -162,7 +170,7 @@ def _read_pillow(bare: Buffer, limits: Limits) -> Pixels:
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
     try:
-        return pixels_of(open_pillow(bare, "JPEG", limits))[0]
+        return pixels_of(open_pillow(bare, "Jpeg", limits))[0]
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(_BROKEN) from error
 
@@ -330,11 +338,11 @@ def _write_pillow(pixels: Pixels, cmyk: bool, chosen: _Chosen) -> bytes:
     if is_ycck:
         pixels = _ycck(pixels)
     try:
-        data = save_pillow(pixels, "JPEG", cmyk, progressive=chosen.progressive, **options)
+        data = save_pillow(pixels, "Jpeg", cmyk, progressive=chosen.progressive, **options)
     except OSError:
         # Pillow's buffer for a progressive file is too small for noise at the finest quality.
         # A sequential file decodes to the same pixels.
-        data = save_pillow(pixels, "JPEG", cmyk, progressive=False, **options)
+        data = save_pillow(pixels, "Jpeg", cmyk, progressive=False, **options)
     return jpeg_head.told_as_ycck(data) if is_ycck else data
 
 

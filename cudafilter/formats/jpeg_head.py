@@ -48,7 +48,9 @@ SAMPLINGS = {
     (1, 2): Sampling("440", None),
     (4, 1): Sampling("411", None),
 }
-"""Luma samples for one of chroma, across and down -> what that is called."""
+"""Luma samples for one of chroma, across and down -> what that is called; no others are written."""
+DECODED = frozenset({*SAMPLINGS, (1, 4)})
+"""What simplejpeg decodes."""
 
 
 def _diagonal(place: int) -> tuple[int, int]:

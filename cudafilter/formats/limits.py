@@ -23,6 +23,20 @@ MAX_STREAM = 1 << 30
 """Most bytes that are read of a pipe or device, which does not tell its size."""
 
 
+class Extent(NamedTuple):
+    """An image's size, as its header tells."""
+
+    width: int
+    height: int
+    channels: int
+    bytes_per_sample: int
+
+    @property
+    def samples(self) -> int:
+        """Width times height times channels."""
+        return self.width * self.height * self.channels
+
+
 class Limits(NamedTuple):
     """What one file may ask for."""
 

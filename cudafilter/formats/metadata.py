@@ -7,19 +7,14 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from cudafilter.formats import ifd
+from cudafilter.formats.table import FORMATS, Format
 from cudafilter.operations.pixels import Pixels
 
 _METRES = {"inch": Fraction(254, 10000), "cm": Fraction(1, 100), "metre": Fraction(1)}
 
-JPEG_SEGMENT = 65533
-"""Most bytes in one JPEG segment."""
 EXIF_MARK = b"Exif\0\0"
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED_XMP_MARK = b"http://ns.adobe.com/xmp/extension/\0"
-
-_CONTAINERS = {"png", "jpeg", "webp", "tiff"}
-"""Formats that hold an ICC profile, EXIF and XMP."""
-_RESOLUTION = {"png", "jpeg", "tiff", "bmp"}
 
 
 class Resolution(NamedTuple):
@@ -90,6 +85,7 @@ def is_rgb_profile(icc: bytes | None) -> bool:
 
 def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tuple[str, ...]]:
     """What of *metadata* a file of *format* and *channels* holds, and names for all the rest."""
+    known, title = FORMATS[format], format.upper()
     lost: list[str] = []
     drop: dict[str, object] = {}
 
@@ -97,50 +93,54 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lost.append(name)
         drop.update(fields)
 
-    if metadata.icc and format not in _CONTAINERS:
+    if metadata.icc and "icc" not in known.keeps:
         lose("ICC profile", icc=None)
-    elif metadata.icc and format == "webp" and metadata.icc[16:20] == b"GRAY":
-        lose("ICC profile (it is for gray, and WebP stores gray as RGB)", icc=None)
+    elif metadata.icc and known.gray_profile and metadata.icc[16:20] == b"GRAY":
+        lose(f"ICC profile ({known.gray_profile})", icc=None)
     if metadata.exif:
-        name, kept = _exif_loss(metadata.exif, format)
+        name, kept = _exif_loss(metadata.exif, known, title)
         if name:
             lose(name, exif=metadata.exif if kept else None)
-    if metadata.xmp and format not in _CONTAINERS:
+    if metadata.xmp and "xmp" not in known.keeps:
         lose("XMP", xmp=None)
-    elif metadata.xmp and format == "jpeg" and len(metadata.xmp) + len(XMP_MARK) > JPEG_SEGMENT:
-        lose("XMP (too long for JPEG)", xmp=None)
-    if metadata.resolution and metadata.resolution.unit and format not in _RESOLUTION:
-        in_exif = format == "webp" and ifd.resolution(metadata.exif) is not None
+    elif metadata.xmp and _too_long(known, "xmp", metadata.xmp):
+        lose(f"XMP (too long for {title})", xmp=None)
+    if metadata.resolution and metadata.resolution.unit and "resolution" not in known.keeps:
+        in_exif = "exif" in known.keeps and ifd.resolution(metadata.exif) is not None
         if not in_exif:
             lose("DPI", resolution=None)
-    if metadata.comments and format != "jpeg":
+    if metadata.comments and "comments" not in known.keeps:
         lose("comment", comments=())
-    elif any(len(comment) > JPEG_SEGMENT for comment in metadata.comments):
-        lose("comment (too long for JPEG)", comments=())
-    wrong = [chunk for chunk in metadata.png_chunks if not _png_holds(*chunk, channels)]
-    if wrong and format == "png":
-        right = tuple(chunk for chunk in metadata.png_chunks if chunk not in wrong)
-        lose("bKGD (it is of other channels)", png_chunks=right)
-    if metadata.png_chunks and format != "png":
+    elif any(_too_long(known, "comments", comment) for comment in metadata.comments):
+        lose(f"comment (too long for {title})", comments=())
+    if "png_chunks" not in known.keeps:
         drop["png_chunks"] = ()
         lost.extend(_png_losses(metadata.png_chunks))
-    if metadata.jpeg_segments and format != "jpeg":
+    elif wrong := [chunk for chunk in metadata.png_chunks if not _png_holds(*chunk, channels)]:
+        right = tuple(chunk for chunk in metadata.png_chunks if chunk not in wrong)
+        lose("bKGD (it is of other channels)", png_chunks=right)
+    if metadata.jpeg_segments and "jpeg_segments" not in known.keeps:
         names = {_segment_name(*segment) for segment in metadata.jpeg_segments}
         lose(", ".join(sorted(names)), jpeg_segments=())
-    if metadata.tiff_tags and format != "tiff":
+    if metadata.tiff_tags and "tiff_tags" not in known.keeps:
         tags = ", ".join(str(tag) for tag in sorted(ifd.parse(metadata.tiff_tags)[1]))
         lose(f"TIFF tags {tags}", tiff_tags=None)
     return replace(metadata, **drop), tuple(lost)  # type: ignore[arg-type]
 
 
-def _exif_loss(exif: bytes, format: str) -> tuple[str, bool]:
+def _too_long(format: Format, field: str, piece: bytes) -> bool:
+    most = format.keeps.get(field)
+    return most is not None and len(piece) > most
+
+
+def _exif_loss(exif: bytes, format: Format, title: str) -> tuple[str, bool]:
     """A name for what of *exif* a file of *format* cannot hold, or "", and if it holds the rest."""
-    if format not in _CONTAINERS:
+    if "exif" not in format.keeps:
         turned = ifd.orientation(exif) != 1
         return f"EXIF{' with its orientation (it will show unturned)' * turned}", False
-    if format == "jpeg" and len(exif) + len(EXIF_MARK) > JPEG_SEGMENT:
-        return "EXIF (too long for JPEG)", False
-    if format == "tiff":
+    if _too_long(format, "exif", exif):
+        return f"EXIF (too long for {title})", False
+    if format.exif_is_directory:
         try:
             _, _, following = ifd.parse(exif)
             pointers = ifd.dangling(exif)

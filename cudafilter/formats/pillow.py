@@ -17,11 +17,6 @@ from cudafilter.stores.buffers import Buffer
 # Once, on import: Pillow has no limit per call, and Limits has one.
 PillowImage.MAX_IMAGE_PIXELS = None
 
-_PLUGINS = {
-    "BMP": "Bmp", "JPEG": "Jpeg", "TIFF": "Tiff", "WEBP": "WebP",
-}  # fmt: skip
-"""Pillow's formats -> the modules that read and write them."""
-
 _STRAIGHT = {"L", "LA", "RGB", "RGBA", "CMYK", "F"}
 _REFUSED = {
     "LAB": "L*a*b* colour",
@@ -32,9 +27,9 @@ _REFUSED = {
 
 
 def open_pillow(data: Buffer, format: str, limits: Limits) -> PillowImage.Image:
-    """Open *data* as Pillow's *format* and refuse one that is too large or moves."""
+    """Open *data* and refuse what is too large or moves. *format* is that of save_pillow()."""
     _plug_in(format)
-    image = PillowImage.open(BytesIO(data), formats=[format])
+    image = PillowImage.open(BytesIO(data), formats=[format.upper()])
     limits.require_size(*image.size)
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
@@ -76,13 +71,13 @@ def pillow_of(pixels: Pixels, cmyk: bool = False) -> PillowImage.Image:
 
 
 def save_pillow(pixels: Pixels, format: str, cmyk: bool = False, **options: Any) -> bytes:
-    """uint8 *pixels* (H, W, C) as a file of Pillow's *format*."""
+    """uint8 *pixels* (H, W, C) as a file of Pillow's *format*, as its modules spell it: "WebP"."""
     _plug_in(format)
     file = BytesIO()
-    pillow_of(pixels, cmyk).save(file, format, **options)
+    pillow_of(pixels, cmyk).save(file, format.upper(), **options)
     return file.getvalue()
 
 
 def _plug_in(format: str) -> None:
     """Make *format* known to Pillow, which otherwise imports every module that it has."""
-    import_module(f"PIL.{_PLUGINS[format]}ImagePlugin")
+    import_module(f"PIL.{format}ImagePlugin")

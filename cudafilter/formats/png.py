@@ -1,91 +1,62 @@
-"""PNG: chunks are kept as they are; only pixels are decoded and encoded.
+"""PNG: pixels are decoded and encoded here, by rows; png_chunks.py keeps what else there is.
 
-Kept: iCCP, eXIf, pHYs, text, gAMA, cHRM, sRGB, cICP, mDCV, cLLI, bKGD, sCAL, pCAL, sTER, and chunks
-that the PNG specification calls safe to copy. Others tell of the file as it was (tIME, sBIT, hIST,
-sPLT) or of what nobody here knows: they are named and left out.
+ISA-L inflates, libpng undoes the row filters: some rows at a time, the one above them put before.
 """
 
 from __future__ import annotations
 
 import logging
 import struct
-import zlib
-from collections.abc import Sequence
-from fractions import Fraction
+from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate
-from cudafilter.formats.limits import MAX_METADATA, Limits, refuse_frames, require_entries
-from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
-from cudafilter.formats.png_filters import filtered
-from cudafilter.formats.table import PNG_SIGNATURE, Ways
+from cudafilter.formats.limits import (
+    Extent,
+    Limits,
+    refuse_frames,
+)
+from cudafilter.formats.metadata import Decoded
+from cudafilter.formats.png_chunks import (
+    GRAY,
+    PALETTE,
+    PICTURE,
+    RGB,
+    SIGNATURE,
+    Chunk,
+    Chunks,
+    ancillary,
+    chunks_of,
+    metadata_of,
+    put,
+)
+from cudafilter.formats.png_filters import NONE, filtered
+from cudafilter.formats.rows import Header, OneFrame, Reader, Strips, WholeReader, Writer
+from cudafilter.formats.table import Ways
 from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels, full_scale
-from cudafilter.stores.buffers import Buffer, joined
+from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source, joined, part
 
-SIGNATURE = PNG_SIGNATURE
 STRIP = 1 << 20
-"""Bytes of filtered rows that one thread compresses at a time."""
+"""Bytes of filtered rows that are compressed as one."""
+_MOST = 1 << 30
+"""Most bytes of a chunk that is written."""
 MAX_SIDE = 1_000_000
 """libpng reads no longer ones."""
 
-_PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
-_HOLDING = {
-    b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"sCAL", b"pCAL", b"sTER",
-}  # fmt: skip
-"""Chunks that hold for the result, though the specification does not call them safe to copy."""
-_GRAY, _RGB, _PALETTE = 0, 2, 3
-_CHANNELS = {_GRAY: 1, _RGB: 3, _PALETTE: 1, 4: 2, 6: 4}
+_CHANNELS = {GRAY: 1, RGB: 3, PALETTE: 1, 4: 2, 6: 4}
 """PNG's colour types -> samples a pixel in the file."""
-_DEPTHS = {_GRAY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_DEPTHS = {GRAY: (1, 2, 4, 8, 16), RGB: (8, 16), PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PASSES = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
 )  # fmt: skip
 """Adam7's passes: first column, first row, columns and rows apart."""
-_XMP = b"XML:com.adobe.xmp"
-_ONCE = {b"iCCP", b"eXIf", b"pHYs", _XMP}
-"""Of these the first counts."""
-
-Chunk = tuple[bytes, Buffer]
 
 # What libpng warns of, our own error tells. Without a handler of its own it would go to stderr.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
-
-
-def _chunks(data: bytes) -> tuple[list[Chunk], int]:
-    """All chunks (type, data) to IEND, and where that ends.
-
-    Raises ImageError for a cut or damaged one.
-    """
-    view = memoryview(data)
-    found: list[Chunk] = []
-    at = len(SIGNATURE)
-    while at + 12 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        kind, body = data[at + 4 : at + 8], view[at + 8 : at + 8 + length]
-        crc = data[at + 8 + length : at + 12 + length]
-        if len(crc) < 4:
-            break
-        if not kind.isalpha():  # of ASCII, as bytes have it
-            raise ImageError("it is damaged: a chunk has no name")
-        if deflate.crc32(body, deflate.crc32(kind)) != int.from_bytes(crc, "big"):
-            raise ImageError(f"it is damaged: chunk {kind.decode('latin-1')} fails its checksum")
-        found.append((kind, body))
-        at += 12 + length
-        if kind == b"IEND":
-            return found, at
-    raise ImageError("it is cut short")
-
-
-def _file(chunks: list[Chunk]) -> Buffer:
-    pieces: list[Buffer] = [SIGNATURE]
-    for kind, body in chunks:
-        crc = deflate.crc32(body, deflate.crc32(kind))
-        pieces += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", crc)]
-    return joined(pieces)
 
 
 class _Header(NamedTuple):
@@ -99,54 +70,149 @@ class _Header(NamedTuple):
     filtering: int
     interlaced: int
 
-    @property
-    def size(self) -> int:
-        """Bytes of the filtered rows, before compression."""
-        pixel = self.bits * _CHANNELS[self.colour]
+    def row_bytes(self, width: int) -> int:
+        """Bytes of a row of *width* pixels, without the number of its filter."""
+        return -(-width * self.bits * _CHANNELS[self.colour] // 8)
 
-        def rows(width: int, height: int) -> int:
-            return height * (1 + -(-width * pixel // 8)) if width and height else 0
-
+    def filtered(self, rows: int) -> int:
+        """Bytes of so many filtered rows, before compression; all of them if interlaced."""
         if not self.interlaced:
-            return rows(self.width, self.height)
-        return sum(
-            rows(-(-max(0, self.width - x) // across), -(-max(0, self.height - y) // down))
+            return rows * (1 + self.row_bytes(self.width))
+        sizes = (
+            (-(-max(0, self.width - x) // across), -(-max(0, self.height - y) // down))
             for x, y, across, down in _PASSES
         )
+        return sum(high * (1 + self.row_bytes(wide)) for wide, high in sizes if wide)
 
 
-def read(data: bytes, limits: Limits) -> Decoded:
-    """Decode a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
-    chunks, end = _chunks(data)
-    header = _header(chunks)
-    first = dict(reversed(chunks))
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file."""
+    width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
+    channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[colour]  # a palette becomes RGBA at most
+    return Extent(width, height, channels, 2 if bits == 16 else 1)
+
+
+def open(source: Source, limits: Limits) -> Reader:
+    """Read a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
+    chunks = chunks_of(source)
+    header = _header(chunks.found)
+    first = dict(reversed(chunks.found))
     if b"acTL" in first and (frames := int.from_bytes(first[b"acTL"][:4], "big")) > 1:
         refuse_frames(frames)
-    colour, bits = header.colour, header.bits
-    clear = first.get(b"tRNS")
-    channels = 3 + (clear is not None) if colour == _PALETTE else _CHANNELS[colour]
-    limits.require_size(header.width, header.height, channels * (1 + (bits > 8)))
-    _require_order([kind for kind, _ in chunks], colour)
-    stored, surplus = _stored(header, chunks)
-    notes = [f"{surplus} bytes after the end of its pixels are not kept"] * bool(surplus)
-    alpha = colour in (4, 6)
-    if colour == _PALETTE:
-        pixels = _expanded(stored, first[b"PLTE"], clear)
-        alpha = clear is not None
-        notes.append(f"palette expanded to {'RGBA' if alpha else 'RGB'}")
-    else:
-        pixels = stored
-        if bits < 8:
-            pixels = pixels * np.uint8(255 // ((1 << bits) - 1))
-            notes.append(f"{bits}-bit expanded to 8-bit gray")
-        if clear is not None and not alpha:
-            pixels = _with_alpha(pixels, stored, bits, clear)
-            alpha = True
+    clear = b"tRNS" in first
+    channels = 3 + clear if header.colour == PALETTE else _CHANNELS[header.colour]
+    limits.require_size(header.width, header.height, channels * (1 + (header.bits > 8)))
+    _require_order([kind for kind, _ in chunks.found], header.colour)
+    reader = _Reader(source, chunks, header)
+    if not header.interlaced:
+        return reader
+    told = reader.header
+    return WholeReader(
+        Decoded(reader.rows(0, header.height), told.alpha, told.metadata, reader.notes)
+    )
+
+
+class _Reader(OneFrame):
+    """The reader of a file whose rows follow each other; of an interlaced one, of all at once."""
+
+    step, in_order = 1, True
+
+    def __init__(self, source: Source, chunks: Chunks, header: _Header) -> None:
+        self._stored = header
+        self._next = 0
+        self._above: bytes | None = None
+        """The row above the next one, as it is stored, unfiltered."""
+        self._feed = _Feed(source, chunks.spans)
+        self._inflater = deflate.Inflater(self._feed.take, header.filtered(header.height))
+        first = dict(reversed(chunks.found))
+        self._palette, self._clear = first.get(b"PLTE", b""), first.get(b"tRNS")
+        alpha = header.colour in (4, 6)
+        metadata, lost = metadata_of(chunks.found, header.colour, header.bits)
+        notes = []
+        if header.colour == PALETTE:
+            alpha = self._clear is not None
+            notes.append(f"palette expanded to {'RGBA' if alpha else 'RGB'}")
+        elif header.bits < 8:
+            notes.append(f"{header.bits}-bit expanded to 8-bit gray")
+        channels = 3 + alpha if header.colour == PALETTE else _CHANNELS[header.colour]
+        if self._clear is not None and not alpha:
+            alpha, channels = True, channels + 1
             notes.append("transparent colour expanded to alpha")
-    metadata, lost = _metadata(chunks, colour, bits)
-    if end < len(data):
-        lost.append(f"{len(data) - end:,} bytes after its end are not kept")
-    return Decoded(pixels, alpha, metadata, (*notes, *lost))
+        if chunks.end < len(source):
+            lost.append(f"{len(source) - chunks.end:,} bytes after its end are not kept")
+        dtype = "uint16" if header.bits == 16 else "uint8"
+        self.header = Header(header.width, header.height, channels, dtype, alpha, metadata)
+        self.notes = (*notes, *lost)
+
+    def rows(self, first: int, last: int) -> Pixels:
+        """See Reader."""
+        if first != self._next:
+            raise ValueError(f"row {first} of a PNG where {self._next} is the next")
+        header, self._next = self._stored, last
+        stored = self._samples(last - first)
+        if last == header.height and (surplus := self._feed.left + self._inflater.surplus):
+            told = f"{surplus} bytes after the end of its pixels are not kept"
+            self.notes = (told, *self.notes)
+        if header.colour == PALETTE:
+            return _expanded(stored, self._palette, self._clear)
+        pixels = stored
+        if header.bits < 8:
+            pixels = pixels * np.uint8(255 // ((1 << header.bits) - 1))
+        if self.header.channels > _CHANNELS[header.colour]:
+            assert self._clear is not None
+            pixels = _with_alpha(pixels, stored, header.bits, self._clear)
+        return pixels
+
+    def _samples(self, count: int) -> Pixels:
+        """The next *count* rows as they are stored, (count, W, C), those below 8 bits too.
+
+        The data are inflated here, for libpng believes data without an end or with a wrong
+        checksum. It only undoes filters and interlacing. Samples below 8 bits go through as whole
+        bytes, and a palette, which it would expand, as gray.
+        """
+        header = self._stored
+        raw = self._inflater.take(header.filtered(count))
+        colour = GRAY if header.colour == PALETTE else header.colour
+        told = header._replace(colour=colour, height=count)
+        packed = header.bits < 8 and not header.interlaced
+        if packed:
+            told = told._replace(width=header.row_bytes(header.width), bits=8)
+        if self._above is not None:
+            raw = joined([bytes([NONE]), self._above, raw])
+            told = told._replace(height=count + 1)
+        pixels = _unfiltered(told, raw)[told.height - count :]
+        del raw
+        if self._next < header.height:
+            row = pixels[-1]
+            self._above = row.astype(row.dtype.newbyteorder(">")).tobytes()
+        if packed:
+            return _unpacked(pixels, header)
+        if header.bits < 8:  # libpng spreads them over 0 to 255
+            pixels //= np.uint8(255 // ((1 << header.bits) - 1))
+        return pixels
+
+
+class _Feed:
+    """The data of the IDAT chunks, one after the other."""
+
+    def __init__(self, source: Source, spans: list[range]) -> None:
+        self._source, self._spans, self._at = source, spans, 0
+        self.left = sum(map(len, spans))
+        """Bytes that were not taken."""
+
+    def take(self, count: int) -> Buffer:
+        """The next *count* bytes, or as many as there are."""
+        found: list[Buffer] = []
+        while count and self._spans:
+            span = self._spans[0]
+            stop = min(span.stop, span.start + count)
+            found.append(part(self._source, span.start, stop))
+            count -= stop - span.start
+            self.left -= stop - span.start
+            self._spans[0] = range(stop, span.stop)
+            if stop == span.stop:
+                self._spans.pop(0)
+        return found[0] if len(found) == 1 else joined(found) if found else b""
 
 
 def _header(chunks: list[Chunk]) -> _Header:
@@ -172,7 +238,7 @@ def _header(chunks: list[Chunk]) -> _Header:
 
 def _require_order(kinds: list[bytes], colour: int) -> None:
     """Raise ImageError unless the chunks that make the picture stand where they must."""
-    critical = {kind for kind in kinds if not kind[0] & 32} - _PICTURE
+    critical = {kind for kind in kinds if not kind[0] & 32} - PICTURE
     if critical:
         name = critical.pop().decode("latin-1")
         raise ImageError(f"it needs chunk {name}, which is not of the PNG standard")
@@ -182,39 +248,41 @@ def _require_order(kinds: list[bytes], colour: int) -> None:
     well = pixels[-1] - pixels[0] == len(pixels) - 1
     for kind in (b"IHDR", b"PLTE", b"tRNS"):
         well &= kinds.count(kind) <= 1 and kind not in kinds[pixels[0] :]
-    if colour == _PALETTE:
+    if colour == PALETTE:
         before = kinds[: kinds.index(b"tRNS")] if b"tRNS" in kinds else kinds
         well &= b"PLTE" in before
     if not well:
         raise ImageError("it is damaged: its chunks are not in order")
 
 
-def _stored(header: _Header, chunks: list[Chunk]) -> tuple[Pixels, int]:
-    """The samples as they are stored, (H, W, C), those below 8 bits too, and the bytes after them.
-
-    The data are inflated here, for libpng believes data without an end or with a wrong checksum.
-    It only undoes filters and interlacing. It would expand a palette, so it takes that for gray.
-    """
+def _unfiltered(header: _Header, raw: Buffer) -> Pixels:
+    """The samples (H, W, C) of the filtered rows *raw*, by libpng."""
     import imagecodecs
 
-    pieces = [body for kind, body in chunks if kind == b"IDAT"]
-    raw, surplus = deflate.inflated(pieces[0] if len(pieces) == 1 else joined(pieces), header.size)
-    colour = _GRAY if header.colour == _PALETTE else header.colour
-    ihdr = struct.pack(">IIBBBBB", *header._replace(colour=colour))
-    file = _file([(b"IHDR", ihdr), *_data([deflate.stored(raw)]), (b"IEND", b"")])
-    del raw
+    file = Pieces()
+    file.write(SIGNATURE)
+    put(file, b"IHDR", struct.pack(">IIBBBBB", *header))
+    for piece in _cut(deflate.stored(raw)):
+        put(file, b"IDAT", piece)
+    put(file, b"IEND", b"")
     try:
         # It takes any buffer, though its types know of fewer.
-        pixels = np.asarray(imagecodecs.png_decode(cast(bytes, file)))
+        pixels = np.asarray(imagecodecs.png_decode(cast(bytes, file.joined())))
     except (imagecodecs.PngError, ValueError) as error:
         raise ImageError("it is damaged: its rows cannot be read") from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    shape = header.height, header.width, _CHANNELS[colour]
+    shape = header.height, header.width, _CHANNELS[header.colour]
     if pixels.shape != shape or pixels.itemsize != (2 if header.bits == 16 else 1):
         raise ImageError("it is damaged: its rows cannot be read")
-    if header.bits < 8:  # libpng spreads them over 0 to 255
-        pixels //= np.uint8(255 // ((1 << header.bits) - 1))
-    return pixels, surplus
+    return pixels
+
+
+def _unpacked(packed: Pixels, header: _Header) -> Pixels:
+    """The samples of rows of bytes, several of them in each."""
+    bits = header.bits
+    shifts = np.arange(8 - bits, -1, -bits, dtype=np.uint8)
+    spread = (packed >> shifts) & np.uint8((1 << bits) - 1)
+    return np.ascontiguousarray(spread.reshape(len(packed), -1)[:, : header.width, None])
 
 
 def _expanded(indices: Pixels, palette: Buffer, clear: Buffer | None) -> Pixels:
@@ -243,118 +311,53 @@ def _with_alpha(pixels: Pixels, stored: Pixels, bits: int, clear: Buffer) -> Pix
     return np.concatenate([pixels, np.where(opaque, full, full * 0)], axis=2)
 
 
-def _metadata(chunks: list[Chunk], colour: int, bits: int) -> tuple[Metadata, list[str]]:
-    found = [(kind, bytes(body)) for kind, body in chunks if kind not in _PICTURE]
-    require_entries(len(found), "chunks")
-    kept: list[tuple[bytes, bytes]] = []
-    lost: list[str] = []
-    notes: list[str] = []
-    only: dict[bytes, bytes] = {}
-    for kind, body in found:
-        name = _XMP if kind == b"iTXt" and body.startswith(_XMP + b"\0") else kind
-        stale = kind == b"bKGD" and (bits < 8 or colour == _PALETTE)
-        if name in _ONCE and name not in only:
-            only[name] = body
-        elif not stale and (kind in _HOLDING or (kind[0] & kind[3] & 32 and kind not in _ONCE)):
-            kept.append((kind, body))
-        else:
-            lost.append(kind.decode("latin-1"))
-    icc = xmp = resolution = None
-    icc_name, _, packed = only.get(b"iCCP", b"").partition(b"\0")
-    try:
-        icc = _inflate(packed[1:]) if b"iCCP" in only else None
-    except (ValueError, zlib.error):
-        notes.append("its ICC profile is damaged and is not kept")
-    try:
-        xmp = _international(only[_XMP]) if _XMP in only else None
-    except (ValueError, IndexError, zlib.error):
-        kept.append((b"iTXt", only[_XMP]))
-    exif = only[b"eXIf"].removeprefix(EXIF_MARK) if b"eXIf" in only else None
-    dots = only.get(b"pHYs", b"")
-    x, y, unit = struct.unpack(">IIB", dots) if len(dots) == 9 else (0, 0, 0)
-    if x and y:
-        resolution = Resolution(Fraction(x), Fraction(y), "metre" if unit == 1 else "")
-    elif b"pHYs" in only:
-        lost.append("pHYs")
-    kinds = {kind for kind, _ in chunks}
-    if b"PLTE" in kinds and colour != _PALETTE:
-        lost.append("PLTE")
-    if b"tRNS" in kinds and colour not in (_GRAY, _RGB, _PALETTE):
-        lost.append("tRNS")
-    if lost:
-        names = ", ".join(sorted(set(lost)))
-        notes.append(f"not kept, for they tell of the file as it was or are not known: PNG {names}")
-    metadata = Metadata(icc, exif, xmp, resolution, png_chunks=tuple(kept), icc_name=icc_name[:79])
-    return metadata, notes
+def create(target: Sink, header: Header, ways: Ways) -> Writer:
+    """Write uint8 or uint16 pixels; 2 or 4 channels are read with alpha."""
+    return _Writer(target, header, ways)
 
 
-def _inflate(body: bytes) -> bytes:
-    inflater = zlib.decompressobj()
-    out = inflater.decompress(body, MAX_METADATA)
-    if not inflater.eof:
-        raise ValueError("cut short or too large")
-    return out
+class _Writer(OneFrame):
+    """The rows are filtered and become one zlib stream, strip by strip, a chunk each."""
 
+    def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
+        given = ways.compress_level
+        self._level = deflate.DEFAULT_LEVEL if given is None else given
+        self._target, self._header, self._stream = target, header, deflate.Joiner()
+        depth = np.dtype(header.dtype).itemsize
+        self._row = 1 + header.width * header.channels * depth
+        self._step = max(1, STRIP // self._row)
+        self._halo = -(-deflate.WINDOW // self._row)
+        self._strips = Strips(header, self._step, self._halo + 1)  # the filters look at one more
+        colour = (0, 4, 2, 6)[header.channels - 1]
+        ihdr = struct.pack(">IIBBBBB", header.width, header.height, depth * 8, colour, 0, 0, 0)
+        target.write(SIGNATURE)
+        for chunk in [(b"IHDR", ihdr), *ancillary(header.metadata)]:
+            put(target, *chunk)
 
-def _international(body: bytes) -> bytes:
-    """The text of an iTXt chunk: keyword 0 compressed method language 0 translated 0 text."""
-    at = body.index(b"\0") + 1
-    compressed = body[at]
-    text = body[at + 2 :].split(b"\0", 2)[2]
-    return _inflate(text) if compressed else text
+    def write(self, rows: Pixels) -> None:
+        """See Writer."""
+        block, top, starts = self._strips.add(rows)
+        for start, strip in zip(starts, each(partial(self._part, block, top), starts), strict=True):
+            for piece in _cut(self._stream.add(strip, self._is_last(start))):
+                put(self._target, b"IDAT", piece)
 
+    def close(self) -> None:
+        """See Writer."""
+        self._strips.require_complete()
+        put(self._target, b"IEND", b"")
 
-def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
-    """Encode uint8 or uint16 *pixels*; 2 or 4 channels are read with alpha."""
-    height, width, channels = pixels.shape
-    level = deflate.DEFAULT_LEVEL if ways.compress_level is None else ways.compress_level
-    colour = (0, 4, 2, 6)[channels - 1]
-    depth = pixels.dtype.itemsize * 8
-    ihdr = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    data = _data(_compressed(pixels, level))
-    return _file([(b"IHDR", ihdr), *_ancillary(metadata), *data, (b"IEND", b"")])
+    def _is_last(self, start: int) -> bool:
+        return start + self._step >= self._header.height
 
-
-def _data(pieces: Sequence[Buffer]) -> list[Chunk]:
-    """The chunks of a zlib stream in *pieces*. One may hold 2**31 - 1 bytes."""
-    step = 1 << 30
-    return [
-        (b"IDAT", piece[at : at + step]) for piece in pieces for at in range(0, len(piece), step)
-    ]
-
-
-def _compressed(pixels: Pixels, level: int) -> list[bytes]:
-    """The filtered rows of *pixels* as one zlib stream, made strip by strip, a piece each."""
-    height = len(pixels)
-    row = 1 + pixels[0].nbytes
-    step = max(1, STRIP // row)
-    halo = -(-deflate.WINDOW // row)
-
-    def strip(start: int) -> deflate.Part:
-        stop, top = min(start + step, height), max(0, start - halo)
-        rows = filtered(pixels, top, stop, level).reshape(-1).data
-        at = (start - top) * row
+    def _part(self, block: Pixels, top: int, start: int) -> deflate.Part:
+        """The strip that begins at row *start*, compressed; *block* begins at row *top*."""
+        stop, above = min(start + self._step, self._header.height), max(0, start - self._halo)
+        rows = filtered(block, above - top, stop - top, self._level).reshape(-1).data
+        at = (start - above) * self._row
         window = rows[max(0, at - deflate.WINDOW) : at]
-        return deflate.part(rows[at:], window, level, last=stop == height)
-
-    return deflate.pieces(each(strip, range(0, height, step)))
+        return deflate.part(rows[at:], window, self._level, last=self._is_last(start))
 
 
-def _ancillary(metadata: Metadata) -> list[Chunk]:
-    """All metadata chunks, which may all stand between IHDR and the pixels."""
-    chunks: list[Chunk] = []
-    if metadata.icc:
-        name = metadata.icc_name or b"ICC Profile"
-        chunks.append((b"iCCP", name + b"\0\0" + zlib.compress(metadata.icc)))
-    if metadata.resolution:
-        x, y = metadata.resolution.per("metre")
-        unit = 1 if metadata.resolution.unit else 0
-        if not unit:
-            # A bare ratio must be in whole numbers.
-            x, y = Fraction(x.numerator * y.denominator), Fraction(y.numerator * x.denominator)
-        chunks.append((b"pHYs", struct.pack(">IIB", round(x), round(y), unit)))
-    if metadata.exif:
-        chunks.append((b"eXIf", metadata.exif))
-    if metadata.xmp:
-        chunks.append((b"iTXt", _XMP + b"\0\0\0\0\0" + metadata.xmp))
-    return chunks + list(metadata.png_chunks)
+def _cut(piece: Buffer) -> list[Buffer]:
+    """*piece* as the data of chunks, each of which may hold 2**31 - 1 bytes."""
+    return [piece[at : at + _MOST] for at in range(0, len(piece), _MOST)]

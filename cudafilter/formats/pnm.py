@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.limits import Limits
+from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded, Metadata
+from cudafilter.formats.rows import Header as Picture
+from cudafilter.formats.rows import OneFrame, Reader, Strips, WholeReader, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Sink, Source, part
 
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _GAP = re.compile(rb"(?:[ \t\n\v\f\r]+|#[^\r\n]*[\r\n])+")
@@ -20,6 +25,11 @@ _WORD = re.compile(rb"[^ \t\n\v\f\r#]{1,32}")
 _WHOLE = re.compile(rb"\d{1,9}")
 _DIGITS = b"0123456789 \t\n\v\f\r"
 _BITS = b"01 \t\n\v\f\r"
+_SPACES = b" \t\n\v\f\r"
+_HEAD = 1 << 16
+"""Bytes that are read at a time to find where the header ends, or what follows the samples."""
+_MARK = 3
+"""Bytes that show that another image follows."""
 
 
 class Header(NamedTuple):
@@ -89,67 +99,118 @@ def _scale(word: bytes) -> float:
     return scale
 
 
-def read(data: bytes, limits: Limits) -> Decoded:
-    """Decode PBM, PGM, PPM or PFM, plain or raw: gray or RGB of 8 or 16 bits, or float32.
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file."""
+    header = header_of(head)
+    return Extent(header.width, header.height, header.channels, header.sample_bytes)
+
+
+def open(source: Source, limits: Limits) -> Reader:
+    """Read PBM, PGM, PPM or PFM, plain or raw: gray or RGB of 8 or 16 bits, or float32.
 
     Samples whose greatest value is neither 255 nor 65535 are scaled to the full range, which is
     reversible. A sample past the greatest value is damage.
     """
-    header = header_of(data)
+    header = _header(source)
     limits.require_size(header.width, header.height, header.channels * header.sample_bytes)
-    kind = header.kind
-    notes: list[str] = []
-    comments: list[bytes] = []
-    if kind in b"123":
-        samples, comments = _text(data, header)
-    else:
-        samples, end = _raw(data, header)
-        _require_one(data, end, notes)
-    comment = b"\n".join([*header.comments, *comments])
+    return _Raw(source, header) if header.kind not in b"123" else _plain(source, header)
+
+
+def _header(source: Source) -> Header:
+    """header_of() a file, of whose bytes few are read unless there are long comments."""
+    most = _HEAD
+    while most < len(source):
+        with suppress(ImageError):
+            if (header := header_of(source[:most])).start < most:
+                return header
+        most *= 2
+    return header_of(source[:])
+
+
+class _Raw(OneFrame):
+    """The reader of a raw file, whose rows lie where their number says."""
+
+    step, in_order = 1, False
+
+    def __init__(self, source: Source, header: Header) -> None:
+        self._source, self._stored = source, header
+        channels, bits = header.channels, header.kind == ord("4")
+        order = "<" if header.scale < 0 else ">"
+        self._type = np.dtype(
+            order + "f4" if header.scale else ">u2" if header.maximum > 255 else "u1"
+        )
+        samples = -(-header.width // 8) if bits else header.width * channels
+        self._row = samples * self._type.itemsize
+        self._start = header.start + 1
+        end = self._start + header.height * self._row
+        if len(source) < end:
+            raise ImageError("it is cut short")
+        if source[header.start : self._start] not in _SPACES:
+            raise ImageError("it is damaged: its header has no end")
+        self.notes = (*_what_follows(source, end), *_conversions(header))
+        self.header = _told(header, header.comments)
+
+    def rows(self, first: int, last: int) -> Pixels:
+        """See Reader."""
+        header, count = self._stored, last - first
+        place = header.height - last if header.scale else first  # PFM's lowest row comes first
+        start = self._start + place * self._row
+        data = part(self._source, start, start + count * self._row)
+        samples = np.frombuffer(data, self._type).reshape(count, -1)
+        if header.kind == ord("4"):
+            samples = np.unpackbits(samples, axis=1, count=header.width)
+        if header.scale:
+            samples = samples[::-1]
+        native = samples.astype(self._type.newbyteorder("="))
+        return _scaled(native.reshape(count, header.width, header.channels), header)
+
+
+def _plain(source: Source, header: Header) -> Reader:
+    """The reader of a file of numbers as text, which shows their places only when it is read."""
+    samples, comments = _text(source[header.start :], header)
+    told = _told(header, (*header.comments, *comments))
+    return WholeReader(
+        Decoded(_scaled(samples, header), False, told.metadata, _conversions(header))
+    )
+
+
+def _told(header: Header, comments: Sequence[bytes]) -> Picture:
+    comment = b"\n".join(comments)
     metadata = Metadata(comments=(comment,) if comment else ())
+    dtype = "float32" if header.scale else "uint16" if header.maximum > 255 else "uint8"
+    return Picture(header.width, header.height, header.channels, dtype, False, metadata)
+
+
+def _conversions(header: Header) -> tuple[str, ...]:
+    """What becomes of the samples, for the user."""
     if header.scale:
-        if abs(header.scale) != 1:
-            notes.append(f"its scale {abs(header.scale):g} is not kept")
-        return Decoded(samples, False, metadata, tuple(notes))
-    if kind in b"14":  # 1 is black
-        notes.append("1-bit expanded to 8-bit gray")
-        return Decoded((1 - samples) * np.uint8(255), False, metadata, tuple(notes))
+        factor = abs(header.scale)
+        return (f"its scale {factor:g} is not kept",) if factor != 1 else ()
+    if header.kind in b"14":
+        return ("1-bit expanded to 8-bit gray",)
+    maximum, bits = header.maximum, 8 * header.sample_bytes
+    if maximum == (1 << bits) - 1:
+        return ()
+    return (f"samples scaled from 0..{maximum} to {bits} bits",)
+
+
+def _scaled(samples: Pixels, header: Header) -> Pixels:
+    """*samples* over the whole range of their type. Raises ImageError for one past the greatest."""
+    if header.scale:
+        return samples
+    if header.kind in b"14":  # 1 is black
+        return (1 - samples.astype(np.uint8, copy=False)) * np.uint8(255)
     maximum = header.maximum
-    if samples.max() > maximum:
+    if samples.size and samples.max() > maximum:
         raise ImageError(f"a sample is past the greatest value {maximum} that it declares")
     full = 65535 if maximum > 255 else 255
     if maximum != full:
-        notes.append(f"samples scaled from 0..{maximum} to {16 if maximum > 255 else 8} bits")
         samples = (samples.astype(np.uint32) * full + maximum // 2) // maximum
-    pixels = samples.astype(np.uint16 if maximum > 255 else np.uint8)
-    return Decoded(pixels, False, metadata, tuple(notes))
+    return samples.astype(np.uint16 if maximum > 255 else np.uint8, copy=False)
 
 
-def _raw(data: bytes, header: Header) -> tuple[Pixels, int]:
-    """The samples (H, W, C) of a raw file, and where they end."""
-    height, width, channels = header.height, header.width, header.channels
-    bits = header.kind == ord("4")
-    order = "<" if header.scale < 0 else ">"
-    stored = np.dtype(order + "f4" if header.scale else ">u2" if header.maximum > 255 else "u1")
-    row = -(-width // 8) if bits else width * channels
-    start, count = header.start + 1, height * row
-    end = start + count * stored.itemsize
-    if len(data) < end:
-        raise ImageError("it is cut short")
-    if data[header.start] not in b" \t\n\v\f\r":
-        raise ImageError("it is damaged: its header has no end")
-    samples = np.frombuffer(data, stored, count, start).reshape(height, row)
-    if bits:
-        samples = np.unpackbits(samples, axis=1, count=width)
-    if header.scale:
-        samples = samples[::-1]  # the lowest row comes first
-    native = samples.astype(stored.newbyteorder("="))
-    return native.reshape(height, width, channels), end
-
-
-def _text(data: bytes, header: Header) -> tuple[Pixels, list[bytes]]:
+def _text(body: bytes, header: Header) -> tuple[Pixels, list[bytes]]:
     """The samples (H, W, C) of a plain file, and the comments between them."""
-    body = data[header.start :]
     comments = [line[1:].strip() for line in _COMMENT.findall(body)]
     body = _COMMENT.sub(b"", body)
     count = header.width * header.height * header.channels
@@ -168,21 +229,38 @@ def _text(data: bytes, header: Header) -> tuple[Pixels, list[bytes]]:
     return samples.reshape(header.height, header.width, header.channels), comments
 
 
-def _require_one(data: bytes, end: int, notes: list[str]) -> None:
-    """Refuse a second image behind the first; note other bytes there."""
-    rest = data[end:].strip()
-    if re.match(rb"P[1-7Ff]\s", rest):
+def _what_follows(source: Source, end: int) -> tuple[str, ...]:
+    """Refuse a second image behind the first; tell of other bytes there."""
+    rest = b""
+    for at in range(end, len(source), _HEAD):
+        rest = (rest + source[at : at + _HEAD]).lstrip()
+        if len(rest.rstrip()) > _MARK:
+            break
+    if re.match(rb"P[1-7Ff]\s", rest.rstrip()):
         raise ImageError(
             "another image follows the first in it",
             hint="extract the images into files of their own first",
         )
-    if rest:
-        notes.append(f"{len(data) - end:,} bytes after its end are not kept")
+    return (f"{len(source) - end:,} bytes after its end are not kept",) if rest else ()
 
 
-def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
-    """Encode gray (P5) or RGB (P6) *pixels* of 8 or 16 bits."""
-    height, width, channels = pixels.shape
-    kind, maximum = (5 if channels == 1 else 6), np.iinfo(pixels.dtype).max
-    body = pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).tobytes()
-    return f"P{kind}\n{width} {height}\n{maximum}\n".encode() + body
+def create(target: Sink, header: Picture, ways: Ways) -> Writer:
+    """Write gray (P5) or RGB (P6) pixels of 8 or 16 bits."""
+    return _Writer(target, header)
+
+
+class _Writer(OneFrame):
+    def __init__(self, target: Sink, header: Picture) -> None:
+        kind, maximum = (5 if header.channels == 1 else 6), np.iinfo(header.dtype).max
+        target.write(f"P{kind}\n{header.width} {header.height}\n{maximum}\n".encode())
+        self._target, self._strips = target, Strips(header, 1)
+
+    def write(self, rows: Pixels) -> None:
+        """See Writer."""
+        rows, _, _ = self._strips.add(rows)
+        stored = rows.astype(rows.dtype.newbyteorder(">"), order="C")  # a copy in any case
+        self._target.write(stored.reshape(-1).view(np.uint8).data)
+
+    def close(self) -> None:
+        """See Writer."""
+        self._strips.require_complete()

@@ -1,92 +1,177 @@
-"""The formats: how a file of each is told, read and written.
+"""The formats: what each is called, what a file of it holds, and which module reads and writes it.
 
-Readers and writers are named, not imported: a job loads only the modules of its own formats.
-Pillow reads and writes all that nothing faster does as well; each module says what does.
+Whoever asks what a format is or can asks here. Modules are named, not imported: a job loads only
+those of its own formats. rows.py tells what a module must have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib import import_module
-from typing import Any, NamedTuple, cast
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
-from cudafilter.formats.limits import Limits
-from cudafilter.formats.metadata import Decoded, Metadata
-from cudafilter.operations.pixels import Pixels
-from cudafilter.stores.buffers import Buffer
+from cudafilter.errors import ImageError
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
+WHOLE, ROWS = "whole", "rows"
+"""How a format is read or written: the whole file in memory, or some rows at a time."""
+
+HEAD = 16
+"""Bytes that show a file's format."""
+
+_GRAYS, _COLOURS = ("gray", "gray+alpha"), ("RGB", "RGBA")
+_SEGMENT = 65533
+"""Most bytes in one JPEG segment. EXIF and XMP have marks of 6 and 29 bytes in it."""
 
 
 class Ways(NamedTuple):
     """How pixels are to be written; each format takes what it knows."""
 
-    alpha: bool = False
-    """The last channel is alpha."""
     quality: int | None = None
     """1..100, of lossy coding."""
     compress_level: int | None = None
     """0..9, of lossless coding."""
 
 
-Reader = Callable[[bytes, Limits], Decoded]
-Writer = Callable[[Pixels, Metadata, Ways], Buffer]
-
-
 class Format(NamedTuple):
     """A file format."""
 
+    module: str
+    """Of this package."""
     extensions: tuple[str, ...]
+    """The first one is given to new files."""
     starts: tuple[bytes, ...]
     """First bytes of its files."""
-    reader: str
-    """Function of a module of this package, as "module.function"."""
-    writer: str | None = None
-    """None for formats of fewer colours than a filter makes."""
-    takes_quality: bool = False
-    takes_compress_level: bool = False
+    ends: bytes = b""
+    """Last bytes of its whole files; empty where any may be."""
+    reads: str | None = WHOLE
+    """WHOLE or ROWS; None where it is not read."""
+    writes: str | None = None
+    """WHOLE or ROWS; None where it is not written, for it has fewer colours than a filter makes."""
+    samples: tuple[str, ...] = ("uint8",)
+    """Sample types that are written."""
+    colours: tuple[str, ...] = ()
+    """What a written pixel may be: gray, gray+alpha, RGB, RGBA or CMYK."""
+    keeps: Mapping[str, int | None] = {}
+    """Fields of Metadata that it holds, each with the most bytes of one piece; None for any."""
+    gray_profile: str = ""
+    """Why a colour profile for gray is not kept; empty where it is."""
+    exif_is_directory: bool = False
+    """EXIF becomes the file's own directory: what that cannot hold is lost."""
+    settings: tuple[str, ...] = ()
+    """Fields of Ways that say something to it."""
+    engine_codec: bool = False
+    """An engine may have a codec of its own for it; see engines.Engine.jpeg."""
+    in_colour: str = ""
+    """The format of the same kind of files that holds colour too."""
+    can_read: str = ""
+    """What is read, in words for the documents."""
+    can_write: str = ""
 
     def begins(self, data: bytes) -> bool:
         """Whether *data* begins as its files do."""
         # RIFF, of which WebP is a kind, has the file's size in bytes 4 to 7.
         return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
 
-    def read(self, data: bytes, limits: Limits) -> Decoded:
-        """Decode the bytes of a file."""
-        return cast(Reader, _named(self.reader))(data, limits)
-
-    def write(self, pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
-        """Encode *pixels* with what of *metadata* the format holds; see metadata.split."""
-        assert self.writer is not None
-        return cast(Writer, _named(self.writer))(pixels, metadata, ways)
-
-
-def _named(name: str) -> Any:
-    module, function = name.split(".")
-    return getattr(import_module(f"cudafilter.formats.{module}"), function)
+    def holds(self, dtype: str, colour: str) -> bool:
+        """Whether it is written with pixels of *dtype* that are *colour*."""
+        return self.writes is not None and dtype in self.samples and colour in self.colours
 
 
 FORMATS: dict[str, Format] = {
     "png": Format(
-        (".png",), (PNG_SIGNATURE,), "png.read", "png.write", takes_compress_level=True
+        "png", (".png",), (b"\x89PNG\r\n\x1a\n",), b"IEND\xaeB`\x82",
+        reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "png_chunks")),
+        settings=("compress_level",),
+        can_read="1 to 16 bits, gray to RGBA, palette, interlaced",
+        can_write="8 and 16 bits, gray to RGBA",
     ),
     "jpeg": Format(
-        (".jpg", ".jpeg", ".jpe", ".jfif"), (JPEG_SIGNATURE,), "jpeg.read", "jpeg.write",
-        takes_quality=True,
+        "jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), b"\xff\xd9",
+        writes=WHOLE, colours=("gray", "RGB", "CMYK"),
+        keeps={
+            "icc": None, "exif": _SEGMENT - 6, "xmp": _SEGMENT - 29, "resolution": None,
+            "comments": _SEGMENT, "jpeg_segments": None, "jpeg_coding": None,
+        },
+        settings=("quality",), engine_codec=True,
+        can_read="gray, RGB, CMYK", can_write="the same",
     ),
     "webp": Format(
-        (".webp",), (b"WEBP",), "webp.read", "webp.write", takes_quality=True
+        "webp", (".webp",), (b"WEBP",),
+        writes=WHOLE, colours=(*_GRAYS, *_COLOURS), keeps=dict.fromkeys(("icc", "exif", "xmp")),
+        gray_profile="it is for gray, and WebP stores gray as RGB", settings=("quality",),
+        can_read="RGB, RGBA", can_write="the same; lossless unless `--quality` is given",
     ),
     "tiff": Format(
-        (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "tiff.read", "tiff.write",
-        takes_compress_level=True,
+        "tiff", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        reads=ROWS, writes=ROWS, samples=("uint8", "uint16", "float32"),
+        colours=(*_GRAYS, *_COLOURS, "CMYK"),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "tiff_tags")),
+        exif_is_directory=True, settings=("compress_level",),
+        can_read="1 to 16 bits, floats, gray to RGBA, CMYK of 8 bits, palette",
+        can_write="8 and 16 bits, float32, gray to RGBA, CMYK of 8 bits",
     ),
-    "bmp": Format((".bmp", ".dib"), (b"BM",), "bmp.read", "bmp.write"),
+    "bmp": Format(
+        "bmp", (".bmp", ".dib"), (b"BM",),
+        writes=WHOLE, colours=("gray", "RGB"), keeps={"resolution": None},
+        can_read="gray, RGB, RGBA, palette, bit fields, runs", can_write="gray, RGB",
+    ),
     "ppm": Format(
-        (".ppm", ".pnm"), (b"P3", b"P6", b"PF", b"Pf"), "pnm.read", "pnm.write"
+        "pnm", (".ppm", ".pnm"), (b"P3", b"P6", b"PF", b"Pf"),
+        reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=("gray", "RGB"),
+        can_read="8 and 16 bits, and float32 as PFM", can_write="8 and 16 bits",
     ),
-    "pgm": Format((".pgm",), (b"P2", b"P5"), "pnm.read", "pnm.write"),
-    "pbm": Format((".pbm",), (b"P1", b"P4"), "pnm.read"),
-    "gif": Format((".gif",), (b"GIF87a", b"GIF89a"), "gif.read"),
+    "pgm": Format(
+        "pnm", (".pgm",), (b"P2", b"P5"),
+        reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=("gray",), in_colour="ppm",
+        can_read="8 and 16 bits", can_write="the same, gray only",
+    ),
+    "pbm": Format("pnm", (".pbm",), (b"P1", b"P4"), reads=ROWS, can_read="one image"),
+    "gif": Format("gif", (".gif",), (b"GIF87a", b"GIF89a"), can_read="one image"),
 }  # fmt: skip
+
+BY_EXTENSION = {end: name for name, format in FORMATS.items() for end in format.extensions}
+
+
+def written() -> list[str]:
+    """The names of the formats that are written."""
+    return [name for name, format in FORMATS.items() if format.writes is not None]
+
+
+def format_of(path: str | Path) -> str:
+    """The format that *path*'s extension names; ImageError lists the known ones otherwise."""
+    try:
+        return BY_EXTENSION[os.path.splitext(path)[1].lower()]
+    except KeyError:
+        known = ", ".join(BY_EXTENSION)
+        raise ImageError(
+            f"{path}: the extension names no known image format", hint=f"known are {known}"
+        ) from None
+
+
+def format_of_bytes(data: bytes) -> str:
+    """The format that the first bytes of a file show, whatever its name; ImageError if none."""
+    if not data:
+        raise ImageError("the file is empty")
+    for name, format in FORMATS.items():
+        if format.begins(data):
+            return name
+    raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
+
+
+def is_image_name(path: str | Path) -> bool:
+    """Whether *path* has the extension of a format that is read."""
+    return os.path.splitext(path)[1].lower() in BY_EXTENSION
+
+
+def unused_settings(
+    format: str, *, quality: int | None = None, compress_level: int | None = None
+) -> tuple[str, ...]:
+    """What a user who gave settings that say nothing to *format* should know."""
+    told = []
+    if quality is not None and "quality" not in FORMATS[format].settings:
+        told.append(f"the quality is not used: {format.upper()} is lossless")
+    if compress_level is not None and "compress_level" not in FORMATS[format].settings:
+        told.append(f"the compress level is not used: {format.upper()} has none")
+    return tuple(told)

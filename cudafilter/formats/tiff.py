@@ -8,7 +8,7 @@ and rationals. Written is one image, in strips, deflated.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -16,13 +16,15 @@ import numpy as np
 from cudafilter.errors import ImageError
 from cudafilter.formats import deflate, ifd
 from cudafilter.formats.ifd import Entry
-from cudafilter.formats.limits import Limits, refuse_frames
-from cudafilter.formats.metadata import Decoded, Metadata, Resolution
+from cudafilter.formats.limits import Extent, Limits, refuse_frames
+from cudafilter.formats.metadata import Metadata, Resolution
+from cudafilter.formats.rows import Header, OneFrame, Reader, Strips, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.formats.tiff_codecs import JPEG
-from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Samples, decode
+from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Layout, Samples
 from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels, full_scale
+from cudafilter.stores.buffers import Sink, Source
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
@@ -49,22 +51,36 @@ _EXIF_PRIVATE = frozenset({33432, 34665, 34853})
 """Tags past 32767 that EXIF knows in its first IFD: copyright, EXIF, GPS."""
 
 _STRIP_SIZE = 1 << 20
+_MARK_BYTES = 8
+"""What a file begins with: byte order, 42, and where the directory lies."""
 _MAX_SIZE = (1 << 32) - 1
 _TOO_LARGE = "the picture takes more than the 4 GiB that a TIFF file holds"
 
 
-def read(data: bytes, limits: Limits) -> Decoded:
-    """Decode a TIFF of one picture: gray, RGB (with alpha or not) or CMYK.
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file."""
+    order, offset, big = ifd.header(head)
+    tags, _ = ifd.read(head, order, offset, big)
+    width, height = ifd.number(tags, _WIDTH, order, 0), ifd.number(tags, _HEIGHT, order, 0)
+    palette = ifd.number(tags, _PHOTOMETRIC, order, 1) == _PALETTE
+    channels = 3 if palette else ifd.number(tags, _SAMPLES, order, 1)
+    bits = ifd.number(tags, _BITS, order, 1)
+    floats = ifd.number(tags, _FORMAT, order, 1) == FLOAT
+    return Extent(width, height, channels, 4 if floats else 1 if bits <= 8 else 2)
+
+
+def open(source: Source, limits: Limits) -> Reader:
+    """Read a TIFF of one picture: gray, RGB (with alpha or not) or CMYK.
 
     Pixels stay as they are stored, whatever the orientation tag says.
     """
     try:
-        order, offset, big = ifd.header(data)
-        tags, following = ifd.read(data, order, offset, big)
+        order, offset, big = ifd.header(source)
+        tags, following = ifd.read(source, order, offset, big)
     except ifd.BrokenIfd as error:
         raise ImageError(f"it is damaged: {error}") from error
     if following:
-        if (count := ifd.pages(data, order, offset, big)) > 1:
+        if (count := ifd.pages(source, order, offset, big)) > 1:
             refuse_frames(count)
         raise ImageError("it is damaged: its directories follow each other in a circle")
     if ifd.SUB_IFDS in tags or ifd.number(tags, 254, order, 0) & 1:
@@ -72,22 +88,43 @@ def read(data: bytes, limits: Limits) -> Decoded:
             "its main picture is only a preview, or it holds further pictures (as raw photos do)",
             hint="develop or convert it first",
         )
-    stored = _samples(tags, order, limits)
-    alpha = _alpha(tags, order, stored)
-    pixels = decode(data, order, tags, stored, limits)
-    notes = _conversions(stored)
-    if stored.photometric == _PALETTE:
-        pixels = _coloured(pixels, _palette(tags, order, stored.bits))
-    elif stored.bits < 8:
-        pixels *= np.uint8(255 // ((1 << stored.bits) - 1))
-    if stored.photometric == _INVERTED:
-        full = np.array(full_scale(pixels.dtype), pixels.dtype)
-        np.subtract(full, pixels[..., :1], out=pixels[..., :1])
-    if alpha == _ASSOCIATED:
-        pixels = _unpremultiplied(pixels)
-        notes.append("premultiplied alpha stored as straight")
-    metadata = _metadata(tags, order, stored.photometric == _CMYK)
-    return Decoded(pixels, alpha > 0, metadata, (*notes, *_losses(data, tags)))
+    return _Reader(source, order, tags, limits)
+
+
+class _Reader(OneFrame):
+    """The reader of a picture whose strips and tiles lie anywhere."""
+
+    in_order = False
+
+    def __init__(
+        self, source: Source, order: str, tags: Mapping[int, Entry], limits: Limits
+    ) -> None:
+        stored = self._stored = _samples(tags, order, limits)
+        self._alpha = _alpha(tags, order, stored)
+        self._layout = Layout(source, order, tags, stored, limits)
+        self.step = self._layout.step
+        is_palette = stored.photometric == _PALETTE
+        self._palette = _palette(tags, order, stored.bits) if is_palette else None
+        notes = _conversions(stored)
+        if self._alpha == _ASSOCIATED:
+            notes.append("premultiplied alpha stored as straight")
+        self.notes = (*notes, *_losses(source, tags))
+        self.header = Header(
+            stored.width, stored.height, 3 if is_palette else stored.samples, stored.dtype,
+            self._alpha > 0, _metadata(tags, order, stored.photometric == _CMYK),
+        )  # fmt: skip
+
+    def rows(self, first: int, last: int) -> Pixels:
+        """See Reader."""
+        stored, pixels = self._stored, self._layout.rows(first, last)
+        if self._palette is not None:
+            pixels = _coloured(pixels, self._palette)
+        elif stored.bits < 8:
+            pixels *= np.uint8(255 // ((1 << stored.bits) - 1))
+        if stored.photometric == _INVERTED:
+            full = np.array(full_scale(pixels.dtype), pixels.dtype)
+            np.subtract(full, pixels[..., :1], out=pixels[..., :1])
+        return _unpremultiplied(pixels) if self._alpha == _ASSOCIATED else pixels
 
 
 def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
@@ -177,7 +214,7 @@ def _coloured(indices: Pixels, palette: Pixels) -> Pixels:
     return np.ascontiguousarray(palette[indices[..., 0]])
 
 
-def _losses(data: bytes, tags: Mapping[int, Entry]) -> list[str]:
+def _losses(data: Source, tags: Mapping[int, Entry]) -> list[str]:
     """What of the file's tags is not kept, or will not be what it was, for the user."""
     lost = ["its Photoshop layers are not kept"] if _LAYERS in tags else []
     note = ifd.note_of(tags)
@@ -225,52 +262,90 @@ def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
     )
 
 
-def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
-    """Encode *pixels* of any type in strips of about 1 MiB, deflated side by side."""
-    level = deflate.DEFAULT_LEVEL if ways.compress_level is None else ways.compress_level
-    height, width, channels = pixels.shape
-    order = "<"
-    tags: dict[int, Entry] = {}
-    for blob in (metadata.tiff_tags, metadata.exif):
-        if blob:
-            order, found, _ = ifd.parse(blob)
-            tags |= {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
-    rows = max(1, _STRIP_SIZE // (width * channels * pixels.itemsize))
-    parts = each(lambda y: _deflated(pixels[y : y + rows], order, level), range(0, height, rows))
-    space = ifd.Space(ifd.note_of(tags))
-    starts = [space.add(strip) for strip in parts]
-    colours = channels - ways.alpha
-    if max(starts) > _MAX_SIZE:
-        raise ImageError(_TOO_LARGE)
-    tags |= {
-        _WIDTH: ifd.longs(order, width),
-        _HEIGHT: ifd.longs(order, height),
-        _BITS: ifd.shorts(order, *[pixels.itemsize * 8] * channels),
-        _COMPRESSION: ifd.shorts(order, _DEFLATE),
-        _PHOTOMETRIC: ifd.shorts(order, {1: _GRAY, 3: _RGB, 4: _CMYK}[colours]),
-        _STRIP_OFFSETS: ifd.longs(order, *starts),
-        _SAMPLES: ifd.shorts(order, channels),
-        _ROWS: ifd.longs(order, rows),
-        _STRIP_BYTES: ifd.longs(order, *map(len, parts)),
-        _PLANAR: ifd.shorts(order, 1),
-        _PREDICTOR: ifd.shorts(order, 1 if pixels.dtype.kind == "f" else 2),
-        _FORMAT: ifd.shorts(order, *[FLOAT if pixels.dtype.kind == "f" else UNSIGNED] * channels),
-    }
-    if ways.alpha:
-        tags[_EXTRA] = ifd.shorts(order, 2)
-    if metadata.icc:
-        tags[_ICC] = Entry(ifd.UNDEFINED, len(metadata.icc), metadata.icc)
-    if metadata.xmp:
-        tags[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
-    tags |= _resolution(metadata.resolution or ifd.resolution(metadata.exif), order)
-    try:
-        at = ifd.write(tags, order, space)
-    except struct.error:  # an offset that 32 bits do not hold
-        raise ImageError(_TOO_LARGE) from None
-    if space.end > _MAX_SIZE:
-        raise ImageError(_TOO_LARGE)
-    mark = b"II" if order == "<" else b"MM"
-    return b"".join([mark, struct.pack(order + "HI", 42, at), *space.pieces()])
+def create(target: Sink, header: Header, ways: Ways) -> Writer:
+    """Write pixels of any type in strips of about 1 MiB, deflated side by side."""
+    return _Writer(target, header, ways)
+
+
+class _Writer(OneFrame):
+    """Strips as they come, and the directory behind them."""
+
+    def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
+        given, metadata = ways.compress_level, header.metadata
+        self._level = deflate.DEFAULT_LEVEL if given is None else given
+        self._target, self._header = target, header
+        self._order = "<"
+        self._tags: dict[int, Entry] = {}
+        for blob in (metadata.tiff_tags, metadata.exif):
+            if blob:
+                self._order, found, _ = ifd.parse(blob)
+                kept = {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
+                self._tags |= kept
+        row = header.width * header.channels * np.dtype(header.dtype).itemsize
+        self._rows = max(1, _STRIP_SIZE // row)
+        self._strips = Strips(header, self._rows)
+        self._space = ifd.Space(ifd.note_of(self._tags))
+        self._starts: list[int] = []
+        self._lengths: list[int] = []
+        target.write(bytes(_MARK_BYTES))
+
+    def write(self, rows: Pixels) -> None:
+        """See Writer."""
+        block, top, starts = self._strips.add(rows)
+
+        def strip(start: int) -> bytes:
+            at = start - top
+            return _deflated(block[at : at + self._rows], self._order, self._level)
+
+        for body in each(strip, starts):
+            self._starts.append(self._space.add(body))
+            self._lengths.append(len(body))
+        self._lay(self._space.ready())
+
+    def close(self) -> None:
+        """See Writer."""
+        self._strips.require_complete()
+        order = self._order
+        try:
+            at = ifd.write(self._all_tags(), order, self._space)
+        except struct.error:  # an offset that 32 bits do not hold
+            raise ImageError(_TOO_LARGE) from None
+        self._lay(self._space.pieces())
+        mark = b"II" if order == "<" else b"MM"
+        self._target.patch(0, mark + struct.pack(order + "HI", 42, at))
+
+    def _lay(self, pieces: Iterable[bytes]) -> None:
+        if self._space.end > _MAX_SIZE:
+            raise ImageError(_TOO_LARGE)
+        for piece in pieces:
+            self._target.write(piece)
+
+    def _all_tags(self) -> dict[int, Entry]:
+        header, order, metadata = self._header, self._order, self._header.metadata
+        channels, floats = header.channels, header.dtype == "float32"
+        bits = 8 * np.dtype(header.dtype).itemsize
+        colours = {1: _GRAY, 3: _RGB, 4: _CMYK}[channels - header.alpha]
+        tags = self._tags | {
+            _WIDTH: ifd.longs(order, header.width),
+            _HEIGHT: ifd.longs(order, header.height),
+            _BITS: ifd.shorts(order, *[bits] * channels),
+            _COMPRESSION: ifd.shorts(order, _DEFLATE),
+            _PHOTOMETRIC: ifd.shorts(order, colours),
+            _STRIP_OFFSETS: ifd.longs(order, *self._starts),
+            _SAMPLES: ifd.shorts(order, channels),
+            _ROWS: ifd.longs(order, self._rows),
+            _STRIP_BYTES: ifd.longs(order, *self._lengths),
+            _PLANAR: ifd.shorts(order, 1),
+            _PREDICTOR: ifd.shorts(order, 1 if floats else 2),
+            _FORMAT: ifd.shorts(order, *[FLOAT if floats else UNSIGNED] * channels),
+        }
+        if header.alpha:
+            tags[_EXTRA] = ifd.shorts(order, 2)
+        if metadata.icc:
+            tags[_ICC] = Entry(ifd.UNDEFINED, len(metadata.icc), metadata.icc)
+        if metadata.xmp:
+            tags[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
+        return tags | _resolution(metadata.resolution or ifd.resolution(metadata.exif), order)
 
 
 def _deflated(strip: Pixels, order: str, level: int) -> bytes:

@@ -18,6 +18,7 @@ from cudafilter.formats.limits import Limits
 from cudafilter.formats.tiff_codecs import FAX, PICTURES, Segment
 from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Buffer, Source, part
 
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3
 DEPTHS = {UNSIGNED: (1, 2, 4, 8, 16, 32, 64), SIGNED: (8, 16, 32, 64), FLOAT: (16, 32, 64)}
@@ -25,6 +26,8 @@ DEPTHS = {UNSIGNED: (1, 2, 4, 8, 16, 32, 64), SIGNED: (8, 16, 32, 64), FLOAT: (1
 _CODES = {UNSIGNED: "u", SIGNED: "i", FLOAT: "f"}
 _BATCH = 1 << 18
 """Bytes of samples that one thread decodes at a time, of segments that are small."""
+_CUT = 1 << 20
+"""Bytes of a strip that is not compressed and that are read at a time."""
 _MAX_SEGMENTS = 1 << 20
 
 
@@ -65,65 +68,119 @@ class _Grid(NamedTuple):
     """Offset and length of each."""
 
 
-def decode(
-    data: bytes, order: str, tags: Mapping[int, Entry], stored: Samples, limits: Limits
-) -> Pixels:
-    """The samples as they are stored: (H, W, samples) of uint8, uint16 or float32.
+class Layout:
+    """A picture's samples as they are stored, by rows.
 
-    Fewer than 8 bits stay small numbers. Integers of 32 and 64 bits and negative ones must fit in
-    16 bits (or 8) and floats of 64 in 32; ImageError if one does not, or if any segment is damaged.
+    Integers of 32 and 64 bits and negative ones must fit in 16 bits (or 8) and floats of 64 in 32.
     """
-    grid = _grid(data, order, tags, stored, limits)
-    compression = ifd.number(tags, 259, order, 1)
-    decoder = tiff_codecs.decoder(compression)
-    predict = _predictor(order, tags, stored, compression)
-    reverse = ifd.number(tags, 266, order, 1) == 2 and compression != tiff_codecs.JPEG
-    samples = stored.samples // grid.planes
-    code = "u1" if stored.bits < 8 else f"{order}{_CODES[stored.kind]}{stored.bits // 8}"
-    tables = tags[347].value if 347 in tags else b""
-    shape = Segment(
-        grid.rows, grid.rows, grid.width, samples, stored.bits,
-        -(-grid.width * samples * stored.bits // 8), code, stored.photometric,
-        tables if isinstance(tables, bytes) else b"", ifd.number(tags, 292, order, 0),
-    )  # fmt: skip
-    if compression in FAX and (stored.bits, samples) != (1, 1):
-        raise ImageError("CCITT compression of other than 1 bit is not supported")
-    pixels = np.empty((stored.height, stored.width, stored.samples), stored.dtype)
-    view = memoryview(data)
 
-    def place(number: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        order: str,
+        tags: Mapping[int, Entry],
+        stored: Samples,
+        limits: Limits,
+    ) -> None:
+        """Raises ImageError where strips or tiles are missing or of an unknown kind."""
+        self._source, self._stored = source, stored
+        compression = ifd.number(tags, 259, order, 1)
+        grid = self._grid = _grid(source, order, tags, stored, limits)
+        self._decoder = tiff_codecs.decoder(compression)
+        self._predict = _predictor(order, tags, stored, compression)
+        self._reverse = ifd.number(tags, 266, order, 1) == 2 and compression != tiff_codecs.JPEG
+        samples = stored.samples // grid.planes
+        code = "u1" if stored.bits < 8 else f"{order}{_CODES[stored.kind]}{stored.bits // 8}"
+        tables = tags[347].value if 347 in tags else b""
+        self._shape = Segment(
+            grid.rows, grid.rows, grid.width, samples, stored.bits,
+            -(-grid.width * samples * stored.bits // 8), code, stored.photometric,
+            tables if isinstance(tables, bytes) else b"", ifd.number(tags, 292, order, 0),
+        )  # fmt: skip
+        if compression in FAX and (stored.bits, samples) != (1, 1):
+            raise ImageError("CCITT compression of other than 1 bit is not supported")
+        if compression == tiff_codecs.NONE:
+            self._cut()
+
+    @property
+    def step(self) -> int:
+        """Rows of a strip or tile, which are decoded at a time."""
+        return min(self._grid.rows, self._stored.height)
+
+    def _cut(self) -> None:
+        """Cut strips of all rows into some that are small: what is not compressed can be."""
+        grid, shape = self._grid, self._shape
+        rows = max(1, _CUT // shape.row_bytes)
+        whole = grid.rows * shape.row_bytes
+        if (
+            grid.down > 1
+            or grid.tiled
+            or rows >= grid.rows
+            or any(n != whole for _, n in grid.spans)
+        ):
+            return
+        step = rows * shape.row_bytes
+        spans = [
+            (start + at, min(step, whole - at))
+            for start, _ in grid.spans
+            for at in range(0, whole, step)
+        ]
+        self._grid = grid._replace(rows=rows, down=-(-grid.rows // rows), spans=spans)
+        self._shape = shape._replace(rows=rows, full_rows=rows)
+
+    def rows(self, first: int, last: int) -> Pixels:
+        """Rows *first* to before *last*: (last - first, W, samples) of uint8, uint16 or float32.
+
+        Fewer than 8 bits stay small numbers. Raises ImageError if a sample does not fit, or if any
+        segment is damaged.
+        """
+        stored, grid = self._stored, self._grid
+        pixels = np.empty((last - first, stored.width, stored.samples), stored.dtype)
+        downs = range(first // grid.rows, -(-last // grid.rows))
+        numbers = [
+            (plane * grid.down + down) * grid.across + across
+            for plane in range(grid.planes)
+            for down in downs
+            for across in range(grid.across)
+        ]
+        step = max(1, _BATCH // max(1, grid.rows * self._shape.row_bytes))
+
+        def batch(begin: int) -> None:
+            for number in numbers[begin : begin + step]:
+                self._place(number, pixels, first)
+
+        each(batch, range(0, len(numbers), step))
+        return pixels
+
+    def _place(self, number: int, pixels: Pixels, first: int) -> None:
+        """Decode the strip or tile *number* into *pixels*, which begin at row *first*."""
+        stored, grid = self._stored, self._grid
         plane, rest = divmod(number, grid.across * grid.down)
         down, across = divmod(rest, grid.across)
         top, left = down * grid.rows, across * grid.width
         rows = grid.rows if grid.tiled else min(grid.rows, stored.height - top)
-        segment = shape._replace(rows=rows)
+        segment = self._shape._replace(rows=rows)
         start, length = grid.spans[number]
-        source = view[start : start + length]
+        data: Any = part(self._source, start, start + length)
         try:
-            if reverse:
-                source = _reversed(source)
-            body = decoder(source, segment)
+            if self._reverse:
+                data = _reversed(data)
+            body = self._decoder(data, segment)
         except (RuntimeError, ValueError) as error:
             what = "tile" if grid.tiled else "strip"
             reason = f": {error}" if isinstance(error, tiff_codecs.Damaged) else ""
             raise ImageError(f"it is damaged in {what} {number + 1}{reason}") from error
-        found = predict(_unpacked(body, segment).reshape(rows, grid.width, samples))
-        target = pixels[top : top + rows, left : left + grid.width, plane : plane + samples]
-        target[...] = _held(found[: target.shape[0], : target.shape[1]], stored)
-
-    count = len(grid.spans)
-    step = max(1, _BATCH // max(1, grid.rows * shape.row_bytes))
-
-    def batch(first: int) -> None:
-        for number in range(first, min(first + step, count)):
-            place(number)
-
-    each(batch, range(0, count, step))
-    return pixels
+        samples = segment.samples
+        found = self._predict(_unpacked(body, segment).reshape(rows, grid.width, samples))
+        above = max(0, first - top)  # rows that were not asked for
+        place = top + above - first
+        target = pixels[place : place + rows - above, left : left + grid.width]
+        target = target[..., plane : plane + samples]
+        target[...] = _held(found[above : above + len(target), : target.shape[1]], stored)
 
 
 def _grid(
-    data: bytes, order: str, tags: Mapping[int, Entry], stored: Samples, limits: Limits
+    source: Source, order: str, tags: Mapping[int, Entry], stored: Samples, limits: Limits
 ) -> _Grid:
     tiled = 322 in tags
     offsets_tag, lengths_tag = (324, 325) if tiled else (273, 279)
@@ -154,15 +211,15 @@ def _grid(
     if count > _MAX_SEGMENTS:
         raise ImageError(f"it has {count:,} {what}, more than the {_MAX_SEGMENTS:,} that are read")
     spans = list(zip(offsets, lengths, strict=True))
-    if any(start + length > len(data) or not length for start, length in spans):
+    if any(start + length > len(source) or not length for start, length in spans):
         raise ImageError(f"it is cut short: not all of its {what} lie in the file")
     return _Grid(rows, width, across, down, planes, tiled, spans)
 
 
-def _reversed(source: memoryview) -> memoryview:
+def _reversed(data: Buffer) -> memoryview:
     import imagecodecs
 
-    return memoryview(imagecodecs.bitorder_decode(bytes(source)))
+    return memoryview(imagecodecs.bitorder_decode(bytes(data)))
 
 
 def _predictor(

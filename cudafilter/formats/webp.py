@@ -7,7 +7,7 @@ from typing import Any
 
 from cudafilter.errors import ImageError
 from cudafilter.formats import ifd
-from cudafilter.formats.limits import Limits, refuse_frames, require_entries
+from cudafilter.formats.limits import Extent, Limits, refuse_frames, require_entries
 from cudafilter.formats.metadata import EXIF_MARK, Decoded, Metadata, Resolution
 from cudafilter.formats.table import Ways
 from cudafilter.operations.pixels import Pixels
@@ -16,8 +16,8 @@ MAX_SIDE = 16383
 _PICTURE = {b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
 
 
-def size_of(head: bytes) -> tuple[int, int, int]:
-    """(width, height, channels) by the first bytes of a file; ImageError for a damaged one."""
+def extent(head: bytes) -> Extent:
+    """The size of an image by the first bytes of its file; ImageError for a damaged one."""
     kind, body = head[12:16], head[20:30]
     alpha = 0
     if len(body) == 10 and kind == b"VP8X":
@@ -31,20 +31,20 @@ def size_of(head: bytes) -> tuple[int, int, int]:
         alpha = sides >> 28 & 1
     else:
         raise ImageError("it is damaged: it does not begin with its size")
-    return width, height, 3 + alpha
+    return Extent(width, height, 3 + alpha, 1)
 
 
 def read(data: bytes, limits: Limits) -> Decoded:
     """Decode a still WebP: RGB or RGBA."""
     from cudafilter.formats.pillow import open_pillow, pixels_of
 
-    limits.require_size(*size_of(data)[:2])
+    limits.require_size(*extent(data)[:2])
     chunks, end = _chunks(data)
     frames = sum(kind == b"ANMF" for kind, _ in chunks)
     if frames > 1:
         refuse_frames(frames)
     try:
-        pixels, alpha, notes = pixels_of(open_pillow(data[:end], "WEBP", limits))
+        pixels, alpha, notes = pixels_of(open_pillow(data[:end], "WebP", limits))
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError("it is damaged, or cut short") from error
     first = dict(reversed(chunks))
@@ -101,7 +101,7 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     # exact keeps the colour of transparent pixels.
     return save_pillow(
         pixels,
-        "WEBP",
+        "WebP",
         exact=True,
         icc_profile=metadata.icc or b"",
         exif=metadata.exif or b"",

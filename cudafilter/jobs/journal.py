@@ -27,7 +27,8 @@ from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.operation import Operation
-from cudafilter.stores.local import Identity, identity
+from cudafilter.stores import local
+from cudafilter.stores.store import Identity
 
 Line = tuple[str, int, int, int]
 """Path, inode, size in bytes, time of the last change in ns."""
@@ -288,8 +289,8 @@ def _keys(path: str, inode: int, size: int, modified: int) -> tuple[tuple[object
 
 
 def _still(path: str, inode: int, size: int, modified: int) -> bool:
-    """Whether a line may still hold: its file is unchanged, or has moved."""
-    now = identity(Path(path))
+    """Whether a line may still hold: the file is as it says, or elsewhere now."""
+    now = local.stat(Path(path))
     if now is None:
         return True
     there = _keys(path, now.inode, now.size, now.modified)

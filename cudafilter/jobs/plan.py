@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError, ParameterError
-from cudafilter.images import FORMATS, READ_ONLY, format_of, is_image_name
+from cudafilter.formats.table import FORMATS, format_of, is_image_name, written
 from cudafilter.jobs.places import Place, Places
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
 from cudafilter.operations.catalogue import EXISTING
@@ -178,9 +178,8 @@ class _Target(NamedTuple):
 def _target(name: str) -> _Target:
     """The format called *name* or whose extension that is."""
     wanted = name.lower().removeprefix(".")
-    for format, extensions in FORMATS.items():
-        if format in READ_ONLY:
-            continue
+    for format in written():
+        extensions = FORMATS[format].extensions
         if wanted == format:
             return _Target(format, extensions[0])
         if f".{wanted}" in extensions:
@@ -189,7 +188,7 @@ def _target(name: str) -> _Target:
 
 
 def _written() -> str:
-    return ", ".join(format for format in FORMATS if format not in READ_ONLY)
+    return ", ".join(written())
 
 
 def _writable(path: Path) -> str:
@@ -199,7 +198,7 @@ def _writable(path: Path) -> str:
     except ImageError as error:
         hint = f"give it one, such as .png, or add --format with one of {_written()}"
         raise ParameterError("dest", str(error), hint=hint) from None
-    if format in READ_ONLY:
+    if FORMATS[format].writes is None:
         raise ParameterError(
             "dest", f"{path}: {format} files are not written", hint=f"choose one of {_written()}"
         )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Collection
 from pathlib import Path
-from typing import NamedTuple
 
-from cudafilter.formats.limits import Limits
+from cudafilter.formats import rows
+from cudafilter.formats.limits import Extent, Limits
 from cudafilter.host.cores import cores, free_memory
-from cudafilter.images import format_of_bytes
 from cudafilter.jobs.plan import Job
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.rank import Rank
 from cudafilter.start.words import FEW
+from cudafilter.stores import local
 
 GPU_START = 0.25
 """Seconds until a GPU takes its first image, where its kernel is compiled: 0.05 for importing
@@ -51,27 +49,13 @@ MEMORY_SHARE = 0.5
 """Share of the free memory that images in work may take."""
 
 
-class Extent(NamedTuple):
-    """An image's size, as its header tells."""
-
-    width: int
-    height: int
-    channels: int
-    bytes_per_sample: int
-
-    @property
-    def samples(self) -> int:
-        """Width times height times channels."""
-        return self.width * self.height * self.channels
-
-
 def extent(head: bytes) -> Extent | None:
     """The size of an image, from the header in the first bytes of its file.
 
     None where the bytes hold no whole header. Loading the image then says what is wrong.
     """
     try:
-        return _HEADERS[format_of_bytes(head)](head)
+        return rows.extent(head)
     except Exception:  # noqa: BLE001 - a damaged head raises nearly every type there is
         return None
 
@@ -82,65 +66,6 @@ def require_size(data: bytes, max_pixels: int | None) -> None:
     if size is not None:
         pixel_bytes = size.channels * size.bytes_per_sample
         Limits(len(data), max_pixels).require_size(size.width, size.height, pixel_bytes)
-
-
-def _png(head: bytes) -> Extent:
-    width, height, bits, colour = struct.unpack_from(">IIBB", head, 16)
-    channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[colour]  # a palette becomes RGBA at most
-    return Extent(width, height, channels, 2 if bits == 16 else 1)
-
-
-def _jpeg(head: bytes) -> Extent:
-    from cudafilter.formats.jpeg_head import frame_of, segments_of
-
-    frame = frame_of(segments_of(head)[0])
-    if frame is None:
-        raise ValueError("no frame header")
-    return Extent(frame.width, frame.height, len(frame.components), 1)
-
-
-def _tiff(head: bytes) -> Extent:
-    from cudafilter.formats import ifd
-
-    order, offset, big = ifd.header(head)
-    tags, _ = ifd.read(head, order, offset, big)
-    width, height = ifd.number(tags, 256, order, 0), ifd.number(tags, 257, order, 0)
-    palette = ifd.number(tags, 262, order, 1) == 3
-    channels = 3 if palette else ifd.number(tags, 277, order, 1)
-    bits = ifd.number(tags, 258, order, 1)
-    floats = ifd.number(tags, 339, order, 1) == 3
-    return Extent(width, height, channels, 4 if floats else 1 if bits <= 8 else 2)
-
-
-def _webp(head: bytes) -> Extent:
-    from cudafilter.formats.webp import size_of
-
-    return Extent(*size_of(head), 1)
-
-
-def _gif(head: bytes) -> Extent:
-    width, height = struct.unpack_from("<HH", head, 6)
-    return Extent(width, height, 4, 1)
-
-
-def _bmp(head: bytes) -> Extent:
-    from cudafilter.formats.bmp import header_of
-
-    header = header_of(head)
-    return Extent(header.width, header.height, 3 + bool(header.masks[3]), 1)
-
-
-def _pnm(head: bytes) -> Extent:
-    from cudafilter.formats.pnm import header_of
-
-    header = header_of(head)
-    return Extent(header.width, header.height, header.channels, header.sample_bytes)
-
-
-_HEADERS = {
-    "png": _png, "jpeg": _jpeg, "webp": _webp, "gif": _gif, "bmp": _bmp,
-    "ppm": _pnm, "pgm": _pnm, "pbm": _pnm, "tiff": _tiff,
-}  # fmt: skip
 
 
 def taps(filter: Operation) -> int:
@@ -186,9 +111,9 @@ def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:
 def _samples(path: Path) -> int:
     """Samples of an image file by its header, else its bytes; 0 where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            size = extent(file.read(HEAD))
-            return size.samples if size else os.fstat(file.fileno()).st_size
+        with local.open(path) as file:
+            size = extent(file[:HEAD])
+            return size.samples if size else len(file)
     except OSError:
         return 0
 

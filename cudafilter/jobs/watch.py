@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from cudafilter import images
 from cudafilter.errors import CudafilterError, ImageError, ParameterError
-from cudafilter.formats import jpeg, png
+from cudafilter.formats.table import FORMATS, HEAD, format_of_bytes
 from cudafilter.jobs.plan import Job, Plan, make_plan, output_owners, plan_arrival
 from cudafilter.jobs.record import FAILED, Record
 from cudafilter.jobs.sources import Found, Left, Source, find
 from cudafilter.start.words import STDIO
+from cudafilter.stores import local
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -25,9 +26,6 @@ LOOKING_SHARE = 0.1
 PATIENCE = 30.0
 """Seconds without a change after which a file is taken even if it does not look whole. Loading it
 then says what is wrong."""
-
-_ENDS = {png.SIGNATURE: b"IEND\xaeB`\x82", jpeg.SIGNATURE: b"\xff\xd9"}
-"""The last bytes of a whole file, by its first."""
 
 
 Refusal = tuple[Path, str]
@@ -105,7 +103,7 @@ def watch(
 
 def gone(record: Record) -> bool:
     """Whether *record* failed since its image was removed, which is no error when watching."""
-    return record.status == FAILED and not os.path.lexists(record.source)
+    return record.status == FAILED and not local.exists(Path(record.source))
 
 
 def _require_watchable(sources: Sequence[str], destination: str | None) -> None:
@@ -254,13 +252,10 @@ def _settled(path: Path, seen: _Seen, now: float) -> bool:
 def _whole(path: Path) -> bool:
     """Whether a file holds all of an image: by its end, or else by decoding it."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(len(png.SIGNATURE))
-            for signature, end in _ENDS.items():
-                if head.startswith(signature):
-                    file.seek(-len(end), os.SEEK_END)
-                    if file.read() == end:
-                        return True
+        with local.open(path) as file:
+            end = FORMATS[format_of_bytes(file[:HEAD])].ends
+            if end and file[-len(end) :] == end:
+                return True
         images.load(path)
     except (OSError, ImageError):
         return False

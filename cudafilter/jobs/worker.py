@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
+from cudafilter.formats.table import FORMATS, format_of_bytes, unused_settings
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
@@ -25,6 +26,7 @@ from cudafilter.operations.operation import Operation
 from cudafilter.start.words import STDIO
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Buffer
+from cudafilter.stores.store import Identity, Store
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
@@ -56,6 +58,8 @@ class Worker:
     stdout: BinaryIO | None
     memory: MemoryBudget
     journal: Journal | None
+    store: Store = local
+    """Where sources and destinations are."""
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)
@@ -86,7 +90,7 @@ class Worker:
         """Why there is nothing to do; None where there is."""
         reason = "it exists" if job.skip else None
         if self.journal is not None and job.source is not None and job.in_place:
-            now = local.identity(job.source)
+            now = self.store.stat(job.source)
             if now is not None and self.journal.has_done(job.source, now):
                 reason = "done by the unfinished run"
         if reason is not None and job.destination is not None:
@@ -96,11 +100,11 @@ class Worker:
 
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
         # Before it is read: a change from then on shows when it is written.
-        read = local.identity(job.source) if job.source is not None and job.in_place else None
+        read = self.store.stat(job.source) if job.source is not None and job.in_place else None
         with self._stage("read", record):
             data = self._read(job.source)
             record.bytes_in = len(data)
-        format = job.format or images.format_of_bytes(data)
+        format = job.format or format_of_bytes(data)
         with self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0):
             encoded = self._by_engine_codec(data, format, record)
             if encoded is None:
@@ -112,10 +116,10 @@ class Worker:
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
-        if not self.settings.engine_codec or format != "jpeg":
+        if not (self.settings.engine_codec and FORMATS[format].engine_codec):
             return None
         engine = self.engine.get()
-        if engine.jpeg is None or images.format_of_bytes(data) != "jpeg":
+        if engine.jpeg is None or format_of_bytes(data) != format:
             return None
         if self.settings.check:
             record.notes += ("checked as coded on the CPU; without --check the GPU may code it",)
@@ -136,7 +140,7 @@ class Worker:
         record.width, record.height, record.channels = done.width, done.height, done.channels
         record.colour, record.dtype = done.colour, "uint8"
         record.notes += done.notes
-        record.notes += images.unused_settings(format, compress_level=settings.compress_level)
+        record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
     def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
@@ -181,7 +185,7 @@ class Worker:
             f"{format.upper()} does not hold {what}, which is left out"
             for what in images.lost_metadata(image, format)
         )
-        record.notes += images.unused_settings(format, **effort)
+        record.notes += unused_settings(format, **effort)
         return encoded
 
     @contextmanager
@@ -196,29 +200,29 @@ class Worker:
     def _read(self, source: Path | None) -> bytes:
         if source is None:
             return images.read_stream(self.stdin or sys.stdin.buffer, STDIO)
-        return images.read_file(source)
+        return images.read_file(source, store=self.store)
 
     def _write(
         self,
         job: Job,
         data: Buffer,
-        read: local.Identity | None,
+        read: Identity | None,
         record: Record,
         held: ExitStack,
     ) -> None:
         if job.destination is None:
             _write_all(self.stdout or sys.stdout.buffer, data)
             return
-        target = local.resolve(job.destination)
+        target = self.store.resolve(job.destination)
         if target.stream is not None:  # its reader may let an interruption wait for ever
-            local.write(target, data)
+            self.store.write_whole(target, data)
             return
         held.enter_context(self.writing.passing())
         if read is None or self.journal is None:
-            record.notes += local.write(target, data, read=read)
+            record.notes += self.store.write_whole(target, data, read=read)
         else:
             add = partial(self.journal.add, job.destination)
-            record.notes += local.write(target, data, read=read, on_complete=add)
+            record.notes += self.store.write_whole(target, data, read=read, on_complete=add)
 
 
 def _write_all(stream: BinaryIO, data: Buffer) -> None:

@@ -1,4 +1,4 @@
-"""The bytes of files, put together without the interpreter's lock.
+"""The bytes of files: where they come from, where they go, and put together without the lock.
 
 Copying megabytes takes milliseconds; ``bytes`` does it, sliced or joined, while no other thread
 runs, and many images are in work at a time. So what is large stays a memoryview until it is copied
@@ -8,12 +8,62 @@ here.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 Buffer: TypeAlias = bytes | memoryview
 """Bytes of a file; a memoryview is of single bytes, contiguous."""
+
+
+class Source(Protocol):
+    """The bytes of a file that is read, at any place: ``bytes``, or a file that a store opened."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> bytes: ...
+
+
+class Sink(Protocol):
+    """Where the bytes of a file that is written go."""
+
+    def write(self, piece: Buffer, /) -> object:
+        """Add *piece* to the end."""
+        ...
+
+    def patch(self, at: int, piece: bytes, /) -> object:
+        """Put *piece* in place of one of the same length that was written at offset *at*."""
+        ...
+
+
+class Pieces:
+    """A Sink in memory."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Buffer] = []
+
+    def write(self, piece: Buffer) -> None:
+        """Keep *piece*, which is not copied."""
+        self._pieces.append(piece)
+
+    def patch(self, at: int, piece: bytes) -> None:
+        """See Sink."""
+        for number, old in enumerate(self._pieces):
+            if at == 0:
+                assert len(old) == len(piece)
+                self._pieces[number] = piece
+                return
+            at -= len(old)
+        raise AssertionError("nothing was written there")
+
+    def joined(self) -> Buffer:
+        """All that was written."""
+        return self._pieces[0] if len(self._pieces) == 1 else joined(self._pieces)
+
+
+def part(source: Source, start: int, stop: int) -> Buffer:
+    """Bytes *start* to *stop* of *source*, not copied where they are in memory."""
+    return memoryview(source)[start:stop] if isinstance(source, bytes) else source[start:stop]
 
 
 def joined(pieces: Iterable[Buffer]) -> Buffer:

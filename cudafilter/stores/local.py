@@ -5,16 +5,19 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from threading import Lock
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError
 from cudafilter.stores import attributes, leftovers
-from cudafilter.stores.buffers import Buffer
+from cudafilter.stores.buffers import Buffer, Pieces
+from cudafilter.stores.reading import open as open
+from cudafilter.stores.reading import read as read
+from cudafilter.stores.store import Content, Identity
 
 _MOST_LINKS = 40
 """The system follows no more."""
@@ -23,36 +26,6 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _folders: dict[str, int] = {}
 """Permissions of new files, by the folders that were written to."""
 _entering = Lock()
-
-
-class Identity(NamedTuple):
-    """What tells a file and its content from what it was or will be. Times are in ns."""
-
-    device: int
-    inode: int
-    size: int
-    modified: int
-    changed: int
-    links: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> Identity:
-        """The identity of a file whose state is *status*."""
-        return cls(
-            status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
-            status.st_nlink,
-        )  # fmt: skip
-
-    def unchanged(self, now: Identity) -> bool:
-        """Whether a file that was this is still the same *now*.
-
-        Where a name of it is replaced, its count of links changes, and with that its last time.
-        """
-        return self[:4] == now[:4] and (self.changed == now.changed or self.links != now.links)
-
-    def is_renamed(self, now: Identity) -> bool:
-        """Whether *now* is the same file by another name, which changes its last time."""
-        return self[:4] == now[:4]
 
 
 class Target(NamedTuple):
@@ -68,12 +41,30 @@ class Target(NamedTuple):
     """A pipe or device, which holds nothing that could be lost: its descriptor or its name."""
 
 
-def identity(path: Path) -> Identity | None:
-    """The identity of the file *path*, links followed; None where it cannot be told."""
+def find(folder: str) -> list[os.DirEntry[str]]:
+    """See Store.find."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
+
+
+def exists(path: Path) -> bool:
+    """See Store.exists."""
+    return os.path.lexists(path)
+
+
+def stat(path: str | Path) -> Identity | None:
+    """See Store.stat."""
     try:
-        return Identity.of(os.stat(path))
+        return _identity(os.stat(path))
     except (OSError, ValueError):
         return None
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(
+        status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns,
+        status.st_nlink,
+    )  # fmt: skip
 
 
 def descriptor(path: Path) -> int | None:
@@ -94,9 +85,9 @@ def is_stream(path: Path) -> bool:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):
         return False
-    if stat.S_ISREG(mode):
+    if S_ISREG(mode):
         return descriptor(path) is not None
-    return not stat.S_ISDIR(mode)
+    return not S_ISDIR(mode)
 
 
 def enter(folder: str) -> int:
@@ -117,12 +108,12 @@ def resolve(path: Path) -> Target:
     with _naming(path):
         status = _status(path)
         file = path
-        if status is not None and stat.S_ISLNK(status.st_mode):
+        if status is not None and S_ISLNK(status.st_mode):
             if (number := descriptor(path)) is not None:
                 return Target(path, path, None, number)
             file = Path(os.path.realpath(path))
             status = _status(file)
-            if status is None or stat.S_ISLNK(status.st_mode):
+            if status is None or S_ISLNK(status.st_mode):
                 try:
                     # The system's own links may lead to what has no name.
                     file, status = path, os.stat(path)
@@ -130,23 +121,23 @@ def resolve(path: Path) -> Target:
                     return Target(path, Path(os.path.realpath(path)), None)
         if status is None:
             return Target(path, file, None)
-        if stat.S_ISDIR(status.st_mode):
+        if S_ISDIR(status.st_mode):
             raise ImageError(f"{path}: cannot be written: it is a folder")
         if not os.access(file, os.W_OK):
             raise ImageError(f"{path}: cannot be written: it is write-protected")
-        if not stat.S_ISREG(status.st_mode):
+        if not S_ISREG(status.st_mode):
             return Target(path, file, None, file)
         return Target(path, file, status)
 
 
-def write(
+def write_whole(
     target: Target,
-    data: Buffer,
+    content: Content,
     *,
     read: Identity | None = None,
     on_complete: Callable[[Identity], None] = lambda _: None,
 ) -> tuple[str, ...]:
-    """Write *data* to *target* whole or not at all: a temporary file beside it, then a rename.
+    """Write *content* to *target* whole or not at all: a temporary file beside it, then a rename.
 
     Its folder is made where there is none. A new file gets the umask's permissions, and one that
     is replaced leaves its own to the new one, with its owner, access list and attributes. Nobody
@@ -162,20 +153,20 @@ def write(
     """
     with _naming(target.path):
         if target.stream is not None:
-            _write_stream(target.stream, data)
+            _write_stream(target.stream, content)
             return ()
         try:
-            return _replace(target, data, read, on_complete)
+            return _replace(target, content, read, on_complete)
         except FileNotFoundError:
             if read is not None:
                 raise _changed(target) from None
             target.path.parent.mkdir(parents=True, exist_ok=True)
-            return _replace(target, data, read, on_complete)
+            return _replace(target, content, read, on_complete)
 
 
 def write_atomically(path: Path, data: Buffer) -> None:
-    """Write *data* to *path* as write() does, telling nothing."""
-    write(resolve(path), data)
+    """Write *data* to *path* as write_whole() does, telling nothing."""
+    write_whole(resolve(path), data)
 
 
 @contextmanager
@@ -198,13 +189,30 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _write_stream(stream: int | Path, data: Buffer) -> None:
+class _Temporary:
+    """A Sink: a file that is not complete yet."""
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def write(self, piece: Buffer) -> None:
+        _write_all(self._file, piece)
+
+    def patch(self, at: int, piece: bytes) -> None:
+        os.pwrite(self._file, piece, at)
+
+
+def _write_stream(stream: int | Path, content: Content) -> None:
+    if callable(content):  # what was sent cannot be patched
+        pieces = Pieces()
+        content(pieces)
+        content = pieces.joined()
     if isinstance(stream, int):
-        _write_all(stream, data)
+        _write_all(stream, content)
         return
     file = os.open(stream, os.O_WRONLY | getattr(os, "O_BINARY", 0))
     try:
-        _write_all(file, data)
+        _write_all(file, content)
     finally:
         os.close(file)
 
@@ -217,13 +225,13 @@ def _write_all(file: int, data: Buffer) -> None:
 
 def _replace(
     target: Target,
-    data: Buffer,
+    content: Content,
     read: Identity | None,
     on_complete: Callable[[Identity], None],
 ) -> tuple[str, ...]:
-    # With few calls of the system: each gives the interpreter's lock away, see images._content.
+    # With few calls of the system: each gives the interpreter's lock away, see reading.read.
     if read is not None and not (
-        target.status is not None and read.unchanged(Identity.of(target.status))
+        target.status is not None and read.unchanged(_identity(target.status))
     ):
         raise _changed(target)
     folder, _ = os.path.split(target.file)
@@ -234,7 +242,10 @@ def _replace(
     try:
         file = os.open(temporary, flags, 0o600)
         try:
-            _write_all(file, data)
+            if callable(content):
+                content(_Temporary(file))
+            else:
+                _write_all(file, content)
             if target.status is None:
                 os.fchmod(file, mode)
             else:
@@ -243,14 +254,14 @@ def _replace(
                 # The old picture cannot be made again: were the rename on the disk before the
                 # content, a power cut would leave neither.
                 os.fsync(file)
-                complete = Identity.of(os.fstat(file))
+                complete = _identity(os.fstat(file))
         finally:
             os.close(file)
         if read is None:
             os.replace(temporary, target.file)
             return notes
         on_complete(complete)
-        if not read.unchanged(Identity.of(os.lstat(target.file))):
+        if not read.unchanged(_identity(os.lstat(target.file))):
             raise _changed(target)
         if not _exchange(temporary, target.file):
             os.replace(temporary, target.file)
@@ -267,11 +278,11 @@ def _settle(target: Target, temporary: str, read: Identity, own: Identity) -> No
 
     So a picture that another program saved after the last look is not lost.
     """
-    if read.is_renamed(Identity.of(os.lstat(temporary))):
+    if read.is_renamed(_identity(os.lstat(temporary))):
         os.unlink(temporary)
         return
     _exchange(temporary, target.file)
-    if not own.is_renamed(Identity.of(os.lstat(temporary))):  # saved once more: the newest stays
+    if not own.is_renamed(_identity(os.lstat(temporary))):  # saved once more: the newest stays
         _exchange(temporary, target.file)
     os.unlink(temporary)
     raise _changed(target)

@@ -27,6 +27,7 @@ from cudafilter.formats import jpeg, jpeg_head, jpeg_scan
 from cudafilter.formats.jpeg_head import Frame, Segment
 from cudafilter.formats.limits import Limits
 from cudafilter.formats.metadata import JpegCoding, Metadata, split
+from cudafilter.formats.rows import require_range
 from cudafilter.formats.table import Ways
 from cudafilter.host.cores import cores
 from cudafilter.nvidia.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
@@ -162,9 +163,7 @@ def stand_in(head: Parsed, frame: Frame) -> Image:
 @functools.lru_cache
 def template_of(coding: JpegCoding | None, channels: int, quality: int | None) -> bytes:
     """A small JPEG, coded as the CPU codec codes a picture whose source was coded like *coding*."""
-    from cudafilter import images
-
-    images.require_range("quality", quality, 1, 100)
+    require_range("quality", quality, 1, 100)
     return jpeg.template(channels, Metadata(jpeg_coding=coding), Ways(quality=quality))
 
 

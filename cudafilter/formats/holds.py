@@ -1,0 +1,58 @@
+"""Whether a format holds samples and colours, and what to choose where it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cudafilter.errors import ImageError
+from cudafilter.formats.table import FORMATS
+
+
+def require_held(format: str, dtype: str, channels: int, alpha: bool, cmyk: bool) -> None:
+    """Raise ImageError unless a file of *format* holds pixels of *dtype* and *channels*.
+
+    *alpha* says that the last channel is alpha, *cmyk* that the four are inks.
+    """
+    known, title = FORMATS[format], format.upper()
+    if cmyk and (channels != 4 or alpha):
+        raise ImageError(f"CMYK needs 4 channels without alpha, not {channels}")
+    if channels in (2, 4) and not (alpha or cmyk):
+        raise ImageError(f"{channels} channels without alpha have no meaning in a file")
+    colour = "CMYK" if cmyk else "RGB" if channels - alpha > 1 else "gray"
+    if cmyk and colour not in known.colours:
+        choice = _choice("uint8", colour)
+        raise ImageError(
+            f"{title} holds no CMYK", hint=f"choose {choice}, or convert the picture to RGB"
+        )
+    if cmyk and dtype != "uint8":
+        raise ImageError("CMYK is written with 8 bits only")
+    if dtype == "float32" and dtype not in known.samples:
+        raise ImageError(f"{title} holds no float samples", hint=f"choose {_choice(dtype, colour)}")
+    if colour not in known.colours:
+        wider = [known.in_colour] if known.in_colour else _holding(dtype, colour)
+        raise ImageError(
+            f"{title} holds no colour", hint=f"choose {_listed(wider)}, or make the picture gray"
+        )
+    whole = {"gray": "gray+alpha", "RGB": "RGBA"}[colour] if alpha else colour
+    if dtype not in known.samples:
+        raise ImageError(
+            f"{title} holds 8 bits a sample, and the picture has 16",
+            hint=f"choose {_choice(dtype, whole)}",
+        )
+    if whole not in known.colours:
+        raise ImageError(f"{title} holds no transparency", hint=f"choose {_choice(dtype, whole)}")
+
+
+def _holding(dtype: str, colour: str) -> list[str]:
+    """The formats for pixels of *dtype* that are *colour*, those for gray only left out."""
+    return [name for name, f in FORMATS.items() if f.holds(dtype, colour) and not f.in_colour]
+
+
+def _choice(dtype: str, colour: str) -> str:
+    return _listed(_holding(dtype, colour))
+
+
+def _listed(formats: Sequence[str]) -> str:
+    """The extensions of *formats*, as words: ``.png, .webp or .tif``."""
+    *most, last = (FORMATS[name].extensions[0] for name in formats)
+    return f"{', '.join(most)} or {last}" if most else last

@@ -114,7 +114,7 @@ class TestErrors:
         order, tags, _ = ifd.parse(Path("in.tif").read_bytes())
         tags[284] = ifd.shorts(order, 1, 1)  # one planar configuration too many
         tags[273] = ifd.longs(order, 8)
-        space = ifd.Space()
+        space = ifd.space_around(None)
         space.add(bytes(64))
         at = ifd.write(tags, order, space)
         Path("in.tif").write_bytes(b"".join([struct.pack("<2sHI", b"II", 42, at), *space.pieces()]))

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,40 @@ from codec_aids import Patch, photo
 from cudafilter.formats import (
     table,
 )
+from cudafilter.formats.metadata import EXIF_MARK, XMP_MARK, Metadata
 from cudafilter.host import cores
 from cudafilter.images import Image
-from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.pixels import DTYPES, Pixels
 from image_files import encode, random_pixels
 
 
-def test_every_format_names_functions_that_there_are() -> None:
-    for format in table.FORMATS.values():
-        assert callable(table._named(format.reader))
-        assert format.writer is None or callable(table._named(format.writer))
-    assert FORMATS.keys() == table.FORMATS.keys()
-    assert {"gif", "pbm"} == READ_ONLY
+@pytest.mark.parametrize("name", table.FORMATS)
+def test_a_module_of_a_format_has_what_the_table_says(name: str) -> None:
+    format = table.FORMATS[name]
+    module = import_module(f"cudafilter.formats.{format.module}")
+    reader, writer = {table.WHOLE: ("read", "write"), table.ROWS: ("open", "create")}, format.writes
+    assert callable(module.extent)
+    assert callable(getattr(module, reader[str(format.reads)][0]))
+    assert writer is None or callable(getattr(module, reader[writer][1]))
+    assert format.keeps.keys() <= {field.name for field in fields(Metadata)}
+    assert set(format.settings) <= set(table.Ways._fields)
+    assert set(format.samples) <= set(DTYPES)
+
+
+def test_which_formats_are_written() -> None:
+    assert table.FORMATS.keys() - table.written() == {"gif", "pbm"}
+
+
+def test_exif_and_xmp_fill_a_jpeg_segment_with_their_marks() -> None:
+    keeps = table.FORMATS["jpeg"].keeps
+    assert keeps["exif"] == (keeps["comments"] or 0) - len(EXIF_MARK)
+    assert keeps["xmp"] == (keeps["comments"] or 0) - len(XMP_MARK)
 
 
 LOADED = """
 import sys
+from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 import cudafilter.images as images
 before = set(sys.modules)

@@ -28,7 +28,7 @@ def exif(at: int, *, pad: int = 0, more: dict[int, ifd.Entry] | None = None) -> 
     outer = {
         271: ifd.Entry(2, 4 + pad, b"ABC" + bytes(1 + pad)), 34665: ifd.Entry(4, 1, inner)
     }  # fmt: skip
-    space = ifd.Space(inner[37500])
+    space = ifd.space_around(inner[37500])
     start = ifd.write(outer | (more or {}), "<", space)
     return b"".join([b"II*\0", struct.pack("<I", start), *space.pieces()])
 
@@ -69,7 +69,7 @@ def test_a_maker_note_that_must_move_is_named() -> None:
 def test_a_maker_note_that_counts_from_itself_may_move() -> None:
     value = note(0)
     inner = {37500: ifd.Entry(7, len(value), value, 200_000)}
-    space = ifd.Space(inner[37500])
+    space = ifd.space_around(inner[37500])
     start = ifd.write({34665: ifd.Entry(4, 1, inner)}, "<", space)
     own = b"".join([b"II*\0", struct.pack("<I", start), *space.pieces()])
     assert load(encode(Image(GRAY, metadata=Metadata(exif=own)), "tiff")).notes == ()
@@ -97,7 +97,7 @@ def test_photoshop_layers_are_named() -> None:
     order, tags, _ = ifd.parse(data)
     start, length = ifd.numbers(tags, 273, order)[0], ifd.numbers(tags, 279, order)[0]
     assert start == 8
-    space = ifd.Space()
+    space = ifd.space_around(None)
     space.add(data[8 : 8 + length])
     layers = b"Adobe Photoshop Document Data Block\0"
     at = ifd.write(tags | {37724: ifd.Entry(7, len(layers), layers)}, order, space)

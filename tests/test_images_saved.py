@@ -13,7 +13,7 @@ import pytest
 
 from cudafilter import images
 from cudafilter.errors import ImageError
-from cudafilter.formats import png_chunks, table
+from cudafilter.formats import png, png_chunks, table
 from cudafilter.images import Image, load
 from cudafilter.stores import local
 from image_files import LOSSLESS, random_pixels, save
@@ -52,7 +52,7 @@ def test_a_failed_save_leaves_what_was(
     def fail(*_: object, **__: object) -> None:
         raise failure
 
-    owner, name = (os, "replace") if step == "os.replace" else (png, "write")
+    owner, name = (os, "replace") if step == "os.replace" else (png, "create")
     monkeypatch.setattr(owner, name, fail)
     raised = KeyboardInterrupt if isinstance(failure, KeyboardInterrupt) else ImageError
     with pytest.raises(raised, match=r"out\.png.*No space" if raised is ImageError else None):

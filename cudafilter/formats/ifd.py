@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from cudafilter.formats.space import Space
 from cudafilter.stores.buffers import Source
 
 SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8, IFD8 = 3, 4, 5, 7, 13, 16, 18
@@ -246,65 +247,11 @@ def counts_from_header(note: Entry) -> bool:
     return False
 
 
-class Space:
-    """A file that is laid out: places in order, around the maker note, which keeps its own.
-
-    Offsets inside many notes count from the TIFF header.
-    """
-
-    def __init__(self, note: Entry | None = None) -> None:
-        self._free = self._given = 8
-        self._note = range(0)
-        self._kept = note.value if note else None
-        self._pieces: list[tuple[int, bytes]] = []
-        if note is not None and isinstance(note.value, bytes):
-            self._note = range(note.at, note.at + len(note.value))
-            self._pieces.append((note.at, note.value))
-
-    def take(self, length: int) -> int:
-        """The even offset of the next *length* bytes that are free."""
-        at = self._free
-        if self._note and at < self._note.stop and at + length > self._note.start:
-            at = self._note.stop + self._note.stop % 2
-        self._free = at + length + length % 2
-        return at
-
-    def put(self, at: int, piece: bytes) -> None:
-        """Lay *piece* at a place that was taken for it."""
-        self._pieces.append((at, piece))
-
-    def add(self, piece: bytes) -> int:
-        """Lay *piece* at the next free place, which is returned."""
-        at = self.take(len(piece))
-        self.put(at, piece)
-        return at
-
-    def value(self, value: bytes) -> int:
-        """The offset of a tag's *value*: the note's own, or a new one."""
-        return self._note.start if value is self._kept else self.add(value)
-
-    @property
-    def end(self) -> int:
-        """Length of the file so far."""
-        return max(self._free, self._note.stop)
-
-    def ready(self) -> Iterator[bytes]:
-        """What is laid out to the next free place and was not given before, from offset 8 on.
-
-        All that was taken must be put. There are zeros where nothing lies.
-        """
-        self._pieces.sort(key=lambda placed: placed[0])
-        while self._pieces and self._pieces[0][0] < self._free:
-            start, piece = self._pieces.pop(0)
-            yield bytes(start - self._given)
-            yield piece
-            self._given = start + len(piece)
-
-    def pieces(self) -> Iterator[bytes]:
-        """All that was not given yet, to the end."""
-        self._free = self.end
-        yield from self.ready()
-        yield bytes(self.end - self._given)
+def space_around(note: Entry | None) -> Space:
+    """A file to be laid out around the maker note, if there is one, which keeps its place."""
+    if note is None or not isinstance(note.value, bytes):
+        return Space()
+    return Space(note.at, note.value)
 
 
 def write(entries: Ifd, order: str, space: Space) -> int:
@@ -339,7 +286,7 @@ def blob(entries: Ifd, order: str) -> bytes:
 def _blob(entries: Ifd, order: str, note: Entry | None) -> bytes:
     if note is not None and note.at > MOST_EXIF:
         return bytes(MOST_EXIF + 1)
-    space = Space(note)
+    space = space_around(note)
     at = write(entries, order, space)
     mark = b"II" if order == "<" else b"MM"
     return b"".join([mark, struct.pack(order + "HI", 42, at), *space.pieces()])

@@ -284,7 +284,7 @@ class _Writer(OneFrame):
         row = header.width * header.channels * np.dtype(header.dtype).itemsize
         self._rows = max(1, _STRIP_SIZE // row)
         self._strips = Strips(header, self._rows)
-        self._space = ifd.Space(ifd.note_of(self._tags))
+        self._space = ifd.space_around(ifd.note_of(self._tags))
         self._starts: list[int] = []
         self._lengths: list[int] = []
         target.write(bytes(_MARK_BYTES))

@@ -170,13 +170,13 @@ class _Finder:
                     trees.append(entry.path)
         _sort(found.images, begun)
 
-    def _visit(self, folder: str, seen: set[Key]) -> Sequence[Entry]:
+    def _visit(self, folder: str, seen: set[Key]) -> list[Entry]:
         """What is in *folder*, the last by name first, unless it is among *seen*."""
         entries = self._entries(folder, seen)
         if entries is None:
             self._leave(folder, AGAIN)
             return []
-        return entries[::-1]
+        return list(reversed(entries))
 
     def expand(self, parts: Sequence[str]) -> bool:
         """Add what *parts* of a pattern match below the folder, each file with its path below it.

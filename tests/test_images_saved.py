@@ -178,7 +178,7 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     def round_trip(number: int) -> None:
         format, dtype, channels = kinds[number % len(kinds)]
         pixels = random_pixels(dtype, channels, 20 + number, 31)
-        path = tmp_path / f"{number}{table.FORMATS[format][0]}"
+        path = tmp_path / f"{number}{table.FORMATS[format].extensions[0]}"
         save(Image(pixels, channels in (2, 4)), path)
         np.testing.assert_array_equal(load(path).pixels, pixels)
         with pytest.raises(ImageError):

@@ -225,7 +225,7 @@ def test_no_decoder_or_encoder_speaks_to_the_user(
 ) -> None:
     error = foreign()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(rows, "open", fail)

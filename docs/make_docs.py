@@ -1,9 +1,9 @@
 """Writes the parts of the documents that something else tells: python docs/make_docs.py.
 
 Each stands between ``<!-- made by docs/make_docs.py: NAME -->`` and ``<!-- end -->``. The program
-tells the filters, the help and the ladder. ``figures/NAME`` is a table of measured figures, from
-figures/NAME.json beside this script. With ``--check`` nothing is written, and 1 means that a part
-does not say what it should.
+tells the filters, the formats, the help and the ladder. ``figures/NAME`` is a table of measured
+figures, from figures/NAME.json beside this script. With ``--check`` nothing is written, and 1 means
+that a part does not say what it should.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 from cudafilter.cli.options import shown
 from cudafilter.engines.cuda.variants import LADDER
+from cudafilter.formats.table import FORMATS
 from cudafilter.operations.catalogue import CATALOGUE, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,6 +56,15 @@ def _option(parameter: Parameter) -> str:
         facts.append(f"default {shown(parameter.default)}")
     limits = f" ({', '.join(facts)})" if facts else ""
     return f"`--{parameter.name.replace('_', '-')}`{limits}: {parameter.help}"
+
+
+def formats() -> str:
+    """The table of formats."""
+    lines = ["| format | files | read | written |", "|---|---|---|---|"]
+    for name, format in FORMATS.items():
+        files = " ".join(f"`{end}`" for end in format.extensions)
+        lines.append(f"| `{name}` | {files} | {format.can_read} | {format.can_write or 'no'} |")
+    return "\n".join(lines) + "\n"
 
 
 def help() -> str:
@@ -107,7 +117,12 @@ def _cell(value: str) -> str:
     return f"`{value}`" if value in LADDER else value
 
 
-PARTS: dict[str, Callable[[], str]] = {"filters": filters, "help": help, "ladder": ladder}
+PARTS: dict[str, Callable[[], str]] = {
+    "filters": filters,
+    "formats": formats,
+    "help": help,
+    "ladder": ladder,
+}
 
 
 def parts() -> set[str]:

@@ -138,7 +138,7 @@ CODED = {"quality": 80, "compress_level": 6}
     ("format", "dtype", "channels"), [*LOSSLESS, ("jpeg", "uint8", 1), ("jpeg", "uint8", 3)]
 )
 def test_rows_of_any_cut_make_the_same_file(
-    format: str, dtype: str, channels: int, options: dict[str, int], cut: int
+    format: str, dtype: str, channels: int, options: dict[str, Any], cut: int
 ) -> None:
     # EXIF with a maker note that keeps its place, in the midst of a TIFF's strips
     exif = b"II*\0\x08\0\0\0\1\0\x7c\x92\x07\0\x40\0\0\0\x84\3\0\0\0\0\0\0"
@@ -150,8 +150,7 @@ def test_rows_of_any_cut_make_the_same_file(
     for first, last in bands(61, cut):
         band = image.pixels[first:last].copy()
         writer.write(band)
-        if last < 61 or format not in ("jpeg", "bmp", "webp"):
-            band[...] = 77  # the caller's own again
+        band[...] = 77  # the caller's own again
     writer.close()
     assert bytes(file.joined()) == bytes(encode(image, format, **options))
 
@@ -189,8 +188,8 @@ def test_rows_that_do_not_belong_are_refused() -> None:
         writer.next_frame(Header(4, 3, 3, "uint8"))
 
 
-STREAMED = """
-import resource, sys
+STREAMED = r"""
+import re, sys
 from pathlib import Path
 import numpy as np
 from cudafilter.formats import rows
@@ -199,7 +198,8 @@ from cudafilter.stores import local
 source, target, format, most = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 rng = np.random.default_rng(0)
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    status = Path("/proc/self/status").read_text()  # ru_maxrss has the parent's too
+    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) >> 10
 
 def fill(sink):
     with local.open(source) as file:
@@ -245,6 +245,7 @@ def large(kind: str, path: Path) -> None:
     local.write_whole(local.resolve(path), fill)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no peak of memory is told here")
 @pytest.mark.parametrize(
     ("source", "target"),
     [("ppm", "ppm"), ("png", "png"), ("tiff", "tiff"), ("tiled", "tiff"), ("one strip", "ppm")],

@@ -1,6 +1,4 @@
-"""File formats: table.py lists them; each reads and writes, losing nothing without a word.
+"""File formats: table.py lists them, rows.py opens and creates their files.
 
-A reader takes the file's bytes and gives a Decoded; a writer takes pixels and the metadata that
-the format holds (see metadata.split). Reasons are raised as ImageError without the file's name,
-which images.py puts before them.
+Each module reads and writes one, losing nothing without a word.
 """

@@ -205,7 +205,7 @@ class WholeReader(OneFrame):
 
 
 class WholeWriter(OneFrame):
-    """The writer of a file that is encoded whole, when it is closed."""
+    """The writer of a file that is encoded whole, when its last row is there."""
 
     def __init__(
         self,
@@ -216,19 +216,17 @@ class WholeWriter(OneFrame):
     ) -> None:
         self._target, self._header, self._ways, self._encode = target, header, ways, encode
         self._strips = Strips(header, header.height)
-        self._pixels: Pixels | None = None
 
     def write(self, rows: Pixels) -> None:
         """See Writer."""
         pixels, _, complete = self._strips.add(rows)
         if complete:
-            self._pixels = pixels
+            pixels = np.ascontiguousarray(pixels)
+            self._target.write(self._encode(pixels, self._header.metadata, self._ways))
 
     def close(self) -> None:
         """See Writer."""
         self._strips.require_complete()
-        assert self._pixels is not None
-        self._target.write(self._encode(self._pixels, self._header.metadata, self._ways))
 
 
 class Strips:

@@ -127,7 +127,7 @@ FORMATS: dict[str, Format] = {
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=("gray",), in_colour="ppm",
         can_read="8 and 16 bits", can_write="the same, gray only",
     ),
-    "pbm": Format("pnm", (".pbm",), (b"P1", b"P4"), reads=ROWS, can_read="one image"),
+    "pbm": Format("pnm", (".pbm",), (b"P1", b"P4"), reads=ROWS, can_read="1 bit"),
     "gif": Format("gif", (".gif",), (b"GIF87a", b"GIF89a"), can_read="one image"),
 }  # fmt: skip
 

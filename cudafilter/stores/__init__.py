@@ -1,1 +1,1 @@
-"""Where files are kept: each module writes a file whole or not at all."""
+"""Where files are: found, read, and written whole or not at all."""

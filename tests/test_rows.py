@@ -38,7 +38,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read or made a megabyte at a time in small pieces, so that small files have many."""
     for module, name in [
         (deflate, "_FEED"), (png_chunks, "_PIECE"), (pnm, "_HEAD"), (tiff_strips, "_CUT"),
-        (png, "STRIP"), (tiff, "_STRIP_SIZE"),
+        (png, "STRIP"), (deflate, "WINDOW"), (tiff, "_STRIP_SIZE"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, 300)
 
@@ -143,7 +143,10 @@ def test_rows_of_any_cut_make_the_same_file(
     # EXIF with a maker note that keeps its place, in the midst of a TIFF's strips
     exif = b"II*\0\x08\0\0\0\1\0\x7c\x92\x07\0\x40\0\0\0\x84\3\0\0\0\0\0\0"
     exif = exif.ljust(900, b"\0") + bytes(range(64))
-    image = Image(random_pixels(dtype, channels, 61, 43), channels in (2, 4), Metadata(exif=exif))
+    # Rows repeat where deflate's window ends, so that all of the window shows in the file.
+    period = -(-deflate.WINDOW // (1 + 43 * channels * np.dtype(dtype).itemsize))
+    pixels = np.concatenate([random_pixels(dtype, channels, period, 43)] * 61)[:61]
+    image = Image(pixels, channels in (2, 4), Metadata(exif=exif))
     file = Pieces()
     header = Header.of(image.pixels, image.alpha, image.metadata)
     writer = rows.create(format, file, header, **options)

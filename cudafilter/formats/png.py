@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections import deque
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -196,7 +197,7 @@ class _Feed:
     """The data of the IDAT chunks, one after the other."""
 
     def __init__(self, source: Source, spans: list[range]) -> None:
-        self._source, self._spans, self._at = source, spans, 0
+        self._source, self._spans = source, deque(spans)
         self.left = sum(map(len, spans))
         """Bytes that were not taken."""
 
@@ -211,7 +212,7 @@ class _Feed:
             self.left -= stop - span.start
             self._spans[0] = range(stop, span.stop)
             if stop == span.stop:
-                self._spans.pop(0)
+                self._spans.popleft()
         return found[0] if len(found) == 1 else joined(found) if found else b""
 
 

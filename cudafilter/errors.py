@@ -40,6 +40,17 @@ class EngineError(CudafilterError):
     """An engine that could be opened failed at its work."""
 
 
+class DeviceLost(EngineError):
+    """A GPU failed so that nothing can be done on it any more, in this process at least.
+
+    ``begun`` says whether the image that met this was at work on it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, begun: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.begun = begun
+
+
 class LimitError(EngineError):
     """A request is past a limit of the device; the message names request and limit."""
 

@@ -11,6 +11,7 @@ import ctypes
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,11 +41,36 @@ class MemoryError(Error):
     """pycuda.driver.MemoryError."""
 
 
+class LaunchError(Error):
+    """pycuda.driver.LaunchError."""
+
+
+@dataclass
+class Fault:
+    """What the driver answers to *call* from the *at*-th one on, *times* times."""
+
+    call: str
+    error: type[Error] = Error
+    text: str = "unspecified launch failure"
+    at: int = 1
+    times: int = 1
+    lasting: bool = False
+    """Whether every call is answered so from then on, as after a kernel that trapped."""
+    met: int = 0
+
+    def strikes(self, call: str) -> bool:
+        """Whether this call is answered so."""
+        self.met += call == self.call
+        return call == self.call and self.at <= self.met < self.at + self.times
+
+
 class FakeCuda:
     """The module. *folder* keeps the kernels that were compiled for the CPU."""
 
     Error = Error
     MemoryError = MemoryError
+    _launching = threading.Lock()
+    """The compiled kernels' shared memory is static."""
 
     def __init__(self, folder: Path, *, lazy: bool = True, memory: int = 1 << 30) -> None:
         self.lazy = lazy
@@ -56,11 +82,17 @@ class FakeCuda:
         """How many were brought to an address."""
         self.failing: set[str] = set()
         """Calls that raise Error."""
+        self.faults: list[Fault] = []
+        """The seam for injected faults: each call to the driver asks them."""
+        self.dead: Error | None = None
+        """What every call is answered after a lasting fault."""
+        self.flips = False
+        """Whether a bit of each download is another one."""
         self.streams: list[_Stream] = []
         self.in_flight, self.most_in_flight = 0, 0
         self._current = threading.local()
         self._kernels = HostEngine("auto", folder)
-        self._launching, self._counting = threading.Lock(), threading.Lock()
+        self._counting = threading.Lock()
         self.device_attribute = SimpleNamespace(**_LIMITS)
         self.Context = SimpleNamespace(synchronize=self._synchronize)
         self.Device = type("Device", (_Device,), {"cuda": self})
@@ -127,6 +159,12 @@ class FakeCuda:
         """Download."""
         self.called("download")
         self._copy(stream, to.ctypes.data, source, to.nbytes)
+        if self.flips:
+
+            def flip() -> None:
+                to[0] ^= 128
+
+            stream.put(flip)
 
     def memcpy_dtod_async(self, to: int, source: int, nbytes: int, stream: _Stream) -> None:
         """A copy on the device."""
@@ -151,7 +189,9 @@ class FakeCuda:
         defines = {key: int(value) for key, value in (macro.split("=") for macro in macros)}
         return _Module(self, self._kernels.compiled(variant, defines))
 
-    def cubin(self, variant: str, defines: Mapping[str, int], *_: Any) -> bytes:
+    def cubin(
+        self, variant: str, defines: Mapping[str, int], *_: Any, refused: object = None
+    ) -> bytes:
         """Stands in for nvcc.cubin: the name of the kernel."""
         return ",".join([variant, *(f"{key}={value}" for key, value in defines.items())]).encode()
 
@@ -162,6 +202,16 @@ class FakeCuda:
         self.order.append(name)
         if name in self.failing:
             raise Error(f"{name} failed")
+        if self.dead is not None:
+            raise self.dead
+        for fault in self.faults:
+            if fault.strikes(name):
+                error = fault.error(f"{name} failed: {fault.text}")
+                if fault.lasting:
+                    self.dead = error
+                    for stream in list(self.streams):
+                        stream.drop()
+                raise error
 
     def count_in_flight(self, change: int) -> None:
         """A stream got its first work, or did its last."""
@@ -224,6 +274,8 @@ class _Device:
         return value
 
     def retain_primary_context(self) -> FakeCuda:
+        if self.cuda.dead is not None:  # so do new contexts of the same process
+            raise self.cuda.dead
         return self.cuda
 
 
@@ -271,6 +323,13 @@ class _Stream:
             self.queue.append((work, touched))
         if not self._cuda.lazy:
             self.run()
+
+    def drop(self) -> None:
+        """Do nothing of what is queued, ever."""
+        with self._lock:
+            if self.queue:
+                self._cuda.count_in_flight(-1)
+            self.queue.clear()
 
     def run(self, until: Callable[[], bool] = lambda: False) -> None:
         with self._lock:
@@ -348,7 +407,7 @@ class _Function:
         count = cuda.weights.get(values, 0)  # not all kernels have weights
 
         def work() -> None:
-            with cuda._launching:  # the compiled kernels' shared memory is static
+            with cuda._launching:
                 self._launch(
                     task, ctypes.c_void_p(values), ctypes.c_size_t(count), grid[0], *block[:2]
                 )

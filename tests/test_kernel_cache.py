@@ -91,11 +91,26 @@ def test_a_link_is_not_gone_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [0, 5, 32, 38])
-def test_a_damaged_one_is_compiled_anew(cut: int) -> None:
+def test_a_damaged_one_is_compiled_anew_and_told(
+    cut: int, caplog: pytest.LogCaptureFixture
+) -> None:
     path = plant()
     path.write_bytes(path.read_bytes()[:cut])
     assert nvcc.cubin(*kernel()) == b"compiled"
     assert nvcc._read(path) == b"compiled"
+    (record,) = caplog.records
+    assert record.getMessage() == f"{path}: compiled anew, as it is damaged"
+
+
+def test_one_that_the_driver_does_not_load_is_compiled_anew_and_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    path = plant()
+    assert nvcc.cubin(*kernel(), refused="invalid image") == b"compiled"
+    assert nvcc.cubin(*kernel()) == b"compiled", "and kept"
+    (record,) = caplog.records
+    assert "compiled anew, as the driver does not load it: invalid image" in record.getMessage()
+    assert str(path) in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.operations.catalogue import ALL, gpu_numbers
 from cudafilter.start import gpus
-from stand_in_gpus import BLUR, PIXELS, Clock, StandIn, clock, settle
+from stand_in_gpus import BLUR, PIXELS, Clock, StandIn, clock, settle, within
 
 __all__ = ["clock"]
 
@@ -193,7 +193,7 @@ def test_the_gpus_of_the_host_open() -> None:
     ):
         engine = open_engine("cuda", **options)
         assert title in engine.title
-        assert isinstance(engine, Fleet) == (several and bool(options))
+        assert isinstance(within(engine), Fleet) == (several and bool(options))
         engine.close()
     with pytest.raises(EngineUnavailable, match="there is no GPU 99"):
         open_engine(gpu="0,99")

@@ -16,6 +16,7 @@ from cudafilter.operations.catalogue import (
     CODECS,
     ENGINES,
     EXISTING,
+    GPU_FAILURES,
     OLD_CODECS,
     Parameter,
 )
@@ -92,6 +93,7 @@ class Shared(NamedTuple):
     gpu: str | None
     variant: str
     codec: str
+    on_gpu_failure: str
     check: bool
     recursive: bool
     jobs: int | None
@@ -156,6 +158,13 @@ def shared() -> Sections:
                 default="auto",
                 show_default=True,
                 help="What decodes and encodes JPEGs: auto takes the GPU where it can, cpu never.",
+            ),
+            click.Option(
+                ["--on-gpu-failure"],
+                type=Choice(GPU_FAILURES),
+                default="fail",
+                show_default=True,
+                help="Of an image on which the GPU fails: tell the error, or have the CPU do it.",
             ),
             click.Option(
                 ["--check"],

@@ -171,6 +171,7 @@ class _Run:
                 variant=self._shared.variant,
                 codec=self._shared.codec,
                 several=self._plan.many,
+                on_gpu_failure=self._shared.on_gpu_failure,
             )
             if self._note is not None:
                 self.engine.note = self._note

@@ -79,18 +79,28 @@ def _toolkit_unless(lacking: list[Missing]) -> Toolkit:
     return toolkit
 
 
-def cubin(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) -> bytes:
+def cubin(
+    variant: str,
+    defines: Mapping[str, int],
+    arch: str,
+    toolkit: Toolkit,
+    *,
+    refused: object = None,
+) -> bytes:
     """The machine code of ``cuda_src/VARIANT.cu`` under *defines* for *arch*, such as ``sm_90``.
 
-    It comes from the cache where that has it undamaged, else from nvcc. A cache that others can
-    write to is not used; the user is told once. Raises EngineError, with the compiler's log, where
-    the kernel does not compile.
+    It comes from the cache where that has it undamaged, else from nvcc. A damaged one is told, and
+    so is one that the driver did not load: *refused* is its reason. A cache that others can write
+    to is not used; the user is told once. Raises EngineError, with the compiler's log, where the
+    kernel does not compile.
     """
     path = _path(variant, defines, arch, toolkit)
     if (unsafe := _unsafe(path.parent)) is not None:
         _tell(f"compiled kernels are not kept, so each run compiles anew: {unsafe}")
         return compile_cubin(variant, defines, arch, toolkit)
-    kept = _read(path)
+    if refused is not None:
+        _tell(f"{path}: compiled anew, as the driver does not load it: {refused}")
+    kept = _read(path) if refused is None else None
     if kept is None:
         kept = compile_cubin(variant, defines, arch, toolkit)
         try:
@@ -243,7 +253,10 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     digest, kept = content[:_DIGEST], content[_DIGEST:]
-    return kept if hashlib.sha256(kept).digest() == digest else None
+    if hashlib.sha256(kept).digest() != digest:
+        _tell(f"{path}: compiled anew, as it is damaged")
+        return None
+    return kept
 
 
 def _write(path: Path, code: bytes) -> None:

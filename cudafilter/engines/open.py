@@ -12,7 +12,14 @@ from importlib.util import find_spec
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, ParameterError
-from cudafilter.operations.catalogue import ALL, CODECS, ENGINES, OLD_CODECS, gpu_numbers
+from cudafilter.operations.catalogue import (
+    ALL,
+    CODECS,
+    ENGINES,
+    GPU_FAILURES,
+    OLD_CODECS,
+    gpu_numbers,
+)
 
 
 def preload(name: str = "auto") -> None:
@@ -35,6 +42,7 @@ def open_engine(
     variant: str = AUTO,
     codec: str = "auto",
     several: bool = False,
+    on_gpu_failure: str = "fail",
 ) -> Engine:
     """Open the engine *name*: ``auto``, ``cuda`` or ``cpu``.
 
@@ -46,6 +54,10 @@ def open_engine(
     Result.notes tells; those that are named must open. *codec* ``cpu`` keeps JPEG files off the
     GPU's codec; ``pillow`` is its former name.
 
+    A GPU that is lost at work is opened again in another process, unless others are at work.
+    *on_gpu_failure* ``cpu`` has the CPU do an image on which the GPU fails all the same, which
+    Result.notes tells; ``fail`` raises the error.
+
     Raises EngineUnavailable for an engine that cannot run here, ParameterError for an unknown name
     or a choice the CPU engine does not have.
     """
@@ -56,6 +68,9 @@ def open_engine(
     codec = OLD_CODECS.get(codec, codec)
     if codec not in CODECS:
         raise ParameterError("codec", f"must be one of {', '.join(CODECS)}, not {codec!r}")
+    if on_gpu_failure not in GPU_FAILURES:
+        choices = " or ".join(GPU_FAILURES)
+        raise ParameterError("on_gpu_failure", f"must be {choices}, not {on_gpu_failure!r}")
     numbers = gpu_numbers(gpu if gpu is not None else ALL if several else 0)
     as_needed = gpu is None and several
     wants_gpu = gpu is not None or variant != AUTO
@@ -65,25 +80,29 @@ def open_engine(
             raise ParameterError(choice, "is for the cuda engine, and --engine cpu was asked for")
         return _open_cpu(None)
     try:
-        return _open_gpus(numbers, variant, codec, as_needed)
+        opened, numbers = _open_gpus(numbers, variant, codec, as_needed)
     except EngineUnavailable as unavailable:
         if name == "cuda" or wants_gpu:
             raise
         return _open_cpu(f"no CUDA: {unavailable}")
+    from cudafilter.engines.mended import Mended
+
+    spare = partial(_open_cpu, None) if on_gpu_failure == "cpu" else None
+    return Mended(opened, partial(_open_apart, numbers, variant, codec), spare)
 
 
 def _open_gpus(
     numbers: tuple[int, ...] | None, variant: str, codec: str, as_needed: bool
-) -> Engine:
-    """The GPUs *numbers*, or all that can be opened, as one engine. Raises EngineUnavailable.
+) -> tuple[Engine, tuple[int, ...]]:
+    """The GPUs *numbers*, or all that can be opened, as one engine, and their numbers.
 
-    *as_needed* opens one of them; the engine opens the others.
+    *as_needed* opens one of them; the engine opens the others. Raises EngineUnavailable.
     """
     from cudafilter.engines.cuda.device import gpus
     from cudafilter.engines.cuda.engine import CudaEngine
 
     if numbers is not None and len(numbers) == 1:
-        return CudaEngine(numbers[0], variant, codec=codec)
+        return CudaEngine(numbers[0], variant, codec=codec), numbers
     found = gpus()
     waiting = deque(numbers if numbers is not None else range(len(found)))
     opened: dict[int, Engine] = {}
@@ -99,19 +118,20 @@ def _open_gpus(
             engine.close()
         raise next(iter(refused.values()))
     note = "; ".join(f"GPU {number} is left out: {why}" for number, why in refused.items()) or None
-    if len(opened) + len(waiting) == 1:
+    numbers = (*opened, *waiting)
+    if len(numbers) == 1:
         (engine,) = opened.values()
         engine.note = note
-        return engine
+        return engine, numbers
     from cudafilter.engines.fleet import Fleet
 
-    models = Counter(found[number].name for number in (*opened, *waiting))
+    models = Counter(found[number].name for number in numbers)
     names = " + ".join(f"{count} x {model}" for model, count in models.items())
     which = f"GPU{'s' * (len(opened) > 1)} {_listed(opened)}"
     if waiting:
         which += f"; {_listed(waiting)} as needed"
     more = {f"GPU {number}": partial(_join, number, variant, codec) for number in waiting}
-    return Fleet(list(opened.values()), f"cuda: {names} ({which})", note, more)
+    return Fleet(list(opened.values()), f"cuda: {names} ({which})", note, more), numbers
 
 
 def _listed(numbers: Iterable[int]) -> str:
@@ -126,6 +146,23 @@ def _join(number: int, variant: str, codec: str) -> Engine:
     gpus.start((number,), jpeg=codec != "cpu")
     gpus.wait(number)  # until then PyCUDA would hold the interpreter's lock
     return CudaEngine(number, variant, codec=codec)
+
+
+def _open_apart(numbers: Iterable[int], variant: str, codec: str) -> Engine:
+    """The first of the GPUs *numbers* that opens in a process of its own.
+
+    Raises EngineUnavailable, with what each one says, where none does.
+    """
+    from cudafilter.engines.apart import Apart
+    from cudafilter.engines.cuda.engine import CudaEngine
+
+    refused: list[str] = []
+    for number in numbers:
+        try:
+            return Apart(partial(CudaEngine, number, variant, codec=codec))
+        except EngineUnavailable as unavailable:
+            refused.append(str(unavailable))
+    raise EngineUnavailable("; ".join(refused))
 
 
 def _open_cpu(note: str | None) -> Engine:

@@ -18,6 +18,8 @@ CODECS: tuple[str, ...] = ("auto", "cpu")
 """What decodes and encodes JPEG: the GPU where it can, or always the CPU."""
 OLD_CODECS = {"pillow": "cpu"}
 """Former names, which are still taken."""
+GPU_FAILURES: tuple[str, ...] = ("fail", "cpu")
+"""What becomes of an image on which the GPU fails: an error, or the CPU does it."""
 ALL = "all"
 """Every GPU, as --gpu takes it."""
 EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from types import ModuleType
 
 from cudafilter.engines.cuda.kernels import Kernel, Kernels
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.task import Launch, Pass, Size, row_pitch
 from cudafilter.engines.nvcc import require_toolkit
-from cudafilter.errors import EngineError, EngineUnavailable
+from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.nvidia.toolkit import missing
 
 
@@ -66,6 +67,8 @@ class Device:
 
     memory_limit: int | None
     """Most device memory, in bytes, that an image and its result may take; None: what is free."""
+    lost: bool = False
+    """Whether its context is dead: the driver answers each call with the error that killed it."""
 
     def __init__(self, gpu: int, slots: int, memory_limit: int | None = None) -> None:
         self.memory_limit = memory_limit
@@ -90,26 +93,61 @@ class Device:
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the device's context current in this thread, and the driver's errors ours."""
+        """Make the device's context current in this thread, and the driver's errors ours.
+
+        Raises DeviceLost for an error that stays, EngineError for one that passes.
+        """
+        self._require_alive()
         self._context.push()
         try:
             yield
-        except self.out_of_memory as error:
-            free, total = self.cuda.mem_get_info()
-            raise EngineError(
-                f"out of GPU memory: {error}; {free:,} of {total:,} bytes are free",
-                hint="another program may be using the GPU; --engine cpu needs none of it",
-            ) from error
         except self.cuda.Error as error:
+            try:
+                self.cuda.Context.synchronize()
+            except self.cuda.Error:
+                self.lost = True
+                raise DeviceLost(f"the GPU failed: {error}") from error
+            if isinstance(error, self.out_of_memory):
+                raise self.full(str(error)) from error
             raise EngineError(f"the GPU failed: {error}") from error
         finally:
+            self._leave()
+
+    def _require_alive(self) -> None:
+        if self.lost:
+            raise DeviceLost("the GPU failed before", begun=False)
+
+    def _leave(self) -> None:
+        """Pop the context. A dead one is forgotten, so that PyCUDA frees nothing of it: each call
+        for that would fail, and say so on stderr."""
+        if not self.lost:
             self._context.pop()
+            return
+        with suppress(self.cuda.Error):  # another thread has forgotten it
+            self._context.pop()
+
+        def forget() -> None:
+            with suppress(self.cuda.Error):
+                self._context.detach()
+
+        # In another thread than the one that retained it, detach() calls no driver.
+        forgetting = Thread(target=forget, name="forget")
+        forgetting.start()
+        forgetting.join()
 
     @property
     def out_of_memory(self) -> type[Exception]:
         """The driver's error for device or pinned memory that is full."""
         error: type[Exception] = self.cuda.MemoryError
         return error
+
+    def full(self, what: str) -> EngineError:
+        """The error for *what* does not find memory; with the context current()."""
+        free, total = self.cuda.mem_get_info()
+        return EngineError(
+            f"out of GPU memory: {what}; {free:,} of {total:,} bytes are free",
+            hint="another program may be using the GPU; --engine cpu needs none of it",
+        )
 
     @property
     def cuda_version(self) -> int:
@@ -180,7 +218,9 @@ class Device:
                 slot.free()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back; of a lost device there is nothing to be had."""
+        if self.lost:
+            return
         with self.current():
             self.release()
             self._kernels.clear()

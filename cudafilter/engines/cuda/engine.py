@@ -18,6 +18,7 @@ from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
+from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, Stage, only_stage
@@ -113,7 +114,7 @@ class CudaEngine:
                 with device.slots.alone() as slots:
                     for slot in slots:
                         slot.free()
-                    self._filter(slots[0], work, pixels, out)
+                    self._squeeze(slots[0], work, pixels, out)
                     spent = slots[0].seconds()
         rest = perf_counter() - started - sum(spent.values())
         return Result(out, spent | {"download": max(0.0, rest)})
@@ -200,14 +201,47 @@ class CudaEngine:
 
     def close(self) -> None:
         """See Engine.close."""
-        if self._jpeg is not None:
+        if self._jpeg is not None and not self._device.lost:
             with self._device.current():
                 self._jpeg.free()
         self._device.close()
 
-    def _filter(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> None:
-        """*pixels* into *out*, in as few bands as memory allows."""
-        for rows, columns in self._bands(slot, work, pixels):
+    def _squeeze(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> None:
+        """*pixels* into *out*, in bands that are halved until they find memory.
+
+        Raises EngineError, with the sizes, where not even the smallest do.
+        """
+        (height, width, channels), step = pixels.shape, work.launch.step
+        budget = 2 * height * row_pitch(width, pixels[0, 0].nbytes)
+        if self._device.memory_limit is not None:
+            budget = min(budget, self._device.memory_limit)
+        tried: int | None = None
+        while True:
+            try:
+                return self._filter(slot, work, pixels, out, tried)
+            except self._device.out_of_memory as full:
+                slot.abandon()
+                slot.free()
+                budget = tried = budget // 2
+                try:
+                    cut(pixels, work.filter, budget, step)
+                except LimitError:
+                    raise self._device.full(
+                        f"{width}x{height} pixels of {channels} channels and their result take"
+                        f" {2 * pixels.nbytes:,} bytes, and not even {step}x{step} of them at a"
+                        f" time find room: {full}"
+                    ) from full
+
+    def _filter(
+        self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels, budget: int | None = None
+    ) -> None:
+        """*pixels* into *out*, in as few bands as memory, or *budget* bytes of it, allow."""
+        bands = (
+            self._bands(slot, work, pixels)
+            if budget is None
+            else cut(pixels, work.filter, budget, work.launch.step)
+        )
+        for rows, columns in bands:
             part = out[slice(*rows), slice(*columns)]
             if part.shape == out.shape:
                 work.stream(slot, pixels, part, (0, 0))

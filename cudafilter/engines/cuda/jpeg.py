@@ -322,6 +322,7 @@ class GpuJpeg:
         except (NvJpegError, self._device.out_of_memory) as error:
             if not isinstance(error, NvJpegError) or error.full:
                 raise _Full from error
+            self._device.cuda.Context.synchronize()  # raises where it is the device that failed
             raise NotTaken(f"the GPU's codec refuses it: {error}") from error
 
     def _loaded(self) -> NvJpeg:
@@ -362,7 +363,8 @@ class _JpegSlot(Slot):
     def abandon(self) -> None:
         """See Lendable."""
         super().abandon()
-        self.free()
+        if not self.lost:
+            self.free()
 
     def free(self) -> None:
         """See Slot.free."""

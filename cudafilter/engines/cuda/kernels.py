@@ -9,6 +9,7 @@ from typing import Any
 
 from cudafilter.engines.cuda.variants.task import Launch, Pass
 from cudafilter.engines.nvcc import cubin
+from cudafilter.errors import EngineError
 from cudafilter.nvidia.toolkit import Toolkit
 
 MOST_KEPT = 64
@@ -39,12 +40,37 @@ class Kernels:
         key = ready.key
         with self._lock:
             if key not in self._kept:
-                code = cubin(ready.variant, ready.defines, self._arch, self._toolkit)
-                self._kept[key] = Kernel(self._cuda, self._device, code, ready)
+                self._kept[key] = Kernel(self._cuda, self._device, self._load(ready), ready)
                 if len(self._kept) > MOST_KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return self._kept[key]
+
+    def _load(self, ready: Launch) -> Any:
+        """The module of *ready*, compiled anew if the driver does not load the one that is kept.
+
+        Raises EngineError where it does not load that one either.
+        """
+        what = ready.variant, ready.defines, self._arch, self._toolkit
+        code = cubin(*what)
+        try:
+            return self._cuda.module_from_buffer(code)
+        except self._cuda.MemoryError:
+            raise
+        except self._cuda.Error as error:
+            self._cuda.Context.synchronize()  # raises where the device is lost
+            code = cubin(*what, refused=error)
+        try:
+            return self._cuda.module_from_buffer(code)
+        except self._cuda.MemoryError:
+            raise
+        except self._cuda.Error as error:
+            version = self._cuda.get_driver_version()
+            raise EngineError(
+                f"the driver does not load {ready.variant}.cu, compiled for {self._arch}: {error}",
+                hint=f"the driver runs CUDA up to {version // 1000}.{version % 1000 // 10}:"
+                " update it, or set CUDA_ROOT to an older toolkit; `cudafilter info` shows both",
+            ) from error
 
     def clear(self) -> None:
         """Unload all."""
@@ -55,8 +81,8 @@ class Kernels:
 class Kernel:
     """One loaded specialisation with its weights."""
 
-    def __init__(self, cuda: ModuleType, device: Any, code: bytes, ready: Launch) -> None:
-        self._module = cuda.module_from_buffer(code)
+    def __init__(self, cuda: ModuleType, device: Any, module: Any, ready: Launch) -> None:
+        self._module = module
         address = None
         self._arguments: tuple[int, ...] = ()
         if ready.weights.size and ready.weights_in_constant_memory:

@@ -8,7 +8,7 @@ later rows still arrive. Buffers are kept between images and only grow.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Condition
 from time import perf_counter
 from types import ModuleType
@@ -47,6 +47,8 @@ class Slot:
         self._uploading = 0.0
         self._marks: list[tuple[Any, Any]] = []
         self._marked: list[str] = []
+        self.lost = False
+        """Whether the device failed for good: nothing of it can be given back."""
 
     @property
     def stream(self) -> Any:
@@ -145,9 +147,11 @@ class Slot:
 
     def abandon(self) -> None:
         """Wait for what is still queued after a failure, and forget its results."""
-        with suppress(self._cuda.Error):  # the failure itself is told
+        try:
             if self._stream is not None:
                 self._stream.synchronize()
+        except self._cuda.Error:  # the failure itself is told
+            self.lost = True
         for chunk in self._down:
             chunk.waiting = None
         self._forget()

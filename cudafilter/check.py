@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,19 @@ class Agreement:
     def exact_percent(self) -> str:
         """exact_share in percent, to four places, cut and not rounded: 100 means all."""
         return f"{math.floor(1e6 * self.exact_share) / 1e4:g}"
+
+    def figures(self) -> dict[str, Any]:
+        """The figures as plain data, for reports. JSON has no NaN: one that is none is None."""
+        floats = {"largest": self.largest, "got": self.got, "expected": self.expected}
+        return {
+            "ok": self.ok,
+            "samples": self.samples,
+            "differing": self.differing,
+            "exact_share": self.exact_share,
+            "violations": self.violations,
+            "worst": list(self.worst),
+            **{name: v if math.isfinite(v) else None for name, v in floats.items()},
+        }
 
     def __str__(self) -> str:
         figures = (

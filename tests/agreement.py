@@ -14,7 +14,7 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda.jpeg import JpegPath
+    from cudafilter.engines.jpeg import JpegPath
 
 ALL_BORDERS = [Border(mode, 0.3 if mode == "constant" else 0.0) for mode in BORDERS]
 

@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
+from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of
 from cudafilter.nvidia import nvjpeg
 from cudafilter.nvidia.nvjpeg import NvJpegError

@@ -62,3 +62,16 @@ def patched(data: bytes, marker: int, offset: int, value: int) -> bytes:
 
 
 CASES = {"rich": rich(), "own tables": own_tables(), "gray": jpeg(1), "4:4:4": jpeg(subsampling=0)}
+
+
+def coded(pixels: Pixels, mode: str = "RGB", **options: Any) -> bytes:
+    """*pixels* as a JPEG by Pillow."""
+    file = io.BytesIO()
+    Pillow.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def photo(height: int = 100, width: int = 140) -> Pixels:
+    """A picture with noise: whatever is missing of it is missed."""
+    noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
+    return np.asarray(np.clip(picture(height, width) + noise, 0, 255), np.uint8)

@@ -12,8 +12,8 @@ import pytest
 
 from agreement import random_pixels
 from cudafilter.engines import Engine, Result
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
 from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.engines.mended import Mended
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
@@ -73,7 +73,14 @@ class StandInJpeg:
     parallel: int = 3
 
     def filter(
-        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        quality: int | None,
+        keep: bool = False,
     ) -> JpegResult:
         return self.does()
 

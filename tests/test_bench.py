@@ -50,6 +50,9 @@ def test_each_case_is_verified_and_timed(cpu: Engine) -> None:
         assert row.total_ms > 0
         assert row.times_cpu == 1
         assert row.exact_share is not None
+        assert row.agreement is not None
+        assert row.agreement["ok"]
+        assert row.agreement["exact_share"] == row.exact_share
         assert row.exact_share > 0.5 or case.dtype == "float32"
         assert row.kernel_ms is None
         assert row.why_not is None

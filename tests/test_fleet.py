@@ -11,8 +11,8 @@ import pytest
 
 from agreement import random_pixels
 from cudafilter.engines import Engine
-from cudafilter.engines.cuda.jpeg import JpegResult, NotTaken
 from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.jpeg import JpegResult, NotTaken
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, LimitError, ParameterError
 from cudafilter.operations.borders import Border

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter.engines.cuda.jpeg import JpegResult
 from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
+from cudafilter.engines.jpeg import JpegResult
 from cudafilter.engines.open import _join
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.operations.borders import Border

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from agreement import assert_agrees, random_pixels
-from command_line import cli, here, snapshot
+from command_line import cli, snapshot
 from cudafilter.engines import Engine, Result, nvcc
 from cudafilter.engines import open as opening
 from cudafilter.engines.cuda import kernels
@@ -35,31 +35,26 @@ from cudafilter.nvidia.toolkit import Toolkit
 from fake_cuda import FakeCuda, Fault, LaunchError, MemoryError
 from stand_in_gpus import BLUR, PIXELS, StandIn, fail
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 COUNT = 6
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
 @pytest.fixture
-def fake(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
+def fake(built: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     """The driver that engines open."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ here")
     monkeypatch.setattr(nvjpeg, "find", lambda major: None)
-    fake = FakeCuda(folder)
+    fake = FakeCuda(built)
     fake.install(monkeypatch)
     return fake
 
 
 @pytest.fixture
-def others(fake: FakeCuda, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeCuda]:
+def others(fake: FakeCuda, built: Path, monkeypatch: pytest.MonkeyPatch) -> list[FakeCuda]:
     """The drivers that further processes find; each one that is opened takes the next."""
-    found = [FakeCuda(folder) for _ in range(COUNT)]
+    found = [FakeCuda(built) for _ in range(COUNT)]
     left = iter(found)
 
     def apart(numbers: Any, variant: str, codec: str) -> Engine:
@@ -215,10 +210,10 @@ class TestLostDevice:
         assert all(record["agreement"]["ok"] for record in records.values())
 
     def test_another_gpu_does_it_where_there_are_several(
-        self, fake: FakeCuda, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, fake: FakeCuda, built: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one = CudaEngine(variant="constant")
-        FakeCuda(folder).install(monkeypatch)
+        FakeCuda(built).install(monkeypatch)
         two = CudaEngine(variant="constant")
         engine = Mended(Fleet([one, two]), fail(AssertionError("nothing is opened anew")))
         pixels = random_pixels((20, 30, 3), "uint8")

@@ -5,44 +5,25 @@ The stand-in decodes by Pillow, which fills what is missing in silence, as nvJPE
 
 from __future__ import annotations
 
-import io
 import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
 
-from cudafilter.engines.cuda.jpeg import NotTaken
+from cudafilter.engines.jpeg import NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg as cpu_codec
 from cudafilter.formats.jpeg_head import SOI, frame_of, segments_of, written
 from cudafilter.formats.jpeg_scan import BLOCK, is_flat, is_simple
-from cudafilter.jobs.crew import run
-from cudafilter.jobs.plan import Job
-from cudafilter.jobs.record import Record
-from cudafilter.jobs.worker import Settings
-from cudafilter.operations.borders import Border
-from cudafilter.operations.pixels import Pixels
-from fake_nvjpeg import BLUR, Opener, fake, opened, through
-from jpegs import picture
+from fake_nvjpeg import Opener, fake, opened, through
+from jpegs import coded, photo
 
 __all__ = ["fake", "opened"]
 EOI = b"\xff\xd9"
 KNOWN = ("jpeg", "png")
 
 
-def jpeg(pixels: Pixels, mode: str = "RGB", **options: Any) -> bytes:
-    """A JPEG by Pillow."""
-    file = io.BytesIO()
-    Pillow.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-def photo(height: int = 100, width: int = 140) -> Pixels:
-    noise = np.random.default_rng(1).normal(0, 6, (height, width, 3))
-    return np.asarray(np.clip(picture(height, width) + noise, 0, 255), np.uint8)
 
 
 @pytest.fixture
@@ -65,7 +46,7 @@ def test_an_early_end_leaves_a_flat_end_which_the_cpu_judges(
     mode: str, options: dict[str, Any], opened: Opener, judged: list[bytes]
 ) -> None:
     _, path, library = opened()
-    data = jpeg(photo(), mode, quality=90, **({} if mode == "L" else options))
+    data = coded(photo(), mode, quality=90, **({} if mode == "L" else options))
     for rest in (len(data) // 2, 400):
         cut = data[:-rest] + EOI
         with pytest.raises(ImageError, match="it is cut off"):
@@ -76,7 +57,7 @@ def test_an_early_end_leaves_a_flat_end_which_the_cpu_judges(
 
 def test_a_photo_is_not_decoded_twice(opened: Opener, judged: list[bytes]) -> None:
     for options in ({}, {"restart_marker_rows": 1}, {"quality": 100}, {"optimize": True}):
-        through(opened()[1], jpeg(photo(), **options))
+        through(opened()[1], coded(photo(), **options))
     assert not judged
 
 
@@ -86,7 +67,7 @@ def test_what_looks_damaged_is_judged_before_the_gpu_sees_it(
 ) -> None:
     _, path, library = opened()
     before = library.calls["DecodeJpegHost"]
-    whole = jpeg(photo(), quality=40, restart_marker_rows=1)
+    whole = coded(photo(), quality=40, restart_marker_rows=1)
     first, second = (whole.index(bytes([0xFF, code])) for code in (0xD0, 0xD1))
     data = {
         "hole": whole[: first + 20] + bytes(10) + whole[first + 30 :],
@@ -103,7 +84,7 @@ def test_what_looks_damaged_is_judged_before_the_gpu_sees_it(
 
 def test_what_cannot_be_a_whole_picture_is_refused(opened: Opener, judged: list[bytes]) -> None:
     path = opened()[1]
-    data = jpeg(photo(), quality=90)
+    data = coded(photo(), quality=90)
     half = len(data) // 2
     for damaged in (data[:half], data[:half] + bytes(200) + data[half + 200 :]):
         with pytest.raises(ImageError, match=r"it is cut off|a hole of zeros"):
@@ -117,14 +98,14 @@ def test_a_picture_that_ends_flat_goes_through_once_the_cpu_has_read_it(
     path = opened()[1]
     pixels = photo()
     pixels[-20:, -20:] = 255
-    data = jpeg(pixels, quality=90)
+    data = coded(pixels, quality=90)
     done = through(path, data)
     assert judged == [data]
     assert (done.width, done.height) == (140, 100)
 
 
 def test_what_follows_the_picture_is_named(opened: Opener) -> None:
-    done = through(opened()[1], jpeg(photo()) + b"a video")
+    done = through(opened()[1], coded(photo()) + b"a video")
     assert done.notes == ("7 bytes after the picture's end are not kept",)
 
 
@@ -132,7 +113,7 @@ def test_what_follows_the_picture_is_named(opened: Opener) -> None:
 def test_a_size_that_is_not_read_by_default_is_left_to_the_cpu(
     size: tuple[int, int], opened: Opener
 ) -> None:
-    segments, rest = segments_of(jpeg(photo(16, 16)))
+    segments, rest = segments_of(coded(photo(16, 16)))
     changed = [
         (marker, body[:1] + struct.pack(">HH", *size) + body[5:] if marker == 0xC0 else body)
         for marker, body in segments
@@ -158,21 +139,6 @@ def test_the_last_block_tells_whatever_the_size(height: int, width: int) -> None
             assert not is_flat(end)
 
 
-@pytest.mark.parametrize("check", [False, True])
-def test_a_check_says_that_it_goes_another_way(check: bool, opened: Opener, tmp_path: Path) -> None:
-    engine, _, library = opened()
-    (tmp_path / "a.jpg").write_bytes(jpeg(photo()))
-    records: list[Record] = []
-    jobs = [Job(tmp_path / "a.jpg", tmp_path / f"out.{format}", format) for format in KNOWN]
-    before = library.calls["DecodeJpegHost"]
-    settings = Settings(engine_codec=True, check=check)
-    run(jobs, lambda: engine, BLUR, Border(), settings, records.append, threads=1)
-    assert [record.error for record in records] == [None, None]
-    notes = [note for record in records for note in record.notes]
-    assert notes == ["checked as coded on the CPU; without --check the GPU may code it"] * check
-    assert library.calls["DecodeJpegHost"] - before == (not check)
-
-
 def simple(data: bytes) -> bool:
     segments, rest = segments_of(data)
     frame = frame_of(segments)
@@ -186,11 +152,11 @@ def with_segment(data: bytes, marker: int, body: bytes) -> bytes:
 
 
 def test_only_a_file_without_a_doubt_goes_without_a_look_through_its_scan() -> None:
-    data = jpeg(photo())
+    data = coded(photo())
     assert simple(data)
     assert not simple(data + b"a film behind the end")
     assert not simple(data[:-2])
-    assert not simple(jpeg(photo(), restart_marker_blocks=4))
+    assert not simple(coded(photo(), restart_marker_blocks=4))
     middle = len(data) - 2000
     assert not simple(data[:middle] + bytes(40) + data[middle + 40 :])
     for marker, body in [(0xE2, b"MPF\0rest"), (0xE1, b"http://ns.adobe.com/xap/ MotionPhoto")]:

@@ -154,7 +154,7 @@ def test_it_imports_nothing_heavy() -> None:
         ("a.png out.jpg --variant tiled", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --codec cpu", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --codec pillow", ((0,), False)),
-        ("a.jpg out.jpg --engine cuda --check", ((0,), False)),
+        ("a.jpg out.jpg --engine cuda --check", ((0,), True)),
         ("a.jpg --in-place --engine cuda", ((0,), True)),
         ("a.jpg out.jpg --engine cuda --dry-run", None),
         ("few out -r", None),

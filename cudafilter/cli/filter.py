@@ -106,7 +106,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
         numbers = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
-        jpeg = shared.codec != "cpu" and not shared.check and any_jpeg(names)
+        jpeg = shared.codec != "cpu" and any_jpeg(names)
         gpus.start(numbers, jpeg=jpeg)
 
 

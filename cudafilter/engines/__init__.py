@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda.jpeg import JpegPath
+    from cudafilter.engines.jpeg import JpegPath
     from cudafilter.operations.borders import Border
     from cudafilter.operations.operation import Operation
     from cudafilter.operations.pixels import Pixels

@@ -17,7 +17,7 @@ from threading import Lock
 from typing import IO, Any
 
 from cudafilter.engines import Engine, Result
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import (
     CudafilterError,
     DeviceLost,

@@ -53,6 +53,8 @@ class Row:
     """The vanilla kernel's kernel_ms over this one's."""
     exact_share: float | None = None
     """Share of samples that are the float64 reference's value."""
+    agreement: dict[str, Any] | None = None
+    """All figures of the check, as a report has them."""
     why_not: str | None = None
     """Why there are no times: the variant cannot run this filter."""
 
@@ -165,6 +167,7 @@ def _measure_case(
     ):
         _require(agreement, case, case.rows[i])
         case.rows[i].exact_share = agreement.exact_share
+        case.rows[i].agreement = agreement.figures()
     for i, result in results.items():
         _time(case, case.rows[i], contestants[i], pixels, filter, result, repeat)
     _relate(case)

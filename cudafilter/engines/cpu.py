@@ -26,7 +26,7 @@ from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.operations.rank import Rank
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda.jpeg import JpegPath
+    from cudafilter.engines.jpeg import JpegPath
 
 BAND_BYTES = 5 << 20
 """Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult
+from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -220,13 +220,20 @@ class _FleetJpeg:
         self.parallel = parallel
 
     def filter(
-        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        quality: int | None,
+        keep: bool = False,
     ) -> JpegResult:
         """See JpegPath.filter."""
 
         def work(engine: Engine) -> JpegResult:
             assert engine.jpeg is not None
-            return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality)
+            return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality, keep=keep)
 
         done, notes = self._fleet.call(work, _codes)
         self._fleet.count(done.seconds.get("kernel", 0.0))

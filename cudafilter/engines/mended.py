@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cudafilter.engines import Engine, Result
-from cudafilter.engines.cuda.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -140,14 +140,21 @@ class _MendedJpeg:
         self.parallel = parallel
 
     def filter(
-        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        quality: int | None,
+        keep: bool = False,
     ) -> JpegResult:
         """See JpegPath.filter. With a spare, what fails is left to Mended.run."""
 
         def work(engine: Engine) -> JpegResult:
             if engine.jpeg is None:
                 raise NotTaken("the GPU that is left has no codec")
-            return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality)
+            return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality, keep=keep)
 
         try:
             done, notes = self._engine.call(work)

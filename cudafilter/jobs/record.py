@@ -34,7 +34,7 @@ class Record:
     """When its work began, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage begun: read, decode, run (with the wait for the engine), check, encode,
-    write. A JPEG that the engine decodes and encodes itself has read, run and write."""
+    write. A JPEG that the engine decodes and encodes itself has no decode and encode."""
     engine_seconds: dict[str, float] = field(default_factory=dict)
     """Of the stages of run, where the engine tells them: upload, kernel, download."""
     agreement: Agreement | None = None
@@ -54,17 +54,5 @@ class Record:
         data = {name: getattr(self, name) for name in told}
         for times in ("seconds", "engine_seconds"):
             data[times] = {stage: round(spent, 6) for stage, spent in data[times].items()}
-        data["agreement"] = None
-        if (found := self.agreement) is not None:
-            # JSON has no NaN: it becomes null.
-            figures = {"largest": found.largest, "got": found.got, "expected": found.expected}
-            data["agreement"] = {
-                "ok": found.ok,
-                "samples": found.samples,
-                "differing": found.differing,
-                "exact_share": found.exact_share,
-                "violations": found.violations,
-                "worst": list(found.worst),
-                **{name: v if abs(v) < float("inf") else None for name, v in figures.items()},
-            }
+        data["agreement"] = self.agreement.figures() if self.agreement else None
         return data

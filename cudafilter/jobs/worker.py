@@ -23,6 +23,7 @@ from cudafilter.jobs.record import DONE, SKIPPED, Record
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Buffer
@@ -121,18 +122,16 @@ class Worker:
         engine = self.engine.get()
         if engine.jpeg is None or format_of_bytes(data) != format:
             return None
-        if self.settings.check:
-            record.notes += ("checked as coded on the CPU; without --check the GPU may code it",)
-            return None
-        from cudafilter.engines.cuda.jpeg import NotTaken
+        from cudafilter.engines.jpeg import NotTaken
 
         settings = self.settings
         sizing.require_size(data, settings.max_pixels)
         with self._stage("run", record):
             try:
                 done = engine.jpeg.filter(
-                    data, self.filter, self.border, gray=settings.gray, quality=settings.quality
-                )
+                    data, self.filter, self.border,
+                    gray=settings.gray, quality=settings.quality, keep=settings.check,
+                )  # fmt: skip
             except NotTaken as reason:
                 record.notes += (f"decoded and encoded on the CPU: {reason}",)
                 return None
@@ -140,6 +139,10 @@ class Worker:
         record.width, record.height, record.channels = done.width, done.height, done.channels
         record.colour, record.dtype = done.colour, "uint8"
         record.notes += done.notes
+        if settings.check:
+            assert done.kept is not None
+            source, result = done.kept
+            self._check(result, source, False, record)
         record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
@@ -162,17 +165,7 @@ class Worker:
         record.engine_seconds = dict(done.seconds)
         record.notes += done.notes
         if self.settings.check:
-            from cudafilter.check import compare
-
-            with self._stage("check", record), self.checks:
-                self.writing.require_open()
-                record.agreement = compare(
-                    done.pixels, image.pixels, self.filter, self.border, image.alpha
-                )
-            if not record.agreement.ok:
-                raise DisagreementError(
-                    str(record.agreement), hint="nothing was written; please report this"
-                )
+            self._check(done.pixels, image.pixels, image.alpha, record)
         image = image.with_pixels(done.pixels)
         effort = {
             "quality": self.settings.quality,
@@ -187,6 +180,18 @@ class Worker:
         )
         record.notes += unused_settings(format, **effort)
         return encoded
+
+    def _check(self, result: Pixels, source: Pixels, alpha: bool, record: Record) -> None:
+        """Raise DisagreementError unless *result* is what *source* is to become."""
+        from cudafilter.check import compare
+
+        with self._stage("check", record), self.checks:
+            self.writing.require_open()
+            record.agreement = compare(result, source, self.filter, self.border, alpha)
+        if not record.agreement.ok:
+            raise DisagreementError(
+                str(record.agreement), hint="nothing was written; please report this"
+            )
 
     @contextmanager
     def _stage(self, name: str, record: Record) -> Iterator[None]:

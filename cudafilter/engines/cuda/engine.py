@@ -14,10 +14,11 @@ from cudafilter.engines import Result
 from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.device import Device
-from cudafilter.engines.cuda.jpeg import GpuJpeg, JpegPath
+from cudafilter.engines.cuda.jpeg import GpuJpeg
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
+from cudafilter.engines.jpeg import JpegPath
 from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
@@ -211,7 +212,7 @@ class CudaEngine:
 
         Raises EngineError, with the sizes, where not even the smallest do.
         """
-        (height, width, channels), step = pixels.shape, work.launch.step
+        (height, width, channels), step = pixels.shape, work.launch.alignment
         budget = 2 * height * row_pitch(width, pixels[0, 0].nbytes)
         if self._device.memory_limit is not None:
             budget = min(budget, self._device.memory_limit)
@@ -239,7 +240,7 @@ class CudaEngine:
         bands = (
             self._bands(slot, work, pixels)
             if budget is None
-            else cut(pixels, work.filter, budget, work.launch.step)
+            else cut(pixels, work.filter, budget, work.launch.alignment)
         )
         for rows, columns in bands:
             part = out[slice(*rows), slice(*columns)]

@@ -10,11 +10,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,8 @@ from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
-from cudafilter.errors import CudafilterError, ImageError
+from cudafilter.engines.jpeg import JpegResult, NotTaken
+from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg, jpeg_head, jpeg_scan
 from cudafilter.formats.jpeg_head import Frame, Segment
 from cudafilter.formats.limits import Limits
@@ -51,50 +51,6 @@ a tenth longer."""
 JPEG_SLOTS = 4
 """Pictures in the GPU's memory at a time. Each is there for 3 ms, and takes up to 350 MB, which
 take time to get. Six of them were no faster."""
-
-
-class NotTaken(CudafilterError):
-    """A file that the GPU codec leaves to the CPU codec; ``str()`` is the reason, in a few words.
-
-    Nothing was written and nothing is wrong: run the same file through the CPU codec.
-    """
-
-
-@dataclass(frozen=True)
-class JpegResult:
-    """A filtered JPEG file and what the report says of it."""
-
-    data: Buffer
-    width: int
-    height: int
-    channels: int
-    """Of the output: 1 or 3."""
-    colour: str
-    """``gray`` or ``RGB``, as Image.colour."""
-    notes: tuple[str, ...] = ()
-    """What the user should know."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of ``decode``, ``kernel`` and ``encode``."""
-
-
-class JpegPath(Protocol):
-    """Engine.jpeg: filters JPEG files without their pixels visiting the host."""
-
-    parallel: int
-    """How many calls at a time pay off."""
-
-    def filter(
-        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
-    ) -> JpegResult:
-        """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
-
-        *gray* and *quality* are those of worker.Settings. May be called from any thread. Raises
-        NotTaken for a file that the CPU codec must do, ImageError for a damaged one and for a
-        quality that is none, EngineError where the GPU fails.
-
-        nvJPEG does not tell of damage. So a file that looks damaged is decoded on the CPU too.
-        """
-        ...
 
 
 class Parsed(NamedTuple):
@@ -206,7 +162,14 @@ class GpuJpeg:
         self._nvjpeg = gpus.nvjpeg_of(device.number)
 
     def filter(
-        self, data: bytes, filter: Operation, border: Border, *, gray: bool, quality: int | None
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        quality: int | None,
+        keep: bool = False,
     ) -> JpegResult:
         """See JpegPath.filter."""
         from cudafilter import images
@@ -222,12 +185,16 @@ class GpuJpeg:
             Limits(len(data)).require_size(frame.width, frame.height)
         except ImageError as large:  # the CPU codec knows what the user allows
             raise NotTaken("it is unusually large") from large
-        judged = False
+        judged = keep
         told: tuple[str, ...] = ()
         if not jpeg_scan.is_simple(head.segments, head.scan, frame):
             scans = jpeg_scan.scans_of(head.segments, head.scan, frame)
             told = scans.notes
-            judged = bool(scans.doubt) or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
+            judged = (
+                judged
+                or bool(scans.doubt)
+                or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
+            )
         if judged:
             jpeg.require_undamaged(data)
         small = stand_in(head, frame)
@@ -240,13 +207,13 @@ class GpuJpeg:
         taken = 2 * size[0] * row_pitch(size[1], channels)
         if (limit := self._device.memory_limit) is not None and taken > limit:
             raise NotTaken("it is larger than the memory limit")
-        picture = _Picture(data, template, size, channels)
+        picture = _Picture(data, template, size, channels, keep)
         with self._device.current():
             try:
                 with self._readers.one() as place:
                     reading = self._read(place, picture)
                     with self._slots.one() as slot:
-                        encoded, end, spent = self._through(place, slot, picture, ready)
+                        coded = self._through(place, slot, picture, ready)
             except _Full:
                 # What others hold may have taken what this picture needs: which way it goes must
                 # not depend on what is in work beside it.
@@ -255,17 +222,18 @@ class GpuJpeg:
                     self._free(places, slots)
                     try:
                         reading = self._read(places[0], picture)
-                        encoded, end, spent = self._through(places[0], slots[0], picture, ready)
+                        coded = self._through(places[0], slots[0], picture, ready)
                     except _Full as full:
                         raise NotTaken("the GPU's memory is full") from full
-        if not judged and jpeg_scan.is_flat(end):
+        if not judged and jpeg_scan.is_flat(coded.end):
             jpeg.require_undamaged(data)
-        done = finished(encoded, template, split(small.metadata, "jpeg", channels)[0])
+        done = finished(coded.data, template, split(small.metadata, "jpeg", channels)[0])
+        spent = coded.seconds
         seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
         seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
         return JpegResult(
             done, frame.width, frame.height, channels, small.colour, small.notes + told,
-            seconds,
+            seconds, coded.kept,
         )  # fmt: skip
 
     def free(self) -> None:
@@ -291,14 +259,8 @@ class GpuJpeg:
             place.reader.read(picture.data, picture.channels)
         return perf_counter() - started
 
-    def _through(
-        self, place: _Place, slot: _JpegSlot, picture: _Picture, ready: Launch
-    ) -> tuple[memoryview, Pixels, dict[str, float]]:
-        """Decode, filter and encode what was read at *place*; returns the device's seconds.
-
-        Between them the last rows of what was decoded, as high as the last row of blocks. Raises
-        _Full where memory lacks.
-        """
+    def _through(self, place: _Place, slot: _JpegSlot, picture: _Picture, ready: Launch) -> _Coded:
+        """Decode, filter and encode what was read at *place*. Raises _Full where memory lacks."""
         size, channels = picture.size, picture.channels
         assert place.reader is not None
         with self._refusals():
@@ -306,13 +268,18 @@ class GpuJpeg:
             applied = self._device.apply(slot, ready, size, size)
             with slot.timed("decode"):
                 slot.codec.decode(place.reader, applied.source, applied.source_pitch)
-            end = np.empty(((size[0] - 1) % jpeg_scan.BLOCK + 1, size[1], channels), np.uint8)
+            last = size[0] if picture.keep else (size[0] - 1) % jpeg_scan.BLOCK + 1
+            end = np.empty((last, size[1], channels), np.uint8)
             pitch = applied.source_pitch
-            slot.download(end, applied.source + (size[0] - len(end)) * pitch, pitch)
+            slot.download(end, applied.source + (size[0] - last) * pitch, pitch)
             applied.queue()
+            kept = None
+            if picture.keep:
+                kept = end, np.empty_like(end)
+                slot.download(kept[1], applied.out, applied.out_pitch)
             slot.codec.encode(picture.template, size, channels, applied.out, applied.out_pitch)
             slot.finish()
-            return slot.codec.written(), end, slot.seconds()
+            return _Coded(slot.codec.written(), end, slot.seconds(), kept)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -392,3 +359,15 @@ class _Picture(NamedTuple):
     size: tuple[int, int]
     """(height, width)."""
     channels: int
+    keep: bool
+    """Whether the pixels come to the host."""
+
+
+class _Coded(NamedTuple):
+    """What became of a picture on the device."""
+
+    data: memoryview
+    end: Pixels
+    """The last rows of what was decoded, as high as the last row of blocks at least."""
+    seconds: dict[str, float]
+    kept: tuple[Pixels, Pixels] | None

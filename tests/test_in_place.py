@@ -36,40 +36,6 @@ from cudafilter.stores import local
 COUNT = 30
 OPTIONS = ["--in-place", "-r", "--engine", "cpu", "-j", "1"]
 PROGRAM = "from cudafilter.__main__ import main; main()"
-TEN_KILLS = """
-import os, random, signal, sys, time
-from pathlib import Path
-import cudafilter.cli.run, cudafilter.engines.cpu, cudafilter.formats.bmp
-from cudafilter.__main__ import main
-
-def inodes():
-    return {path.lstat().st_ino for path in Path(sys.argv[4]).rglob("*.bmp")}
-
-def slow(file, sync=os.fsync):
-    time.sleep(0.01)
-    sync(file)
-
-os.fsync = slow
-chance, kills = random.Random(0), 0
-for _ in range(10):
-    before = inodes()
-    child = os.fork()
-    if not child:
-        main()
-    ended = 0
-    while not ended and inodes() == before:
-        time.sleep(0.001)
-        ended, _ = os.waitpid(child, os.WNOHANG)
-    if not ended:
-        time.sleep(chance.uniform(0, 0.01))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    if not list(Path(os.environ["XDG_STATE_HOME"]).rglob("*.jsonl")):
-        break  # it has finished, and another run would be another job
-    kills += 1
-print(kills)
-"""
-"""A command line's run, killed soon after it has done something, and that ten times."""
 BLUR = make("blur", sigma=2.0)
 
 
@@ -171,18 +137,6 @@ def once(photos: Path, tmp_path: Path, cpu: Engine) -> dict[str, bytes]:
 
 
 class TestKilled:
-    def test_ten_times_at_any_moment(self, photos: Path, once: dict[str, bytes]) -> None:
-        words = ["blur", "--sigma", "2", str(photos), "-q", *OPTIONS]
-        done = subprocess.run(
-            [sys.executable, "-c", TEN_KILLS, *words],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        kills = int(done.stdout)
-        assert kills >= 3
-        if kills == 10:
-            assert run("blur", "--sigma", 2, photos).returncode == 0
-        assert content(photos) == once
-
     @pytest.mark.parametrize(
         ("call", "number", "moment"),
         [

@@ -24,8 +24,6 @@ EOI = b"\xff\xd9"
 KNOWN = ("jpeg", "png")
 
 
-
-
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """What the CPU was asked to judge."""

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
 from cudafilter.host.cores import cores, each
-from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
+from cudafilter.proof.planes import Index
+from cudafilter.proof.values import Proof, Values, suspects
 
-BAND_SAMPLES = 1 << 20
-"""Samples compared at a time and thread: 8 MiB in float64, so that memory stays small."""
+BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -114,17 +115,17 @@ def compare_all(
                 f" {source.dtype} {source.shape}",
             )
     started = time.perf_counter()
-    height, width, channels = source.shape
-    step = max(1, BAND_SAMPLES // (width * channels), sum(filter.reach[:2]))
+    height = len(source)
     limit = tolerance(source, filter, border, alpha)
+    proof = Proof(source, filter, border, alpha)
 
     def examine(y: int) -> list[_Finding]:
-        last = min(y + step, height)
+        last = min(y + proof.step, height)
         with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
-            exact = reference.exact(source, filter, border, alpha, rows=(y, last))
-            return [_examine(r[y:last], exact, y, limit) for r in results]
+            values = proof.rows(y, last)
+            return [_examine(r[y:last], values, y, limit, proof) for r in results]
 
-    bands = each(examine, range(0, height, step), cores())
+    bands = each(examine, range(0, height, proof.step), cores())
     seconds = time.perf_counter() - started
     return [_agreement(found, source.size, seconds) for found in zip(*bands, strict=True)]
 
@@ -154,10 +155,44 @@ class _Finding(NamedTuple):
     expected: float
 
 
-def _examine(got: Pixels, exact: Exact, first: int, limit: float) -> _Finding:
-    """Compare the rows *got*, from row *first* on, with their *exact* values.
+def _examine(got: Pixels, values: Values, first: int, limit: float, proof: Proof) -> _Finding:
+    """Compare the rows *got*, from row *first* on, with their *values*.
 
-    Before it rounds, a value may lie *limit* away.
+    Nearly all samples are the value rounded, and no value within its bound rounds otherwise. Only
+    the others are looked at more closely, and the definition is asked where the bound decides.
+    """
+    planes = got.transpose(0, 2, 1)
+    y, c, x = suspects(planes, values)
+    if not y.size:
+        at = 0, 0, 0
+        value = float(planes[at])
+        return _Finding(0, 0, 0.0, 0.0, (0, first, 0), value, value)
+    exact, bound = values.values[y, c, x].astype(np.float64), values.bound
+    unsure = _unsure(exact, got.dtype, bound, limit)
+    if values.unproven is not None:
+        unsure |= values.unproven[y, c, x]
+    exact[unsure] = proof.at(y[unsure] + first, x[unsure], c[unsure])
+    return _find(planes[y, c, x], exact, limit, (x, y + first, c))
+
+
+def _unsure(exact: Exact, dtype: np.dtype[Any], bound: float, limit: float) -> BoolArray:
+    """Whether a value within *bound* of *exact* could have another verdict."""
+    unsure = np.zeros(exact.shape, np.bool_)
+    if bound:
+        # A little further, for these sums round too.
+        bound = bound * 1.01 + 4e-16 * float(np.max(np.abs(exact), initial=0))
+        for offset in (-limit, 0.0, limit):
+            low, high = exact + (offset - bound), exact + (offset + bound)
+            unsure |= quantise(low, dtype) != quantise(high, dtype)
+    return unsure
+
+
+def _find(
+    got: Pixels, exact: Exact, limit: float, places: tuple[Index, Index, Index]
+) -> _Finding:
+    """What the samples *got* at *places*, x, y and channels, show; all are 1-D arrays.
+
+    Before it rounds, a value may lie *limit* away from its *exact* one.
     """
     expected = quantise(exact, got.dtype)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
@@ -171,15 +206,16 @@ def _examine(got: Pixels, exact: Exact, first: int, limit: float) -> _Finding:
     outside[same] = 0
     # The worst sample is the one furthest outside, or, if none is, the most different.
     rank = np.where(outside > 0, outside + 1e300, difference)
-    y, x, c = (int(n) for n in np.unravel_index(np.argmax(rank), rank.shape))
+    n = int(np.argmax(rank))
+    x, y, c = (int(place[n]) for place in places)
     return _Finding(
         differing=int((~same).sum()),
         violations=int((outside > 0).sum()),
         largest=float(difference.max()),
-        rank=float(rank[y, x, c]),
-        worst=(x, y + first, c),
-        got=float(got[y, x, c]),
-        expected=float(expected[y, x, c]),
+        rank=float(rank[n]),
+        worst=(x, y, c),
+        got=float(got[n]),
+        expected=float(expected[n]),
     )
 
 

@@ -100,7 +100,7 @@ class Correlation:
         if alpha:
             return _with_alpha(padded, source, self, full)
         sums = [_correlate_within(padded, self, kernel) for kernel in self.kernels]
-        return _finish(self, _combine(self, sums), source, full)
+        return finish(self, combine(self, sums), source, full)
 
     def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
         """See Operation.tolerance.
@@ -185,12 +185,12 @@ def _correlate_within(padded: Exact, filter: Correlation, kernel: Kernel) -> Exa
     return correlate(padded[above : height - below, left : width - right], kernel)
 
 
-def _combine(filter: Correlation, results: list[Exact]) -> Exact:
+def combine(filter: Correlation, results: list[Exact]) -> Exact:
     """The kernels' results in one: itself, or the magnitude of two."""
     return np.hypot(*results) if filter.combine == "magnitude" else results[0]
 
 
-def _finish(filter: Correlation, combined: Exact, source: Exact, full: float) -> Exact:
+def finish(filter: Correlation, combined: Exact, source: Exact, full: float) -> Exact:
     """``gain * combined + source_gain * source + bias``, its change from *source* shrunk."""
     out = filter.gain * combined + _share(filter, source) + filter.bias * full
     if filter.threshold:
@@ -218,10 +218,10 @@ def _with_alpha(padded: Exact, source: Exact, filter: Correlation, full: float) 
             s + colour * (k.sum - a) + (colour - colour)
             for k, s, a in zip(filter.kernels, sums, coverage, strict=True)
         ]
-        out = _finish(filter, _combine(filter, sums), colour, full)
+        out = finish(filter, combine(filter, sums), colour, full)
         return np.concatenate([out, source[..., -1:]], axis=2)
-    above = filter.gain * _combine(filter, sums) + _share(filter, colour * alpha)
-    below = filter.gain * _combine(filter, coverage) + _share(filter, alpha)
+    above = filter.gain * combine(filter, sums) + _share(filter, colour * alpha)
+    below = filter.gain * combine(filter, coverage) + _share(filter, alpha)
     visible = below > 0
     out = np.where(visible, above / np.where(visible, below, 1.0) + filter.bias * full, 0.0)
     return np.concatenate([out, below * full], axis=2)

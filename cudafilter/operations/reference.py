@@ -6,10 +6,16 @@ Engines are compared with this. It pads the image; the operation says what becom
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.operation import Fork, Operation, Plan
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
+
+Span = tuple[int, int]
+"""The first one, and the one past the last."""
+
+Index = npt.NDArray[np.intp]
 
 
 def apply(
@@ -25,49 +31,66 @@ def exact(
     operation: Operation,
     border: Border = Border(),
     alpha: bool = False,
-    rows: tuple[int, int] | None = None,
+    rows: Span | None = None,
+    columns: Span | None = None,
 ) -> Exact:
     """The operation's result in native units before rounding and clamping, (H, W, C) float64.
 
-    *alpha* says that the last channel is alpha. *rows* asks for rows ``rows[0]..rows[1]-1`` only.
+    *alpha* says that the last channel is alpha. *rows* asks for rows ``rows[0]..rows[1]-1`` only,
+    *columns* for such columns: each value has the same bits then.
     """
-    first, last = rows if rows is not None else (0, pixels.shape[0])
+    height, width = pixels.shape[:2]
     with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, unsaid
-        return _rows(pixels, operation.unrolled(border), alpha, first, last)
+        plan = operation.unrolled(border)
+        return _block(pixels, plan, alpha, rows or (0, height), columns or (0, width))
 
 
-def _rows(pixels: Pixels, plan: Plan, alpha: bool, first: int, last: int) -> Exact:
-    """Rows *first* to *last* - 1 of the image after *plan*.
+def _block(pixels: Pixels, plan: Plan, alpha: bool, rows: Span, columns: Span) -> Exact:
+    """The block *rows* by *columns* of the image after *plan*.
 
-    A border repeats the rows of the image that its stage gets, so any of these may be needed.
+    A border repeats parts of the image that its stage gets, so any of these may be needed.
     """
     if not plan:
-        return pixels[first:last].astype(np.float64)
+        return pixels[slice(*rows), slice(*columns)].astype(np.float64)
     *before, final = plan
     if isinstance(final, Fork):
-        return _difference(pixels, tuple(before), final, alpha, first, last)
+        return _difference(pixels, tuple(before), final, alpha, rows, columns)
     operation, border = final
     above, below, left, right = operation.reach
     height, width = pixels.shape[:2]
-    index = border_index(first - above, last + below, height, border.mode)
-    columns = border_index(-left, width + right, width, border.mode)
-    needed = np.unique(index[index != OUTSIDE])
-    runs = np.split(needed, np.flatnonzero(np.diff(needed) > 1) + 1)
-    there = [_rows(pixels, tuple(before), alpha, run[0], run[-1] + 1) for run in runs]
-    block = np.take(np.concatenate(there), np.searchsorted(needed, index), axis=0)
-    padded = np.take(block, columns, axis=1)
-    padded[index == OUTSIDE] = border.sample(pixels.dtype)
-    padded[:, columns == OUTSIDE] = border.sample(pixels.dtype)
-    source = block[above : above + last - first]
+    down = border_index(rows[0] - above, rows[1] + below, height, border.mode)
+    across = border_index(columns[0] - left, columns[1] + right, width, border.mode)
+    there = [
+        np.concatenate([_block(pixels, tuple(before), alpha, y, x) for x in _runs(across)], axis=1)
+        for y in _runs(down)
+    ]
+    block = np.take(np.concatenate(there), np.searchsorted(_needed(down), down), axis=0)
+    padded = np.take(block, np.searchsorted(_needed(across), across), axis=1)
+    padded[down == OUTSIDE] = border.sample(pixels.dtype)
+    padded[:, across == OUTSIDE] = border.sample(pixels.dtype)
+    (first, last), (start, stop) = rows, columns
+    source = padded[above : above + last - first, left : left + stop - start]
     return operation.exact(padded, source, full_scale(pixels.dtype), alpha)
 
 
+def _needed(index: Index) -> Index:
+    """The positions of the image in *index*, each once, in order."""
+    return np.unique(index[index != OUTSIDE])
+
+
+def _runs(index: Index) -> list[Span]:
+    """The runs of neighbours among the positions of the image in *index*."""
+    needed = _needed(index)
+    runs = np.split(needed, np.flatnonzero(np.diff(needed) > 1) + 1)
+    return [(int(run[0]), int(run[-1]) + 1) for run in runs]
+
+
 def _difference(
-    pixels: Pixels, before: Plan, fork: Fork, alpha: bool, first: int, last: int
+    pixels: Pixels, before: Plan, fork: Fork, alpha: bool, rows: Span, columns: Span
 ) -> Exact:
-    """Rows *first* to *last* - 1 of what *fork* makes of the image after *before*."""
-    more, less = (_rows(pixels, before + branch, alpha, first, last) for branch in fork)
+    """The block *rows* by *columns* of what *fork* makes of the image after *before*."""
+    more, less = (_block(pixels, before + branch, alpha, rows, columns) for branch in fork)
     out: Exact = more - less
     if alpha:
-        out[..., -1] = _rows(pixels, before, alpha, first, last)[..., -1]
+        out[..., -1] = _block(pixels, before, alpha, rows, columns)[..., -1]
     return out

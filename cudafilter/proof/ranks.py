@@ -1,0 +1,53 @@
+"""Ranks of windows by networks of exchanges: least and largest of two, sample by sample.
+
+Exact for all that can be compared: what comes out is one of the samples. NaN is none of these.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cudafilter.operations.rank import Rank
+from cudafilter.proof.planes import Planes
+
+MEDIAN_OF_9 = (
+    (0, 1), (3, 4), (6, 7), (1, 2), (4, 5), (7, 8), (0, 1), (3, 4), (6, 7), (0, 3), (5, 8),
+    (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2),
+)  # fmt: skip
+"""Exchanges after which the middle of nine samples lies at 4: the lesser one of each two goes to
+the first place. A test holds it to all orders of zeros and ones, which proves it for all samples."""
+
+
+def network(rank: Rank) -> bool:
+    """Whether ranks() has *rank*."""
+    if rank.is_least or rank.is_largest:
+        return rank.window.inside is None
+    return rank.window.shape == (3, 3) and rank.window.inside is None and rank.rank == 4
+
+
+def ranks(block: Planes, rank: Rank) -> Planes:
+    """*rank* of every window that fits into *block*, (rows, channels, columns) of any type."""
+    rows, columns = rank.window.shape
+    if rank.is_least or rank.is_largest:
+        pick = np.minimum if rank.is_least else np.maximum
+        return _along(_along(block, 0, rows, pick), 2, columns, pick)
+    height, width = block.shape[0] - rows + 1, block.shape[2] - columns + 1
+    at = [block[i : i + height, :, j : j + width] for i in range(rows) for j in range(columns)]
+    for a, b in MEDIAN_OF_9:
+        at[a], at[b] = np.minimum(at[a], at[b]), np.maximum(at[a], at[b])
+    return at[4]
+
+
+def _along(block: Planes, axis: int, side: int, pick: np.ufunc) -> Planes:
+    """The least or largest of *side* neighbours, by windows twice as long each time."""
+    span = 1
+    while span < side:
+        shift = min(span, side - span)
+        n = block.shape[axis] - shift
+        block = pick(_cut(block, axis, 0, n), _cut(block, axis, shift, shift + n))
+        span += shift
+    return block
+
+
+def _cut(block: Planes, axis: int, start: int, stop: int) -> Planes:
+    return block[(slice(None),) * axis + (slice(start, stop),)]

@@ -9,18 +9,13 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, stages_of
-from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
-from cudafilter.proof.planes import Index
-from cudafilter.proof.values import Proof, Values, suspects
-
-BoolArray = npt.NDArray[np.bool_]
-
+from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite, quantise
+from cudafilter.proof.values import Mask, Proof, Values, suspect
 
 @dataclass(frozen=True)
 class Agreement:
@@ -138,8 +133,7 @@ def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) ->
         outside = (
             abs(stage.border.sample(source.dtype)) for stage in stages_of(filter.unrolled(border))
         )
-        finite = np.abs(source[np.isfinite(source)])
-        largest = max([float(finite.max(initial=0)), *outside])
+        largest = max([largest_finite(source), *outside])
     return filter.tolerance(source.dtype.name, full, largest, alpha)
 
 
@@ -162,20 +156,28 @@ def _examine(got: Pixels, values: Values, first: int, limit: float, proof: Proof
     the others are looked at more closely, and the definition is asked where the bound decides.
     """
     planes = got.transpose(0, 2, 1)
-    y, c, x = suspects(planes, values)
-    if not y.size:
-        at = 0, 0, 0
-        value = float(planes[at])
-        return _Finding(0, 0, 0.0, 0.0, (0, first, 0), value, value)
-    exact, bound = values.values[y, c, x].astype(np.float64), values.bound
-    unsure = _unsure(exact, got.dtype, bound, limit)
-    if values.unproven is not None:
-        unsure |= values.unproven[y, c, x]
-    exact[unsure] = proof.at(y[unsure] + first, x[unsure], c[unsure])
-    return _find(planes[y, c, x], exact, limit, (x, y + first, c))
+    found = []
+    for y, part in values.parts():
+        rows = planes[y : y + len(part.values)]
+        look = suspect(rows, part)
+        if not look.any():
+            value = float(rows[0, 0, 0])
+            found.append(_Finding(0, 0, 0.0, 0.0, (0, first + y, 0), value, value))
+            continue
+        exact = part.values[look].astype(np.float64)
+        unsure = _unsure(exact, got.dtype, part.bound, limit)
+        if part.unproven is not None:
+            unsure |= part.unproven[look]
+        where = np.flatnonzero(look)
+        at_y, at_c, at_x = np.unravel_index(where[unsure], look.shape)
+        exact[unsure] = proof.at(at_y + (first + y), at_x, at_c)
+        finding, n = _find(rows[look], exact, limit)
+        at = [int(i) for i in np.unravel_index(where[n], look.shape)]
+        found.append(finding._replace(worst=(at[2], first + y + at[0], at[1])))
+    return _together(found)
 
 
-def _unsure(exact: Exact, dtype: np.dtype[Any], bound: float, limit: float) -> BoolArray:
+def _unsure(exact: Exact, dtype: np.dtype[Any], bound: float, limit: float) -> Mask:
     """Whether a value within *bound* of *exact* could have another verdict."""
     unsure = np.zeros(exact.shape, np.bool_)
     if bound:
@@ -187,12 +189,10 @@ def _unsure(exact: Exact, dtype: np.dtype[Any], bound: float, limit: float) -> B
     return unsure
 
 
-def _find(
-    got: Pixels, exact: Exact, limit: float, places: tuple[Index, Index, Index]
-) -> _Finding:
-    """What the samples *got* at *places*, x, y and channels, show; all are 1-D arrays.
+def _find(got: Pixels, exact: Exact, limit: float) -> tuple[_Finding, int]:
+    """What the samples *got* show, 1-D as their *exact* values are, and which one is the worst.
 
-    Before it rounds, a value may lie *limit* away from its *exact* one.
+    Before it rounds, a value may lie *limit* away.
     """
     expected = quantise(exact, got.dtype)
     same = (got == expected) | (np.isnan(got) & np.isnan(expected))
@@ -207,28 +207,38 @@ def _find(
     # The worst sample is the one furthest outside, or, if none is, the most different.
     rank = np.where(outside > 0, outside + 1e300, difference)
     n = int(np.argmax(rank))
-    x, y, c = (int(place[n]) for place in places)
-    return _Finding(
+    finding = _Finding(
         differing=int((~same).sum()),
         violations=int((outside > 0).sum()),
         largest=float(difference.max()),
         rank=float(rank[n]),
-        worst=(x, y, c),
+        worst=(0, 0, 0),
         got=float(got[n]),
         expected=float(expected[n]),
+    )
+    return finding, n
+
+
+def _together(parts: Sequence[_Finding]) -> _Finding:
+    """What all *parts* show."""
+    worst = max(parts, key=lambda part: part.rank)
+    return worst._replace(
+        differing=sum(part.differing for part in parts),
+        violations=sum(part.violations for part in parts),
+        largest=float(np.max([part.largest for part in parts])),  # NaN wins
     )
 
 
 def _agreement(bands: Sequence[_Finding], samples: int, seconds: float) -> Agreement:
-    worst = max(bands, key=lambda band: band.rank)
+    all = _together(bands)
     return Agreement(
         samples=samples,
-        differing=sum(band.differing for band in bands),
-        violations=sum(band.violations for band in bands),
-        largest=float(np.max([band.largest for band in bands])),  # NaN wins
-        worst=worst.worst,
-        got=worst.got,
-        expected=worst.expected,
+        differing=all.differing,
+        violations=all.violations,
+        largest=all.largest,
+        worst=all.worst,
+        got=all.got,
+        expected=all.expected,
         seconds=seconds,
     )
 

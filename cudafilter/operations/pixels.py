@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,19 @@ def require_pixels(pixels: Pixels, alpha: bool = False) -> Pixels:
     if alpha and channels not in (2, 4):
         raise ParameterError("alpha", f"alpha needs 2 or 4 channels, not {channels}")
     return np.ascontiguousarray(pixels)
+
+
+def largest_finite(pixels: Pixels) -> float:
+    """The largest absolute value of *pixels* but for NaN and infinity; 0 where there is no other.
+
+    Takes memory only where there are such.
+    """
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = np.isfinite(pixels)
+        low = float(np.min(pixels, where=finite, initial=0))
+        high = float(np.max(pixels, where=finite, initial=0))
+    return max(abs(low), abs(high))
 
 
 def quantise(exact: Exact, dtype: npt.DTypeLike) -> Pixels:

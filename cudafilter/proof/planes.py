@@ -20,17 +20,20 @@ Index = npt.NDArray[np.intp]
 
 
 class Image:
-    """Rows of *pixels*, (H, W, C), by their numbers; NaN and infinity read as 0.
+    """Rows of *pixels*, (H, W, C), by their numbers.
 
-    *premultiplied*: in float64, colours times alpha and alpha itself as fractions of full scale, as
+    *wild*: there are NaN and infinity, which read as 0. *premultiplied*: in float64, colours times alpha and alpha itself as fractions of full scale, as
     the definition has them.
 
     Under ``constant`` the image has one column more, of the border's value, and OUTSIDE is a row of
     it. So a position outside is one like any other.
     """
 
-    def __init__(self, pixels: Pixels, border: Border, premultiplied: bool = False) -> None:
-        self.pixels, self.border, self.premultiplied = pixels, border, premultiplied
+    def __init__(
+        self, pixels: Pixels, border: Border, wild: bool = False, premultiplied: bool = False
+    ) -> None:
+        self.pixels, self.border = pixels, border
+        self.wild, self.premultiplied = wild, premultiplied
         self.height, self.width, self.channels = pixels.shape
         self.columns = self.width + (border.mode == "constant")
         """Columns there are to read."""
@@ -55,7 +58,7 @@ class Image:
         constant = self.border.sample(self.pixels.dtype)
         out[:, :, inside - start :] = constant
         out[index == OUTSIDE] = constant
-        if out.dtype.kind == "f":
+        if self.wild:
             out[~np.isfinite(out)] = 0
         if not self.premultiplied:
             return out

@@ -22,7 +22,7 @@ UNIT = 2.0**-53
 SAFE = 1.01
 """Covers the terms of second order: n u is below 1e-5 for all kernels that there can be."""
 
-BLOCK = 64
+BLOCK = 48
 """Outputs of one banded product: few zeros beside the band, and enough for BLAS to be fast."""
 
 CHUNK = 1 << 17
@@ -45,7 +45,10 @@ class Route(Protocol):
     """Rows at a time, for speed."""
 
     def sums(self, image: Image, first: int, last: int) -> Planes:
-        """The sums for rows *first* to *last* - 1: (rows, channels, columns), float64."""
+        """The sums for rows *first* to *last* - 1: (rows, channels, columns).
+
+        In float64; exact ones may be integers.
+        """
         ...
 
 
@@ -118,21 +121,24 @@ class Taps:
         else:
             column, row = self._kernel.factors
             block = self._tapped(self._tapped(block, column[:, None]), row[None, :])
-        return block.astype(np.float64, copy=False)
+        return block
 
     def _tapped(self, block: Planes, weights: Weights) -> Planes:
         rows, columns = weights.shape
         height, width = block.shape[0] - rows + 1, block.shape[2] - columns + 1
         out = np.zeros((height, block.shape[1], width), self._dtype)
-        product = np.empty_like(out)
-        for i, j in np.argwhere(weights):
+        product: Planes | None = None
+        for n, (i, j) in enumerate(np.argwhere(weights)):
             part, weight = block[i : i + height, :, j : j + width], weights[i, j]
-            if weight == 1:
+            if not n:
+                np.multiply(part, self._dtype(weight), out=out)
+            elif weight == 1:
                 out += part
             elif weight == -1:
                 out -= part
             else:
-                out += np.multiply(part, self._dtype(weight), out=product)
+                product = np.multiply(part, self._dtype(weight), out=product)
+                out += product
         return out
 
 
@@ -265,9 +271,11 @@ class Transformed:
             for c in range(image.channels):
                 for x in range(0, image.width, across):
                     width = min(across, image.width - x)
-                    tile = np.fft.rfft2(block[:, c, x : x + width + columns - 1], self._shape)
-                    tile *= spectrum
-                    sums = np.fft.irfft2(tile, self._shape)
+                    # In float64: of float32, NumPy's transforms stay in float32.
+                    tile = block[:, c, x : x + width + columns - 1].astype(np.float64)
+                    product = np.fft.rfft2(tile, self._shape)
+                    product *= spectrum
+                    sums = np.fft.irfft2(product, self._shape)
                     out[y : y + height, c, x : x + width] += sums[:height, :width]
 
 

@@ -8,6 +8,7 @@ the sums.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from cudafilter.operations import reference
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.correlation import Correlation, combine, finish
 from cudafilter.operations.operation import Operation, Stage, only_stage
-from cudafilter.operations.pixels import Exact, Pixels, full_scale
+from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite
 from cudafilter.operations.rank import Rank
 from cudafilter.proof.planes import Image, Index, Planes
 from cudafilter.proof.ranks import network, ranks
@@ -37,6 +38,9 @@ LOOK_SAMPLES = 1 << 16
 """Samples compared at a time: they stay in the cache."""
 
 
+Mask = npt.NDArray[np.bool_]
+
+
 class Values(NamedTuple):
     """The values of some rows, and how far they may be from the definition's."""
 
@@ -44,46 +48,43 @@ class Values(NamedTuple):
     """(rows, channels, columns), float64, or the pixels' type where samples were picked."""
     bound: float
     """Most that a value may differ from the definition's: 0 where all have the same bits."""
-    unproven: Planes | None = None
+    unproven: Mask | None = None
     """Which values have no bound, (rows, channels, columns); None: all have it."""
 
+    def parts(self) -> Iterator[tuple[int, Values]]:
+        """A few rows at a time, and the first one's number, counted from 0."""
+        rows = max(1, LOOK_SAMPLES // self.values[0].size)
+        for y in range(0, len(self.values), rows):
+            part = slice(y, y + rows)
+            unproven = None if self.unproven is None else self.unproven[part]
+            yield y, Values(self.values[part], self.bound, unproven)
 
-def suspects(got: Planes, values: Values) -> tuple[Index, Index, Index]:
-    """Where *got*, (rows, channels, columns), may not be the value rounded: rows, channels, columns.
 
-    All other samples are what each value within the bound rounds to.
+def suspect(got: Planes, values: Values) -> Mask:
+    """Which of *got*, (rows, channels, columns), may not be the value rounded.
+
+    All others are what each value within the bound rounds to.
     """
-    rows = max(1, LOOK_SAMPLES // got[0].size)
-    found = []
-    for y in range(0, len(got), rows):
-        part = slice(y, y + rows)
-        suspect = _suspect(got[part], values.values[part], values.bound)
-        if values.unproven is not None:
-            suspect |= values.unproven[part]
-        if suspect.any():
-            place = np.nonzero(suspect)
-            found.append((place[0] + y, *place[1:]))
-    if not found:
-        return (np.empty(0, np.intp),) * 3
-    y, c, x = (np.concatenate(part) for part in zip(*found, strict=True))
-    return y, c, x
+    found = _suspect(got, values.values, values.bound)
+    return found if values.unproven is None else found | values.unproven
 
 
-def _suspect(got: Planes, values: Planes, bound: float) -> npt.NDArray[np.bool_]:
+def _suspect(got: Planes, values: Planes, bound: float) -> Mask:
     if values.dtype == got.dtype:
         return got != values
     if got.dtype.kind == "f":
-        suspect = (values - bound).astype(got.dtype) != got
+        different = (values - bound).astype(got.dtype) != got
         if bound:
-            suspect |= (values + bound).astype(got.dtype) != got
-        return suspect
-    nearest = np.rint(values)
-    suspect = None
-    if bound:
-        suspect = np.abs(np.subtract(values, nearest)) > 0.5 - 1.01 * bound
-    np.clip(nearest, 0, full_scale(got.dtype), out=nearest)
+            different |= (values + bound).astype(got.dtype) != got
+        return different
+    # Clamped first: past full scale nothing depends on the bound.
+    clamped = np.clip(values, 0, full_scale(got.dtype))
+    nearest = np.rint(clamped)
     different = nearest.astype(got.dtype) != got
-    return different if suspect is None else np.logical_or(different, suspect, out=suspect)
+    if bound:
+        np.abs(np.subtract(clamped, nearest, out=clamped), out=clamped)
+        different |= clamped > 0.5 - 1.01 * bound
+    return different
 
 
 class Proof:
@@ -187,8 +188,8 @@ class _Ranked:
     """Ranks by networks of exchanges, on the samples as they are."""
 
     def __init__(self, source: Pixels, rank: Rank, border: Border) -> None:
-        self._image, self._rank = Image(source, border), rank
         self._finite = _Finite(source, rank.reach, border)
+        self._image, self._rank = Image(source, border, self._finite.wild), rank
         self.step = 16 + 2 * rank.window.shape[0]
 
     def rows(self, first: int, last: int) -> Values:
@@ -208,9 +209,9 @@ class _Correlated:
     ) -> None:
         self._filter, self._alpha = filter, alpha
         self._full = full_scale(source.dtype)
-        self._image = Image(source, border, premultiplied=alpha)
-        self._plain = Image(source, border)
         self._finite = _Finite(source, filter.reach, border)
+        self._image = Image(source, border, self._finite.wild, premultiplied=alpha)
+        self._plain = Image(source, border, self._finite.wild)
         integers = source.dtype.kind == "u"
         constant = border.sample(source.dtype)
         opaque = alpha and bool((source[..., -1] == self._full).all())
@@ -223,6 +224,10 @@ class _Correlated:
         self.step = min(route.step for route in self._routes)
         self._exact = not any(route.error for route in self._routes)
         self._largest = self._full if integers else self._finite.largest(constant)
+
+        # Squares of these neither overflow nor lose what counts; else hypot as the definition has it.
+        size = max((kernel.magnitude for kernel in filter.kernels), default=0.0) * self._largest
+        self._squares = filter.combine == "magnitude" and 1e-100 < size < 1e100
 
     @property
     def proven(self) -> bool:
@@ -252,21 +257,47 @@ class _Correlated:
         """See Proof.rows."""
         with np.errstate(all="ignore"):
             sums = [route.sums(self._image, first, last) for route in self._routes]
-            source = self._plain.rows(np.arange(first, last))[:, :, : self._plain.width]
-            source = source.astype(np.float64)
             if self._alpha:
-                values, bound = self._with_alpha(sums, source)
+                sums = [each.astype(np.float64, copy=False) for each in sums]
+                values, bound = self._with_alpha(sums, self._source(first, last))
             else:
-                values = finish(self._filter, combine(self._filter, sums), source, self._full)
                 bound = self._bound([route.error * self._largest for route in self._routes])
+                values = sums[0] if sums[0].dtype == np.float64 else np.empty(sums[0].shape)
+                rows = max(1, LOOK_SAMPLES // values[0].size)
+                for y in range(0, last - first, rows):  # few at a time: they stay in the cache
+                    few = slice(y, y + rows)
+                    values[few] = self._finished(
+                        [each[few] for each in sums], first + y, min(first + y + rows, last)
+                    )
         return Values(values, bound, self._finite.unproven(first, last))
+
+    def _source(self, first: int, last: int) -> Planes:
+        """Rows *first* to *last* - 1 of the image in float64."""
+        rows = self._plain.rows(np.arange(first, last), 0, self._plain.width)
+        return rows.astype(np.float64)
+
+    def _finished(self, sums: list[Planes], first: int, last: int) -> Planes:
+        """What becomes of the *sums* of rows *first* to *last* - 1 without alpha."""
+        filter = self._filter
+        if self._squares:
+            wide = [each.astype(np.float64, copy=False) for each in sums]
+            combined = np.square(wide[0])
+            combined += np.square(wide[1])
+            np.sqrt(combined, out=combined)
+        else:
+            combined = combine(filter, [each.astype(np.float64, copy=False) for each in sums])
+        if not (filter.source_gain or filter.threshold):
+            # finish() without the source; adding nothing changes no value.
+            combined = combined if filter.gain == 1 else filter.gain * combined
+            return combined + filter.bias * self._full if filter.bias else combined
+        return finish(filter, combined, self._source(first, last), self._full)
 
     def _bound(self, errors: list[float], size: float = 1.0) -> float:
         """The largest difference of results, of such *errors* of the sums.
 
         *size*: how much larger than the largest sample the terms are.
         """
-        if self._exact:
+        if self._exact and not self._squares:
             return 0.0
         filter, most = self._filter, self._largest * size
         terms = abs(filter.gain) * float(np.linalg.norm([k.magnitude for k in filter.kernels]))
@@ -320,27 +351,29 @@ class _Finite:
     ) -> None:
         self._reach, self._border = reach, border
         self._shape = source.shape
-        self._wild = None
+        self._wild: Mask | None = None
         self._most = self.least_alpha = 0.0
         """The least sample of the last channel."""
         if source.dtype.kind != "f":
             return
-        low, high = float(source.min()), float(source.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
+        self._most = largest_finite(source)
+        if not (math.isfinite(source.min()) and math.isfinite(source.max())):
             self._wild = ~np.isfinite(source)
-            finite = source[~self._wild]
-            low, high = float(finite.min(initial=0)), float(finite.max(initial=0))
         last = source[..., -1]
         self.least_alpha = float(np.min(last, where=np.isfinite(last), initial=np.inf))
         if border.mode == "constant":
             self.least_alpha = min(self.least_alpha, border.sample(source.dtype))
-        self._most = max(abs(low), abs(high))
+
+    @property
+    def wild(self) -> bool:
+        """Whether there are any."""
+        return self._wild is not None
 
     def largest(self, constant: float) -> float:
         """The largest finite absolute value of the image or of a border's *constant*."""
         return max(self._most, abs(constant))
 
-    def unproven(self, first: int, last: int) -> Planes | None:
+    def unproven(self, first: int, last: int) -> Mask | None:
         """Of which values of the rows the window has NaN or infinity in any channel."""
         if self._wild is None:
             return None

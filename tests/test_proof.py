@@ -1,0 +1,180 @@
+"""The check's fast routes: within their bounds of the definition, for all that there is."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agreement import ALL_BORDERS, LAYOUTS, random_pixels
+from cudafilter.operations import reference
+from cudafilter.operations.borders import Border
+from cudafilter.operations.kernel import Kernel
+from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import DTYPES, Pixels
+from cudafilter.operations.rank import erosion
+from cudafilter.operations.window import square
+from cudafilter.proof.ranks import MEDIAN_OF_9
+from cudafilter.proof.sums import Banded, Taps, Transformed, route
+from cudafilter.proof.values import Proof
+
+random = np.random.default_rng(3)
+
+DENSE = random.standard_normal((7, 9))
+
+OPERATIONS: dict[str, Operation] = {
+    "blur": make("blur"),
+    "wide": make("blur", sigma=7),
+    "box": make("box"),
+    "large box": make("box", radius=20),
+    "sobel": make("sobel"),
+    "scharr": make("scharr", scale=0.3),
+    "emboss": make("emboss"),
+    "sharpen": make("sharpen", amount=0.7),
+    "unsharp": make("unsharp", sigma=5, amount=2, threshold=0.02),
+    "dense": make("kernel", weights=DENSE, bias=0.3),
+    "dense mean": make("kernel", weights=np.abs(DENSE), normalize=True),
+    "dense integers": make("kernel", weights=np.rint(9 * DENSE), bias=0.5),
+    "dense halves": make("kernel", weights=np.rint(9 * DENSE) / 8),
+    "even column": make("kernel", weights=random.random((14, 1))),
+    "even row": make("kernel", weights=random.random((1, 26))),
+    "zeros between": make("kernel", weights=np.outer([1, 0, 0, -2], np.r_[1.5, [0] * 40, 0.1])),
+    "nothing": make("kernel", weights=np.zeros((3, 3))),
+    "median": make("median"),
+    "larger median": make("median", radius=2),
+    "least": erosion(square(3)),
+    "disk": make("dilate", radius=3, shape="disk"),
+    "open": make("open", radius=2),
+    "top hat": make("tophat"),
+    "identity": make("sharpen", amount=0),
+}
+
+SHAPES = [(1, 1), (1, 37), (29, 1), (2, 3), (70, 53), (131, 40)]
+
+
+def assert_held(
+    pixels: Pixels, operation: Operation, border: Border = Border(), alpha: bool = False
+) -> float:
+    """Every value lies within its bound of the definition's. Returns the largest bound."""
+    exact = reference.exact(pixels, operation, border, alpha)
+    proof = Proof(pixels, operation, border, alpha)
+    largest = 0.0
+    for first in range(0, len(pixels), proof.step):
+        last = min(first + proof.step, len(pixels))
+        values, bound, unproven = proof.rows(first, last)
+        expected = exact[first:last].transpose(0, 2, 1)
+        assert values.shape == expected.shape
+        proven = np.ones(values.shape, bool) if unproven is None else ~unproven
+        apart = np.abs(values.astype(np.float64)[proven] - expected[proven])
+        assert (apart <= bound).all(), (apart.max(), bound)
+        largest = max(largest, bound)
+    return largest
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_values_lie_within_their_bound(
+    name: str, channels: int, alpha: bool, dtype: str
+) -> None:
+    for shape, border in product(SHAPES, ALL_BORDERS):
+        assert_held(random_pixels((*shape, channels), dtype), OPERATIONS[name], border, alpha)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_single_samples_have_the_definitions_bits(
+    name: str, channels: int, alpha: bool, dtype: str
+) -> None:
+    for shape, border in product([(1, 1), (3, 2), (31, 43)], ALL_BORDERS):
+        pixels = random_pixels((*shape, channels), dtype)
+        exact = reference.exact(pixels, OPERATIONS[name], border, alpha)
+        proof = Proof(pixels, OPERATIONS[name], border, alpha)
+        for count in (1, 9):  # one by one, or in rows
+            y, x, c = (random.integers(0, n, count) for n in pixels.shape)
+            assert np.array_equal(proof.at(y, x, c), exact[y, x, c])
+
+
+@pytest.mark.parametrize("name", ["blur", "wide", "box", "sobel", "unsharp", "dense", "median"])
+@pytest.mark.parametrize(("channels", "alpha"), [(3, False), (4, True)])
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_nan_and_infinity_are_left_to_the_definition(
+    border: Border, channels: int, alpha: bool, name: str
+) -> None:
+    pixels = random_pixels((60, 50, channels), "float32")
+    pixels[0, 49, 0], pixels[30, 20, 1], pixels[59, 3, channels - 1] = np.nan, np.inf, -np.inf
+    with np.errstate(all="ignore"):
+        assert_held(pixels, OPERATIONS[name], border, alpha)
+
+
+@pytest.mark.parametrize("factor", [1e-45, 1e-38, 1e-30, 1e30, 3e38])
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("name", ["blur", "wide", "sobel", "unsharp", "dense", "dense mean"])
+def test_any_float_will_do(name: str, alpha: bool, factor: float) -> None:
+    pixels = random_pixels((40, 41, 4), "float32")
+    pixels[..., : 3 if alpha else 4] *= np.float32(factor)
+    with np.errstate(all="ignore"):
+        assert_held(pixels, OPERATIONS[name], alpha=alpha)
+        if alpha:  # and little of it
+            pixels[..., 3] *= np.float32(1e-30)
+            assert_held(pixels, OPERATIONS[name], alpha=alpha)
+
+
+@pytest.mark.parametrize("name", ["blur", "box", "wide", "dense mean"])
+def test_transparent_parts_have_no_colour(name: str) -> None:
+    pixels = random_pixels((90, 60, 4), "uint8")
+    pixels[:70, :50, 3] = 0
+    assert_held(pixels, OPERATIONS[name], alpha=True)
+    pixels[..., 3] = 255  # and opaque ones are as without alpha
+    assert_held(pixels, OPERATIONS[name], alpha=True)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    "name", ["box", "large box", "emboss", "sharpen", "dense integers", "dense halves", "nothing"]
+)
+def test_sums_of_integers_are_exact(name: str, dtype: str) -> None:
+    assert assert_held(random_pixels((70, 53, 3), dtype), OPERATIONS[name]) == 0
+
+
+@pytest.mark.parametrize(
+    ("kernel", "largest", "whole", "kind"),
+    [
+        (Kernel(np.ones((3, 3))), 255, True, Taps),
+        (Kernel(np.ones((3, 3)) / 3), 255, False, Taps),
+        (Kernel(np.ones((99, 99))), 255, True, Banded),
+        (Kernel(np.outer(random.random(20), random.random(20))), 1, False, Banded),
+        (Kernel(DENSE), 255, True, Transformed),
+        (Kernel(random.random((150, 70))), 255, True, Transformed),
+    ],
+)
+def test_each_route_is_taken(kernel: Kernel, largest: float, whole: bool, kind: type) -> None:
+    assert isinstance(route(kernel, largest, whole), kind)
+
+
+@pytest.mark.parametrize("side", [65, 150])
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_large_dense_kernels_come_in_pieces(border: Border, side: int) -> None:
+    weights = random.standard_normal((side, side + 9))
+    assert_held(random_pixels((40, 33, 1), "uint8"), make("kernel", weights=weights), border)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_a_type_that_is_too_small_for_the_sums_is_not_taken(dtype: str) -> None:
+    white = np.full((9, 9, 1), np.iinfo(dtype).max, dtype)
+    for weight in (1, 2**6, 2**7, 2**14, 2**15, 2**23, 2**24, 2**37, 2.0**60, 3.0**40):
+        for weights in ([[weight, -1, weight]], [[weight / 2, 0.5], [0.25, 0]]):
+            assert_held(white, make("kernel", weights=weights))
+
+
+def test_the_network_finds_the_middle_of_all_orders() -> None:
+    """What sorts all zeros and ones sorts everything: the zero-one principle."""
+    for samples in product((0, 1), repeat=9):
+        at: list[Any] = list(samples)
+        for a, b in MEDIAN_OF_9:
+            at[a], at[b] = min(at[a], at[b]), max(at[a], at[b])
+        assert at[4] == sorted(samples)[4]

@@ -17,11 +17,23 @@ from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite, quantise
 from cudafilter.proof.values import Mask, Proof, Values, suspect
 
+QUICK = 4096
+"""Samples that a quick check looks at."""
+
+CONFIDENCE = 0.95
+"""How sure a quick check is of the share that it tells."""
+
+WINDOWS = 12
+"""Samples in the windows of a quick check, for each sample of the image, from which on looking at
+all is as quick."""
+
+
 @dataclass(frozen=True)
 class Agreement:
     """How a result compares with the reference."""
 
     samples: int
+    """Samples looked at."""
     differing: int
     """Samples that are not the reference's value (float32: the nearest float32 to it)."""
     violations: int
@@ -34,6 +46,19 @@ class Agreement:
     got: float
     expected: float
     seconds: float
+    of: int
+    """Samples in the image; more than were looked at after a quick check."""
+
+    @property
+    def wrong_below(self) -> float | None:
+        """With CONFIDENCE, a smaller share than this is wrong, 0..1; None where all were looked at.
+
+        Were it as large, n samples taken at random would all be right with a probability of at
+        most ``(1 - share)^n``, which is 1 - CONFIDENCE.
+        """
+        if self.samples == self.of:
+            return None
+        return float(-math.expm1(math.log1p(-CONFIDENCE) / self.samples))
 
     @property
     def ok(self) -> bool:
@@ -56,6 +81,8 @@ class Agreement:
         return {
             "ok": self.ok,
             "samples": self.samples,
+            "of": self.of,
+            "wrong_below": self.wrong_below,
             "differing": self.differing,
             "exact_share": self.exact_share,
             "violations": self.violations,
@@ -68,6 +95,13 @@ class Agreement:
             f"largest difference {self.largest:.6g}, {self.differing:,} of {self.samples:,} samples"
             f" differ, {self.exact_percent} % exact, {self.seconds:.2f} s"
         )
+        if self.wrong_below is not None:
+            figures += f"; {self.samples:,} of {self.of:,} samples looked at"
+        if self.ok and self.wrong_below is not None:
+            figures += (
+                f": with {100 * CONFIDENCE:g} % confidence fewer than"
+                f" {_percent(self.wrong_below)} % of samples are wrong"
+            )
         if self.ok:
             return f"agrees with the reference: {figures}"
         x, y, channel = self.worst
@@ -84,14 +118,18 @@ def compare(
     filter: Operation,
     border: Border = Border(),
     alpha: bool = False,
+    quick: bool = False,
 ) -> Agreement:
     """Compare *result*, an engine's output for *source* (H, W, C), with the float64 reference.
 
     The operation says how far off a value may be before it rounds: its tolerance. NaN and infinity
     agree with the same, an infinity past float32's range with one of its sign; any other is a
     violation. Raises ParameterError if shape or type differ.
+
+    *quick* looks at QUICK samples only, taken at random, other ones each time; at all where these
+    are no more, or as quick.
     """
-    return compare_all([result], source, filter, border, alpha)[0]
+    return compare_all([result], source, filter, border, alpha, quick)[0]
 
 
 def compare_all(
@@ -100,6 +138,7 @@ def compare_all(
     filter: Operation,
     border: Border = Border(),
     alpha: bool = False,
+    quick: bool = False,
 ) -> list[Agreement]:
     """compare() for several results of one filter on one image: the reference runs but once."""
     for result in results:
@@ -113,6 +152,10 @@ def compare_all(
     height = len(source)
     limit = tolerance(source, filter, border, alpha)
     proof = Proof(source, filter, border, alpha)
+    above, below, left, right = filter.reach
+    windows = QUICK * (above + 1 + below) * (left + 1 + right)
+    if quick and source.size > QUICK and not (proof.fast and windows > WINDOWS * source.size):
+        return _quick(results, source.shape, proof, limit, started)
 
     def examine(y: int) -> list[_Finding]:
         last = min(y + proof.step, height)
@@ -122,7 +165,7 @@ def compare_all(
 
     bands = each(examine, range(0, height, proof.step), cores())
     seconds = time.perf_counter() - started
-    return [_agreement(found, source.size, seconds) for found in zip(*bands, strict=True)]
+    return [_agreement(found, source.size, source.size, seconds) for found in zip(*bands, strict=True)]
 
 
 def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) -> float:
@@ -135,6 +178,28 @@ def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) ->
         )
         largest = max([largest_finite(source), *outside])
     return filter.tolerance(source.dtype.name, full, largest, alpha)
+
+
+def _quick(
+    results: Sequence[Pixels],
+    shape: tuple[int, ...],
+    proof: Proof,
+    limit: float,
+    started: float,
+) -> list[Agreement]:
+    """compare_all() for samples taken at random."""
+    size = math.prod(shape)
+    places = np.random.default_rng().choice(size, QUICK, replace=False)
+    y, x, c = np.unravel_index(np.sort(places), shape)
+    parts = np.array_split(np.arange(QUICK), 8 * cores())
+    with np.errstate(all="ignore"):
+        exact = np.concatenate(each(lambda n: proof.at(y[n], x[n], c[n]), parts, cores()))
+        found = [_find(result[y, x, c], exact, limit) for result in results]
+    seconds = time.perf_counter() - started
+    return [
+        _agreement([finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])))], QUICK, size, seconds)
+        for finding, n in found
+    ]
 
 
 class _Finding(NamedTuple):
@@ -229,7 +294,7 @@ def _together(parts: Sequence[_Finding]) -> _Finding:
     )
 
 
-def _agreement(bands: Sequence[_Finding], samples: int, seconds: float) -> Agreement:
+def _agreement(bands: Sequence[_Finding], samples: int, of: int, seconds: float) -> Agreement:
     all = _together(bands)
     return Agreement(
         samples=samples,
@@ -240,7 +305,15 @@ def _agreement(bands: Sequence[_Finding], samples: int, seconds: float) -> Agree
         got=all.got,
         expected=all.expected,
         seconds=seconds,
+        of=of,
     )
+
+
+def _percent(share: float) -> str:
+    """*share* in percent to one digit, rounded up."""
+    percent = 100 * share
+    digit = 10.0 ** math.floor(math.log10(percent))
+    return f"{math.ceil(percent / digit) * digit:.2g}"
 
 
 def _outside(exact: Exact, got: Pixels, limit: float) -> Exact:

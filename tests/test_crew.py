@@ -42,7 +42,7 @@ def test_every_image_is_what_the_engine_makes_of_it(
 
 
 def test_a_record_tells_all_of_an_image(photos: Path, cpu: Engine) -> None:
-    record = run(folder_jobs()[:1], cpu, Settings(check=True))["in/0.png"]
+    record = run(folder_jobs()[:1], cpu, Settings(check="all"))["in/0.png"]
     assert record.destination == "out/0.png"
     assert (record.width, record.height, record.channels, record.dtype) == (30, 20, 3, "uint8")
     assert record.bytes_in == Path("in/0.png").stat().st_size
@@ -127,7 +127,7 @@ def test_a_result_that_disagrees_is_not_written(photos: Path, cpu: Engine, lie: 
         return out
 
     jobs = folder_jobs()[:1]
-    record = run(jobs, StandIn(run_wrongly), Settings(check=True))["in/0.png"]
+    record = run(jobs, StandIn(run_wrongly), Settings(check="all"))["in/0.png"]
     assert record.status == "failed"
     assert not Path("out").exists()
     if lie == "one sample":
@@ -137,7 +137,7 @@ def test_a_result_that_disagrees_is_not_written(photos: Path, cpu: Engine, lie: 
     if lie == "all":
         Path("out").mkdir()
         Path("out/0.png").write_bytes(b"mine")
-        run(jobs, StandIn(run_wrongly), Settings(check=True))
+        run(jobs, StandIn(run_wrongly), Settings(check="all"))
         assert Path("out/0.png").read_bytes() == b"mine"
 
 

@@ -31,6 +31,24 @@ class Failure(click.ClickException):
         self.details = details
 
 
+class ValuedFlag(click.Option):
+    """A flag that may have a value, after '=' only: what follows it is no value.
+
+    Command gives *bare* to one that stands by itself.
+    """
+
+    def __init__(self, *arguments: Any, bare: str, **others: Any) -> None:
+        super().__init__(*arguments, **others)
+        self.bare = bare
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """``--name[=a|b]`` and its help."""
+        record = super().get_help_record(ctx)
+        if record is None:
+            return None
+        return f"{self.opts[0]}[={self.type.get_metavar(self, ctx).strip('[]')}]", record[1]
+
+
 class Command(click.Command):
     """A command whose options stand in *sections* of its help and whose errors are one line."""
 
@@ -70,6 +88,14 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read *args*. An unknown option gets a hint where other programs know it by that name."""
+        end = args.index("--") if "--" in args else len(args)
+        bare = {
+            name: f"{name}={param.bare}"
+            for param in self.params
+            if isinstance(param, ValuedFlag)
+            for name in param.opts
+        }
+        args = [*(bare.get(word, word) for word in args[:end]), *args[end:]]
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

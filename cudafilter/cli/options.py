@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from cudafilter.cli.command import Sections
+from cudafilter.cli.command import Sections, ValuedFlag
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 from cudafilter.formats.limits import MAX_PIXELS
 from cudafilter.operations.catalogue import (
     BORDERS,
+    CHECKS,
     CODECS,
     ENGINES,
     EXISTING,
@@ -94,7 +95,7 @@ class Shared(NamedTuple):
     variant: str
     codec: str
     on_gpu_failure: str
-    check: bool
+    check: str | None
     recursive: bool
     jobs: int | None
     existing: str
@@ -166,10 +167,12 @@ def shared() -> Sections:
                 show_default=True,
                 help="Of an image on which the GPU fails: tell the error, or have the CPU do it.",
             ),
-            click.Option(
+            ValuedFlag(
                 ["--check"],
-                is_flag=True,
-                help="Prove each result against the float64 reference; write none that disagrees.",
+                bare=CHECKS[0],
+                type=Choice(CHECKS),
+                help="Prove each result against the float64 reference; write none that disagrees."
+                " quick looks at 4,096 samples only, and tells how sure it is.",
             ),
         ],
         "Files": [

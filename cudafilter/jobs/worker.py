@@ -37,7 +37,8 @@ class Settings(NamedTuple):
     """How each image is treated."""
 
     gray: bool = False
-    check: bool = False
+    check: str | None = None
+    """One of catalogue.CHECKS."""
     """Compare every result with the reference; one that disagrees is not written."""
     quality: int | None = None
     compress_level: int | None = None
@@ -160,7 +161,7 @@ class Worker:
         with self._stage("run", record):
             done = engine.run(
                 image.pixels, self.filter, self.border, image.alpha,
-                overwrite=not self.settings.check,
+                overwrite=self.settings.check is None,
             )  # fmt: skip
         record.engine_seconds = dict(done.seconds)
         record.notes += done.notes
@@ -187,7 +188,10 @@ class Worker:
 
         with self._stage("check", record), self.checks:
             self.writing.require_open()
-            record.agreement = compare(result, source, self.filter, self.border, alpha)
+            record.agreement = compare(
+                result, source, self.filter, self.border, alpha,
+                quick=self.settings.check == "quick",
+            )  # fmt: skip
         if not record.agreement.ok:
             raise DisagreementError(
                 str(record.agreement), hint="nothing was written; please report this"

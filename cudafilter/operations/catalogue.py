@@ -20,6 +20,8 @@ OLD_CODECS = {"pillow": "cpu"}
 """Former names, which are still taken."""
 GPU_FAILURES: tuple[str, ...] = ("fail", "cpu")
 """What becomes of an image on which the GPU fails: an error, or the CPU does it."""
+CHECKS: tuple[str, ...] = ("all", "quick")
+"""What --check looks at; the first one by itself."""
 ALL = "all"
 """Every GPU, as --gpu takes it."""
 EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")

@@ -108,6 +108,11 @@ class Proof:
         )
         """Rows to ask for at a time."""
 
+    @property
+    def fast(self) -> bool:
+        """Whether rows() are found by a faster route than the definition's."""
+        return self._fast is not None
+
     def rows(self, first: int, last: int) -> Values:
         """The values of rows *first* to *last* - 1."""
         if self._fast is not None:

@@ -15,7 +15,6 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,17 +26,12 @@ from cudafilter.engines.bench import random_image
 from cudafilter.engines.cuda.device import driver
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable
-from cudafilter.operations import reference
-from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.make import make
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
     from peers import Peer, Peers
-
-BAND = 64
-"""Rows at the top, in the middle and at the bottom of a large result that are verified."""
 
 LANES = 128
 """float32 multiply-adds a multiprocessor and clock, from compute capability 8.6 on."""
@@ -187,31 +181,12 @@ def multiply_add_rate() -> tuple[float, str]:
     return rate, f"{words} = {rate / 1e12:.1f} T/s"
 
 
-def verify_bands(result: Pixels, source: Pixels, filter: Correlation, alpha: bool) -> None:
-    """Hold the first, the middle and the last rows of *result* to the contract.
-
-    A float64 reference of all of a large image takes minutes. Raises DisagreementError.
-    """
-    height = source.shape[0]
-    firsts = sorted({0, max(0, height // 2 - BAND // 2), max(0, height - BAND)})
-
-    def compare(first: int) -> check.Agreement:
-        # check.compare() for rows first..last-1. The reference sees these rows with their halo
-        # only. Where that ends inside the image the border beyond it is made up, but never
-        # tapped; where it ends with the image it is the image's own.
-        last = min(first + BAND, height)
-        above, below, _, _ = filter.reach
-        top = max(0, first - above)
-        crop = source[top : last + below]
-        exact = reference.exact(crop, filter, alpha=alpha, rows=(first - top, last - top))
-        limit = check.tolerance(crop, filter, Border(), alpha)
-        found = check._examine(result[first:last], exact, first, limit)
-        return check._agreement([found], exact.size, 0.0)
-
-    with ThreadPoolExecutor(len(firsts)) as pool:
-        for agreement in pool.map(compare, firsts):
-            if not agreement.ok:
-                raise DisagreementError(f"{source.shape} {source.dtype}: {agreement}")
+def verify(result: Pixels, source: Pixels, filter: Correlation, alpha: bool) -> check.Agreement:
+    """Hold all of *result* to the contract. Raises DisagreementError."""
+    agreement = check.compare(result, source, filter, alpha=alpha)
+    if not agreement.ok:
+        raise DisagreementError(f"{source.shape} {source.dtype}: {agreement}")
+    return agreement
 
 
 def verify_small(engine: CudaEngine, goal: Goal, random: np.random.Generator) -> check.Agreement:
@@ -219,10 +194,7 @@ def verify_small(engine: CudaEngine, goal: Goal, random: np.random.Generator) ->
     image = random_image(random, 521, goal.dtype, goal.channels)
     pixels = np.ascontiguousarray(image[:, :517])
     result = engine.run(pixels, goal.filter, alpha=goal.alpha).pixels
-    agreement = check.compare(result, pixels, goal.filter, alpha=goal.alpha)
-    if not agreement.ok:
-        raise DisagreementError(f"{pixels.shape} {pixels.dtype}: {agreement}")
-    return agreement
+    return verify(result, pixels, goal.filter, goal.alpha)
 
 
 def measure(
@@ -238,8 +210,10 @@ def measure(
         result, times = engine.time_kernel(pixels, filter, alpha=goal.alpha, repeats=repeats)
         # At once: a GPU that idles through the verification lowers its clocks.
         row.copy_ms = statistics.median(engine.time_copy(pixels.nbytes, repeats=repeats))
-        verify_bands(result, pixels, filter, goal.alpha)
-        row.verified = f"521x517 whole: {agreement.exact_percent} % exact; 3 bands in full size"
+        whole = verify(result, pixels, filter, goal.alpha)
+        row.verified = (
+            f"521x517: {agreement.exact_percent} % exact; in full size {whole.exact_percent} %"
+        )
         row.ms = statistics.median(times)
         row.fma_ms = 1e3 * multiply_adds(filter) * pixels.size / rate
     except CudafilterError as error:
@@ -319,11 +293,11 @@ class Growth:
     variant: str = ""
 
     def time(self, title: str, pixels: Pixels, filter: Correlation, **figures: Any) -> float | None:
-        """Milliseconds, verified in bands; None where that fails. ``variant`` ran."""
+        """Milliseconds, verified; None where that fails. ``variant`` ran."""
         self.variant = self.engine.prepare(pixels, filter).variant
         try:
             result, times = self.engine.time_kernel(pixels, filter, repeats=self.repeats)
-            verify_bands(result, pixels, filter, alpha=False)
+            verify(result, pixels, filter, alpha=False)
         except CudafilterError as error:
             self.failures.append(f"{title}, {figures}: {error}")
             return None

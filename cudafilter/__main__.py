@@ -47,7 +47,7 @@ def _set_libraries() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     # Its threads, which spin while they wait, took a quarter of 16 cores' time beside ours.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
-    # NumPy's BLAS starts one thread a core, and nothing here multiplies large matrices.
+    # NumPy's BLAS starts one thread a core; the check, which needs it, has threads of its own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # The driver makes eight hardware queues for a context. Two serve as well, and make it in 70 ms
     # in place of 120, and end it in 75 in place of 100.

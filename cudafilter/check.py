@@ -165,7 +165,9 @@ def compare_all(
 
     bands = each(examine, range(0, height, proof.step), cores())
     seconds = time.perf_counter() - started
-    return [_agreement(found, source.size, source.size, seconds) for found in zip(*bands, strict=True)]
+    return [
+        _agreement(found, source.size, source.size, seconds) for found in zip(*bands, strict=True)
+    ]
 
 
 def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) -> float:
@@ -197,7 +199,9 @@ def _quick(
         found = [_find(result[y, x, c], exact, limit) for result in results]
     seconds = time.perf_counter() - started
     return [
-        _agreement([finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])))], QUICK, size, seconds)
+        _agreement(
+            [finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])))], QUICK, size, seconds
+        )
         for finding, n in found
     ]
 

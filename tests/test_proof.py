@@ -77,9 +77,7 @@ def assert_held(
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_values_lie_within_their_bound(
-    name: str, channels: int, alpha: bool, dtype: str
-) -> None:
+def test_values_lie_within_their_bound(name: str, channels: int, alpha: bool, dtype: str) -> None:
     for shape, border in product(SHAPES, ALL_BORDERS):
         assert_held(random_pixels((*shape, channels), dtype), OPERATIONS[name], border, alpha)
 

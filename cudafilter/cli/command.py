@@ -46,7 +46,8 @@ class ValuedFlag(click.Option):
         record = super().get_help_record(ctx)
         if record is None:
             return None
-        return f"{self.opts[0]}[={self.type.get_metavar(self, ctx).strip('[]')}]", record[1]
+        values = self.type.get_metavar(self, ctx) or ""
+        return f"{self.opts[0]}[={values.strip('[]')}]", record[1]
 
 
 class Command(click.Command):

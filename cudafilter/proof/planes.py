@@ -22,8 +22,8 @@ Index = npt.NDArray[np.intp]
 class Image:
     """Rows of *pixels*, (H, W, C), by their numbers.
 
-    *wild*: there are NaN and infinity, which read as 0. *premultiplied*: in float64, colours times alpha and alpha itself as fractions of full scale, as
-    the definition has them.
+    *wild*: there are NaN and infinity, which read as 0. *premultiplied*: in float64, colours times
+    alpha and alpha itself as fractions of full scale, as the definition has them.
 
     Under ``constant`` the image has one column more, of the border's value, and OUTSIDE is a row of
     it. So a position outside is one like any other.

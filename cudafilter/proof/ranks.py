@@ -15,7 +15,7 @@ MEDIAN_OF_9 = (
     (4, 7), (3, 6), (1, 4), (2, 5), (4, 7), (4, 2), (6, 4), (4, 2),
 )  # fmt: skip
 """Exchanges after which the middle of nine samples lies at 4: the lesser one of each two goes to
-the first place. A test holds it to all orders of zeros and ones, which proves it for all samples."""
+the first place. A test holds it to all orders of zeros and ones, which proves it for all."""
 
 
 def network(rank: Rank) -> bool:

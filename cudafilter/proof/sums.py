@@ -152,9 +152,7 @@ class Banded:
     relative = True
     step = BLOCK
 
-    def __init__(
-        self, kernel: Kernel, exact: bool, dtype: type[np.float32 | np.float64]
-    ) -> None:
+    def __init__(self, kernel: Kernel, exact: bool, dtype: type[np.float32 | np.float64]) -> None:
         assert kernel.factors is not None
         self._column, self._row = kernel.factors
         self._anchor = kernel.anchor
@@ -199,10 +197,9 @@ class Banded:
         needed, place = np.unique(index, return_inverse=True)
         places = np.lib.stride_tricks.sliding_window_view(place, taps)
         places = places + len(needed) * np.arange(outputs)[:, None]
-        matrix = np.bincount(
-            places.ravel(), np.broadcast_to(weights, places.shape).ravel(), outputs * len(needed)
-        )
-        matrix = matrix.reshape(outputs, len(needed)).astype(self._dtype)
+        spread = np.broadcast_to(weights, places.shape)
+        flat = np.bincount(places.ravel(), spread.ravel(), outputs * len(needed))
+        matrix: Planes = flat.reshape(outputs, len(needed)).astype(self._dtype)
         if inner:
             self._inner[key] = matrix
         return needed, matrix
@@ -212,9 +209,9 @@ class Transformed:
     """A dense kernel by Fourier transforms of tiles, in pieces where it is large.
 
     A transform of N = 2^t samples errs by at most ``t (u_w + 4 u (sqrt(2) + u_w)) / (1 - ...)``
-    relative to the transformed in the 2-norm, where u_w is the error of its twiddle factors (Higham,
-    Accuracy and Stability of Numerical Algorithms, 24.1). Theirs is u at most here; with 10 u for
-    the term in brackets there is room for them to be off by two.
+    relative to the result in the 2-norm, where u_w is the error of its twiddle factors (Higham,
+    Accuracy and Stability of Numerical Algorithms, 24.1). With 10 u for the term in brackets there
+    is room for twiddle factors off by 3 u.
     """
 
     relative = False
@@ -228,10 +225,9 @@ class Transformed:
             for j in range(0, kernel.shape[1], side)
             if kernel.weights[i : i + side, j : j + side].any()
         ]
-        self._shape = _tile(min(side, kernel.shape[0]), TILE[0]), _tile(
-            min(side, kernel.shape[1]), TILE[1]
-        )
-        self.step = self._shape[0] - min(side, kernel.shape[0]) + 1
+        rows, columns = (min(side, n) for n in kernel.shape)
+        self._shape = _tile(rows, TILE[0]), _tile(columns, TILE[1])
+        self.step = self._shape[0] - rows + 1
         samples = self._shape[0] * self._shape[1]
         transform = 10 * UNIT * math.log2(samples)
         # Of the kernel, whose spectrum is as large as sum|w|, of the tile, whose 2-norm is

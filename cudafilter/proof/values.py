@@ -34,6 +34,9 @@ SMALLEST = 1e-60
 """Weights smaller than that may underflow in products, where relative errors have no bound."""
 
 
+KEPT_BYTES = 31 << 20
+"""Size up to which freed memory is kept for what comes next."""
+
 LOOK_SAMPLES = 1 << 16
 """Samples compared at a time: they stay in the cache."""
 
@@ -65,13 +68,15 @@ def suspect(got: Planes, values: Values) -> Mask:
 
     All others are what each value within the bound rounds to.
     """
-    found = _suspect(got, values.values, values.bound)
+    found: Mask = _suspect(got, values.values, values.bound)
     return found if values.unproven is None else found | values.unproven
 
 
 def _suspect(got: Planes, values: Planes, bound: float) -> Mask:
+    different: Mask
     if values.dtype == got.dtype:
-        return got != values
+        different = got != values
+        return different
     if got.dtype.kind == "f":
         different = (values - bound).astype(got.dtype) != got
         if bound:
@@ -98,7 +103,11 @@ class Proof:
         self._stage = only_stage(plan) if plan else None
         self._fast = self._fast_route()
         """The correlation's or the rank's rows; None where only the definition has them."""
-        height, width, channels = source.shape
+        # glibc gives freed blocks back to the system, and clears them when they come again, which
+        # took a third of the time. It keeps those no larger than the largest it has seen freed, up
+        # to 32 MiB. So one is shown to it, which is never touched and so takes no memory.
+        np.empty(KEPT_BYTES, np.uint8)
+        _, width, channels = source.shape
         self.step = max(
             1,
             min(
@@ -156,7 +165,8 @@ class Proof:
             )[0, 0]
             for i, j in pixels.T.tolist()
         ]
-        return np.array(values)[inverse.ravel(), c]
+        found: Exact = np.array(values)[inverse.ravel(), c]
+        return found
 
     def _windows(self, stage: Stage, y: Index, x: Index, c: Index) -> Exact:
         """The definition of one pixel of as many channels as there are samples: it treats each
@@ -169,7 +179,8 @@ class Proof:
         windows[outside] = stage.border.sample(self._source.dtype)
         source = self._source[y, x, c].astype(np.float64)[None, None, :]
         with np.errstate(all="ignore"):
-            return stage.operation.exact(windows, source, self._full, False)[0, 0]
+            found: Exact = stage.operation.exact(windows, source, self._full, False)[0, 0]
+            return found
 
     def _fast_route(self) -> _Correlated | _Ranked | None:
         if self._stage is None:
@@ -186,7 +197,8 @@ class Proof:
 def _around(position: Index, before: int, after: int, n: int, mode: str) -> Index:
     """Where the window around each *position* is read from, (before + 1 + after, positions)."""
     index = border_index(-before, n + after, n, mode)
-    return index[position[None, :] + np.arange(before + 1 + after)[:, None]]
+    around: Index = index[position[None, :] + np.arange(before + 1 + after)[:, None]]
+    return around
 
 
 class _Ranked:
@@ -209,9 +221,7 @@ class _Ranked:
 class _Correlated:
     """A correlation by the fastest route of each of its kernels."""
 
-    def __init__(
-        self, source: Pixels, filter: Correlation, border: Border, alpha: bool
-    ) -> None:
+    def __init__(self, source: Pixels, filter: Correlation, border: Border, alpha: bool) -> None:
         self._filter, self._alpha = filter, alpha
         self._full = full_scale(source.dtype)
         self._finite = _Finite(source, filter.reach, border)
@@ -230,7 +240,7 @@ class _Correlated:
         self._exact = not any(route.error for route in self._routes)
         self._largest = self._full if integers else self._finite.largest(constant)
 
-        # Squares of these neither overflow nor lose what counts; else hypot as the definition has it.
+        # Squares of these neither overflow nor lose what counts; else it is the definition's hypot.
         size = max((kernel.magnitude for kernel in filter.kernels), default=0.0) * self._largest
         self._squares = filter.combine == "magnitude" and 1e-100 < size < 1e100
 
@@ -351,9 +361,7 @@ class _Correlated:
 class _Finite:
     """Where NaN and infinity reach in float images: there is no bound."""
 
-    def __init__(
-        self, source: Pixels, reach: tuple[int, int, int, int], border: Border
-    ) -> None:
+    def __init__(self, source: Pixels, reach: tuple[int, int, int, int], border: Border) -> None:
         self._reach, self._border = reach, border
         self._shape = source.shape
         self._wild: Mask | None = None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, StandIn, random_pixels
-from command_line import cli, here, picture
+from command_line import cli, picture
 from cudafilter.check import QUICK, Agreement, compare, tolerance
 from cudafilter.engines import Result as Filtered
 from cudafilter.engines import open as engines
@@ -23,7 +23,7 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Pixels
 from cudafilter.proof.values import Proof
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 WEIGHTS = np.random.default_rng(5).standard_normal((6, 7))
 

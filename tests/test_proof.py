@@ -19,7 +19,7 @@ from cudafilter.operations.rank import erosion
 from cudafilter.operations.window import square
 from cudafilter.proof.ranks import MEDIAN_OF_9
 from cudafilter.proof.sums import Banded, Taps, Transformed, route
-from cudafilter.proof.values import Proof
+from cudafilter.proof.values import Proof, Values, suspect
 
 random = np.random.default_rng(3)
 
@@ -176,3 +176,33 @@ def test_the_network_finds_the_middle_of_all_orders() -> None:
         for a, b in MEDIAN_OF_9:
             at[a], at[b] = min(at[a], at[b]), max(at[a], at[b])
         assert at[4] == sorted(samples)[4]
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "got", "suspected"),
+    [
+        (100.4, 0.0, 100, False),
+        (100.4, 0.0, 101, True),
+        (100.5, 0.0, 100, False),  # a tie goes to the even one
+        (100.5, 1e-12, 100, True),  # or is none
+        (100.5 - 1e-11, 1e-12, 100, False),
+        (100.5 - 1e-12, 1e-11, 100, True),
+        (100.5 + 1e-12, 1e-11, 101, True),
+        (-3.5, 1e-3, 0, False),  # past the clamps nothing depends on the bound
+        (300.5, 1e-3, 255, False),
+        (254.5, 1e-3, 254, True),
+        (100.0, 0.6, 100, True),
+    ],
+)
+def test_what_a_bound_leaves_open_is_suspect(
+    value: float, bound: float, got: int, suspected: bool
+) -> None:
+    values = Values(np.full((1, 1, 1), value), bound)
+    assert suspect(np.full((1, 1, 1), got, np.uint8), values).all() == suspected
+
+
+def test_floats_are_suspect_where_a_bound_reaches_the_next_one() -> None:
+    middle = 1 + 2.0**-24  # between two neighbours
+    for offset, bound, suspected in ((1e-12, 1e-13, False), (1e-13, 1e-12, True)):
+        values = Values(np.full((1, 1, 1), middle - offset), bound)
+        assert suspect(np.ones((1, 1, 1), np.float32), values).all() == suspected

@@ -77,6 +77,7 @@ VALUES = {
     "cuda": "gpu nvidia",
     "cpu": "opencv host pillow",
     "skip": "keep no",
+    "quick": "fast sample random",
     "overwrite": "replace yes force",
 }
 """Value of an option -> what other programs call it."""

@@ -131,7 +131,7 @@ class Worker:
             try:
                 done = engine.jpeg.filter(
                     data, self.filter, self.border,
-                    gray=settings.gray, quality=settings.quality, keep=settings.check,
+                    gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
                 )  # fmt: skip
             except NotTaken as reason:
                 record.notes += (f"decoded and encoded on the CPU: {reason}",)

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := build/demo
 
-.PHONY: help demo test lint kernels sanitize bench cuda cuda-if-driver clean
+.PHONY: help demo test lint kernels sanitize bench audit cuda cuda-if-driver clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -38,6 +38,16 @@ sanitize: $(VENV)/installed-test cuda-if-driver ## run every kernel under comput
 
 bench: $(VENV)/installed cuda-if-driver ## time every engine and variant
 	$(BIN)/cudafilter bench
+
+# What it cannot look up is a failure, or a machine without a network would pass.
+audit: $(VENV)/installed-test ## look up known holes in the dependencies; needs a network
+	@mkdir -p build
+	@test -d build/audit || $(BIN)/python -m venv build/audit
+	@build/audit/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-audit
+	@$(BIN)/python tools/bounds.py --all > build/oldest.txt
+	@$(BIN)/python -m pip freeze --exclude-editable > build/installed.txt
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r build/oldest.txt
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps -r build/installed.txt
 
 cuda: $(VENV)/installed ## install PyCUDA, and a CUDA compiler where there is none
 	$(BIN)/python -m cudafilter.install_cuda

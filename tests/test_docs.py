@@ -34,7 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cudafilter"
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 """What a user reads."""
-DOCUMENTS = [*PAGES, "cuda_src/README.md", "CONTRIBUTING.md", "CHANGELOG.md", "samples/README.md"]
+DOCUMENTS = [
+    *PAGES, "cuda_src/README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md",
+    "samples/README.md",
+]  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 README_LINES = 200
 """Most lines of the README; what is longer goes into a page."""
@@ -413,6 +416,33 @@ def test_make_targets_and_files_in_code_exist(document: str) -> None:
 def test_lines_of_prose_stay_readable(document: str) -> None:
     prose = without_blocks(GENERATED.sub("", TEXTS[document])).splitlines()
     assert [line for line in prose if len(line) > 120 and not line.startswith("|")] == []
+
+
+def names_of(test_file: str) -> set[str]:
+    """The tests of *test_file* and their classes: ``test_x``, ``TestY``, ``TestY::test_x``."""
+    found = set()
+    for node in ast.parse((ROOT / test_file).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            inner = [each.name for each in node.body if isinstance(each, ast.FunctionDef)]
+            found |= {node.name, *(f"{node.name}::{name}" for name in inner)}
+        elif isinstance(node, ast.FunctionDef):
+            found.add(node.name)
+    return {name for name in found if re.match(r"(Test\w+::)?test_|Test\w+$", name)}
+
+
+PROMISES = [
+    line
+    for line in GENERATED.sub("", TEXTS["docs/promises.md"]).splitlines()
+    if re.match(r"\| (?!promise \|)", line)
+]
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_each_promise_has_tests_that_exist(promise: str) -> None:
+    tests = re.findall(r"`(tests/\w+\.py)::([\w:]+)`", promise)
+    assert tests
+    for test_file, name in tests:
+        assert name in names_of(test_file), f"{test_file}::{name}"
 
 
 def test_pictures_stay_small() -> None:

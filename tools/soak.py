@@ -257,7 +257,11 @@ def soak(
                 add(counts, each, found)
         worked += time.perf_counter() - started
         memory.append((process_bytes(), engines.gpu_bytes()))
-        print(f"  {counts.images:,} images, {counts.wrong} wrong, {worked:.0f} s", flush=True)
+        print(
+            f"  {counts.images:,} images, {counts.wrong} wrong, {worked:.0f} s,"
+            f" {memory[-1][0] >> 20} MiB, GPU {memory[-1][1] >> 20} MiB",
+            flush=True,
+        )
         if seconds is not None and worked >= seconds:
             break
     return counts, memory, worked

@@ -11,9 +11,10 @@ from cudafilter.engines import Engine
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import CATALOGUE, FilterSpec
+from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
+from cudafilter.operations.parameter import FilterSpec
 from cudafilter.operations.pixels import Pixels
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from cudafilter.cli.options import shown
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.formats.table import FORMATS
-from cudafilter.operations.catalogue import CATALOGUE, Parameter
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.parameter import Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "figures"
@@ -41,10 +42,10 @@ def documents() -> list[Path]:
 
 def filters() -> str:
     """The table of filters."""
-    lines = ["| filter | what it does | options |", "|---|---|---|"]
+    lines = ["| filter | group | what it does | options |", "|---|---|---|---|"]
     for spec in CATALOGUE.values():
         options = "<br>".join(map(_option, spec.parameters))
-        lines.append(f"| `{spec.name}` | {spec.summary} | {options} |")
+        lines.append(f"| `{spec.name}` | {spec.group} | {spec.summary} | {options} |")
     return "\n".join(lines) + "\n"
 
 

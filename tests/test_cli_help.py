@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 import cudafilter
 from command_line import ENVIRONMENT, call, cli, picture
 from cudafilter.cli import app, options
-from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.catalogue import CATALOGUE, grouped
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -49,6 +50,10 @@ class TestHelp:
         for spec in CATALOGUE.values():
             assert f"{spec.name} " in filters
             assert spec.summary in filters
+        sections = re.findall(r"^  (\w[\w ]*):\n(.*?)\n$", filters, re.MULTILINE | re.DOTALL)
+        assert [section.lower() for section, _ in sections] == [group for group, _ in grouped()]
+        for (_, shown), (_, specs) in zip(sections, grouped(), strict=True):
+            assert [line.split()[0] for line in shown.splitlines()] == [s.name for s in specs]
         names = [line.split()[0] for line in others.splitlines()[:5]]
         assert names == ["chain", "filters", "info", "bench", "compile"]
         assert "..." not in others

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from command_line import cli
 from cudafilter.errors import EngineUnavailable
-from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.catalogue import CATALOGUE, grouped
+from cudafilter.operations.parameter import GROUPS
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -22,9 +24,18 @@ class TestFilters:
             assert f"{spec.name}: {spec.summary}" in shown
             assert spec.example in shown
 
+    def test_lists_them_by_group(self) -> None:
+        shown = cli("filters").stdout
+        expected = []
+        for group, specs in grouped():
+            expected += [group.upper(), *(f"{spec.name}:" for spec in specs)]
+        assert re.findall(r"^(?:[A-Z ]+$|[a-z]+:)", shown, re.MULTILINE) == expected
+
     def test_json_is_the_catalogue(self) -> None:
         listed = json.loads(cli("filters", "--json").stdout)
         assert [entry["name"] for entry in listed] == list(CATALOGUE)
+        groups = dict.fromkeys(entry["group"] for entry in listed)
+        assert list(groups) == [group for group in GROUPS if group in groups]
         sigma = listed[0]["parameters"][0]
         assert (sigma["name"], sigma["kind"], sigma["above"]) == ("sigma", "float", 0)
 

@@ -18,7 +18,7 @@ import click
 from cudafilter import __version__
 from cudafilter.cli.command import FAILURE, exit_code
 from cudafilter.cli.terminal import tell_error
-from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.catalogue import CATALOGUE, grouped
 from cudafilter.start import interrupt
 
 _OTHERS = ("chain", "filters", "info", "bench", "compile")
@@ -63,8 +63,11 @@ class App(click.Group):
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, CATALOGUE))
         with formatter.section("Filters"):
-            formatter.write_dl([(spec.name, spec.summary) for spec in CATALOGUE.values()])
+            for group, specs in grouped():
+                with formatter.section(group.capitalize()):
+                    formatter.write_dl([(spec.name.ljust(width), spec.summary) for spec in specs])
         with formatter.section("Other commands"):
             others = ((name, self.get_command(ctx, name)) for name in _OTHERS)
             formatter.write_dl([(name, c.get_short_help_str(60)) for name, c in others if c])

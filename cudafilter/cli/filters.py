@@ -9,7 +9,8 @@ import click
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import put
-from cudafilter.operations.catalogue import CATALOGUE, FilterSpec, Parameter
+from cudafilter.operations.catalogue import CATALOGUE, grouped
+from cudafilter.operations.parameter import FilterSpec, Parameter
 
 
 def _default(parameter: Parameter) -> str:
@@ -23,7 +24,7 @@ def _default(parameter: Parameter) -> str:
 
 
 def _write(spec: FilterSpec, formatter: click.HelpFormatter) -> None:
-    formatter.write(f"\n{spec.name}: {spec.summary}\n")
+    formatter.write(f"{spec.name}: {spec.summary}\n")
     with formatter.indentation():
         formatter.write_text(spec.description)
         formatter.write_dl(
@@ -35,12 +36,13 @@ def _write(spec: FilterSpec, formatter: click.HelpFormatter) -> None:
                 for p in spec.parameters
             ]
         )
-    formatter.write(f"{spec.example}\n")
+    formatter.write(f"{spec.example}\n\n")
 
 
 def _plain(spec: FilterSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
+        "group": spec.group,
         "summary": spec.summary,
         "description": spec.description,
         "parameters": [{**p._asdict(), "kind": p.kind.__name__} for p in spec.parameters],
@@ -55,8 +57,10 @@ def _run(as_json: bool, debug: bool) -> None:
         put(json.dumps([_plain(spec) for spec in CATALOGUE.values()], indent=2))
         return
     formatter = click.HelpFormatter(width=78)
-    for spec in CATALOGUE.values():
-        _write(spec, formatter)
+    for group, specs in grouped():
+        formatter.write(f"{group.upper()}\n\n")
+        for spec in specs:
+            _write(spec, formatter)
     put(formatter.getvalue().strip())
 
 

@@ -19,8 +19,8 @@ from cudafilter.operations.catalogue import (
     EXISTING,
     GPU_FAILURES,
     OLD_CODECS,
-    Parameter,
 )
+from cudafilter.operations.parameter import Parameter
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -6,11 +6,11 @@ entry and its parameters into a Filter; the command line makes a subcommand of e
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from itertools import groupby
 
 from cudafilter.errors import ParameterError
+from cudafilter.operations.parameter import GROUPS, FilterSpec, Parameter
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
@@ -30,77 +30,6 @@ EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
 MAX_RADIUS = 4095
 """Kernel radius in pixels past which a request is taken for a mistake. Both factors of such a
 kernel just fit into the 64 KiB of constant memory."""
-
-
-class Parameter(NamedTuple):
-    """One parameter of a filter. ``default`` None with ``required`` False means "derived"."""
-
-    name: str
-    kind: type
-    default: Any
-    help: str
-    above: float | None = None
-    """Exclusive lower limit."""
-    least: float | None = None
-    """Inclusive lower limit."""
-    most: float | None = None
-    """Inclusive upper limit."""
-    required: bool = False
-
-    @property
-    def limits(self) -> str:
-        """The allowed range in words, or an empty string."""
-        words = []
-        if self.above is not None:
-            words.append(f"> {self.above:g}")
-        if self.least is not None:
-            words.append(f">= {self.least:g}")
-        if self.most is not None:
-            words.append(f"<= {self.most:g}")
-        return " and ".join(words)
-
-    def validate(self, value: Any) -> Any:
-        """Return *value* as this parameter's kind, or raise ParameterError naming it."""
-        if value is None and not self.required:
-            return self.default
-        if self.kind not in (int, float):
-            return value
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ParameterError(self.name, f"must be a number, not {value!r}") from None
-        if not math.isfinite(number):
-            raise ParameterError(self.name, f"must be a finite number, not {value}")
-        if self.kind is int and number != int(number):
-            raise ParameterError(self.name, f"must be a whole number, not {value}")
-        if (
-            (self.above is not None and number <= self.above)
-            or (self.least is not None and number < self.least)
-            or (self.most is not None and number > self.most)
-        ):
-            raise ParameterError(self.name, f"must be {self.limits}, not {value}")
-        return self.kind(number)
-
-
-class FilterSpec(NamedTuple):
-    """A filter as its users see it."""
-
-    name: str
-    summary: str
-    description: str
-    parameters: tuple[Parameter, ...]
-    example: str
-
-    def validate(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All parameters, defaults filled in. Raises ParameterError for unknown or bad ones."""
-        known = {parameter.name for parameter in self.parameters}
-        for name in given:
-            if name not in known:
-                choice = ", ".join(sorted(known)) or "none"
-                raise ParameterError(
-                    name, f"{self.name} has no parameter {name!r} (it has {choice})"
-                )
-        return {p.name: p.validate(given.get(p.name, p.default)) for p in self.parameters}
 
 
 _SCALE = Parameter("scale", float, 1.0, "Factor on the result.", above=0, most=1e6)
@@ -132,9 +61,14 @@ _SHAPE_RADIUS = Parameter(
 )
 _SHAPE = Parameter("shape", str, "square", "square, disk, cross, or the name of a file.")
 
+
+def _in_groups(*specs: FilterSpec) -> list[FilterSpec]:
+    return sorted(specs, key=lambda spec: GROUPS.index(spec.group))
+
+
 CATALOGUE: dict[str, FilterSpec] = {
     spec.name: spec
-    for spec in (
+    for spec in _in_groups(
         FilterSpec(
             "blur",
             "Gaussian blur.",
@@ -152,6 +86,7 @@ CATALOGUE: dict[str, FilterSpec] = {
                 ),
             ),
             "cudafilter blur --sigma 3 photo.jpg soft.jpg",
+            "smooth",
         ),
         FilterSpec(
             "box",
@@ -164,6 +99,7 @@ CATALOGUE: dict[str, FilterSpec] = {
                 ),
             ),
             "cudafilter box --radius 4 photo.jpg soft.jpg",
+            "smooth",
         ),
         FilterSpec(
             "sharpen",
@@ -172,6 +108,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             " 0 -1 0; -1 5 -1; 0 -1 0. Alpha is kept.",
             (_AMOUNT,),
             "cudafilter sharpen --amount 0.6 photo.jpg crisp.jpg",
+            "sharpen",
         ),
         FilterSpec(
             "unsharp",
@@ -192,6 +129,7 @@ CATALOGUE: dict[str, FilterSpec] = {
                 ),
             ),
             "cudafilter unsharp --sigma 1.5 --amount 0.8 --threshold 0.01 photo.jpg crisp.jpg",
+            "sharpen",
         ),
         FilterSpec(
             "sobel",
@@ -199,6 +137,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             _GRADIENT.format("Sobel", "OpenCV's weights 1 2 1"),
             (_SCALE,),
             "cudafilter sobel --gray photo.jpg edges.png",
+            "edges",
         ),
         FilterSpec(
             "scharr",
@@ -206,6 +145,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             _GRADIENT.format("Scharr", "a quarter of OpenCV's weights 3 10 3"),
             (_SCALE,),
             "cudafilter scharr --scale 0.25 photo.jpg edges.png",
+            "edges",
         ),
         FilterSpec(
             "prewitt",
@@ -213,6 +153,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             _GRADIENT.format("Prewitt", "4/3 of the weights 1 1 1"),
             (_SCALE,),
             "cudafilter prewitt photo.jpg edges.png",
+            "edges",
         ),
         FilterSpec(
             "laplacian",
@@ -221,6 +162,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             " Alpha is kept.",
             (_SCALE,),
             "cudafilter laplacian --scale 2 photo.jpg edges.png",
+            "edges",
         ),
         FilterSpec(
             "emboss",
@@ -229,6 +171,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             " kept.",
             (_SCALE,),
             "cudafilter emboss --gray photo.jpg relief.png",
+            "edges",
         ),
         FilterSpec(
             "median",
@@ -242,6 +185,7 @@ CATALOGUE: dict[str, FilterSpec] = {
                 ),
             ),
             "cudafilter median --radius 2 scan.png clean.png",
+            "rank and shape",
         ),
         FilterSpec(
             "percentile",
@@ -256,9 +200,17 @@ CATALOGUE: dict[str, FilterSpec] = {
                 Parameter("rank", float, 50.0, "In percent; 50 is the median.", least=0, most=100),
             ),
             "cudafilter percentile --radius 3 --rank 25 in.png out.png",
+            "rank and shape",
         ),
         *(
-            FilterSpec(name, summary, f"{what} {_SHAPES}", (_SHAPE_RADIUS, _SHAPE), example)
+            FilterSpec(
+                name,
+                summary,
+                f"{what} {_SHAPES}",
+                (_SHAPE_RADIUS, _SHAPE),
+                example,
+                "rank and shape",
+            )
             for name, summary, what, example in (
                 (
                     "erode",
@@ -333,9 +285,16 @@ CATALOGUE: dict[str, FilterSpec] = {
                 ),
             ),
             'cudafilter kernel --weights "0 -1 0; -1 5 -1; 0 -1 0" in.png out.png',
+            "your own",
         ),
     )
 }
+
+
+def grouped() -> Iterator[tuple[str, list[FilterSpec]]]:
+    """The groups that have filters, each with its own, in CATALOGUE's order."""
+    for group, specs in groupby(CATALOGUE.values(), key=lambda spec: spec.group):
+        yield group, list(specs)
 
 
 def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:

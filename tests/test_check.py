@@ -16,7 +16,23 @@ from cudafilter.operations.pixels import DTYPES, full_scale
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
-@pytest.mark.parametrize("name", ["blur", "box", "sharpen", "unsharp", "sobel", "emboss"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blur",
+        "box",
+        "sharpen",
+        "unsharp",
+        "sobel",
+        "emboss",
+        "motion",
+        "disk",
+        "highpass",
+        "dog",
+        "log",
+        "gabor",
+    ],
+)
 def test_one_wrong_sample_is_found_and_named(
     name: str, channels: int, alpha: bool, dtype: str
 ) -> None:

@@ -44,6 +44,12 @@ FILTERS = {
     "scharr": make("scharr"),
     "laplacian": make("laplacian"),
     "emboss": make("emboss"),
+    "motion": make("motion", angle=30),
+    "disk": make("disk"),
+    "highpass": make("highpass"),
+    "dog": make("dog", sigma=1.2),
+    "log": make("log"),
+    "gabor": make("gabor", angle=30),
     "dense 12x12": make("kernel", weights=dense(12), normalize=True),
     "dense 21x21": make("kernel", weights=dense(21), normalize=True),
     "negative too": make("kernel", weights=_RANDOM.standard_normal((15, 14))),
@@ -56,7 +62,7 @@ FILTERS = {
 }  # fmt: skip
 
 MEANS = ["blur", "blur of 127 taps", "blur of 181 taps", "blur with weights of 0", "box",
-         "box of 141 taps", "dense 12x12", "dense 21x21"]  # fmt: skip
+         "box of 141 taps", "motion", "disk", "dense 12x12", "dense 21x21"]  # fmt: skip
 
 VALUES = {
     "NaN": [np.nan],

@@ -7,13 +7,19 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 COMMANDS = {
-    "blur": "gaussian gauss smooth soften gblur defocus",
+    "blur": "gaussian gauss smooth soften gblur",
     "box": "mean average avgblur uniform blockblur",
     "sharpen": "sharp crisp cas",
     "unsharp": "usm",
     "sobel": "edges edge gradient contour canny edgedetect findedges",
-    "laplacian": "laplace log",
+    "laplacian": "laplace",
     "emboss": "relief bump",
+    "motion": "motionblur directional linear",
+    "disk": "disc lens lensblur defocus bokeh pillbox",
+    "highpass": "hpf detail",
+    "dog": "differenceofgaussians differenceofgaussian",
+    "log": "laplacianofgaussian gaussianlaplace marrhildreth",
+    "gabor": "gaborfilter",
     "median": "medfilt medianblur despeckle rank",
     "percentile": "quantile rankfilter",
     "erode": "erosion minimum min morphology",
@@ -36,7 +42,6 @@ ABSENT = {
     "there is no such filter here yet; a small blur takes noise away": (
         "bilateral denoise nlmeans"
     ),
-    "there is no motion blur here yet; kernel takes weights of your own": "motion motionblur",
     "no command changes colours; the option --gray turns an image gray first": (
         "gray grey grayscale greyscale monochrome invert negate brightness contrast equalize gamma"
         " threshold"
@@ -48,6 +53,11 @@ ABSENT = {
 
 OPTIONS = {
     "--sigma": "--std --stddev --strength --sd",
+    "--length": "--distance --len",
+    "--angle": "--theta --direction --orientation",
+    "--wavelength": "--lambda --lambd --period",
+    "--aspect": "--gamma",
+    "--phase": "--psi --offset",
     "--radius": "--size --ksize --kernel-size --window",
     "--weights": "--kernel --matrix --coefficients",
     "--amount": "--percent --gain --strength",

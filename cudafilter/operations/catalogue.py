@@ -27,6 +27,10 @@ ALL = "all"
 EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
 """What to do about outputs that are there already."""
 
+MAX_DENSE_RADIUS = 512
+"""The same of kernels that are no product of a column and a row: their cost grows with its square.
+"""
+
 MAX_RADIUS = 4095
 """Kernel radius in pixels past which a request is taken for a mistake. Both factors of such a
 kernel just fit into the 64 KiB of constant memory."""
@@ -38,6 +42,19 @@ _AMOUNT = Parameter(
 )
 _SIGMA = Parameter(
     "sigma", float, 2.0, "Standard deviation in pixels.", above=0, most=MAX_RADIUS / 3
+)
+_BIAS = Parameter(
+    "bias", float, 0.0, "Added to the result, as a fraction of full scale.", least=-1e3, most=1e3
+)
+_MIDDLE = _BIAS._replace(
+    default=None, help="Where 0 goes, as a fraction of full scale; 128/255 unless given."
+)
+_BOTH_SIGNS = (
+    " Both signs stand on mid-gray; --bias 0 leaves the numbers of a float image as they are. Alpha"
+    " is kept."
+)
+_ANGLE = Parameter(
+    "angle", float, 0.0, "In degrees, anticlockwise from the horizontal.", least=-360, most=360
 )
 _GRADIENT = (
     "Magnitude of the horizontal and vertical {0} gradients, with {1}, times --scale, clamped to"
@@ -272,20 +289,86 @@ CATALOGUE: dict[str, FilterSpec] = {
                     "weights", str, None, "The kernel: inline text or a file.", required=True
                 ),
                 Parameter("normalize", bool, False, "Divide the weights by their sum."),
-                Parameter(
-                    "bias",
-                    float,
-                    0.0,
-                    "Added to the result, as a fraction of full scale.",
-                    least=-1e3,
-                    most=1e3,
-                ),
+                _BIAS,
                 Parameter(
                     "flip", bool, False, "Flip both axes first: convolution, not correlation."
                 ),
             ),
             'cudafilter kernel --weights "0 -1 0; -1 5 -1; 0 -1 0" in.png out.png',
             "your own",
+        ),
+        FilterSpec(
+            "motion",
+            "Motion blur: mean along a line.",
+            "The line has --length pixels and its middle on the pixel. A tap counts by 1 less its"
+            " distance from the line, which makes it smooth at any angle; the weights sum to 1."
+            " Alpha is blurred along.",
+            (Parameter("length", float, 9.0, "In pixels.", least=1, most=1000), _ANGLE),
+            "cudafilter motion --length 25 --angle 30 photo.jpg moving.jpg",
+            "smooth",
+        ),
+        FilterSpec(
+            "disk",
+            "Lens blur: mean over a disk.",
+            "Each pixel counts by the share of its area that lies within --radius of the middle,"
+            " so the rim is smooth and the radius need not be whole; 0.5 and less leave the image"
+            " as it is. Alpha is averaged along.",
+            (Parameter("radius", float, 3.0, "In pixels.", above=0, most=MAX_DENSE_RADIUS),),
+            "cudafilter disk --radius 6.5 photo.jpg bokeh.jpg",
+            "smooth",
+        ),
+        FilterSpec(
+            "highpass",
+            "What a Gaussian blur takes away, on mid-gray.",
+            "The image less its blur, times --scale." + _BOTH_SIGNS,
+            (_SIGMA, _SCALE, _MIDDLE),
+            "cudafilter highpass --sigma 4 --scale 2 photo.jpg detail.png",
+            "sharpen",
+        ),
+        FilterSpec(
+            "dog",
+            "Edges and spots: difference of two Gaussians.",
+            "What blur --sigma gives less what a blur of --ratio times that gives, times --scale:"
+            " details of about that size, bright ones positive. At 1.6 it resembles log, which is"
+            " of the other sign." + _BOTH_SIGNS,
+            (
+                _SIGMA._replace(most=MAX_DENSE_RADIUS // 3),
+                Parameter("ratio", float, 1.6, "Wider over narrower sigma.", above=1, most=1e3),
+                _SCALE,
+                _MIDDLE,
+            ),
+            "cudafilter dog --sigma 1.5 --scale 3 --gray photo.jpg spots.png",
+            "edges",
+        ),
+        FilterSpec(
+            "log",
+            "Edges and spots: Laplacian of a Gaussian.",
+            "The Laplacian of the blurred image times sigma^2, by which an edge has the same"
+            " height at every sigma, and times --scale. Bright spots are negative. The kernel"
+            " reaches ceil(4 sigma) pixels." + _BOTH_SIGNS,
+            (_SIGMA._replace(above=None, least=0.2, most=MAX_DENSE_RADIUS / 4), _SCALE, _MIDDLE),
+            "cudafilter log --sigma 3 --scale 2 --gray photo.jpg spots.png",
+            "edges",
+        ),
+        FilterSpec(
+            "gabor",
+            "Stripes of one width and direction.",
+            "A wave of --wavelength that runs along --angle (0: upright stripes) under a Gaussian"
+            " of --sigma along it and sigma / aspect across, so centred that flat areas give 0."
+            " The absolute weights sum to 1, so that at --scale 1 nothing clips." + _BOTH_SIGNS,
+            (
+                _SIGMA._replace(default=3.0, above=None, least=0.5, most=MAX_DENSE_RADIUS // 3),
+                Parameter("wavelength", float, 6.0, "In pixels.", least=2, most=1e4),
+                _ANGLE,
+                Parameter(
+                    "phase", float, 0.0, "In degrees; 0 is even, 90 odd.", least=-360, most=360
+                ),
+                Parameter("aspect", float, 0.5, "Width over length.", least=0.05, most=20),
+                _SCALE,
+                _MIDDLE,
+            ),
+            "cudafilter gabor --wavelength 8 --angle 45 --scale 3 --gray photo.jpg stripes.png",
+            "edges",
         ),
     )
 }

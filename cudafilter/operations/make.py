@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
-from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.catalogue import CATALOGUE, MAX_DENSE_RADIUS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.difference import blackhat, closing, opening, outline, tophat
 from cudafilter.operations.kernel import Kernel, Weights
@@ -23,10 +23,13 @@ NEGLIGIBLE = 1e-18
 """Gaussian weights below this share of the peak are 0, so that a product of two is normal in
 float32; a full-scale 16-bit sample times such a weight is 1e-13 of a step."""
 
+MIDDLE = 128 / 255
+"""The gray on which both signs stand. It is a whole number in 8 and in 16 bits, which no rounding
+error of a flat area's 0 moves; half of full scale lies between two."""
 
 CorrelationName = Literal[
     "blur", "box", "sharpen", "unsharp", "sobel", "scharr", "prewitt", "laplacian", "emboss",
-    "kernel",
+    "kernel", "motion", "disk", "highpass", "dog", "log", "gabor",
 ]  # fmt: skip
 
 
@@ -125,6 +128,151 @@ def _kernel(weights: str | npt.ArrayLike, normalize: bool, bias: float, flip: bo
     )
 
 
+def _motion(length: float, angle: float) -> Correlation:
+    """Weights ``max(0, 1 - d)`` over their sum, d the distance from the segment of the line.
+
+    The segment has length - 1 pixels, since each of its ends stands for a pixel: a level line of 3
+    is 1/3 1/3 1/3. So MATLAB's ``fspecial("motion")`` has it.
+    """
+    half = (length - 1) / 2
+    cosine, sine = _direction(angle)
+    rows, columns = (math.ceil(half * abs(part) + 1) - 1 for part in (sine, cosine))
+    along, across = _turned(angle, rows, columns)
+    distance = np.hypot(np.maximum(np.abs(along) - half, 0), across)
+    weights = np.maximum(1 - distance, 0).round(9)  # a rounding error is no tap
+    return Correlation("motion", (Kernel(weights / weights.sum()),), alpha="filter")
+
+
+def _direction(angle: float) -> tuple[float, float]:
+    """Cosine and sine of *angle* in degrees, rounded, so that level and upright are just that."""
+    return round(math.cos(math.radians(angle)), 12), round(math.sin(math.radians(angle)), 12)
+
+
+def _turned(angle: float, rows: int, columns: int) -> tuple[Weights, Weights]:
+    """How far each pixel around the middle lies along and across *angle*, in pixels.
+
+    (2 rows + 1, 2 columns + 1) each. *angle* is in degrees, anticlockwise from the horizontal as
+    the picture is seen, whose rows run down.
+    """
+    y, x = np.mgrid[-rows : rows + 1, -columns : columns + 1].astype(np.float64)
+    cosine, sine = _direction(angle)
+    return x * cosine - y * sine, x * sine + y * cosine
+
+
+def _disk(radius: float) -> Correlation:
+    """Weights are the areas that pixels, as squares, share with the disk, over their sum.
+
+    Each is the difference of the disk's areas in the rectangles from its middle to the corners of
+    the pixel. So MATLAB's ``fspecial("disk")`` has it.
+    """
+    edges = np.append(0, np.arange(math.ceil(max(radius - 0.5, 0)) + 1) + 0.5)
+    areas = _area(edges[:, None], edges[None, :], radius)
+    quarter = np.diff(np.diff(areas, axis=0), axis=1)
+    quarter[0] *= 2  # of the middle row and column, the quarter has a half
+    quarter[:, 0] *= 2
+    quarter = quarter.round(9).clip(0)  # inside 1 and outside 0, not nearly so
+    half = np.concatenate([quarter[:0:-1], quarter])
+    weights = np.concatenate([half[:, :0:-1], half], axis=1)
+    return Correlation("disk", (Kernel(weights / weights.sum()),), alpha="filter")
+
+
+def _area(x: Weights, y: Weights, radius: float) -> Weights:
+    """The area of 0..x times 0..y within the circle of *radius* around 0, for x and y >= 0.
+
+    Its height over u is y up to where the circle is that high, and ``sqrt(radius^2 - u^2)`` then.
+    """
+    x, y = np.minimum(x, radius), np.minimum(y, radius)
+    flat = np.minimum(x, np.sqrt(radius**2 - y**2))
+
+    def under(u: Weights) -> Weights:
+        return (u * np.sqrt(radius**2 - u**2) + radius**2 * np.arcsin(u / radius)) / 2
+
+    return np.where(x > flat, flat * y + under(x) - under(flat), x * y)
+
+
+def _highpass(sigma: float, scale: float, bias: float | None) -> Correlation:
+    weights = gaussian(sigma)
+    return _both_signs("highpass", Kernel.outer(weights, weights), -scale, bias, source_gain=scale)
+
+
+def _dog(sigma: float, ratio: float, scale: float, bias: float | None) -> Correlation:
+    """``G(sigma) - G(ratio * sigma)``, both as blur has them.
+
+    Marr and Hildreth, "Theory of edge detection" (1980); at a ratio of 1.6 it is nearest to a
+    Laplacian of a Gaussian.
+    """
+    _require_reach("ratio", ratio * sigma)
+    narrow, wide = gaussian(sigma), gaussian(ratio * sigma)
+    narrow = np.pad(narrow, (wide.size - narrow.size) // 2)
+    return _both_signs("dog", Kernel(np.outer(narrow, narrow) - np.outer(wide, wide)), scale, bias)
+
+
+def _log(sigma: float, scale: float, bias: float | None) -> Correlation:
+    """sigma^2 times the Laplacian of a Gaussian.
+
+    Marr and Hildreth (1980); the factor is that of Lindeberg, "Feature detection with automatic
+    scale selection" (1998).
+
+    ``g''(y) g(x) + g(y) g''(x)`` with ``g'' = g * (x^2 - m) * c``, where m is the variance of the
+    sampled g in place of sigma^2, so that a constant gives 0, and c makes x^2 give 2, as sigma^-4
+    does but for sampling. Towards sigma 0 it becomes 0 1 0; 1 -4 1; 0 1 0.
+    """
+    reach = math.ceil(4 * sigma)
+    weights, squares = gaussian(sigma, reach), np.arange(-reach, reach + 1.0) ** 2
+    second = weights * (squares - weights @ squares)
+    second *= 2 / (second @ squares)
+    kernel = Kernel(np.outer(second, weights) + np.outer(weights, second))
+    return _both_signs("log", kernel, scale * sigma**2, bias)
+
+
+def _gabor(
+    sigma: float,
+    wavelength: float,
+    angle: float,
+    phase: float,
+    aspect: float,
+    scale: float,
+    bias: float | None,
+) -> Correlation:
+    """``exp(-(u^2 + aspect^2 v^2) / (2 sigma^2)) * (cos(2 pi u / wavelength + phase) - c)``.
+
+    Daugman (1985) as Petkov and Kruizinga (1997) write it; u is along *angle* and v across it. c
+    makes the weights sum to 0, and a divisor their absolute values to 1.
+    """
+    _require_reach("aspect", sigma / aspect)
+    cosine, sine = _direction(angle)
+    reach = np.hypot([sine, cosine], [cosine / aspect, sine / aspect]) * 3 * sigma
+    along, across = _turned(angle, *np.ceil(reach).astype(int).tolist())
+    envelope = np.exp(-0.5 * (along**2 + (aspect * across) ** 2) / sigma**2)
+    envelope[envelope < NEGLIGIBLE] = 0
+    wave = np.cos(2 * math.pi * along / wavelength + math.radians(phase))
+    weights = envelope * (wave - (envelope * wave).sum() / envelope.sum())
+    size = np.abs(weights).sum()
+    if size < 1e-6 * envelope.sum():
+        raise ParameterError("wavelength", "of this wave, pixels under this Gaussian show nothing")
+    return _both_signs("gabor", Kernel(weights / size), scale, bias)
+
+
+def _both_signs(
+    name: str, kernel: Kernel, gain: float, bias: float | None, source_gain: float = 0.0
+) -> Correlation:
+    """A correlation that gives both signs, on *bias* or on MIDDLE."""
+    return Correlation(
+        name, (kernel,), gain=gain, source_gain=source_gain, bias=MIDDLE if bias is None else bias
+    )
+
+
+def _require_reach(name: str, sigma: float) -> None:
+    """Raise ParameterError for *name* where a Gaussian reaches further than a dense kernel may."""
+    reach = math.ceil(3 * sigma)
+    if reach > MAX_DENSE_RADIUS:
+        raise ParameterError(
+            name,
+            f"makes a Gaussian of sigma {sigma:g}, which reaches {reach} pixels;"
+            f" {MAX_DENSE_RADIUS} are the most",
+        )
+
+
 def _shaped(make_operation: Callable[[Window], Operation]) -> Callable[..., Operation]:
     def make_shaped(radius: int | None, shape: str) -> Operation:
         return make_operation(_window(radius, shape))
@@ -167,4 +315,10 @@ _MAKERS: dict[str, Callable[..., Operation]] = {
     "blackhat": _shaped(blackhat),
     "outline": _shaped(outline),
     "kernel": _kernel,
+    "motion": _motion,
+    "disk": _disk,
+    "highpass": _highpass,
+    "dog": _dog,
+    "log": _log,
+    "gabor": _gabor,
 }

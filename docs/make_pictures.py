@@ -1,6 +1,6 @@
 """Makes filters.png beside it: python docs/make_pictures.py. Runs the real command line.
 
-The same part of samples/chart.png, as it is and under four filters, side by side.
+The same part of samples/chart.png, as it is and under each filter of the catalogue.
 """
 
 from __future__ import annotations
@@ -15,13 +15,40 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 CHART = HERE.parent / "samples" / "chart.png"
-PANELS = ("", "blur --sigma 3", "sharpen --amount 2", "sobel", "emboss --gray")
+PANELS = (
+    "",
+    "blur --sigma 3",
+    "box --radius 4",
+    "motion --length 15 --angle 30",
+    "disk --radius 5",
+    "sharpen --amount 2",
+    "unsharp --sigma 2 --amount 2",
+    "highpass --sigma 3",
+    "sobel --scale 0.5",
+    "scharr --gray --scale 0.25",
+    "prewitt --gray",
+    "laplacian",
+    "emboss --gray",
+    "dog --sigma 2 --scale 3 --gray",
+    "log --sigma 2 --scale 2 --gray",
+    "gabor --angle 30 --scale 4 --gray",
+    "median --radius 3",
+    "percentile --radius 2 --rank 25",
+    "erode --radius 2",
+    "dilate --shape disk --radius 3",
+    "open --radius 2",
+    "close --radius 2",
+    "tophat --radius 3",
+    "blackhat --radius 3",
+    "outline --gray",
+    'kernel --weights "0 1; -1 0" --bias 0.5',
+)
 """What follows ``cudafilter``; nothing is the chart itself."""
 
-PART = (12, 62, 252, 302)
+PART = (74, 142, 234, 302)
 """The part of the chart that is shown: left, top, right, bottom."""
-GAP, CAPTION = 10, 30
-"""Pixels between panels, and below them."""
+COLUMNS, GAP, CAPTION, LINE = 6, 8, 40, 15
+"""Panels side by side; pixels between them, below them, and of a line of text."""
 PAPER, INK = (255, 255, 255), (24, 28, 38)
 
 
@@ -40,19 +67,22 @@ def panel(arguments: str, folder: Path) -> Image.Image:
 
 def main() -> None:
     """Write filters.png."""
-    width, height = PART[2] - PART[0], PART[3] - PART[1]
-    strip = Image.new("RGB", (len(PANELS) * (width + GAP) - GAP, height + CAPTION), PAPER)
-    draw = ImageDraw.Draw(strip)
+    width, height = PART[2] - PART[0] + GAP, PART[3] - PART[1] + CAPTION
+    size = COLUMNS * width - GAP, -(-len(PANELS) // COLUMNS) * height
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
     with tempfile.TemporaryDirectory() as folder:
         for i, arguments in enumerate(PANELS):
-            x = i * (width + GAP)
-            strip.paste(panel(arguments, Path(folder)), (x, 0))
-            draw.text(
-                (x + width / 2, height + CAPTION / 2), arguments or "original", INK,
-                font=ImageFont.load_default(16), anchor="mm",
-            )  # fmt: skip
-    # A palette of 256: smooth to the eye, and a third of the bytes.
-    strip.quantize(256).save(HERE / "filters.png", optimize=True)
+            x, y = i % COLUMNS * width, i // COLUMNS * height
+            sheet.paste(panel(arguments, Path(folder)), (x, y))
+            name, _, options = (arguments or "original").partition(" ")
+            for line, text in enumerate((name, options)):
+                draw.text(
+                    (x + (width - GAP) / 2, y + height - CAPTION + (line + 0.6) * LINE), text, INK,
+                    font=ImageFont.load_default(13 - line), anchor="mm",
+                )  # fmt: skip
+    # A palette: smooth enough to the eye, and a third of the bytes.
+    sheet.quantize(96, dither=Image.Dither.NONE).save(HERE / "filters.png", optimize=True)
 
 
 if __name__ == "__main__":

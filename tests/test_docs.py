@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -182,6 +183,11 @@ def test_no_table_of_figures_is_written_by_hand(document: str) -> None:
 def test_a_table_of_the_documents_has_every_filter_and_border(name: str) -> None:
     page = "README.md" if name in CATALOGUE else "docs/options.md"
     assert re.search(rf"^\| `{name}`", TEXTS[page], re.MULTILINE)
+
+
+def test_the_picture_has_every_filter() -> None:
+    panels = runpy.run_path(str(ROOT / "docs" / "make_pictures.py"))["PANELS"]
+    assert [panel.split(" ")[0] for panel in panels] == ["", *CATALOGUE]
 
 
 @pytest.mark.parametrize("variant", LADDER)

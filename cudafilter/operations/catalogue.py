@@ -367,7 +367,7 @@ CATALOGUE: dict[str, FilterSpec] = {
                 _SCALE,
                 _MIDDLE,
             ),
-            "cudafilter gabor --wavelength 8 --angle 45 --scale 3 --gray photo.jpg stripes.png",
+            "cudafilter gabor --wavelength 8 --angle 45 --scale 3 photo.jpg stripes.png",
             "edges",
         ),
     )

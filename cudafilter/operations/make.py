@@ -182,11 +182,14 @@ def _area(x: Weights, y: Weights, radius: float) -> Weights:
     Its height over u is y up to where the circle is that high, and ``sqrt(radius^2 - u^2)`` then.
     """
     x, y = np.minimum(x, radius), np.minimum(y, radius)
-    flat = np.minimum(x, np.sqrt(radius**2 - y**2))
+
+    def height(u: Weights) -> Weights:
+        return np.sqrt((radius - u) * (radius + u))  # never of less than 0, as a difference may be
 
     def under(u: Weights) -> Weights:
-        return (u * np.sqrt(radius**2 - u**2) + radius**2 * np.arcsin(u / radius)) / 2
+        return (u * height(u) + radius**2 * np.arcsin(u / radius)) / 2
 
+    flat = np.minimum(x, height(y))
     return np.where(x > flat, flat * y + under(x) - under(flat), x * y)
 
 

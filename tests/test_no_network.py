@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from command_line import here, picture, python
+from command_line import picture, python
 
-__all__ = ["here"]
+pytestmark = pytest.mark.usefixtures("here")
 
 WATCHED = """
 import sys

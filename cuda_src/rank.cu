@@ -1,67 +1,76 @@
-// Step 10, rank: the median, the least or any other rank of 3x3 windows, sorted in registers.
+// Step 10, rank: any rank of any window: each sample is found bit by bit, by counting what is below.
 //
-// A thread sorts the nine values around its pixel, channel by channel, alpha like the others: nine rounds
-// in which neighbours are exchanged. The compiler leaves out what RANK does not need.
+// A thread finds the sample of its pixel channel by channel, alpha like the others. It goes through
+// the window once for two bits of the sample's key and counts how many keys lie below each of the
+// three next candidates; that decides the bits. The least and the largest are found in one go (PICK).
+// The window comes as runs, neighbours in a row that count: so the border is looked at once a run
+// where that lies inside the image.
 // Launch: a block of TILE_WIDTH x TILE_HEIGHT threads for as many output pixels, blocks in blockIdx.x
-// row by row. Planned by variants/rank.py, without weights. RANK is 0, the least, to 8; ALPHA is 0.
-#include "pixel.cuh"
+// row by row. Planned by variants/rank.py. `weights` are the runs in global memory, three floats each,
+// row, first column and end, and a row of -1 behind the last. ALPHA is 0; task.rank is below 2^26.
+#include "keys.cuh"
 
-#define TAPS 9
+enum { ANY, LEAST, LARGEST };  // PICK
 
-// What is sorted. Floats go as integers of the same order, since minimum and maximum of floats drop
-// NaN, and here it comes last.
-#if SAMPLE == 2
-typedef unsigned Key;
-
-__device__ __forceinline__ Key key_of(float value)
+// Call use(key, count) for the keys of channel c in the window around output pixel (x, y).
+template <typename Use>
+__device__ __forceinline__ void each_key(
+    const Task& task, const float* __restrict__ runs, int x, int y, int c, Use use)
 {
-    if (value != value) return 0xffffffffu;
-    const unsigned bits = __float_as_int(value);
-    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+    const int left = x + task.x0 - task.anchor_x, top = y + task.y0 - task.anchor_y;
+    const Key outside = key_of((sample_t)task.border_value);
+#pragma unroll 1
+    for (; runs[0] >= 0.0f; runs += 3) {
+        const int row = border_index(top + (int)runs[0], task.source_height, task.border);
+        const int begin = left + (int)runs[1], end = left + (int)runs[2];
+        if (row < 0) {
+            use(outside, end - begin);
+            continue;
+        }
+        const sample_t* from = task.source + row * task.source_pitch + c;
+        if (begin >= 0 && end <= task.source_width) {
+#pragma unroll 4
+            for (int i = begin; i < end; ++i) use(key_of(from[(size_t)i * CHANNELS]), 1);
+        } else {
+#pragma unroll 1
+            for (int i = begin; i < end; ++i) {
+                const int column = border_index(i, task.source_width, task.border);
+                use(column < 0 ? outside : key_of(from[(size_t)column * CHANNELS]), 1);
+            }
+        }
+    }
 }
-
-__device__ __forceinline__ float value_of(Key key)
-{
-    return __uint_as_float(key ^ (key >> 31 ? 0x80000000u : 0xffffffffu));
-}
-
-__device__ __forceinline__ Key lesser(Key a, Key b) { return min(a, b); }
-__device__ __forceinline__ Key larger(Key a, Key b) { return max(a, b); }
-#else
-typedef float Key;  // whole numbers up to 65535
-
-__device__ __forceinline__ Key key_of(float value) { return value; }
-__device__ __forceinline__ float value_of(Key key) { return key; }
-__device__ __forceinline__ Key lesser(Key a, Key b) { return fminf(a, b); }
-__device__ __forceinline__ Key larger(Key a, Key b) { return fmaxf(a, b); }
-#endif
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-filter(const Task task)
+filter(const Task task, const float* __restrict__ weights)
 {
     const int x = blockIdx.x % task.blocks_x * TILE_WIDTH + threadIdx.x;
     const int y = blockIdx.x / task.blocks_x * TILE_HEIGHT + threadIdx.y;
     if (x >= task.width || y >= task.height) return;
 
-    Key keys[CHANNELS][TAPS];
-#pragma unroll
-    for (int tap = 0; tap < TAPS; ++tap) {
-        const Pixel pixel = load_pixel(task, x + task.x0 + tap % 3 - 1, y + task.y0 + tap / 3 - 1);
-#pragma unroll
-        for (int c = 0; c < CHANNELS; ++c) keys[c][tap] = key_of(pixel.v[c]);
-    }
     sample_t* out = task.out + y * task.out_pitch + (size_t)x * CHANNELS;
-#pragma unroll
+#pragma unroll 1
     for (int c = 0; c < CHANNELS; ++c) {
-        Key(&key)[TAPS] = keys[c];
+        Key found = PICK == LEAST ? ~0u : 0;
+        if (PICK == ANY) {
+#pragma unroll 1
+            for (int shift = KEY_BITS - 2; shift >= 0; shift -= 2) {
+                const Key first = found + (1u << shift), second = found + (2u << shift),
+                          third = found + (3u << shift);
+                int below[3] = {};
+                each_key(task, weights, x, y, c, [&](Key key, int count) {
+                    below[0] += key < first ? count : 0;
+                    below[1] += key < second ? count : 0;
+                    below[2] += key < third ? count : 0;
+                });
 #pragma unroll
-        for (int round = 0; round < TAPS; ++round)
-#pragma unroll
-            for (int i = round % 2; i + 1 < TAPS; i += 2) {
-                const Key first = lesser(key[i], key[i + 1]);
-                key[i + 1] = larger(key[i], key[i + 1]);
-                key[i] = first;
+                for (int i = 0; i < 3; ++i) found += below[i] <= task.rank ? 1u << shift : 0;
             }
-        out[c] = to_sample(value_of(key[RANK]));
+        } else {
+            each_key(task, weights, x, y, c, [&](Key key, int) {
+                found = PICK == LEAST ? min(found, key) : max(found, key);
+            });
+        }
+        out[c] = value_of(found);
     }
 }

@@ -35,6 +35,7 @@ struct Task {
     int gaps;                 // whether weights of 0 lie among the taps (wide)
     int starts;               // sums that a block begins with (box)
     int piece;                // rows of each of these sums (box)
+    int rank;                 // of the sample in its window, from 0 on (ranks)
 };
 
 static_assert(sizeof(Task) == 160, "as Python lays it out");

@@ -1,47 +1,51 @@
-"""Launches of rank.cu: ranks of 3x3 windows."""
+"""Launches of rank.cu: any rank of any window."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
 import numpy as np
+import numpy.typing as npt
 
-from cudafilter.engines.cuda.variants.task import Launch, Layout, Task, takes
+from cudafilter.engines.cuda.variants.ranks import pick, rank_macros, rank_task
+from cudafilter.engines.cuda.variants.task import Launch, Layout, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles, tile_macros
-from cudafilter.errors import LimitError
-from cudafilter.operations.catalogue import BORDERS
 from cudafilter.operations.rank import Rank, dilation, erosion, median
-from cudafilter.operations.window import square
+from cudafilter.operations.window import Window, square
 
-RADIUS = 1
-"""Of the window; TAPS of rank.cu are its pixels."""
+PASSES = {"uint8": 4, "uint16": 8, "float32": 16}
+"""Times that a thread goes through its window for a rank that is no extreme."""
 
-COST = 36
-"""Exchanges a sample. It is compared with no other variant's: no other one runs ranks."""
+
+@dataclass(frozen=True, eq=False)
+class Plain(Tiles):
+    """A thread a pixel."""
+
+    weights_in_constant_memory: ClassVar[bool] = False
 
 
 @takes(Rank)
-def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
-    """The launch of *rank*, or why there is none."""
-    if rank.window != square(RADIUS):
-        rows, columns = rank.window.shape
-        masked = " with a mask" if rank.window.inside is not None else ""
-        return LimitError(
-            f"the rank kernel takes windows of 3x3; {rank.name}'s is {columns}x{rows}{masked}",
-            hint="use --engine cpu",
-        )
+def plan(rank: Rank, layout: Layout) -> Launch:
+    """The launch of *rank*; there is none that rank.cu does not take."""
     threads, tile = (32, 8, 1), (32, 8)
-    macros = {
-        "SAMPLE": layout.sample, "CHANNELS": layout.channels, "ALPHA": 0, "KERNELS": 1,
-        "RANK": rank.rank,
-    }  # fmt: skip
-    task = Task(
-        kernel_width=2 * RADIUS + 1, kernel_height=2 * RADIUS + 1,
-        anchor_x=RADIUS, anchor_y=RADIUS,
-        border=BORDERS.index(layout.border.mode), border_value=layout.border.sample(layout.dtype),
-    )  # fmt: skip
-    macros |= tile_macros(threads, tile)
-    return Tiles("rank", macros, lambda: np.empty(0), task, COST, threads, tile)
+    macros = rank_macros(layout) | tile_macros(threads, tile) | {"PICK": pick(rank)}
+    cost = rank.window.count * (1 if pick(rank) else PASSES[layout.dtype])
+    return Plain(
+        "rank", macros, partial(runs, rank.window), rank_task(rank, layout), cost, threads, tile
+    )
+
+
+def runs(window: Window) -> npt.NDArray[np.float64]:
+    """(row, first column, end) of all neighbours that count, and a row of -1; flat."""
+    sides = np.pad(window.mask, ((0, 0), (1, 1))).astype(np.int8)
+    changes = np.diff(sides, axis=1)
+    rows, begins = np.nonzero(changes == 1)
+    ends = np.nonzero(changes == -1)[1]
+    return np.append(np.stack([rows, begins, ends], axis=1).ravel(), -1).astype(np.float64)
 
 
 def hardest() -> list[Rank]:
-    """The ranks that have names; the median needs most registers."""
-    return [median(), erosion(square(RADIUS)), dilation(square(RADIUS))]
+    """One for each PICK; no window needs more registers than another."""
+    return [median(), erosion(square(1)), dilation(square(1))]

@@ -76,6 +76,7 @@ FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str
     ("gaps", ctypes.c_int32, "whether weights of 0 lie among the taps (wide)"),
     ("starts", ctypes.c_int32, "sums that a block begins with (box)"),
     ("piece", ctypes.c_int32, "rows of each of these sums (box)"),
+    ("rank", ctypes.c_int32, "of the sample in its window, from 0 on (ranks)"),
 )
 """Name, type and meaning. `tools/make_task.py` writes them as a struct into cuda_src/task.cuh."""
 

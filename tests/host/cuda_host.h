@@ -173,3 +173,26 @@ inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes)
 }
 inline void __pipeline_commit() {}
 inline void __pipeline_wait_prior(int) {}
+
+// ---- pairs of 16 bits
+
+template <typename Pick>
+unsigned each_half(unsigned a, unsigned b, Pick pick)
+{
+    return pick(a & 0xffff, b & 0xffff) | pick(a >> 16, b >> 16) << 16;
+}
+
+inline unsigned __vminu2(unsigned a, unsigned b)
+{
+    return each_half(a, b, [](unsigned x, unsigned y) { return min(x, y); });
+}
+
+inline unsigned __vmaxu2(unsigned a, unsigned b)
+{
+    return each_half(a, b, [](unsigned x, unsigned y) { return max(x, y); });
+}
+
+inline unsigned __funnelshift_r(unsigned low, unsigned high, int shift)
+{
+    return (unsigned)(((unsigned long long)high << 32 | low) >> shift);
+}

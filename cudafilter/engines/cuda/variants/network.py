@@ -1,0 +1,56 @@
+"""Launches of network.cu: ranks of small squares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cudafilter.engines.cuda.variants.ranks import rank_macros, rank_task
+from cudafilter.engines.cuda.variants.task import Launch, Layout, takes
+from cudafilter.engines.cuda.variants.tiles import Tiles
+from cudafilter.errors import LimitError
+from cudafilter.operations.rank import Rank, median, percentile
+from cudafilter.operations.window import square
+
+RADII = (1, 2, 3)
+"""Of the squares that registers hold."""
+
+WARPS, RUN = 4, 4
+"""Warps of a block, and outputs of a thread in a row."""
+
+HEIGHT = {"uint8": 32, "uint16": 32, "float32": 16}
+"""Rows of a tile: of integers two at a time are found, each in a half of it."""
+
+COST = {1: 19, 2: 67, 3: 180}
+"""By radius: instructions that compare, a sample and half of those of bytes and 16 bits."""
+
+BLOCKS = {1: 24, 2: 16, 3: 12}
+"""Resident warps to compile for, by radius; nvcc.py takes fewer where that is too many."""
+
+
+@takes(Rank)
+def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
+    """The launch of *rank*, or why there is none."""
+    radius = rank.window.shape[0] // 2
+    if radius not in RADII or rank.window != square(radius):
+        rows, columns = rank.window.shape
+        masked = " with a mask" if rank.window.inside is not None else ""
+        return LimitError(
+            f"the network kernel takes squares of 3x3, 5x5 and 7x7; {rank.name}'s window is"
+            f" {columns}x{rows}{masked}",
+            hint="use --variant auto",
+        )
+    threads, tile = (32 * WARPS, 1, 1), (32 * RUN, HEIGHT[layout.dtype])
+    own = {
+        "SIDE": 2 * radius + 1, "RANK": rank.rank, "RUN": RUN, "WARPS": WARPS,
+        "TILE_WIDTH": tile[0], "TILE_HEIGHT": tile[1], "BLOCKS": BLOCKS[radius],
+    }  # fmt: skip
+    cost = COST[radius] * (1 if layout.dtype == "float32" else 0.5)
+    return Tiles(
+        "network", rank_macros(layout) | own, lambda: np.empty(0), rank_task(rank, layout),
+        cost, threads, tile,
+    )  # fmt: skip
+
+
+def hardest() -> list[Rank]:
+    """The medians, which leave out least, and some other ranks."""
+    return [*map(median, RADII), percentile(2, 25), percentile(3, 90)]

@@ -1,18 +1,18 @@
-// Step 12, network: any rank of squares of 3x3 to 7x7, by sorting networks that neighbours share.
+// Step 12, network: any rank of squares of 3x3 to 11x11, by sorting networks that neighbours share.
 //
 // A block loads its tile with the halo into shared memory, one plane a channel. A thread finds RUN
-// outputs of two rows, and of bytes and 16 bits twice as many: a register holds two samples, of this
+// outputs of DOWN rows, and of bytes and 16 bits twice as many: a register holds two samples, of this
 // half of the tile's rows and of the other one, and one instruction compares both pairs.
-//   1. Of each column that it taps it sorts the SIDE - 1 samples that both rows have in common, and
-//      inserts the one that only this row has.
+//   1. It sorts each column that it taps. Where it finds two rows it sorts what both have in common,
+//      and inserts the one sample that only this row has.
 //   2. Of four outputs the middle columns are in all windows, so it merges these once, and then with
 //      the two more that each pair of outputs has.
 //   3. Each output's window is such a set and one column more, and of two sorted sets any rank is a
 //      maximum of minima.
 // Samples that cannot be the answer any more, whatever the rest of the window holds, are left out of
 // each merge, and the compiler drops the comparisons that only they needed.
-// Macros besides pixel.cuh's: SIDE (3, 5 or 7), RANK (0 to SIDE^2 - 1), RUN (outputs a thread, a
-// multiple of 4), TILE_WIDTH (32 * RUN), TILE_HEIGHT (pixels of a block), WARPS, BLOCKS (resident
+// Macros besides pixel.cuh's: SIDE (odd), RANK (0 to SIDE^2 - 1), RUN (outputs a thread, a
+// multiple of 4), DOWN (1 or 2), TILE_WIDTH (32 * RUN), TILE_HEIGHT (pixels of a block), WARPS, BLOCKS (resident
 // warps a multiprocessor to compile for).
 // Launch: 32 * WARPS threads, blocks in blockIdx.x row by row. Planned by variants/network.py, without
 // weights. Needs rows that start on 16 bytes with 64 bytes of slack behind, and x0 % 32 == 0. ALPHA
@@ -24,13 +24,13 @@
 #define TAPS (SIDE * SIDE)
 #define HALVES (SAMPLE == 2 ? 1 : 2)                   // samples of a register
 #define HALF_ROWS (TILE_HEIGHT / HALVES)
-#define PAIRS (HALF_ROWS / (2 * WARPS))                // pairs of rows that a thread finds
+#define TIMES (HALF_ROWS / (DOWN * WARPS))             // that a thread finds outputs
 #define PIECE (16 / (int)sizeof(sample_t))             // pixels that are loaded together
 #define LEAD ((PIECE - RADIUS % PIECE) % PIECE)        // pixels loaded before the first tap
 #define PIECES ((LEAD + TILE_WIDTH + 2 * RADIUS + PIECE - 1) / PIECE)  // of a row
 #define LOADED (TILE_HEIGHT + 2 * RADIUS)              // rows
 #define COLUMNS (RUN + 2 * RADIUS)                     // that a thread taps
-static_assert(TILE_WIDTH == 32 * RUN && PAIRS * 2 * WARPS * HALVES == TILE_HEIGHT, "whole threads");
+static_assert(TILE_WIDTH == 32 * RUN && TIMES * DOWN * WARPS * HALVES == TILE_HEIGHT, "whole threads");
 
 struct __align__(16) Tile {
     sample_t v[CHANNELS][LOADED][PIECES * PIECE];
@@ -121,17 +121,22 @@ __device__ __forceinline__ Sorted<N> sorted(const Key* keys)
     return out;
 }
 
+// A column from what the rows of a thread have in common and the key that only one of them has.
 template <int N>
-__device__ __forceinline__ Sorted<N + 1> with(const Sorted<N>& set, Key key)
+__device__ __forceinline__ Sorted<SIDE> completed(const Sorted<N>& common, Key key)
 {
-    Sorted<N + 1> out;
+    if constexpr (N == SIDE) {
+        return common;
+    } else {
+        Sorted<SIDE> out;
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-        out.v[i] = set.v[i];
-        exchange(out.v[i], key);
+        for (int i = 0; i < N; ++i) {
+            out.v[i] = common.v[i];
+            exchange(out.v[i], key);
+        }
+        out.v[N] = key;
+        return out;
     }
-    out.v[N] = key;
-    return out;
 }
 
 // Of COUNT columns, sorted together, those from FIRST to LAST may be the window's RANK: fewer than
@@ -278,28 +283,29 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
     const int column = x + threadIdx.x % 32 * RUN;
     if (column >= task.width) return;
 #pragma unroll 1
-    for (int pair = 0; pair < PAIRS; ++pair) {
-        const int first = 2 * (threadIdx.x / 32 * PAIRS + pair);  // the upper row in its half
-        Outputs out[2][HALVES];
+    for (int time = 0; time < TIMES; ++time) {
+        const int first = DOWN * (threadIdx.x / 32 * TIMES + time);  // the upper row in its half
+        Outputs out[DOWN][HALVES];
 #pragma unroll 1
         for (int c = 0; c < CHANNELS; ++c) {
-            Key keys[SIDE + 1][COLUMNS];
+            constexpr int COMMON = SIDE + 1 - DOWN;
+            Key keys[SIDE + DOWN - 1][COLUMNS];
 #pragma unroll
-            for (int i = 0; i <= SIDE; ++i) read(tile.v[c], first + i, keys[i]);
-            Sorted<SIDE - 1> common[COLUMNS];
+            for (int i = 0; i < SIDE + DOWN - 1; ++i) read(tile.v[c], first + i, keys[i]);
+            Sorted<COMMON> common[COLUMNS];
 #pragma unroll
             for (int j = 0; j < COLUMNS; ++j) {
-                Key column[SIDE - 1];
+                Key column[COMMON];
 #pragma unroll
-                for (int i = 1; i < SIDE; ++i) column[i - 1] = keys[i][j];
-                common[j] = sorted<SIDE - 1>(column);
+                for (int i = 0; i < COMMON; ++i) column[i] = keys[i + DOWN - 1][j];
+                common[j] = sorted<COMMON>(column);
             }
 #pragma unroll
-            for (int row = 0; row < 2; ++row) {
+            for (int row = 0; row < DOWN; ++row) {
                 Columns<1> column[COLUMNS];
 #pragma unroll
                 for (int j = 0; j < COLUMNS; ++j) {
-                    const auto all = with(common[j], keys[row ? SIDE : 0][j]);
+                    const auto all = completed(common[j], keys[row ? SIDE : 0][j]);
 #pragma unroll
                     for (int i = 0; i < Kept<1>::KEYS; ++i)
                         column[j].set.v[i] = all.v[i + Kept<1>::FIRST];
@@ -325,7 +331,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
             }
         }
 #pragma unroll
-        for (int row = 0; row < 2; ++row)
+        for (int row = 0; row < DOWN; ++row)
 #pragma unroll
             for (int half = 0; half < HALVES; ++half) {
                 const int down = y + first + row + half * HALF_ROWS;

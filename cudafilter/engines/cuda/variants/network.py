@@ -11,19 +11,24 @@ from cudafilter.errors import LimitError
 from cudafilter.operations.rank import Rank, median, percentile
 from cudafilter.operations.window import square
 
-RADII = (1, 2, 3)
-"""Of the squares that registers hold."""
+RADII = (1, 2, 3, 4, 5)
+"""Of the squares that registers hold. A larger one takes the compiler longer than the user waits."""
 
 WARPS, RUN = 4, 4
 """Warps of a block, and outputs of a thread in a row."""
 
+DOWN = {1: 2, 2: 2, 3: 2, 4: 1, 5: 1}
+"""Rows of outputs that a thread finds together, by radius: two share most of each column, but there
+are not registers enough for both where columns are long."""
+
 HEIGHT = {"uint8": 32, "uint16": 32, "float32": 16}
 """Rows of a tile: of integers two at a time are found, each in a half of it."""
 
-COST = {1: 19, 2: 67, 3: 180}
-"""By radius: instructions that compare, a sample and half of those of bytes and 16 bits."""
+COST = {1: 16.5, 2: 70, 3: 172, 4: 370, 5: 617}
+"""By radius: instructions that compare, a sample of float32 and two of integers; as ptxas leaves
+them for a median."""
 
-BLOCKS = {1: 24, 2: 16, 3: 12}
+BLOCKS = {1: 24, 2: 16, 3: 12, 4: 12, 5: 12}
 """Resident warps to compile for, by radius; nvcc.py takes fewer where that is too many."""
 
 
@@ -35,13 +40,13 @@ def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
         rows, columns = rank.window.shape
         masked = " with a mask" if rank.window.inside is not None else ""
         return LimitError(
-            f"the network kernel takes squares of 3x3, 5x5 and 7x7; {rank.name}'s window is"
+            f"the network kernel takes squares of 3x3 to 11x11; {rank.name}'s window is"
             f" {columns}x{rows}{masked}",
             hint="use --variant auto",
         )
     threads, tile = (32 * WARPS, 1, 1), (32 * RUN, HEIGHT[layout.dtype])
     own = {
-        "SIDE": 2 * radius + 1, "RANK": rank.rank, "RUN": RUN, "WARPS": WARPS,
+        "SIDE": 2 * radius + 1, "RANK": rank.rank, "RUN": RUN, "DOWN": DOWN[radius], "WARPS": WARPS,
         "TILE_WIDTH": tile[0], "TILE_HEIGHT": tile[1], "BLOCKS": BLOCKS[radius],
     }  # fmt: skip
     cost = COST[radius] * (1 if layout.dtype == "float32" else 0.5)

@@ -196,3 +196,5 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, int shift)
 {
     return (unsigned)(((unsigned long long)high << 32 | low) >> shift);
 }
+
+inline void atomicAdd(unsigned* to, unsigned value) { *to += value; }

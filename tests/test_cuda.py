@@ -28,7 +28,8 @@ from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.operations.rank import median
+from cudafilter.operations.rank import erosion, median
+from cudafilter.operations.window import square
 
 
 def test_cut_covers_the_image_within_the_budget() -> None:
@@ -221,7 +222,13 @@ def test_sums_of_starts_fit_into_their_memory() -> None:
 
 def fit_for(variant: str, size: int) -> Operation:
     """An operation of about that radius which *variant* runs."""
-    others: dict[str, Operation] = {"box": make("box", radius=size), "rank": median()}
+    others: dict[str, Operation] = {
+        "box": make("box", radius=size),
+        "rank": median(size),
+        "extreme": erosion(square(size)),
+        "network": median(2),
+        "histogram": median(size),
+    }
     return others.get(variant, make("blur", sigma=size / 3))
 
 

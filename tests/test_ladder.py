@@ -16,7 +16,8 @@ from cudafilter.engines.cuda.variants.ladder import prepare, variant
 from cudafilter.engines.cuda.variants.task import Launch, Layout
 from cudafilter.errors import LimitError
 from cudafilter.operations.make import make
-from cudafilter.operations.rank import median
+from cudafilter.operations.rank import erosion, median
+from cudafilter.operations.window import square
 
 ROOT = Path(__file__).parents[1]
 
@@ -116,7 +117,7 @@ def test_a_new_kernel_is_three_things(tmp_path: Path) -> None:
 def test_a_variant_gives_a_launch_or_the_reason_why_not(name: str) -> None:
     given = 0
     correlations = make("blur"), make("sobel"), make("laplacian"), make("box", radius=60)
-    for filter in (*correlations, median(), median(radius=2)):
+    for filter in (*correlations, median(), median(radius=2), erosion(square(2))):
         for layout in (Layout(1, "uint8"), Layout(4, "float32", alpha=True)):
             planned = variant(name).plan(filter, layout)
             if isinstance(planned, Launch):

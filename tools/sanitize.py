@@ -28,7 +28,8 @@ from cudafilter.nvidia.toolkit import find_toolkit
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES
-from cudafilter.operations.rank import median
+from cudafilter.operations.rank import dilation, erosion, median, percentile
+from cudafilter.operations.window import disk, square
 
 TALL = make("box", radius=60)
 """Tall enough for sums that a walk starts with."""
@@ -73,6 +74,12 @@ def run(few: bool) -> None:
         make("box", radius=8),
         make("kernel", weights=factors[0] @ factors[1].T, normalize=True),  # two terms for wide
         median(),
+        median(4),
+        median(6),
+        percentile(2, 30),
+        erosion(square(7)),
+        dilation(square(45)),  # joined from smaller windows
+        erosion(disk(3)),
     ]
     cases = [
         (dtype, channels, alpha, ALL_BORDERS[i % len(ALL_BORDERS)])

@@ -30,6 +30,9 @@ JOIN_THREADS = 128
 IN_REGISTERS = 4
 """As in extreme.cu: so many rows, and no more, are kept in registers for one step down."""
 
+COST = 2
+"""A sample, in instructions of network.cu that compare, beside one for each doubling: an estimate."""
+
 MARGIN = 40
 """Registers beside the samples: addresses, counters. Where that is too few, nvcc.py compiles for
 fewer warps."""
@@ -113,12 +116,12 @@ def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
     }  # fmt: skip
     return Extreme(
         "extreme", rank_macros(layout) | own, lambda: np.empty(0), rank_task(rank, layout),
-        (steps_across + steps_down) / 2,
+        COST + steps_across + steps_down,
     )  # fmt: skip
 
 
 def hardest() -> list[Rank]:
-    """Windows at the limits of registers and of shared memory, and some that are usual."""
+    """Windows that are usual, and at the limits of registers and of shared memory."""
     sides = (3, 5, 7, 15, 31)
     return [erosion(square(side // 2)) for side in sides] + [
         dilation(square(1)), dilation(square(20)), erosion(square(60)),

@@ -18,6 +18,9 @@ from cudafilter.operations.window import Window, square
 PASSES = {"uint8": 4, "uint16": 8, "float32": 16}
 """Times that a thread goes through its window for a rank that is no extreme."""
 
+COST, COST_EXTREME = 4, 2
+"""A sample of the window in one pass, in instructions of network.cu that compare: estimates."""
+
 
 @dataclass(frozen=True, eq=False)
 class Plain(Tiles):
@@ -31,7 +34,7 @@ def plan(rank: Rank, layout: Layout) -> Launch:
     """The launch of *rank*; there is none that rank.cu does not take."""
     threads, tile = (32, 8, 1), (32, 8)
     macros = rank_macros(layout) | tile_macros(threads, tile) | {"PICK": pick(rank)}
-    cost = rank.window.count * (1 if pick(rank) else PASSES[layout.dtype])
+    cost = rank.window.count * (COST_EXTREME if pick(rank) else COST * PASSES[layout.dtype])
     return Plain(
         "rank", macros, partial(runs, rank.window), rank_task(rank, layout), cost, threads, tile
     )

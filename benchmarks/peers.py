@@ -22,7 +22,6 @@ import torch.nn.functional as F
 
 from cudafilter.errors import EngineUnavailable
 from cudafilter.nvidia.toolkit import find_toolkit
-from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.pixels import Pixels
 
 DEVICE = "cuda"
@@ -56,7 +55,8 @@ class Problem(NamedTuple):
 
     name: str
     parameters: Mapping[str, Any]
-    filter: Correlation
+    filter: Any
+    """A Correlation, or what the forms are for."""
     image: torch.Tensor
     """(H, W) or (H, W, C)."""
     out: torch.Tensor
@@ -65,7 +65,7 @@ class Problem(NamedTuple):
     def dense(self) -> np.ndarray:
         """The one kernel with the filter's gains in its weights."""
         (kernel,) = self.filter.kernels
-        weights = self.filter.gain * kernel.weights
+        weights: np.ndarray = self.filter.gain * kernel.weights
         weights[kernel.anchor] += self.filter.source_gain
         return weights
 
@@ -77,10 +77,15 @@ Form = tuple[str, Callable[[], torch.Tensor]]
 class Peers:
     """The libraries that are here; ``missing`` tells of those that are not, ``versions`` of these.
 
-    Raises EngineUnavailable where PyTorch, which holds the images, has no GPU.
+    *forms* gives each library's ways of doing a work; other libraries are left out. Raises
+    EngineUnavailable where PyTorch, which holds the images, has no GPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        forms: Mapping[str, Callable[..., Iterator[Form]]] | None = None,
+        tolerance: Mapping[str, float] = TOLERANCE,
+    ) -> None:
         if not torch.cuda.is_available():
             raise EngineUnavailable(f"PyTorch {torch.__version__} sees no GPU")
         torch.backends.cudnn.benchmark = True  # cuDNN picks its fastest algorithm...
@@ -89,17 +94,21 @@ class Peers:
         self.missing: list[str] = []
         self.versions = {"PyTorch": torch.__version__, "cuDNN": str(torch.backends.cudnn.version())}
         self._cupy: Any = None
-        self._libraries: dict[str, Callable[[Problem], Iterator[Form]]] = {"cuDNN": cudnn_forms}
+        self._tolerance = tolerance
+        ways = forms or {"cuDNN": cudnn_forms, "CuPy": cupy_forms, "NPP": npp_forms}
+        self._libraries: dict[str, Callable[[Problem], Iterator[Form]]] = {}
+        if "cuDNN" in ways:
+            self._libraries["cuDNN"] = ways["cuDNN"]
         try:
             self._cupy = importlib.import_module("cupy")
             ndimage = importlib.import_module("cupyx.scipy.ndimage")
-            self._libraries["CuPy"] = partial(cupy_forms, self._cupy, ndimage)
+            self._libraries["CuPy"] = partial(ways["CuPy"], self._cupy, ndimage)
             self.versions["CuPy"] = self._cupy.__version__
         except ImportError as error:
             self.missing.append(f"CuPy is missing: {error}")
         try:
             npp = Npp()
-            self._libraries["NPP"] = partial(npp_forms, npp)
+            self._libraries["NPP"] = partial(ways["NPP"], npp)
             self.versions["NPP"] = npp.file
         except OSError as error:
             self.missing.append(f"NPP is missing: {error}")
@@ -108,7 +117,7 @@ class Peers:
         self,
         name: str,
         parameters: Mapping[str, Any],
-        filter: Correlation,
+        filter: Any,
         pixels: Pixels,
         verified: Pixels,
         repeats: int,
@@ -128,7 +137,7 @@ class Peers:
         self,
         name: str,
         parameters: Mapping[str, Any],
-        filter: Correlation,
+        filter: Any,
         pixels: Pixels,
         verified: Pixels,
         repeats: int,
@@ -156,7 +165,7 @@ class Peers:
         ours: torch.Tensor,
         repeats: int,
     ) -> Peer:
-        tolerance = TOLERANCE[str(problem.image.dtype).removeprefix("torch.")]
+        tolerance = self._tolerance[str(problem.image.dtype).removeprefix("torch.")]
         try:
             problem.out.zero_()  # the last peer's result is not this one's
             result = run()

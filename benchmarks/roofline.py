@@ -28,6 +28,7 @@ from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def multiply_add_rate() -> tuple[float, str]:
     return rate, f"{words} = {rate / 1e12:.1f} T/s"
 
 
-def verify(result: Pixels, source: Pixels, filter: Correlation, alpha: bool) -> check.Agreement:
+def verify(result: Pixels, source: Pixels, filter: Operation, alpha: bool) -> check.Agreement:
     """Hold all of *result* to the contract. Raises DisagreementError."""
     agreement = check.compare(result, source, filter, alpha=alpha)
     if not agreement.ok:

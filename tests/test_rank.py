@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,13 @@ from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter import api
 from cudafilter.check import compare
 from cudafilter.engines import Engine
-from cudafilter.engines.cuda.variants import LADDER
-from cudafilter.engines.cuda.variants.ladder import prepare
-from cudafilter.errors import LimitError, ParameterError
+from cudafilter.errors import ParameterError
 from cudafilter.operations import rank as rank_module
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
-from cudafilter.operations.make import make
 from cudafilter.operations.pixels import DTYPES
 from cudafilter.operations.rank import Rank, dilation, erosion, median
 from cudafilter.operations.window import square
-from test_host import HostEngine
 from test_reference import SCIPY_MODES
 
 SHAPES = [(1, 1), (1, 9), (8, 1), (2, 3), (33, 70)]

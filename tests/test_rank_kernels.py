@@ -1,8 +1,9 @@
-"""The kernels that find ranks, compiled for the CPU: each one that takes a rank against its definition."""
+"""The kernels that find ranks, compiled for the CPU, against the definition."""
 
 from __future__ import annotations
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_images_between_launches_fit_into_their_memory(radius: int) -> None:
         steps = ready.place((1 << 40, 2 << 40, 0), *sizes, (0, 0), 8)
         tasks = [Task.from_buffer_copy(step.task) for step in steps]
         assert (room > 0) == (len(steps) > 1)
-        for before, task in zip(tasks, tasks[1:], strict=False):
+        for before, task in pairwise(tasks):
             assert task.source == before.out
             assert before.out != task.out
             pitch = row_pitch(before.width, channels * ready.itemsize)

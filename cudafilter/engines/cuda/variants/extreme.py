@@ -10,7 +10,7 @@ import numpy as np
 
 from cudafilter.engines.cuda.variants.ranks import pick, rank_macros, rank_task
 from cudafilter.engines.cuda.variants.stream import blocks_a_multiprocessor, rows_a_block
-from cudafilter.engines.cuda.variants.task import Launch, Layout, Size, Step, Task, row_pitch, takes
+from cudafilter.engines.cuda.variants.task import Launch, Layout, Pass, Size, Task, row_pitch, takes
 from cudafilter.errors import LimitError
 from cudafilter.operations.rank import Rank, dilation, erosion
 from cudafilter.operations.window import square
@@ -19,7 +19,7 @@ OUTPUTS = (16, 16, 8)
 """Samples a lane, by SAMPLE."""
 
 MOST_ROWS = 40
-"""Rows of a window that go down in one walk: past four each one takes shared memory of every warp."""
+"""Rows of a window that go down in one walk: past four each one takes shared memory of a warp."""
 
 MOST_REACH = (96, 64, 40)
 """Samples that a window taps to the right of its first one in one go, by SAMPLE: a lane has them in
@@ -31,7 +31,7 @@ IN_REGISTERS = 4
 """As in extreme.cu: so many rows, and no more, are kept in registers for one step down."""
 
 COST = 2
-"""A sample, in instructions of network.cu that compare, beside one for each doubling: an estimate."""
+"""A sample, in comparisons of network.cu, beside one for each doubling: an estimate."""
 
 MARGIN = 40
 """Registers beside the samples: addresses, counters. Where that is too few, nvcc.py compiles for
@@ -66,7 +66,7 @@ class Extreme(Launch):
     def _image_bytes(self, size: Size) -> int:
         return size[0] * self._pitch(size)
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
         rows, outputs = self.defines["ROWS"], self.defines["OUTPUTS"]
         sizes = self._sizes((task.height, task.width))
         # What launches make lies in two places of the scratch memory by turns.
@@ -76,7 +76,7 @@ class Extreme(Launch):
         first = self._part(task, sizes[0], places[0], pitches[0])
         first.blocks_x = -(-first.width * self.channels // (32 * outputs))
         first.rows = rows_a_block(rows, first.height, first.blocks_x, resident)
-        steps = [self._step(first, first.blocks_x * -(-first.height // first.rows))]
+        passes = [self._pass(first, first.blocks_x * -(-first.height // first.rows))]
         base = rows, self.defines["COLUMNS"]
         whole = task.kernel_height, task.kernel_width
         for i, more in enumerate(joins(base, whole), 1):
@@ -85,8 +85,8 @@ class Extreme(Launch):
             part.rows, part.columns = more
             samples = JOIN_THREADS * 16 // self.itemsize
             part.blocks_x = -(-part.width * self.channels // samples)
-            steps.append(self._step(part, part.blocks_x * part.height, "join", JOIN_THREADS))
-        return steps
+            passes.append(self._pass(part, part.blocks_x * part.height, "join", JOIN_THREADS))
+        return passes
 
     @staticmethod
     def _part(task: Task, size: Size, place: int, pitch: int) -> Task:

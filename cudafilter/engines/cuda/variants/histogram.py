@@ -8,7 +8,7 @@ import numpy as np
 
 from cudafilter.engines.cuda.variants.ranks import rank_macros, rank_task
 from cudafilter.engines.cuda.variants.stream import rows_a_block
-from cudafilter.engines.cuda.variants.task import Launch, Layout, Step, Task, takes
+from cudafilter.engines.cuda.variants.task import Launch, Layout, Pass, Task, takes
 from cudafilter.errors import LimitError
 from cudafilter.operations.rank import Rank, median
 
@@ -21,8 +21,8 @@ SHARED_BYTES = 48 << 10
 COLUMN_BYTES, WARP_BYTES = 256 + 8 + 2, 512 + 512 + 128
 """Shared memory of a column of a strip, and of a warp."""
 
-MOST_ROWS, MOST_SAMPLES = 255, 65535
-"""Of a window: a column's counts have 8 bits, a window's 16."""
+MOST_ROWS = 255
+"""Of a window: a column's counts have 8 bits. Those of a window have 16, enough for its columns."""
 
 START = 1 / 8
 """What a row of the first window costs, in rows of output."""
@@ -35,13 +35,13 @@ COST = 900
 class Histogram(Launch):
     """A launch of one block a strip and channel."""
 
-    def _steps(self, task: Task, resident: int) -> list[Step]:
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
         strips = -(-task.width // (32 * self.warps))
         across = strips * self.channels
         start = int(START * (task.kernel_height - 1))
         task.rows = rows_a_block(start, task.height, across, resident)
         task.blocks_x = strips
-        return [self._step(task, across * -(-task.height // task.rows))]
+        return [self._pass(task, across * -(-task.height // task.rows))]
 
 
 @takes(Rank)
@@ -54,8 +54,8 @@ def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
         masks = " with a mask" if masked else ""
         return LimitError(
             f"the histogram kernel takes 8 bits and rectangles of at most {MOST_ROWS} rows,"
-            f" {MOST_SAMPLES} samples and as many columns as shared memory holds; {rank.name}'s window"
-            f" is {columns}x{rows}{masks} and the samples are {layout.dtype}",
+            f" as many columns as shared memory holds; {rank.name}'s window is"
+            f" {columns}x{rows}{masks} and the samples are {layout.dtype}",
             hint="use --variant auto",
         )
     own = {"WARPS": warps, "SPAN": span(columns, warps)}

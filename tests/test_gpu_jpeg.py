@@ -57,7 +57,9 @@ def test_odd_files_are_left_to_the_cpu_codec_with_the_reason(reason: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "data", [b"\xff\xd8", b"\xff\xd8\xff\xdb\0\x43\0", b"\xff\xd8garbage", rich()[:50]]
+    "data",
+    [b"\xff\xd8", b"\xff\xd8\xff\xdb\0\x43\0", b"\xff\xd8garbage", rich()[:50]],
+    ids=["start only", "cut table", "garbage", "cut head"],
 )
 def test_no_damage_raises_anything_else(data: bytes) -> None:
     with pytest.raises(NotTaken, match="it is damaged"):
@@ -68,6 +70,7 @@ def test_no_damage_raises_anything_else(data: bytes) -> None:
     "data",
     [jpeg(), jpeg(1), rich(), own_tables(), jpeg(subsampling=0), jpeg(optimize=True),
      jpeg(restart_marker_rows=1), jpeg() + b"what some cameras append"],
+    ids=["RGB", "gray", "metadata", "own tables", "4:4:4", "own codes", "restarts", "more"],
 )  # fmt: skip
 def test_usual_files_are_taken(data: bytes) -> None:
     require_taken(parsed(data))

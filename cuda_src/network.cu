@@ -82,15 +82,14 @@ __device__ __forceinline__ Sorted<(N + 1 - FIRST) / 2> second_of(const Sorted<N>
 template <int A, int B>
 __device__ __forceinline__ Sorted<A + B> merged(const Sorted<A>& a, const Sorted<B>& b)
 {
-    Sorted<A + B> out;
     if constexpr (A == 0) {
         return b;
     } else if constexpr (B == 0) {
         return a;
     } else if constexpr (A == 1 && B == 1) {
-        out.v[0] = lesser(a.v[0], b.v[0]);
-        out.v[1] = larger(a.v[0], b.v[0]);
+        return {lesser(a.v[0], b.v[0]), larger(a.v[0], b.v[0])};
     } else {
+        Sorted<A + B> out;
         const auto even = merged(second_of<0>(a), second_of<0>(b));
         const auto odd = merged(second_of<1>(a), second_of<1>(b));
         constexpr int EVENS = (A + 1) / 2 + (B + 1) / 2, ODDS = A / 2 + B / 2;
@@ -106,8 +105,8 @@ __device__ __forceinline__ Sorted<A + B> merged(const Sorted<A>& a, const Sorted
             out.v[2 * i + 1] = next;
         }
         if (EVENS == ODDS + 2) out.v[A + B - 1] = even.v[EVENS - 1];
+        return out;
     }
-    return out;
 }
 
 template <int N>
@@ -247,7 +246,8 @@ __device__ __forceinline__ void read(
             word[half][w] = ((const unsigned*)&plane[i + half * HALF_ROWS][first])[w];
 #pragma unroll
     for (int j = 0; j < COLUMNS; ++j) {
-        const int w = (BEFORE + j) / WORD, s = (BEFORE + j) % WORD;
+        const int w = (BEFORE + j) / WORD;
+        [[maybe_unused]] const int s = (BEFORE + j) % WORD;
         // A byte is there twice: that orders as it does.
 #if SAMPLE == 0
         keys[j] = __byte_perm(word[0][w], word[1][w], 0x4400 + 0x1111 * s);

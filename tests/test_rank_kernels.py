@@ -218,6 +218,20 @@ def test_images_between_launches_fit_into_their_memory(radius: int) -> None:
         assert (tasks[-1].out, tasks[-1].height, tasks[-1].width) == (2 << 40, 50, 60)
 
 
+@pytest.mark.parametrize("radius", RADII)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiles_fit_into_shared_memory(dtype: str, channels: int, radius: int) -> None:
+    # As network.cu lays them out. Here no compiler would say so.
+    ready = prepare(median(radius), channels, dtype, Border(), False, "network")
+    piece = 16 // ready.itemsize
+    row = -radius % piece + ready.defines["TILE_WIDTH"] + 2 * radius
+    row = -(-row // piece) * 16
+    assert channels * (ready.defines["TILE_HEIGHT"] + 2 * radius) * row <= 48 << 10
+    halves = 1 if dtype == "float32" else 2
+    assert ready.defines["TILE_HEIGHT"] % (halves * ready.defines["DOWN"] * ready.warps) == 0
+
+
 def test_counts_do_not_overflow() -> None:
     widest = max(columns for columns in range(1, 400) if most_warps(columns))
     assert MOST_COUNTED * widest < 1 << 16

@@ -24,6 +24,9 @@ are not registers enough for both where columns are long."""
 HEIGHT = {"uint8": 32, "uint16": 32, "float32": 16}
 """Rows of a tile: of integers two at a time are found, each in a half of it."""
 
+MOST_TILE = 44 << 10
+"""Bytes of shared memory from which on a tile has half as many rows."""
+
 COST = {1: 16.5, 2: 70, 3: 172, 4: 370, 5: 617}
 """By radius: instructions that compare, a sample of float32 and two of integers; as ptxas leaves
 them for a median."""
@@ -44,7 +47,7 @@ def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
             f" {columns}x{rows}{masked}",
             hint="use --variant auto",
         )
-    threads, tile = (32 * WARPS, 1, 1), (32 * RUN, HEIGHT[layout.dtype])
+    threads, tile = (32 * WARPS, 1, 1), (32 * RUN, _height(radius, layout))
     own = {
         "SIDE": 2 * radius + 1, "RANK": rank.rank, "RUN": RUN, "DOWN": DOWN[radius], "WARPS": WARPS,
         "TILE_WIDTH": tile[0], "TILE_HEIGHT": tile[1], "BLOCKS": BLOCKS[radius],
@@ -59,3 +62,11 @@ def plan(rank: Rank, layout: Layout) -> Launch | LimitError:
 def hardest() -> list[Rank]:
     """Medians, which leave out least, and another rank."""
     return [median(1), median(2), median(3), median(5), percentile(2, 25)]
+
+
+def _height(radius: int, layout: Layout) -> int:
+    """TILE_HEIGHT of network.cu."""
+    rows = HEIGHT[layout.dtype]
+    itemsize = np.dtype(layout.dtype).itemsize
+    row = (32 * RUN + 2 * radius + 32 // itemsize) * itemsize * layout.channels
+    return rows if (rows + 2 * radius) * row <= MOST_TILE else rows // 2

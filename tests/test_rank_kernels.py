@@ -237,6 +237,8 @@ def test_counts_do_not_overflow() -> None:
     assert MOST_COUNTED * widest < 1 << 16
     assert MOST_COUNTED < 1 << 8
     assert widest > 2 * max(RADII) + 1
+    told = (Path(__file__).parents[1] / "docs" / "ladder.md").read_text(encoding="utf-8")
+    assert f"{MOST_COUNTED} rows and {widest} columns" in told
 
 
 @pytest.mark.gpu

@@ -19,9 +19,8 @@ from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.correlation import Correlation, combine, finish
 from cudafilter.operations.operation import Operation, Stage, only_stage
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite
-from cudafilter.operations.rank import Rank
 from cudafilter.proof.planes import Image, Index, Planes
-from cudafilter.proof.ranks import network, ranks
+from cudafilter.proof.ranks import Ranked, networks
 from cudafilter.proof.sums import UNIT, Route, route
 
 BAND_SAMPLES = 1 << 20
@@ -99,10 +98,10 @@ class Proof:
         self._source, self._operation = source, operation
         self._border, self._alpha = border, alpha
         self._full = full_scale(source.dtype)
-        plan = operation.unrolled(border)
-        self._stage = only_stage(plan) if plan else None
+        self._plan = operation.unrolled(border)
+        self._stage = only_stage(self._plan) if self._plan else None
         self._fast = self._fast_route()
-        """The correlation's or the rank's rows; None where only the definition has them."""
+        """The correlation's or the ranks' rows; None where only the definition has them."""
         # glibc gives freed blocks back to the system, and clears them when they come again, which
         # took a third of the time. It keeps those no larger than the largest it has seen freed, up
         # to 32 MiB. So one is shown to it, which is never touched and so takes no memory.
@@ -124,6 +123,8 @@ class Proof:
 
     def rows(self, first: int, last: int) -> Values:
         """The values of rows *first* to *last* - 1."""
+        if isinstance(self._fast, Ranked):
+            return Values(self._fast.rows(first, last), 0.0)
         if self._fast is not None:
             return self._fast.rows(first, last)
         return Values(self._in_rows(first, last).transpose(0, 2, 1), 0.0)
@@ -182,12 +183,12 @@ class Proof:
             found: Exact = stage.operation.exact(windows, source, self._full, False)[0, 0]
             return found
 
-    def _fast_route(self) -> _Correlated | _Ranked | None:
+    def _fast_route(self) -> _Correlated | Ranked | None:
+        if self._plan and networks(self._plan) and not math.isnan(self._source.max()):
+            return Ranked(self._source, self._plan, self._alpha)
         if self._stage is None:
             return None
         operation, border = self._stage
-        if isinstance(operation, Rank) and network(operation):
-            return _Ranked(self._source, operation, border)
         if not isinstance(operation, Correlation):
             return None
         correlated = _Correlated(self._source, operation, border, self._alpha)
@@ -199,23 +200,6 @@ def _around(position: Index, before: int, after: int, n: int, mode: str) -> Inde
     index = border_index(-before, n + after, n, mode)
     around: Index = index[position[None, :] + np.arange(before + 1 + after)[:, None]]
     return around
-
-
-class _Ranked:
-    """Ranks by networks of exchanges, on the samples as they are."""
-
-    def __init__(self, source: Pixels, rank: Rank, border: Border) -> None:
-        self._finite = _Finite(source, rank.reach, border)
-        self._image, self._rank = Image(source, border, self._finite.wild), rank
-        self.step = 16 + 2 * rank.window.shape[0]
-
-    def rows(self, first: int, last: int) -> Values:
-        """See Proof.rows."""
-        above, below, left, right = self._rank.reach
-        block = self._image.padded(
-            (first - above, last + below), (-left, self._image.width + right)
-        )
-        return Values(ranks(block, self._rank), 0.0, self._finite.unproven(first, last))
 
 
 class _Correlated:

@@ -15,7 +15,8 @@ from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite, quantise
-from cudafilter.proof.values import Mask, Proof, Values, suspect
+from cudafilter.proof.proof import Proof
+from cudafilter.proof.values import Mask, Values, suspect
 
 QUICK = 4096
 """Samples that a quick check looks at."""

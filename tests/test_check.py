@@ -119,7 +119,7 @@ def test_a_wrong_border_is_found() -> None:
 
 
 def test_bands_see_the_whole_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cudafilter.proof.values.BAND_SAMPLES", 100)
+    monkeypatch.setattr("cudafilter.proof.proof.BAND_SAMPLES", 100)
     pixels = random_pixels((83, 31, 2), "uint16")
     filter = make("blur", sigma=1)
     right = reference.apply(pixels, filter)

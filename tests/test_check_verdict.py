@@ -21,7 +21,7 @@ from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Pixels
-from cudafilter.proof.values import Proof
+from cudafilter.proof.proof import Proof
 
 pytestmark = pytest.mark.usefixtures("here")
 

@@ -11,15 +11,17 @@ import pytest
 from agreement import ALL_BORDERS, LAYOUTS, random_pixels
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
+from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Pixels
 from cudafilter.operations.rank import erosion
 from cudafilter.operations.window import square
+from cudafilter.proof.proof import Proof, terms
 from cudafilter.proof.ranks import MEDIAN_OF_9
 from cudafilter.proof.sums import Banded, Taps, Transformed, route
-from cudafilter.proof.values import Proof, Values, suspect
+from cudafilter.proof.values import Values, suspect
 
 random = np.random.default_rng(3)
 
@@ -152,6 +154,24 @@ def test_sums_of_integers_are_exact(name: str, dtype: str) -> None:
 )
 def test_each_route_is_taken(kernel: Kernel, largest: float, whole: bool, kind: type) -> None:
     assert isinstance(route(kernel, largest, whole), kind)
+
+
+@pytest.mark.parametrize("name", ["unsharp", "dense", "sharpen", "zeros between", "even row"])
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_terms_are_as_large_as_absolute_values_make_them(border: Border, name: str) -> None:
+    filter = OPERATIONS[name]
+    assert isinstance(filter, Correlation)
+    pixels = random_pixels((40, 50, 1), "float32") - np.float32(0.5)
+    expected = np.zeros((40, 50))
+    for sign in (1, -1):  # of the weights: the positive and the negative ones apart
+        share = tuple(Kernel(np.maximum(sign * k.weights, 0), k.anchor) for k in filter.kernels)
+        part = Correlation("part", share)
+        expected += reference.exact(np.abs(pixels), part, border)[..., 0]
+    expected = abs(filter.gain) * expected + abs(filter.bias)
+    expected += abs(filter.source_gain) * np.abs(pixels[..., 0].astype(np.float64))
+    proof = terms(pixels, filter, border, alpha=False)
+    values, bound, _ = proof.rows(0, 40)
+    assert np.abs(values[:, 0] - expected).max() <= bound + 1e-12 * expected.max()
 
 
 @pytest.mark.parametrize("side", [65, 150])

@@ -30,7 +30,7 @@ __all__ = ["photos"]
 class TestSideBySide:
     """Whatever stage is slow, images wait in it side by side, and come out the same."""
 
-    @pytest.mark.parametrize("slow", ["load", "encode", "write", "engine"])
+    @pytest.mark.parametrize("slow", ["load", "encode", "write_whole", "engine"])
     def test_a_slow_stage_is_entered_by_as_many_as_there_are_threads(
         self, photos: Path, monkeypatch: pytest.MonkeyPatch, slow: str
     ) -> None:
@@ -47,7 +47,7 @@ class TestSideBySide:
         if slow == "engine":
             engine = StandIn(slowed(lambda pixels: pixels))
         else:
-            module = local if slow == "write" else images
+            module = local if slow == "write_whole" else images
             monkeypatch.setattr(module, slow, slowed(getattr(module, slow)))
         records = run(folder_jobs(), engine, threads=3)
         assert [record.error for record in records.values()] == [None] * 6

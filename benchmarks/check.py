@@ -26,7 +26,7 @@ ROWS: dict[str, tuple[str, str, float]] = {
     "blur sigma 2": ("blur", "sigma=2", 1.0),
     "blur sigma 10": ("blur", "sigma=10", 2.5),
     "blur sigma 50": ("blur", "sigma=50", 7.0),
-    "kernel 31x31, dense": ("kernel", "weights=random.random((31, 31)), normalize=True", 3.0),
+    "dense 31x31": ("kernel", "weights=random.random((31, 31)), normalize=True", 3.0),
     "sobel": ("sobel", "", 0.8),
     "box 101x101": ("box", "radius=50", 1.5),
 }
@@ -88,7 +88,9 @@ def main() -> None:
         " | memory, images |"
     )
     print("|---" * 8 + "|")
-    for row in [name for name in ROWS if name in given.only.split(",") or name in given.only]:
+    if unknown := {*given.only.split(",")} - {*ROWS}:
+        parser.error(f"--only knows {', '.join(ROWS)}, not {', '.join(sorted(unknown))}")
+    for row in given.only.split(","):
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in checkouts}
         for _ in range(given.repeats):
             for name, checkout in checkouts.items():

@@ -68,6 +68,11 @@ def test_files_are_left_to_the_shell(line: str, monkeypatch: pytest.MonkeyPatch)
     assert offered(line, monkeypatch) == [f"file,{line.split(' ')[-1]}"]
 
 
+def test_a_check_has_a_value_after_the_sign_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert offered("cudafilter blur --check=", monkeypatch) == ["plain,all", "plain,quick"]
+    assert offered("cudafilter blur --check a", monkeypatch) == ["file,a"]
+
+
 def test_a_number_is_not_taken_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert offered("cudafilter blur --sigma ", monkeypatch) == []
 

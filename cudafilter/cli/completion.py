@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cudafilter.operations.catalogue import ALL
+from cudafilter.operations.catalogue import ALL, CHECKS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -39,6 +39,10 @@ def prepare(wanted: str) -> None:
             raise click.UsageError("COMP_WORDS and COMP_CWORD must hold the command line")
         if wanted.startswith("bash"):
             _join_values(int(at))
+        # By itself it takes no value, so click must not offer one for the next word.
+        *before, last = os.environ["COMP_WORDS"].split("\n")
+        before = [f"--check={CHECKS[0]}" if word == "--check" else word for word in before]
+        os.environ["COMP_WORDS"] = "\n".join([*before, last])
 
 
 def _join_values(at: int) -> None:

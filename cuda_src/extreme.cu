@@ -297,12 +297,12 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
         }
 #pragma unroll
         for (int u = 0; u < GROUP; ++u) {
+            // Past the last row too: a way out of here would cost moves of all that is kept.
             const int t = t0 + u;
-            if (t >= steps) break;
             const Outputs tall =
                 down(across((const sample_t*)shared.rows.data[half][u]), shared.ring);
             const Outputs outputs = picked(tall, before.exchanged(tall, shared.ring + RINGS));
-            if (t >= ROWS - 1 && writes) {
+            if (t >= ROWS - 1 && t < steps && writes) {
 #pragma unroll
                 for (int i = 0; i < OUTPUTS / PIECE; ++i)
                     __stcs((uint4*)out + i, make_uint4(packed(outputs.v[4 * i]),

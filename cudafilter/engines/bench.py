@@ -180,9 +180,11 @@ def _choose(contestant: Contestant, pixels: Pixels, filter: Operation) -> str | 
     if cuda is None or variant is None:
         return None
     cuda.variant = variant
+    if variant != AUTO:
+        return variant
     stages = stages_of(filter.unrolled(Border()))
     picked = dict.fromkeys(cuda.prepare(pixels, stage.operation).variant for stage in stages)
-    return f"{AUTO} ({', '.join(picked)})" if variant == AUTO else variant
+    return f"{AUTO} ({', '.join(picked)})"
 
 
 def _require(agreement: Agreement, case: Case, row: Row) -> None:

@@ -44,7 +44,7 @@ BREAKS = {
     "    with open(target.path, 'wb') as file:\n"
     "        file.write(data[:60]); file.flush(); kills.time.sleep(0.005); file.write(data[60:])\n"
     "    return ()\n"
-    "local.write = write",
+    "local.write_whole = write",
     "in-place": "from cudafilter.jobs.journal import Journal\nJournal.has_done = lambda *_: False",
     "watch": "from cudafilter.cli.report import JsonLines\n"
     "write = JsonLines.write\n"

@@ -36,8 +36,7 @@ steps = "blur --sigma 2 | box"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def folder(here: Path) -> None:
     Path("looks.toml").write_text(RECIPES)
 
 

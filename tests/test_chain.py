@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,10 +117,8 @@ def test_the_cpu(cpu: Engine, dtype: str, channels: int, alpha: bool, border: Bo
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 @pytest.mark.parametrize(("channels", "alpha"), [(1, False), (4, True)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_kernels(
-    dtype: str, channels: int, alpha: bool, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    engine = HostEngine("auto", tmp_path_factory.mktemp("kernels"))
+def test_the_kernels(dtype: str, channels: int, alpha: bool, built: Path) -> None:
+    engine = HostEngine("auto", built)
     for shape in SHAPES:
         pixels = random_pixels((*shape, channels), dtype)
         for chained in CHAINS:

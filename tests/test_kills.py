@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-import cudafilter
+from command_line import ENVIRONMENT
 
 TOOLS = Path(__file__).parents[1] / "tools"
 WAYS = ("folder", "in-place", "watch")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(cudafilter.__file__).parents[1])}
 
 
 def kills(way: str, *words: str, breaks: str = "") -> subprocess.CompletedProcess[str]:

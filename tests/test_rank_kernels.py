@@ -59,21 +59,16 @@ RANKS = {
 SHAPES = [(1, 1), (3, 41), (37, 2), (23, 150)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("kernels")
-
-
-def host(name: str, folder: Path, cut: int | None = None) -> HostEngine:
-    return HostEngine(name.partition(",")[0], folder, cut)
+def host(name: str, built: Path, cut: int | None = None) -> HostEngine:
+    return HostEngine(name.partition(",")[0], built, cut)
 
 
 @pytest.mark.parametrize(("dtype", "channels", "alpha"), KINDS)
 @pytest.mark.parametrize("name", [name for name in RANKS if name != "histogram"])
 def test_kernels_agree_with_the_reference(
-    name: str, dtype: str, channels: int, alpha: bool, folder: Path
+    name: str, dtype: str, channels: int, alpha: bool, built: Path
 ) -> None:
-    engine = host(name, folder)
+    engine = host(name, built)
     for shape in SHAPES:
         pixels = random_pixels((*shape, channels), dtype)
         for rank in RANKS[name]:
@@ -83,53 +78,53 @@ def test_kernels_agree_with_the_reference(
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("rank", RANKS["histogram"], ids=lambda rank: str(rank.window.shape))
-def test_histograms(rank: Rank, channels: int, folder: Path) -> None:
+def test_histograms(rank: Rank, channels: int, built: Path) -> None:
     # Each output takes a barrier or ten, and a barrier here is a hundred switches of fibres.
-    engine = host("histogram", folder)
+    engine = host("histogram", built)
     for shape, border in zip([(1, 1), (2, 41), (9, 2), (5, 90), (7, 30)], ALL_BORDERS, strict=True):
         pixels = random_pixels((*shape, channels), "uint8")
         pixels[:2] = 7
         assert_agrees(engine, pixels, rank, border)
 
 
-def test_a_histogram_goes_down_many_rows(folder: Path) -> None:
+def test_a_histogram_goes_down_many_rows(built: Path) -> None:
     pixels = random_pixels((130, 20, 1), "uint8")
-    assert_agrees(host("histogram", folder), pixels, median(6), Border("reflect"))
+    assert_agrees(host("histogram", built), pixels, median(6), Border("reflect"))
 
 
 @pytest.mark.parametrize("name", [name for name in RANKS if name != "histogram"])
-def test_floats_that_are_not_finite(name: str, folder: Path) -> None:
-    engine = host(name, folder)
+def test_floats_that_are_not_finite(name: str, built: Path) -> None:
+    engine = host(name, built)
     for rank in RANKS[name]:
         for border in ALL_BORDERS:
             assert_agrees(engine, odd_pixels((30, 21, 3)), rank, border)
 
 
-def test_every_rank_of_nine(folder: Path) -> None:
+def test_every_rank_of_nine(built: Path) -> None:
     pixels = random_pixels((20, 37, 1), "uint8")
     for rank in range(9):
-        assert_agrees(host("rank", folder), pixels, Rank("any", square(1), rank))
+        assert_agrees(host("rank", built), pixels, Rank("any", square(1), rank))
         if rank % 2:
-            assert_agrees(host("network", folder), pixels, Rank("any", square(1), rank))
+            assert_agrees(host("network", built), pixels, Rank("any", square(1), rank))
 
 
 @pytest.mark.parametrize("name", RANKS)
-def test_bands_have_the_same_bits(name: str, folder: Path) -> None:
+def test_bands_have_the_same_bits(name: str, built: Path) -> None:
     pixels = random_pixels((50, 70, 3) if name != "histogram" else (15, 9, 1), "uint8")
     if name == "rank":
         pixels = odd_pixels((50, 70, 3))
     for rank in RANKS[name][:3]:
         for border in ALL_BORDERS[: 1 if name == "histogram" else None]:
-            whole = host(name, folder).run(pixels, rank, border).pixels
-            bands = host(name, folder, cut=7).run(pixels, rank, border).pixels
+            whole = host(name, built).run(pixels, rank, border).pixels
+            bands = host(name, built, cut=7).run(pixels, rank, border).pixels
             assert whole.tobytes() == bands.tobytes(), (rank, border)
 
 
-def test_a_window_larger_than_any_image(folder: Path) -> None:
+def test_a_window_larger_than_any_image(built: Path) -> None:
     pixels = random_pixels((5, 7, 1), "uint8")
     for border in ALL_BORDERS:
-        assert_agrees(host("auto", folder), pixels, erosion(square(300)), border)
-        assert_agrees(host("auto", folder), pixels, percentile(80, 75), border)
+        assert_agrees(host("auto", built), pixels, erosion(square(300)), border)
+        assert_agrees(host("auto", built), pixels, percentile(80, 75), border)
 
 
 TAKEN = [

@@ -131,7 +131,7 @@ class Engines:
 
             try:
                 for variant in CHOICES:
-                    engine = CudaEngine(gpu, variant, slots=2, codec="pillow")
+                    engine = CudaEngine(gpu, variant, slots=2, codec="cpu")
                     self._engines[variant] = self._cuda = engine
                 self.variants = CHOICES
             except EngineUnavailable as unavailable:

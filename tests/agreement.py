@@ -9,7 +9,7 @@ import numpy as np
 from cudafilter.check import compare
 from cudafilter.engines import Engine
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 

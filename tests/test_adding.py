@@ -130,12 +130,13 @@ TOY_FILTER = """
             "Every sample becomes a share of itself.",
             (Parameter("share", float, 0.5, "How much is left.", least=0, most=1),),
             "cudafilter toy --share 0.25 photo.jpg dark.jpg",
+            "point",
         ),
     )
 }
 
 
-def gpu_numbers("""
+def grouped("""
 
 TOY_MAKER = """
 def _toy(share: float) -> Correlation:
@@ -217,7 +218,7 @@ def test_a_new_format_is_a_module_and_an_entry(module: str, how: str, copy: Path
 
 def test_a_new_filter_is_an_entry_and_a_maker(copy: Path) -> None:
     operations = copy / "cudafilter" / "operations"
-    old = "\n    )\n}\n\n\ndef gpu_numbers("
+    old = "\n    )\n}\n\n\ndef grouped("
     replaced(operations / "catalogue.py", old, TOY_FILTER)
     old = "\n_MAKERS: dict[str, Callable[..., Operation]] = {\n"
     replaced(operations / "make.py", old, TOY_MAKER)

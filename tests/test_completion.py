@@ -14,7 +14,8 @@ import pytest
 from command_line import ENVIRONMENT, PROGRAM
 from cudafilter.cli import COMPLETION, app, completion
 from cudafilter.engines.cuda.variants import CHOICES
-from cudafilter.operations.catalogue import BORDERS, CATALOGUE, CODECS, ENGINES
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.choices import BORDERS, CODECS, ENGINES
 
 
 def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

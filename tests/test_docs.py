@@ -27,7 +27,8 @@ from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import BORDERS, CATALOGUE
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.make import make
 

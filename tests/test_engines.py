@@ -14,7 +14,7 @@ from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import tensor
 from cudafilter.errors import LimitError, ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make

@@ -10,7 +10,7 @@ import pytest
 from cudafilter.engines.fleet import WINDOW, Fleet
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, ParameterError
-from cudafilter.operations.catalogue import ALL, gpu_numbers
+from cudafilter.operations.choices import ALL, gpu_numbers
 from cudafilter.start import gpus
 from stand_in_gpus import BLUR, PIXELS, Clock, StandIn, clock, settle, within
 

@@ -11,7 +11,7 @@ import pytest
 from cudafilter.errors import ParameterError
 from cudafilter.jobs import places
 from cudafilter.jobs.plan import Plan, make_plan
-from cudafilter.operations.catalogue import EXISTING
+from cudafilter.operations.choices import EXISTING
 from many_images import touch
 
 pytestmark = pytest.mark.usefixtures("here")

@@ -14,7 +14,7 @@ from scipy import ndimage
 from agreement import ALL_BORDERS, random_pixels
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border, border_index, extract
-from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation, correlate
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make

@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 
 from cudafilter.cli import _OTHERS, app, options, suggest
-from cudafilter.operations.catalogue import BORDERS, CATALOGUE, ENGINES, EXISTING
+from cudafilter.operations.catalogue import CATALOGUE
+from cudafilter.operations.choices import BORDERS, ENGINES, EXISTING
 
 
 def hint_of(*arguments: str) -> str | None:

@@ -39,8 +39,8 @@ from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.host.cores import cores, in_work
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import BORDERS
 from cudafilter.operations.chain import Chain, Link
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import DTYPES, Pixels

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cudafilter.operations.catalogue import ALL, CHECKS
+from cudafilter.operations.choices import ALL, CHECKS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -17,7 +17,7 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
 from cudafilter.host.escape import escaped_name
-from cudafilter.operations.catalogue import gpu_numbers
+from cudafilter.operations.choices import gpu_numbers
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.start.garbage import uncollected
 from cudafilter.start.words import FEW, STDIO, any_jpeg, first_files

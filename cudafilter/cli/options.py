@@ -11,7 +11,7 @@ from cudafilter.cli.command import Sections, ValuedFlag
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 from cudafilter.formats.limits import MAX_PIXELS
-from cudafilter.operations.catalogue import (
+from cudafilter.operations.choices import (
     BORDERS,
     CHECKS,
     CODECS,

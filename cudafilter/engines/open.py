@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, ParameterError
-from cudafilter.operations.catalogue import (
+from cudafilter.operations.choices import (
     ALL,
     CODECS,
     ENGINES,

@@ -16,7 +16,7 @@ from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats.table import FORMATS, format_of, is_image_name, written
 from cudafilter.jobs.places import Place, Places
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
-from cudafilter.operations.catalogue import EXISTING
+from cudafilter.operations.choices import EXISTING
 from cudafilter.start.words import STDIO
 from cudafilter.stores.local import descriptor, is_stream
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
-from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.pixels import Pixels, full_scale
 
 OUTSIDE = -1

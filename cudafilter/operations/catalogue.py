@@ -9,31 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
-from cudafilter.errors import ParameterError
 from cudafilter.operations.parameter import GROUPS, FilterSpec, Parameter
-
-BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
-ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
-CODECS: tuple[str, ...] = ("auto", "cpu")
-"""What decodes and encodes JPEG: the GPU where it can, or always the CPU."""
-OLD_CODECS = {"pillow": "cpu"}
-"""Former names, which are still taken."""
-GPU_FAILURES: tuple[str, ...] = ("fail", "cpu")
-"""What becomes of an image on which the GPU fails: an error, or the CPU does it."""
-CHECKS: tuple[str, ...] = ("all", "quick")
-"""What --check looks at; the first one by itself."""
-ALL = "all"
-"""Every GPU, as --gpu takes it."""
-EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
-"""What to do about outputs that are there already."""
-
-MAX_DENSE_RADIUS = 512
-"""The same of kernels that are no product of a column and a row: their cost grows with its square.
-"""
 
 MAX_RADIUS = 4095
 """Kernel radius in pixels past which a request is taken for a mistake. Both factors of such a
 kernel just fit into the 64 KiB of constant memory."""
+
+MAX_DENSE_RADIUS = 512
+"""The same for kernels that are no product of a column and a row. Their cost grows with its
+square."""
 
 
 _SCALE = Parameter("scale", float, 1.0, "Factor on the result.", above=0, most=1e6)
@@ -378,24 +362,3 @@ def grouped() -> Iterator[tuple[str, list[FilterSpec]]]:
     """The groups that have filters, each with its own, in CATALOGUE's order."""
     for group, specs in groupby(CATALOGUE.values(), key=lambda spec: spec.group):
         yield group, list(specs)
-
-
-def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:
-    """The numbers of the GPUs that *gpu* asks for: ``0``, ``0,2``; None for ALL.
-
-    Whether they are there is not looked at. Raises ParameterError ("gpu").
-    """
-    if gpu == ALL:
-        return None
-    parts = str(gpu).split(",")
-    if not all(part.strip().isdecimal() for part in parts):
-        raise ParameterError(
-            "gpu",
-            f"must be {ALL}, or numbers of GPUs such as 0 or 0,2, not {str(gpu)!r}",
-            hint="`cudafilter info` lists them",
-        )
-    numbers = tuple(int(part) for part in parts)
-    for number in numbers:
-        if numbers.count(number) > 1:
-            raise ParameterError("gpu", f"names GPU {number} twice")
-    return numbers

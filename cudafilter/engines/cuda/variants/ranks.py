@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cudafilter.engines.cuda.variants.task import Layout, Task
-from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.rank import Rank
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.catalogue import BORDERS
+from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, full_scale

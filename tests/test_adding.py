@@ -170,7 +170,7 @@ pixels = random_pixels((9, 7, 3), "uint8")
 assert np.array_equal(cudafilter.apply(pixels, "toy", engine="cpu"), np.rint(pixels / 2))
 for border in ALL_BORDERS:
     assert_agrees(CpuEngine(), pixels, cudafilter.make("toy"), border)
-assert "| `toy` | Half as bright." in make_docs.filters()
+assert "| `toy` | point | Half as bright." in make_docs.filters()
 print("the toy is there")
 """
 

@@ -117,6 +117,8 @@ def ranked(padded: npt.NDArray[Any], rank: Rank) -> npt.NDArray[Any]:
     mask = None if rank.window.inside is None else rank.window.mask
     height, width = padded.shape[0] - shape[0] + 1, padded.shape[1] - shape[1] + 1
     channels = padded.shape[2]
+    if rank.is_least or rank.is_largest:
+        return _extreme(padded, rank, height, width)
     out = np.empty((height, width, channels), padded.dtype)
     pixels = max(1, WINDOW_BYTES // (count * channels * padded.itemsize))
     columns = min(width, pixels)
@@ -127,4 +129,16 @@ def ranked(padded: npt.NDArray[Any], rank: Rank) -> npt.NDArray[Any]:
             part = views[y : y + rows, x : x + columns]
             windows = part.reshape(*part.shape[:3], count) if mask is None else part[..., mask]
             out[y : y + rows, x : x + columns] = np.partition(windows, rank.rank)[..., rank.rank]
+    return out
+
+
+def _extreme(padded: npt.NDArray[Any], rank: Rank, height: int, width: int) -> npt.NDArray[Any]:
+    """As ranked(), for the least or the largest: pixel by pixel of the window."""
+    # The least passes over NaN, the largest is NaN: so NaN sorts last.
+    pick = np.fmin if rank.is_least else np.maximum
+    out: npt.NDArray[Any] | None = None
+    for i, j in np.argwhere(rank.window.mask):
+        part = padded[i : i + height, j : j + width]
+        out = part.copy() if out is None else pick(out, part, out=out)
+    assert out is not None  # a window has a pixel that counts
     return out

@@ -125,6 +125,18 @@ def test_recipes() -> None:
     assert [step.name for step in recipe_steps("looks.toml", "soft", {})] == ["blur", "box"]
 
 
+def test_of_two_steps_alike_the_wrong_one_is_named() -> None:
+    Path("looks.toml").write_text('[two]\nsteps = [\n  "box", # "box"\n  "box",\n  "bax",\n]\n')
+    result = cli("chain", "@looks.toml", "in.png", "out.png")
+    assert "looks.toml, line 5: step 3: no filter 'bax'" in result.stderr
+    Path("looks.toml").write_text('[two]\nsteps = [\n  "median --radius x",\n  "median"]\n')
+    result = cli("chain", "@looks.toml", "in.png", "out.png")
+    assert "looks.toml, line 3: step 1 (median): Invalid value" in result.stderr
+    Path("looks.toml").write_text('[two]\nsteps = [\n  "box",\n  "box | kernel -w \'1 |\'"]\n')
+    result = cli("chain", "@looks.toml", "in.png", "out.png")
+    assert "looks.toml, line 4: step 3 (kernel):" in result.stderr
+
+
 def test_a_recipe_runs() -> None:
     picture("in.png")
     arguments = "--recipe", "film", "--set", "sigma=2", "--engine", "cpu", "--check"

@@ -60,12 +60,12 @@ def _chain(steps: Sequence[Step]) -> Chain:
     from cudafilter.operations.make import make
 
     links = []
-    for n, step in enumerate(steps, start=1):
+    for step in steps:
         try:
             border = None if step.border is None else Border(step.border, step.border_value)
             links.append(Link(make(step.name, **step.parameters), border))
         except ParameterError as error:
-            what = f"step {n} ({step.name}): --{error.parameter.replace('_', '-')}: {error}"
+            what = f"{step.place}: --{error.parameter.replace('_', '-')}: {error}"
             raise ParameterError("steps", what, hint=error.hint) from error
     return Chain(tuple(links))
 

@@ -27,15 +27,8 @@ class Step(NamedTuple):
     border_value: float
     text: str
     """As it was written."""
-
-
-class Recipe(NamedTuple):
-    """Steps of a file, as they are written there."""
-
-    steps: list[str]
-    lines: list[int]
-    """Of each step, counted from 1."""
-    path: str
+    place: str
+    """Where it stands, for errors."""
 
 
 def parse_steps(text: str) -> list[Step]:
@@ -43,14 +36,8 @@ def parse_steps(text: str) -> list[Step]:
 
     Raises click.UsageError, which names the step.
     """
-    words = _words(text)
-    texts: list[list[str]] = [[]]
-    for word in words:
-        if word == BAR:
-            texts.append([])
-        else:
-            texts[-1].append(word)
-    return [_step(step, f"step {n}") for n, step in enumerate(texts, start=1)]
+    texts = _texts(text, f"the steps {text!r}")
+    return [_step(words, f"step {n}") for n, words in enumerate(texts, start=1)]
 
 
 def recipe_steps(path: str, name: str | None, given: Mapping[str, str]) -> list[Step]:
@@ -59,28 +46,36 @@ def recipe_steps(path: str, name: str | None, given: Mapping[str, str]) -> list[
     Without a *name* the file must hold one recipe only. Raises click.UsageError, which names the
     file, and where a step is wrong its line.
     """
-    recipe = _recipe(path, name, given)
-    return [
-        _step(_words(text), f"{path}, line {line}: step {n}")
-        for n, (text, line) in enumerate(zip(recipe.steps, recipe.lines, strict=True), start=1)
-    ]
+    steps: list[Step] = []
+    for text, line in _recipe(path, name, given):
+        place = f"{path}, line {line}"
+        for words in _texts(text, place):
+            steps.append(_step(words, f"{place}: step {len(steps) + 1}"))
+    return steps
 
 
-def _words(text: str) -> list[str]:
-    """The words of *text* as a shell splits them, with each ``|`` for itself."""
+def _texts(text: str, place: str) -> list[list[str]]:
+    """The words of each step of *text*, as a shell splits them; *place* names it in errors."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=BAR)
     lexer.whitespace_split = True
     lexer.commenters = ""
     try:
-        return list(lexer)
+        words = list(lexer)
     except ValueError as error:
-        raise click.UsageError(f"the steps {text!r}: {error}") from error
+        raise _wrong(f"{place}: {error}") from error
+    texts: list[list[str]] = [[]]
+    for word in words:
+        if word == BAR:
+            texts.append([])
+        else:
+            texts[-1].append(word)
+    return texts
 
 
 def _step(words: Sequence[str], place: str) -> Step:
     """The step of *words*; *place* says in errors where it stands."""
     if not words:
-        raise click.UsageError(f"{place} is empty", click.get_current_context(silent=True))
+        raise _wrong(f"{place} is empty")
     name, *arguments = words
     if name not in CATALOGUE:
         from cudafilter.cli.suggest import command
@@ -104,7 +99,7 @@ def _step(words: Sequence[str], place: str) -> Step:
             hint = "options of the whole chain follow the steps"
         raise _wrong(f"{place} ({name}): {error.format_message()}", hint) from error
     border, value = values.pop("border"), values.pop("border_value")
-    return Step(name, values, border, value, shlex.join(words))
+    return Step(name, values, border, value, shlex.join(words), f"{place} ({name})")
 
 
 def _wrong(what: str, hint: str | None = None) -> click.UsageError:
@@ -113,7 +108,8 @@ def _wrong(what: str, hint: str | None = None) -> click.UsageError:
     return error
 
 
-def _recipe(path: str, name: str | None, given: Mapping[str, str]) -> Recipe:
+def _recipe(path: str, name: str | None, given: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The texts of the steps of the recipe *name*, each with the number of its line."""
     import tomllib
 
     try:
@@ -150,7 +146,18 @@ def _recipe(path: str, name: str | None, given: Mapping[str, str]) -> Recipe:
     if unknown := given.keys() - parameters:
         has = f"it has {', '.join(parameters)}" if parameters else "it has none"
         raise _wrong(f"{place} has no parameter {sorted(unknown)[0]!r} ({has})")
-    return _filled(Recipe(steps, _lines_of(steps, lines, head), path), {**parameters, **given})
+    values = {**parameters, **given}
+
+    def filled(text: str, line: int) -> str:
+        def value(found: re.Match[str]) -> str:
+            if found[1] not in values:
+                raise _wrong(f"{path}, line {line}: no parameter {found[1]!r} is given")
+            return str(values[found[1]])
+
+        return re.sub(r"\{(\w+)\}", value, text)
+
+    places = _lines_of(steps, lines, head)
+    return [(filled(text, line), line) for text, line in zip(steps, places, strict=True)]
 
 
 def _is_head(line: str, name: str) -> bool:
@@ -158,27 +165,14 @@ def _is_head(line: str, name: str) -> bool:
 
 
 def _lines_of(steps: Sequence[str], lines: Sequence[str], head: int) -> list[int]:
-    """The line of each of *steps*, looked for from line *head* on, the last found where it has
-    none of its own, as with escapes in its text."""
-    found, at = [], head
+    """The line of each of *steps*, looked for from line *head* on.
+
+    A step whose text stands nowhere, as one with escapes, has the line of the one before.
+    """
+    found: list[int] = []
+    text, at, line = "\n".join(lines[head - 1 :]), 0, head
     for step in steps:
-        at = next((n for n in range(at, len(lines) + 1) if step in lines[n - 1]), at)
-        found.append(at)
+        if place := re.compile(rf"([\"']){re.escape(step)}\1").search(text, at):
+            at, line = place.end(), head + text.count("\n", 0, place.start())
+        found.append(line)
     return found
-
-
-def _filled(recipe: Recipe, parameters: Mapping[str, object]) -> Recipe:
-    """*recipe* with each ``{name}`` replaced, and steps that ``|`` sets apart for themselves."""
-    steps: list[str] = []
-    lines: list[int] = []
-    for text, line in zip(recipe.steps, recipe.lines, strict=True):
-
-        def value(found: re.Match[str], line: int = line) -> str:
-            if found[1] not in parameters:
-                raise _wrong(f"{recipe.path}, line {line}: no parameter {found[1]!r} is given")
-            return str(parameters[found[1]])
-
-        for part in re.sub(r"\{(\w+)\}", value, text).split(BAR):
-            steps.append(part)
-            lines.append(line)
-    return Recipe(steps, lines, recipe.path)

@@ -66,7 +66,8 @@ def run_plan(linear: Linear, pixels: Pixels, plan: Plan, alpha: bool) -> Result:
         return _run(linear, pixels, plan, alpha)
     full = full_scale(dtype)
     done = _run(linear, np.divide(pixels, full, dtype=np.float32), _in_floats(plan, dtype), alpha)
-    values = done.pixels * np.float32(full)
+    values = done.pixels
+    values *= np.float32(full)
     np.rint(values, out=values)
     return done._replace(pixels=np.clip(values, 0, full, out=values).astype(dtype))
 

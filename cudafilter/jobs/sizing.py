@@ -85,9 +85,8 @@ def _taps(operation: Operation) -> int:
             sum(kernel.shape) if kernel.factors is not None else kernel.shape[0] * kernel.shape[1]
             for kernel in operation.kernels
         )
-    if isinstance(operation, Rank):
-        extreme = operation.is_least or operation.is_largest
-        return rows + columns if extreme and operation.window.inside is None else rows * columns
+    if isinstance(operation, Rank) and operation.window.inside is None:
+        return rows + columns if operation.is_least or operation.is_largest else rows * columns
     return rows * columns
 
 

@@ -38,7 +38,7 @@ class Window:
     @property
     def count(self) -> int:
         """How many pixels count."""
-        return self.shape[0] * self.shape[1] if self.inside is None else sum(self.inside)
+        return self.shape[0] * self.shape[1] if self.inside is None else self.inside.count(1)
 
     @property
     def reach(self) -> Reach:

@@ -144,9 +144,7 @@ class CudaEngine:
         scratch = max(device.scratch_bytes(launch, size, size) for launch in launches)
         if not slot.holds(source=whole, out=whole, scratch=scratch):
             limit = device.memory_limit
-            if limit is None:
-                limit = int((device.free_bytes() + slot.held) * MEMORY_SHARE / device.slots.count)
-            if 2 * whole + scratch > limit:
+            if 2 * whole + scratch > (self._share(slot) if limit is None else limit):
                 return False
         slot.memory("scratch", scratch)  # before any launch has its address
         way = itertools.cycle((("source", "out"), ("out", "source")))
@@ -260,9 +258,12 @@ class CudaEngine:
         scratch = self._device.scratch_bytes(work.launch, size, size)
         if slot.holds(source=whole, out=whole, scratch=scratch):
             return [((0, size[0]), (0, width))]
+        return cut(pixels, work.filter, self._share(slot) - scratch, work.launch.alignment)
+
+    def _share(self, slot: Slot) -> int:
+        """Bytes of device memory that *slot* may take, what it holds included."""
         free = self._device.free_bytes() + slot.held
-        share = int(free * MEMORY_SHARE / self._device.slots.count) - scratch
-        return cut(pixels, work.filter, share, work.launch.alignment)
+        return int(free * MEMORY_SHARE / self._device.slots.count)
 
 
 @dataclass(frozen=True)

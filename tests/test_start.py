@@ -246,3 +246,19 @@ def test_the_bar_is_gone_after_ctrl_c() -> None:
     last = shown.decode().split("\r\x1b[K")[-1]
     assert last.strip().startswith("interrupted: ")
     assert "images/s" not in last
+
+
+@pytest.mark.parametrize("line", ["--help", "blur --engine cpu in.bmp out.bmp"])
+def test_what_others_need_is_not_imported(line: str) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("in.bmp")
+    code = (
+        "import sys; from click.testing import CliRunner; from cudafilter.cli import app;"
+        f" done = CliRunner().invoke(app, {line.split()!r});"
+        " assert done.exit_code == 0, done.output; print(*sorted(sys.modules))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    others = {"cli.steps", "operations.rank", "operations.chain", "operations.window", "check"}
+    assert not {f"cudafilter.{name}" for name in others} & set(loaded)
+    assert ("numpy" in loaded) == (line != "--help")

@@ -9,13 +9,12 @@ import click
 
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
-from cudafilter.cli.filter import paths_argument, perform
 from cudafilter.cli.options import Shared
-from cudafilter.cli.steps import Step, parse_steps, recipe_steps
 from cudafilter.cli.terminal import put
 from cudafilter.start.garbage import uncollected
 
 if TYPE_CHECKING:
+    from cudafilter.cli.steps import Step
     from cudafilter.operations.chain import Chain
 
 
@@ -35,10 +34,14 @@ def _run(
         raise click.UsageError("Missing argument 'SRC... DEST'.", click.get_current_context())
     shared = Shared(**values)
     told = {"steps": [step.text for step in steps]}
+    from cudafilter.cli.filter import perform
+
     return perform(lambda: _chain(steps), told, tuple(others), shared)
 
 
 def _steps(text: str, recipe: str | None, settings: Sequence[str]) -> list[Step]:
+    from cudafilter.cli.steps import parse_steps, recipe_steps
+
     given = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -92,7 +95,7 @@ def _reach(reach: tuple[int, int, int, int]) -> str:
 
 command = Command(
     "chain",
-    arguments=[paths_argument("STEPS SRC... DEST")],
+    arguments=[options.paths("STEPS SRC... DEST")],
     sections={
         "Chain": [
             click.Option(

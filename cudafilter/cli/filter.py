@@ -45,22 +45,11 @@ def filter_command(spec: FilterSpec) -> Command:
 
     return Command(
         spec.name,
-        arguments=[paths_argument("SRC... DEST")],
+        arguments=[options.paths("SRC... DEST")],
         sections={"Filter": [options.own(p) for p in spec.parameters], **options.shared()},
         example=spec.example,
         help=f"{spec.summary}\n\n{spec.description}",
         callback=callback,
-    )
-
-
-def paths_argument(metavar: str) -> click.Argument:
-    """The words that are no options."""
-    return click.Argument(
-        ["paths"],
-        nargs=-1,
-        required=True,
-        metavar=metavar,
-        shell_complete=options.offered("files"),
     )
 
 

@@ -279,6 +279,17 @@ def offered(what: str) -> Callable[[click.Context, click.Parameter, str], list[C
     return offer
 
 
+def paths(metavar: str) -> click.Argument:
+    """The words that are no options."""
+    return click.Argument(
+        ["paths"],
+        nargs=-1,
+        required=True,
+        metavar=metavar,
+        shell_complete=offered("files"),
+    )
+
+
 def variant(about: str) -> click.Option:
     """``--variant``."""
     return click.Option(

@@ -16,14 +16,12 @@ from cudafilter.engines.correlate import (
     tap_by_tap,
 )
 from cudafilter.engines.fold import Folded, fold
-from cudafilter.engines.ranks import rank_of
 from cudafilter.errors import EngineError, LimitError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border, border_index, extract
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, only_stage
 from cudafilter.operations.pixels import Pixels, require_pixels
-from cudafilter.operations.rank import Rank
 
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
@@ -77,6 +75,10 @@ class CpuEngine:
         try:
             if isinstance(operation, Correlation):
                 return Result(self._correlated(pixels, operation, border, alpha, overwrite))
+            # Not before: most runs do without.
+            from cudafilter.engines.ranks import rank_of
+            from cudafilter.operations.rank import Rank
+
             if isinstance(operation, Rank):
                 return Result(rank_of(pixels, operation, border, self._threads))
         except (cv2.error, MemoryError) as error:

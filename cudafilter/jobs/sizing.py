@@ -12,7 +12,6 @@ from cudafilter.jobs.plan import Job
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, stages_of
-from cudafilter.operations.rank import Rank
 from cudafilter.start.words import FEW
 from cudafilter.stores import local
 
@@ -85,6 +84,8 @@ def _taps(operation: Operation) -> int:
             sum(kernel.shape) if kernel.factors is not None else kernel.shape[0] * kernel.shape[1]
             for kernel in operation.kernels
         )
+    from cudafilter.operations.rank import Rank  # not before: most runs do without
+
     if isinstance(operation, Rank) and operation.window.inside is None:
         return rows + columns if operation.is_least or operation.is_largest else rows * columns
     return rows * columns

@@ -12,12 +12,9 @@ import numpy.typing as npt
 from cudafilter.errors import ParameterError
 from cudafilter.operations.catalogue import CATALOGUE, MAX_DENSE_RADIUS
 from cudafilter.operations.correlation import Correlation
-from cudafilter.operations.difference import blackhat, closing, opening, outline, tophat
 from cudafilter.operations.kernel import Kernel, Weights
 from cudafilter.operations.operation import Operation
-from cudafilter.operations.rank import dilation, erosion, median, percentile
 from cudafilter.operations.weights import parse_weights
-from cudafilter.operations.window import Window, cross, disk, masked, square
 
 NEGLIGIBLE = 1e-18
 """Gaussian weights below this share of the peak are 0, so that a product of two is normal in
@@ -41,7 +38,15 @@ def make(name: str, **parameters: Any) -> Operation:
     """The filter *name* of the catalogue. Raises ParameterError for what makes no sense."""
     if name not in CATALOGUE:
         raise ParameterError("filter", f"no filter {name!r}; there are {', '.join(CATALOGUE)}")
-    return _MAKERS[name](**CATALOGUE[name].validate(parameters))
+    return _maker(name)(**CATALOGUE[name].validate(parameters))
+
+
+def _maker(name: str) -> Callable[..., Operation]:
+    if name in _MAKERS:
+        return _MAKERS[name]
+    from cudafilter.operations.make_ranks import MAKERS
+
+    return MAKERS[name]
 
 
 def gaussian(sigma: float, radius: int | None = None) -> Weights:
@@ -276,28 +281,6 @@ def _require_reach(name: str, sigma: float) -> None:
         )
 
 
-def _shaped(make_operation: Callable[[Window], Operation]) -> Callable[..., Operation]:
-    def make_shaped(radius: int | None, shape: str) -> Operation:
-        return make_operation(_window(radius, shape))
-
-    return make_shaped
-
-
-def _window(radius: int | None, shape: str) -> Window:
-    """The window that *shape* names. Raises ParameterError."""
-    if shape in _SHAPES:
-        return _SHAPES[shape](1 if radius is None else radius)
-    if radius is not None:
-        raise ParameterError("radius", f"the mask {shape} has a size of its own")
-    try:
-        return masked(parse_weights(shape, "shape"))
-    except ParameterError as error:
-        hint = "square, disk, cross, or a file with a mask: rows of 0 and 1"
-        raise ParameterError("shape", str(error), hint=hint) from error
-
-
-_SHAPES = {"square": square, "disk": disk, "cross": cross}
-
 _MAKERS: dict[str, Callable[..., Operation]] = {
     "blur": _blur,
     "box": _box,
@@ -308,15 +291,6 @@ _MAKERS: dict[str, Callable[..., Operation]] = {
     "prewitt": _gradient("prewitt", (1, 1, 1)),
     "laplacian": _laplacian,
     "emboss": _emboss,
-    "median": median,
-    "percentile": percentile,
-    "erode": _shaped(erosion),
-    "dilate": _shaped(dilation),
-    "open": _shaped(opening),
-    "close": _shaped(closing),
-    "tophat": _shaped(tophat),
-    "blackhat": _shaped(blackhat),
-    "outline": _shaped(outline),
     "kernel": _kernel,
     "motion": _motion,
     "disk": _disk,

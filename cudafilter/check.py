@@ -13,9 +13,11 @@ import numpy as np
 from cudafilter.errors import ParameterError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, stages_of
-from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite, quantise
+from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import Exact, Pixels, quantise, require_pixels
+from cudafilter.proof.planes import Planes
 from cudafilter.proof.proof import Proof
+from cudafilter.proof.tolerance import Tolerance
 from cudafilter.proof.values import Mask, Values, suspect
 
 QUICK = 4096
@@ -27,6 +29,10 @@ CONFIDENCE = 0.95
 WINDOWS = 12
 """Samples in the windows of a quick check, for each sample of the image, from which on looking at
 all is as quick."""
+
+
+AGREES = "agrees with the reference: "
+"""How the line of a result begins that keeps the contract."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,9 @@ class Agreement:
     seconds: float
     of: int
     """Samples in the image; more than were looked at after a quick check."""
+    unproven: int
+    """Samples looked at of which the contract says nothing: their tolerance is half a step of
+    integers or more, or infinite."""
 
     @property
     def wrong_below(self) -> float | None:
@@ -76,6 +85,11 @@ class Agreement:
         """exact_share in percent, to four places, cut and not rounded: 100 means all."""
         return f"{math.floor(1e6 * self.exact_share) / 1e4:g}"
 
+    @property
+    def proven(self) -> str:
+        """How many samples are proven, in words."""
+        return f"proven: {self.samples - self.unproven:,} samples, {self.unproven:,} unproven"
+
     def figures(self) -> dict[str, Any]:
         """The figures as plain data, for reports. JSON has no NaN: one that is none is None."""
         floats = {"largest": self.largest, "got": self.got, "expected": self.expected}
@@ -83,6 +97,7 @@ class Agreement:
             "ok": self.ok,
             "samples": self.samples,
             "of": self.of,
+            "unproven": self.unproven,
             "wrong_below": self.wrong_below,
             "differing": self.differing,
             "exact_share": self.exact_share,
@@ -104,7 +119,7 @@ class Agreement:
                 f" {_percent(self.wrong_below)} % of samples are wrong"
             )
         if self.ok:
-            return f"agrees with the reference: {figures}"
+            return f"{AGREES}{self.proven}; {figures}"
         x, y, channel = self.worst
         return (
             f"DISAGREES with the reference: {self.violations:,} samples outside the contract, worst"
@@ -117,14 +132,15 @@ def compare(
     result: Pixels,
     source: Pixels,
     filter: Operation,
-    border: Border = Border(),
+    border: str | Border = Border(),
     alpha: bool = False,
     quick: bool = False,
 ) -> Agreement:
-    """Compare *result*, an engine's output for *source* (H, W, C), with the float64 reference.
+    """Compare *result*, an engine's output for *source*, with the float64 reference.
 
-    The operation says how far off a value may be before it rounds: its tolerance. NaN and infinity
-    agree with the same, an infinity past float32's range with one of its sign; any other is a
+    Both are (H, W) or (H, W, C), and *border* is one or its name, as apply() takes them.
+    proof/tolerance.py says how far off a value may be before it rounds. NaN and infinity agree
+    with the same, an infinity past float32's range with one of its sign; any other is a
     violation. Raises ParameterError if shape or type differ.
 
     *quick* looks at QUICK samples only, taken at random, other ones each time; at all where these
@@ -137,7 +153,7 @@ def compare_all(
     results: Sequence[Pixels],
     source: Pixels,
     filter: Operation,
-    border: Border = Border(),
+    border: str | Border = Border(),
     alpha: bool = False,
     quick: bool = False,
 ) -> list[Agreement]:
@@ -150,19 +166,23 @@ def compare_all(
                 f" {source.dtype} {source.shape}",
             )
     started = time.perf_counter()
+    border = Border(border) if isinstance(border, str) else border
+    if source.ndim == 2:
+        source, results = source[..., None], [result[..., None] for result in results]
+    source = require_pixels(source, alpha)
     height = len(source)
-    limit = tolerance(source, filter, border, alpha)
+    tolerance = Tolerance(source, filter, border, alpha)
     proof = Proof(source, filter, border, alpha)
     above, below, left, right = filter.reach
     windows = QUICK * (above + 1 + below) * (left + 1 + right)
     if quick and source.size > QUICK and not (proof.fast and windows > WINDOWS * source.size):
-        return _quick(results, source.shape, proof, limit, started)
+        return _quick(results, source.shape, proof, tolerance, started)
 
     def examine(y: int) -> list[_Finding]:
         last = min(y + proof.step, height)
         with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
             values = proof.rows(y, last)
-            return [_examine(r[y:last], values, y, limit, proof) for r in results]
+            return [_examine(r[y:last], values, y, tolerance, proof) for r in results]
 
     bands = each(examine, range(0, height, proof.step), cores())
     seconds = time.perf_counter() - started
@@ -171,23 +191,11 @@ def compare_all(
     ]
 
 
-def tolerance(source: Pixels, filter: Operation, border: Border, alpha: bool) -> float:
-    """How far a value of the result for *source* may lie from the exact one before it rounds."""
-    full = full_scale(source.dtype)
-    largest = full
-    if source.dtype.kind == "f":
-        outside = (
-            abs(stage.border.sample(source.dtype)) for stage in stages_of(filter.unrolled(border))
-        )
-        largest = max([largest_finite(source), *outside])
-    return filter.tolerance(source.dtype.name, full, largest, alpha)
-
-
 def _quick(
     results: Sequence[Pixels],
     shape: tuple[int, ...],
     proof: Proof,
-    limit: float,
+    tolerance: Tolerance,
     started: float,
 ) -> list[Agreement]:
     """compare_all() for samples taken at random."""
@@ -197,11 +205,19 @@ def _quick(
     parts = np.array_split(np.arange(QUICK), 8 * cores())
     with np.errstate(all="ignore"):
         exact = np.concatenate(each(lambda n: proof.at(y[n], x[n], c[n]), parts, cores()))
+        if tolerance.fixed is not None:
+            limit = np.full(QUICK, tolerance.fixed)
+        else:
+            limit = np.concatenate(each(lambda n: tolerance.at(y[n], x[n], c[n]), parts, cores()))
+        unproven = _unproven(limit, results[0][y, x, c])
         found = [_find(result[y, x, c], exact, limit) for result in results]
     seconds = time.perf_counter() - started
     return [
         _agreement(
-            [finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])))], QUICK, size, seconds
+            [finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])), unproven=unproven)],
+            QUICK,
+            size,
+            seconds,
         )
         for finding, n in found
     ]
@@ -217,9 +233,12 @@ class _Finding(NamedTuple):
     worst: tuple[int, int, int]
     got: float
     expected: float
+    unproven: int
 
 
-def _examine(got: Pixels, values: Values, first: int, limit: float, proof: Proof) -> _Finding:
+def _examine(
+    got: Pixels, values: Values, first: int, tolerance: Tolerance, proof: Proof
+) -> _Finding:
     """Compare the rows *got*, from row *first* on, with their *values*.
 
     Nearly all samples are the value rounded, and no value within its bound rounds otherwise. Only
@@ -227,53 +246,73 @@ def _examine(got: Pixels, values: Values, first: int, limit: float, proof: Proof
     """
     planes = got.transpose(0, 2, 1)
     found = []
+    all_limits: Planes | None = None  # of all rows, once some are wanted: routes like many rows
     for y, part in values.parts():
         rows = planes[y : y + len(part.values)]
+        top = first + y
         look = suspect(rows, part)
+        limits = None
+        if tolerance.differs or (tolerance.fixed is None and look.any()):
+            if all_limits is None:
+                all_limits = tolerance.rows(first, first + len(got), values)
+            limits = all_limits[y : y + len(rows)]
+        unproven = 0
+        if tolerance.differs or tolerance.fixed is not None:
+            unproven = _unproven(tolerance.fixed if limits is None else limits, rows)
         if not look.any():
             value = float(rows[0, 0, 0])
-            found.append(_Finding(0, 0, 0.0, 0.0, (0, first + y, 0), value, value))
+            found.append(_Finding(0, 0, 0.0, 0.0, (0, top, 0), value, value, unproven))
             continue
-        exact = part.values[look].astype(np.float64)
-        unsure = _unsure(exact, got.dtype, part.bound, limit)
+        at_y, at_c, at_x = np.nonzero(look)
+        places = np.stack([at_y + top, at_x, at_c])
+        limit = np.full(len(at_y), tolerance.fixed) if limits is None else limits[look]
+        samples, exact = rows[look], part.values[look].astype(np.float64)
+        unsure = _unsure(samples, exact, part.bound, limit)
         if part.unproven is not None:
             unsure |= part.unproven[look]
-        where = np.flatnonzero(look)
-        at_y, at_c, at_x = np.unravel_index(where[unsure], look.shape)
-        exact[unsure] = proof.at(at_y + (first + y), at_x, at_c)
-        finding, n = _find(rows[look], exact, limit)
-        at = [int(i) for i in np.unravel_index(where[n], look.shape)]
-        found.append(finding._replace(worst=(at[2], first + y + at[0], at[1])))
+        exact[unsure] = proof.at(*places[:, unsure])
+        if tolerance.fixed is None:  # the fast routes' limit may be too small, and only that
+            wrong = _outside(samples, exact, limit) > 0
+            exact[wrong] = proof.at(*places[:, wrong])
+            limit[wrong] = tolerance.at(*places[:, wrong])
+        finding, n = _find(samples, exact, limit)
+        worst = int(at_x[n]), int(at_y[n]) + top, int(at_c[n])
+        found.append(finding._replace(worst=worst, unproven=unproven))
     return _together(found)
 
 
-def _unsure(exact: Exact, dtype: np.dtype[Any], bound: float, limit: float) -> Mask:
+def _unproven(limit: Exact | float | None, got: Planes) -> int:
+    """Of how many samples *got* the tolerance *limit* says nothing."""
+    if limit is None:
+        return 0
+    most = 0.5 if got.dtype.kind == "u" else math.inf
+    return int(np.broadcast_to(np.asarray(limit) >= most, got.shape).sum())
+
+
+def _unsure(got: Pixels, exact: Exact, bound: float, limit: Exact) -> Mask:
     """Whether a value within *bound* of *exact* could have another verdict."""
     unsure = np.zeros(exact.shape, np.bool_)
     if bound:
         # A little further, for these sums round too.
         bound = bound * 1.01 + 4e-16 * float(np.max(np.abs(exact), initial=0))
-        for offset in (-limit, 0.0, limit):
+        for offset in (-limit, np.float64(0), limit):
             low, high = exact + (offset - bound), exact + (offset + bound)
-            unsure |= quantise(low, dtype) != quantise(high, dtype)
+            unsure |= quantise(low, got.dtype) != quantise(high, got.dtype)
+        if got.dtype.kind == "f":
+            unsure |= np.abs(np.abs(got - exact) - limit) <= bound
     return unsure
 
 
-def _find(got: Pixels, exact: Exact, limit: float) -> tuple[_Finding, int]:
+def _find(got: Pixels, exact: Exact, limit: Exact) -> tuple[_Finding, int]:
     """What the samples *got* show, 1-D as their *exact* values are, and which one is the worst.
 
     Before it rounds, a value may lie *limit* away.
     """
     expected = quantise(exact, got.dtype)
-    same = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    same = _same(got, expected)
     difference = np.abs(got.astype(np.float64) - expected)
     difference[same] = 0  # infinity less itself is NaN
-    if got.dtype == np.float32:
-        outside = np.abs(got - exact) - limit
-    else:
-        outside = _outside(exact, got, limit)
-    outside[~np.isfinite(outside)] = np.inf
-    outside[same] = 0
+    outside = _outside(got, exact, limit)
     # The worst sample is the one furthest outside, or, if none is, the most different.
     rank = np.where(outside > 0, outside + 1e300, difference)
     n = int(np.argmax(rank))
@@ -285,8 +324,35 @@ def _find(got: Pixels, exact: Exact, limit: float) -> tuple[_Finding, int]:
         worst=(0, 0, 0),
         got=float(got[n]),
         expected=float(expected[n]),
+        unproven=0,
     )
     return finding, n
+
+
+def _same(got: Pixels, expected: Pixels) -> Mask:
+    """Where both are the same, NaN too."""
+    same: Mask = (got == expected) | (np.isnan(got) & np.isnan(expected))
+    return same
+
+
+def _outside(got: Pixels, exact: Exact, limit: Exact) -> Exact:
+    """How far *got* lies outside the contract, in native units; 0 or less is inside.
+
+    An integer may be any that a value within *limit* of *exact* rounds to.
+    """
+    outside: Exact
+    if got.dtype == np.float32:
+        outside = np.abs(got - exact) - limit
+        infinite = np.isinf(got)
+        far = exact[infinite] + np.copysign(limit[infinite], got[infinite])
+        outside[infinite] = np.where(quantise(far, got.dtype) == got[infinite], 0, np.inf)
+    else:
+        low, high = quantise(exact - limit, got.dtype), quantise(exact + limit, got.dtype)
+        value = got.astype(np.float64)
+        outside = np.maximum(low - value, value - high)
+    outside[np.isnan(outside)] = np.inf
+    outside[_same(got, quantise(exact, got.dtype))] = 0
+    return outside
 
 
 def _together(parts: Sequence[_Finding]) -> _Finding:
@@ -296,6 +362,7 @@ def _together(parts: Sequence[_Finding]) -> _Finding:
         differing=sum(part.differing for part in parts),
         violations=sum(part.violations for part in parts),
         largest=float(np.max([part.largest for part in parts])),  # NaN wins
+        unproven=sum(part.unproven for part in parts),
     )
 
 
@@ -311,6 +378,7 @@ def _agreement(bands: Sequence[_Finding], samples: int, of: int, seconds: float)
         expected=all.expected,
         seconds=seconds,
         of=of,
+        unproven=all.unproven,
     )
 
 
@@ -319,14 +387,3 @@ def _percent(share: float) -> str:
     percent = 100 * share
     digit = 10.0 ** math.floor(math.log10(percent))
     return f"{math.ceil(percent / digit) * digit:.2g}"
-
-
-def _outside(exact: Exact, got: Pixels, limit: float) -> Exact:
-    """How far integers lie outside the contract, in steps; 0 or less is inside.
-
-    A result may be any integer that a value within *limit* of *exact* rounds to.
-    """
-    low, high = quantise(exact - limit, got.dtype), quantise(exact + limit, got.dtype)
-    value = got.astype(np.float64)
-    outside: Exact = np.maximum(low - value, value - high)
-    return outside

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from cudafilter.check import compare
 from cudafilter.engines import Engine
+from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import BORDERS
-from cudafilter.operations.operation import Operation
-from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.operation import Operation, only_stage
+from cudafilter.operations.pixels import Exact, Pixels
+from cudafilter.proof.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
@@ -31,6 +35,26 @@ def random_pixels(shape: tuple[int, int, int], dtype: str, seed: int = 0) -> Pix
     return np.rint(unit * np.iinfo(dtype).max).astype(dtype)
 
 
+def tolerance(
+    pixels: Pixels, filter: Operation, border: Border = Border(), alpha: bool = False
+) -> Exact:
+    """The tolerance of each sample, (H, W, C)."""
+    told = Tolerance(pixels, filter, border, alpha)
+    if told.fixed is not None:
+        return np.full(pixels.shape, told.fixed)
+    y, x, c = np.indices(pixels.shape)
+    return told.at(y.ravel(), x.ravel(), c.ravel()).reshape(pixels.shape)
+
+
+def needs_double(engine: Engine, filter: Operation, dtype: str, alpha: bool) -> bool:
+    """Whether *engine* is a variant in float32, which refuses what only double can tell."""
+    plan = filter.unrolled(Border())
+    operation = stage.operation if plan and (stage := only_stage(plan)) else None
+    if not isinstance(operation, Correlation) or not operation.in_double(dtype, alpha):
+        return False
+    return getattr(engine, "variant", "auto") not in ("auto", "double")
+
+
 def assert_agrees(
     engine: Engine,
     pixels: Pixels,
@@ -38,7 +62,14 @@ def assert_agrees(
     border: Border = Border(),
     alpha: bool = False,
 ) -> None:
-    """*engine*'s result keeps the contract with the reference, and the input is untouched."""
+    """*engine*'s result keeps the contract with the reference, and the input is untouched.
+
+    A variant in float32 refuses what only double can tell.
+    """
+    if needs_double(engine, filter, pixels.dtype.name, alpha):
+        with pytest.raises(LimitError, match="works in float32"):
+            engine.run(pixels, filter, border, alpha)
+        return
     before = pixels.copy()
     result = engine.run(pixels, filter, border, alpha).pixels
     agreement = compare(result, pixels, filter, border, alpha)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
+from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels, tolerance
 from cudafilter import api
 from cudafilter.check import compare
 from cudafilter.engines import Engine
@@ -18,9 +18,9 @@ from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError, ParameterError
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
-from cudafilter.operations.chain import ROUNDING, Chain, Link
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation, stages_of
+from cudafilter.operations.operation import ROUNDING, Operation, stages_of
 from cudafilter.operations.pixels import DTYPES, Pixels, full_scale
 from cudafilter.operations.rank import dilation, erosion, median
 from cudafilter.operations.window import square
@@ -142,23 +142,22 @@ def test_the_gpu(dtype: str, channels: int, alpha: bool) -> None:
 
 
 def test_the_tolerance_is_what_the_links_make_of_each_other() -> None:
-    two, three = weights([2.0]), make("kernel", weights=[[3.0]], bias=0.5)
-    start = 255 * ROUNDING
-    first = 2 * start + 4e-6 * 2 * (255 + start)
-    second = 3 * first + 4e-6 * (3 * (510 + first) + 0.5 * 255)
-    last = second + ROUNDING * (1530 + 0.5 * 255 + second)
-    told = chain(two, three).tolerance("uint8", 255.0, 255.0, False)
-    assert told == pytest.approx(last, rel=1e-12)
-    # Floats are neither scaled nor rounded.
-    first = 4e-6 * 2 * 10
-    second = 3 * first + 4e-6 * (3 * (20 + first) + 0.5)
-    told = chain(two, three).tolerance("float32", 1.0, 10.0, False)
-    assert told == pytest.approx(second, rel=1e-12)
+    two, three = weights([2.0]), make("kernel", weights=[[-3.0]], bias=0.5)
+    pixels = random_pixels((4, 5, 1), "uint8")
+    # Roundings: two of scaling, and in each link three, and the root of two additions twice.
+    roundings = 2 + 2 * (3 + 2 * 2**0.5)
+    told = tolerance(pixels, chain(two, three))
+    expected = roundings * ROUNDING * (6.0 * pixels + 0.5 * 255)
+    np.testing.assert_allclose(told, expected, rtol=1e-12)
+    floats = pixels / np.float32(99) - np.float32(1)
+    told = tolerance(floats, chain(two, three))
+    expected = 2 * (3 + 2) * ROUNDING * (6 * np.abs(floats.astype(np.float64)) + 0.5)
+    np.testing.assert_allclose(told, expected, rtol=1e-12)
 
 
 def test_ranks_in_a_row_are_exact() -> None:
-    assert OPENED.tolerance("float32", 1.0, 1.0, False) == 0
-    assert OPENED.tolerance("uint16", 65535.0, 65535.0, False) < 0.02
+    for dtype in DTYPES:
+        assert (tolerance(random_pixels((9, 9, 1), dtype), OPENED) == 0).all()
 
 
 def test_rounding_between_links_is_found() -> None:
@@ -178,8 +177,7 @@ def test_a_chain_of_one_is_its_link_bit_for_bit(cpu: Engine) -> None:
     pixels, blur = random_pixels((20, 30, 3), "uint16"), make("blur", sigma=2)
     for one in (chain(blur), chain(chain(blur)), chain(make("sharpen", amount=0), blur)):
         assert np.array_equal(cpu.run(pixels, one).pixels, cpu.run(pixels, blur).pixels)
-        told = [o.tolerance("uint16", 65535.0, 65535.0, False) for o in (one, blur)]
-        assert told[0] == told[1]
+        assert np.array_equal(tolerance(pixels, one), tolerance(pixels, blur))
 
 
 def test_a_chain_that_changes_nothing_is_the_image(cpu: Engine) -> None:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agreement import LAYOUTS, random_pixels
+from agreement import LAYOUTS, assert_agrees, random_pixels, tolerance
+from cudafilter import api
 from cudafilter.check import compare, compare_all
+from cudafilter.engines import Engine
 from cudafilter.errors import ParameterError
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
+from cudafilter.operations.chain import Chain, Link
+from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, full_scale
 
 
@@ -67,12 +72,79 @@ def test_integers_may_differ_next_to_a_rounding_boundary_only() -> None:
     assert compare(either, pixels, near).ok
     either[0, 1] = 101
     assert compare(either, pixels, near).ok
-    either[0, 0] += 1  # 100.495: within the slack too
-    assert compare(either, pixels, near).ok
-    either[0, 2] -= 1  # 100.525 rounds to 101, and no value within 0.01 of it to 100
-    agreement = compare(either, pixels, near)
-    assert not agreement.ok
-    assert agreement.worst == (2, 0, 0)
+    for x in (0, 2):  # 100.495 and 100.525: the slack is 0.001
+        wrong = right.copy()
+        wrong[0, x] = 201 - wrong[0, x]
+        agreement = compare(wrong, pixels, near)
+        assert not agreement.ok
+        assert agreement.worst == (x, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    "filter",
+    [
+        make("emboss"),
+        make("emboss", scale=0.5),
+        make("sharpen"),
+        make("laplacian", scale=0.25),
+        make("kernel", weights="1 4 6 4 1", normalize=True),
+    ],
+)
+def test_whole_numbers_have_no_tolerance_and_ties_are_even(filter: Operation, dtype: str) -> None:
+    pixels = random_pixels((30, 40, 3), dtype)
+    exact = reference.exact(pixels, filter)
+    assert (tolerance(pixels, filter) == 0).all()
+    right = reference.apply(pixels, filter)
+    agreement = compare(right, pixels, filter)
+    assert (agreement.ok, agreement.unproven) == (True, 0)
+    inside = (exact > 0) & (exact < full_scale(dtype))
+    tie = np.argwhere(inside & (exact % 1 == 0.5))
+    for y, x, c in tie[:3]:
+        wrong = right.copy()
+        wrong[y, x, c] = 2 * exact[y, x, c] - right[y, x, c]  # the odd one
+        assert not compare(wrong, pixels, filter).ok
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("filter", "most"),
+    [
+        (make("sobel"), 0.04),
+        (make("scharr", scale=20), 0.04),
+        (make("blur", sigma=50), 0.08),
+        (make("unsharp", amount=50), 0.2),
+        (make("kernel", weights=np.random.default_rng(1).standard_normal((15, 15))), 0.2),
+    ],
+)
+def test_no_integer_may_be_off_by_as_much_as_a_step(
+    filter: Correlation, most: float, dtype: str
+) -> None:
+    slack = filter.slack(dtype, False)
+    assert slack is not None
+    assert 0 < slack < most
+
+
+def test_how_many_samples_are_proven_is_told() -> None:
+    pixels = random_pixels((20, 30, 3), "uint16")
+    agreement = compare(reference.apply(pixels, make("blur")), pixels, make("blur"))
+    assert str(agreement).startswith(
+        "agrees with the reference: proven: 1,800 samples, 0 unproven; largest difference 0,"
+    )
+    assert agreement.figures()["unproven"] == 0
+    steep = Chain((Link(make("blur", sigma=1)), Link(make("sobel", scale=9))))
+    agreement = compare(reference.apply(pixels, steep), pixels, steep)
+    assert 0 < agreement.unproven <= 1800
+    told = (tolerance(pixels, steep) >= 0.5).sum()
+    assert agreement.unproven == pytest.approx(int(told), abs=2)
+
+
+@pytest.mark.parametrize("border", ["wrap", Border("wrap")])
+def test_it_takes_what_apply_takes(border: str | Border) -> None:
+    gray = random_pixels((20, 30, 1), "uint8")[..., 0]
+    right = api.apply(gray, "blur", sigma=2, border=border, engine="cpu")
+    assert compare(right, gray, make("blur"), border).ok
+    assert not compare(right, gray, make("blur")).ok
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -102,13 +174,35 @@ def test_past_float32s_range_lies_infinity() -> None:
     assert not compare(np.full_like(pixels, np.inf), pixels, make("kernel", weights=[[1]])).ok
 
 
-def test_float_tolerance_follows_the_image_and_the_kernel() -> None:
+def test_float_tolerance_follows_each_samples_terms() -> None:
     filter = make("kernel", weights=[[2.0, -3.0]])
     pixels = 10 * random_pixels((20, 20, 1), "float32")
+    pixels[3, 3] = 1e30
     right = reference.exact(pixels, filter)
-    bound = 4e-6 * 5 * float(pixels.max())
+    terms = reference.exact(pixels, make("kernel", weights=[[2.0, 3.0]]))
+    bound = (3 + 1 + 2) * 2.0**-24 * terms
     assert compare((right + 0.8 * bound).astype(np.float32), pixels, filter).ok
-    assert not compare((right + 1.2 * bound).astype(np.float32), pixels, filter).ok
+    wrong = compare((right + 1.2 * bound + 1e-6).astype(np.float32), pixels, filter)
+    assert wrong.violations == 400
+
+
+@pytest.mark.parametrize("name", ["blur", "sobel", "sharpen", "unsharp", "median"])
+@pytest.mark.parametrize("size", [1e-44, 1e-40, 1e-38, 1e-25, 1e18, 1e25, 1e37])
+def test_floats_of_every_size(cpu: Engine, name: str, size: float) -> None:
+    pixels = (random_pixels((20, 30, 3), "float32") * size).astype(np.float32)
+    pixels[:, 20:] = 0
+    assert_agrees(cpu, pixels, make(name))
+    if size > 1e-42:  # of fewer digits than that, none is sure
+        far = reference.apply(pixels, make(name))
+        far[:3] = 0
+        assert not compare(far, pixels, make(name)).ok
+
+
+@pytest.mark.parametrize("name", ["blur", "box", "sharpen", "sobel"])
+@pytest.mark.parametrize("value", [-0.5, -2.0])
+def test_negative_borders_beside_alpha(cpu: Engine, name: str, value: float) -> None:
+    pixels = random_pixels((20, 30, 4), "float32")
+    assert_agrees(cpu, pixels, make(name), Border("constant", value), alpha=True)
 
 
 def test_a_wrong_border_is_found() -> None:

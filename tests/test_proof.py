@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agreement import ALL_BORDERS, LAYOUTS, random_pixels
+from agreement import ALL_BORDERS, LAYOUTS, random_pixels, tolerance
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
@@ -18,9 +18,10 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Pixels
 from cudafilter.operations.rank import erosion
 from cudafilter.operations.window import square
-from cudafilter.proof.proof import Proof, terms
+from cudafilter.proof.proof import Proof
 from cudafilter.proof.ranks import MEDIAN_OF_9
 from cudafilter.proof.sums import Banded, Taps, Transformed, route
+from cudafilter.proof.tolerance import Tolerance
 from cudafilter.proof.values import Values, suspect
 
 random = np.random.default_rng(3)
@@ -158,7 +159,7 @@ def test_each_route_is_taken(kernel: Kernel, largest: float, whole: bool, kind: 
 
 @pytest.mark.parametrize("name", ["unsharp", "dense", "sharpen", "zeros between", "even row"])
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
-def test_terms_are_as_large_as_absolute_values_make_them(border: Border, name: str) -> None:
+def test_the_tolerance_of_floats_follows_each_samples_terms(border: Border, name: str) -> None:
     filter = OPERATIONS[name]
     assert isinstance(filter, Correlation)
     pixels = random_pixels((40, 50, 1), "float32") - np.float32(0.5)
@@ -169,9 +170,17 @@ def test_terms_are_as_large_as_absolute_values_make_them(border: Border, name: s
         expected += reference.exact(np.abs(pixels), part, border)[..., 0]
     expected = abs(filter.gain) * expected + abs(filter.bias)
     expected += abs(filter.source_gain) * np.abs(pixels[..., 0].astype(np.float64))
-    proof = terms(pixels, filter, border, alpha=False)
-    values, bound, _ = proof.rows(0, 40)
-    assert np.abs(values[:, 0] - expected).max() <= bound + 1e-12 * expected.max()
+    if filter.threshold:
+        expected += np.abs(pixels[..., 0])
+    roundings = filter.roundings("float32", alpha=False)
+    limit = tolerance(pixels, filter, border)[..., 0] * 2**24 / roundings
+    np.testing.assert_allclose(limit, expected, rtol=1e-9)
+    values = Proof(pixels, filter, border, alpha=False).rows(0, 40)
+    told = (
+        Tolerance(pixels, filter, border, alpha=False).rows(0, 40, values)[:, 0] * 2**24 / roundings
+    )
+    assert (told <= limit * (1 + 1e-12)).all()
+    np.testing.assert_allclose(told, limit, atol=1e-9)
 
 
 @pytest.mark.parametrize("side", [65, 150])

@@ -144,7 +144,9 @@ class Reporter:
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"
                 f" {self._check_seconds:.2f} s"
             )
-            figures = str(self._worst.agreement).removeprefix("agrees with the reference: ")
+            from cudafilter.check import AGREES
+
+            figures = str(self._worst.agreement).removeprefix(AGREES)
             self._say(f"  worst {self._worst.source}: {figures}")
         done, failed = self._counts[DONE], self._counts[FAILED]
         if interrupted:

@@ -8,17 +8,12 @@ from typing import Literal, NamedTuple
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import (
-    Fork,
     Operation,
     Plan,
     Reach,
     Windowed,
-    only_stage,
     stages_of,
 )
-
-ROUNDING = 2.0**-24
-"""Largest relative error of a number that is rounded to float32, or of a product there."""
 
 
 class Link(NamedTuple):
@@ -76,48 +71,3 @@ class Chain:
     @property
     def _operations(self) -> list[Windowed]:
         return [stage.operation for stage in stages_of(self.unrolled(Border()))]
-
-    def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
-        """See Operation.tolerance.
-
-        Each link adds its own tolerance on float32, t, and amplifies, by L, the error e of the
-        pixels that it gets: ``e' = L * e + t``. Integers are divided by their full scale before
-        the first link, and results multiplied by it after the last one. Each of the two rounds,
-        by ROUNDING of the largest value. So an error of the first link reaches the result times
-        all later links' L.
-
-        On uint16 that may be a step or more, since float32's tolerance is 0.26 of one even for a
-        mean: it is the price of float32 between links.
-        """
-        plan = self.unrolled(Border())
-        operations = self._operations
-        if all(each.picks for each in operations) and not any(isinstance(p, Fork) for p in plan):
-            return 0.0
-        if plan and (stage := only_stage(plan)) is not None:
-            return stage.operation.tolerance(dtype, full, largest, alpha)
-        rounding = 0.0 if dtype == "float32" else ROUNDING
-        error, most = _through(plan, rounding * largest, largest, full, alpha)
-        return error + rounding * (most + error)
-
-
-def _through(
-    plan: Plan, error: float, largest: float, full: float, alpha: bool
-) -> tuple[float, float]:
-    """The error of float32 pixels after *plan*, which have *error* before, and their bound.
-
-    Their bound is *largest* before it.
-    """
-    most = largest
-    for each in plan:
-        reached = most + error
-        if isinstance(each, Fork):
-            parts = [_through(branch, error, most, full, alpha) for branch in each]
-            error, most = (sum(part) for part in zip(*parts, strict=True))
-            error += ROUNDING * (most + error)
-        else:
-            operation = each.operation
-            error = operation.amplification(alpha, reached / full) * error
-            error += operation.tolerance("float32", full, reached, alpha)
-            most = operation.bound(full, most, alpha)
-        most = max(largest, most)  # borders are as large as before
-    return error, most

@@ -7,23 +7,43 @@ factors: that changes float64's last bits only (tests hold the two forms togethe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.kernel import Kernel
-from cudafilter.operations.operation import Plan, Stage
-from cudafilter.operations.pixels import Exact
+from cudafilter.operations.kernel import MOST_WHOLE, Kernel, grain
+from cudafilter.operations.operation import ROUNDING, Plan, Stage, Windowed
+from cudafilter.operations.pixels import Exact, full_scale
+from cudafilter.operations.rank import Rank
+from cudafilter.operations.window import Window
 
-SLACK = {"uint8": 0.01, "uint16": 0.05}
-"""How near a rounding boundary, in steps, an exact value must lie for a result to differ by 1.
-Times max(1, |gain| * sum|w|): an error in float32 grows with the terms that cancel."""
+FINISH = {"single": 4.0, "magnitude": 8.0}
+"""Largest error of float32, in ROUNDING, of what becomes of exact sums: gain, product, source and
+bias; and of squares, their sum and its root."""
 
-FLOAT_TOLERANCE = 4e-6
-"""Largest error of float32 per kernel, relative to sum|w| * max|x|."""
+LONGEST, LONGEST_OF_INTEGERS = 100, 64
+"""Additions, rows and columns together, from which on errors grow no more."""
+
+ONE_BY_ONE = 64
+"""Most taps that are summed in a row, whatever the rows of a kernel."""
+
+IN_BYTES = 64.0
+"""Least error, in ROUNDING, that sums over bytes may have: tensor cores take a byte as 1024 more,
+and cut what they add where float32 rounds it. It is 0.001 of a step."""
+
+IN_DOUBLE = 2.0**-26
+"""A rounding's error in double, in ROUNDING, with a margin of eight for the reference's own."""
+
+MOST_SLACK = 0.45
+"""Steps by which float32 may be off. Where it could be by more, engines work in double."""
+
+LEAST_GRAIN = 2.0**-64
+"""Of sums that count as exact: far from float32's least numbers, whatever they are scaled by."""
 
 _NO_TAP = Kernel([[0.0]])
 
@@ -102,57 +122,160 @@ class Correlation:
         sums = [_correlate_within(padded, self, kernel) for kernel in self.kernels]
         return finish(self, combine(self, sums), source, full)
 
-    def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
-        """See Operation.tolerance.
+    def slack(self, dtype: str, alpha: bool) -> float | None:
+        """See Windowed.slack."""
+        slack = self._float_slack(dtype, alpha)
+        return slack if slack is None or slack <= MOST_SLACK else slack * IN_DOUBLE
 
-        Integers may be any to which a value within SLACK of the exact one rounds. That grows with
-        the terms that cancel, and never passes 0.5, so results differ by 1 at most.
+    def in_double(self, dtype: str, alpha: bool) -> bool:
+        """Whether engines are to work in double on *dtype*, for float32 would be too far off."""
+        return dtype != "float32" and (self._float_slack(dtype, alpha) or 0.0) > MOST_SLACK
 
-        Under ``filter`` alpha the gain cancels in ``K(c*a) / K(a)``, whose two relative errors add.
+    def _float_slack(self, dtype: str, alpha: bool) -> float | None:
+        """How far float32 may be off on integers, in steps.
+
+        - Not at all where all is whole numbers, or multiples of a power of two, that it holds.
+        - Where sums are: by what gain, root and bias round, relative to what these give. Results
+          in range are full scale at most, and so is what they are summed from, but for the source
+          and the bias, which may cancel. Colour times alpha that is kept sums so too, if it fits.
+        - Else by what sums round, relative to the size of their terms. Alpha that is filtered
+          along makes a mean of two of them.
         """
-        size = self._size(alpha)
-        if dtype in SLACK:
-            return min(0.5, SLACK[dtype] * max(1.0, size))
+        full = full_scale(dtype)
+        sums = max(IN_BYTES if dtype == "uint8" else 0.0, self.roundings(dtype, alpha))
+        extra = abs(self.source_gain) + abs(self.bias) + (1.0 if self.threshold else 0.0)
         if alpha and self.alpha == "filter":
-            scale = 2 * max(1.0, size)
+            if not self.smoothing:
+                return None
+            roundings = sums * (1 + abs(self.bias))
+        elif alpha and self._sums_exactly(dtype, 2 * full * full):
+            roundings = (FINISH[self.combine] + 2) * (1 + 2 * extra)
+        elif alpha:
+            roundings = sums * (2 * self.size_of_terms + extra)
+        elif self.has_exact_sums(dtype):
+            if self._is_whole(full):
+                return 0.0
+            least = IN_BYTES if dtype == "uint8" else 0.0  # the CPU's weights have the gain in them
+            roundings = max(least, FINISH[self.combine]) * (1 + 2 * extra)
         else:
-            scale = size * (max(1.0, largest / full) if alpha else 1.0)
-        scale += abs(self.source_gain)
-        return FLOAT_TOLERANCE * (scale * largest + abs(self.bias) * full)
+            # Terms that do not cancel are no larger than what they add up to.
+            most = 1 + abs(self.bias) if self.smoothing else math.inf
+            roundings = sums * (min(self.size_of_terms, most) + extra)
+        return ROUNDING * full * roundings
 
-    def amplification(self, alpha: bool, largest: float) -> float:
-        """See Windowed.amplification.
+    def has_exact_sums(self, dtype: str) -> bool:
+        """Whether float32 rounds no sum over samples of *dtype*, none of them alpha."""
+        return self._sums_exactly(dtype, full_scale(dtype))
 
-        - Without alpha: |gain| * sum|w| + |source_gain|, and no less than 1 with a threshold, by
-          which results may be the source.
-        - Alpha filtered along, its weights positive: colour is a mean, whose own error counts once.
-          Alpha's relative error counts twice, above and below the fraction line.
-        - Alpha kept, c the colour and a the alpha of a tap: ``sum w * (c*a + own * (1 - a))``. A
-          change of both colours counts ``a + |1 - a|`` times, one of alpha ``|c - own|`` times.
+    def _sums_exactly(self, dtype: str, largest: float) -> bool:
+        """Whether float32 rounds no sum over whole numbers up to *largest*."""
+        return dtype != "float32" and all(
+            kernel.magnitude * largest <= MOST_WHOLE * kernel.grain and kernel.grain >= LEAST_GRAIN
+            for kernel in self.kernels
+        )
+
+    def is_whole(self, dtype: str) -> bool:
+        """Whether float32 rounds nothing at all on *dtype*, without alpha: ties are ties then."""
+        return self.slack(dtype, False) == 0.0
+
+    def _is_whole(self, full: float) -> bool:
+        """Whether what becomes of exact sums is exact too."""
+        if self.combine == "magnitude" or self.threshold:
+            return False
+        (kernel,) = self.kernels
+        bias = self.bias * full
+        unit = min(kernel.grain * grain(self.gain), grain(self.source_gain), grain(bias))
+        size = (self.size_of_terms + abs(self.source_gain)) * full + abs(bias)
+        return size <= MOST_WHOLE * unit and unit >= LEAST_GRAIN
+
+    @property
+    def smoothing(self) -> bool:
+        """Whether no weight or gain is negative: then terms of one sign do not cancel."""
+        return min(self.gain, self.source_gain) >= 0 and all(
+            kernel.absolute is kernel for kernel in self.kernels
+        )
+
+    @property
+    def absolute(self) -> Correlation:
+        """The same with all terms positive, and without threshold."""
+        return replace(
+            self,
+            kernels=tuple(kernel.absolute for kernel in self.kernels),
+            gain=abs(self.gain),
+            # A threshold may leave the source.
+            source_gain=abs(self.source_gain) + (1.0 if self.threshold else 0.0),
+            bias=abs(self.bias),
+            threshold=0.0,
+        )
+
+    def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...] | None:
+        """See Windowed.majorant.
+
+        Alpha kept sums ``K(c*a)`` and ``c * (sum(K) - K(a))``. Alpha filtered along makes a mean,
+        no larger than the largest of its samples, if nothing cancels.
         """
-        size = self._size(False)
-        if alpha and self.alpha == "filter":
-            return max(3.0, size + abs(self.source_gain))
-        if alpha:
-            size *= max(1.0, 2 * largest - 1) + 2 * largest
-        least = 1.0 if alpha or self.threshold else 0.0
-        return max(least, size + abs(self.source_gain))
+        most = self.absolute
+        if not alpha:
+            return (most,)
+        size = self.size_of_terms
+        if self.alpha == "keep":
+            share = most.source_gain + size * (1 + opaque)
+            return (replace(most, gain=most.gain * max(1.0, opaque), source_gain=share),)
+        if not self.smoothing:
+            return None
+        above, below, left, right = self.reach
+        window = Window((above + 1 + below, left + 1 + right), (above, left))
+        return (
+            Rank(self.name, window, window.count - 1),
+            Correlation(
+                self.name, (_NO_TAP,), gain=0.0, bias=most.bias,
+                source_gain=max(1.0, size + most.source_gain),
+            ),
+        )  # fmt: skip
 
-    def bound(self, full: float, largest: float, alpha: bool) -> float:
-        """See Windowed.bound."""
-        size = self._size(False)
-        if alpha and self.alpha == "keep":
-            size *= max(1.0, 2 * largest / full - 1)
-        least = 1.0 if alpha or self.threshold else 0.0
-        return max(least, size + abs(self.source_gain)) * largest + abs(self.bias) * full
+    def roundings(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.roundings.
 
-    def _size(self, alpha: bool) -> float:
-        """How much larger than the image the terms are that a result is summed from.
+        Three for gain and weights. Then one for each addition, if kernels of many taps are summed
+        row by row, or down and across. That is the worst case, and flat areas come near it. There,
+        integers err by less than what lies between two of them; elsewhere errors go to both sides,
+        and grow as the root. Long sums are made of shorter ones, so neither grows beyond some
+        length.
 
-        Kept alpha sums twice: ``K(c*a)`` and ``c * (sum(K) - K(a))``.
+        Alpha filtered along divides two sums.
         """
-        twice = 2 if alpha and self.alpha == "keep" else 1
-        return twice * abs(self.gain) * float(np.linalg.norm([k.magnitude for k in self.kernels]))
+        additions = sum(self.size)
+        if not self.rank1:
+            taps = max(int(np.count_nonzero(kernel.weights)) for kernel in self.kernels)
+            additions = max(additions, min(taps, ONE_BY_ONE))
+        if dtype == "float32":
+            sums = 3.0 + min(additions, LONGEST)
+        else:
+            sums = 3.0 + 2 * math.sqrt(min(additions, LONGEST_OF_INTEGERS))
+        return sums * (2 if alpha and self.alpha == "filter" else 1)
+
+    def carries(self, alpha: bool) -> float:
+        """See Windowed.carries.
+
+        Colour times alpha has the errors of both. Filtered along, alpha divides too.
+        """
+        if not alpha:
+            return 1.0
+        return 3.0 if self.alpha == "filter" else 2.0
+
+    def amplification(self) -> float:
+        """See Windowed.amplification."""
+        return self.size_of_terms + abs(self.source_gain) + (1.0 if self.threshold else 0.0)
+
+    def denormals(self) -> float:
+        """See Windowed.denormals: a term may lose half a step; sums are scaled, to be in range, by
+        up to eight times what they make of the samples."""
+        return 4 * (sum(self.size) + 4) * max(1.0, self.amplification())
+
+    @cached_property
+    def size_of_terms(self) -> float:
+        """How much larger than the image the terms are that a sum has."""
+        return abs(self.gain) * math.hypot(*(kernel.magnitude for kernel in self.kernels))
 
 
 IDENTITY = Correlation("identity", (_NO_TAP,), gain=0.0, source_gain=1.0)

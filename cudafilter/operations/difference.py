@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from cudafilter.operations.borders import Border
-from cudafilter.operations.chain import ROUNDING, Chain, Link
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.operation import Fork, Operation, Plan, Reach
 from cudafilter.operations.rank import dilation, erosion
 from cudafilter.operations.window import Window
@@ -40,11 +40,6 @@ class Difference:
             for each in (self.minuend, self.subtrahend)
         )
         return (Fork(minuend, subtrahend),)
-
-    def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
-        """See Operation.tolerance: of both; the difference of two floats is rounded once."""
-        both = sum(each.tolerance(dtype, full, largest, alpha) for each in self._operations)
-        return both + (ROUNDING * 2 * largest if dtype == "float32" else 0.0)
 
 
 def opening(window: Window) -> Chain:

@@ -17,6 +17,17 @@ Weights = npt.NDArray[np.float64]
 RANK1_TOLERANCE = 1e-12
 """Largest error of a rank-1 product, relative to the largest weight, that counts as none."""
 
+MOST_WHOLE = 2.0**24
+"""Largest of whole numbers that float32 holds all of."""
+
+
+def grain(values: npt.ArrayLike) -> float:
+    """The largest power of two that all *values* are multiples of; 1 where all are 0."""
+    mantissas, exponents = np.frexp(np.asarray(values, np.float64))
+    whole = np.ldexp(np.abs(mantissas), 53).astype(np.int64)
+    lowest = (exponents - 53 + np.frexp(whole & -whole)[1] - 1)[whole != 0]
+    return math.ldexp(1.0, int(lowest.min())) if lowest.size else 1.0
+
 
 class Kernel:
     """A 2-D correlation kernel.
@@ -104,14 +115,49 @@ class Kernel:
 
     @cached_property
     def factors(self) -> tuple[Weights, Weights] | None:
-        """(column, row) of a rank-1 kernel, float64, else None."""
+        """(column, row) of a rank-1 kernel, float64, else None.
+
+        Whole where the weights are, or multiples of one power of two.
+        """
         i, j = np.unravel_index(np.argmax(np.abs(self.weights)), self.shape)
         pivot = self.weights[i, j]
         if pivot == 0:
             return np.zeros(self.shape[0]), np.zeros(self.shape[1])
-        column, row = self.weights[:, j], self.weights[i, :] / pivot
+        column, row = self.weights[:, j], self.weights[i, :]
+        whole = column / grain(column)
+        if np.abs(whole).max() <= MOST_WHOLE:
+            column = whole / math.gcd(*(int(n) for n in whole))
+            row = row / column[i]
+        else:
+            row = row / pivot
         error = np.abs(self.weights - np.outer(column, row)).max()
         return (column, row) if error <= RANK1_TOLERANCE * abs(pivot) else None
+
+    @cached_property
+    def grain(self) -> float:
+        """The largest power of two that all terms of a sum over the weights are multiples of."""
+        return math.prod(map(grain, self.factors or (self.weights,)))
+
+    @cached_property
+    def absolute(self) -> Kernel:
+        """The kernel of all weights' absolute values: itself where none is negative."""
+        if all((given >= 0).all() for given in self._given):
+            return self
+        given = [np.abs(each) for each in self._given]
+        if len(given) == 2:
+            return Kernel.outer(given[0], given[1], self.anchor)
+        return Kernel(given[0], self.anchor)
+
+    def times(self, exponent: int, of_row: int | None = None) -> Kernel:
+        """The kernel times ``2**exponent``, which changes no digit.
+
+        Where there are factors it is one of factors, whose row takes *of_row* of that, or half.
+        """
+        if self.factors is None:
+            return Kernel(np.ldexp(self.weights, exponent), self.anchor)
+        of_row = exponent // 2 if of_row is None else of_row
+        column, row = self.factors
+        return Kernel.outer(np.ldexp(column, exponent - of_row), np.ldexp(row, of_row), self.anchor)
 
     @cached_property
     def sum(self) -> float:

@@ -94,7 +94,7 @@ def _unsharp(sigma: float, amount: float, threshold: float) -> Correlation:
 def _gradient(name: str, smooth: tuple[int, int, int]) -> Callable[[float], Correlation]:
     def make_gradient(scale: float) -> Correlation:
         across = (-1, 0, 1)
-        kernels = Kernel(np.outer(smooth, across)), Kernel(np.outer(across, smooth))
+        kernels = Kernel.outer(smooth, across), Kernel.outer(across, smooth)
         # A step edge has Sobel's value in all of them; their weights stay whole numbers.
         return Correlation(name, kernels, combine="magnitude", gain=scale * 4 / sum(smooth))
 

@@ -8,6 +8,9 @@ from typing import Literal, NamedTuple, Protocol
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import Exact
 
+ROUNDING = 2.0**-24
+"""Largest relative error of a number that is rounded to float32, or of a product there."""
+
 Reach = tuple[int, int, int, int]
 """Pixels above, below, left of and right of the output pixel."""
 
@@ -43,17 +46,6 @@ class Operation(Protocol):
         """
         ...
 
-    def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
-        """How far an engine's value may lie from the exact one, in native units, before it rounds.
-
-        *dtype* is one of pixels.DTYPES and *full* its full scale; float32 may have any. *largest*
-        is the largest finite absolute value of the image and its borders. *alpha* says that the
-        last channel is alpha.
-
-        It is derived from float32 and the operation's own terms, and never widened for an engine.
-        """
-        ...
-
 
 class Windowed(Operation, Protocol):
     """An operation whose result depends on a window around each pixel only."""
@@ -72,16 +64,39 @@ class Windowed(Operation, Protocol):
         """
         ...
 
-    def amplification(self, alpha: bool, largest: float) -> float:
-        """The largest change of a result, where no sample changes by more than 1.
+    def slack(self, dtype: str, alpha: bool) -> float | None:
+        """How far integers of *dtype* may be off before they round, in steps, at every sample.
 
-        *largest* is the largest absolute value of the samples, in full scales. Where there is
-        alpha, its relative error is at most that of *largest*: sums of it do not cancel.
+        None where that differs from sample to sample; see proof/tolerance.py, as for all below.
         """
         ...
 
-    def bound(self, full: float, largest: float, alpha: bool) -> float:
-        """The largest absolute value that a result may have; arguments as of tolerance()."""
+    def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...] | None:
+        """What is done, one after the other, to bounds of samples to get bounds of results.
+
+        All terms count by their size, so that nothing cancels, and no channel is alpha. *alpha* as
+        in exact(); *opaque* is the largest absolute alpha, in full scales. *signed* says that a
+        bound may be larger than what it bounds. None where there is no bound.
+        """
+        ...
+
+    def roundings(self, dtype: str, alpha: bool) -> float:
+        """Largest error of a result that float32 gives, in ROUNDING of its majorant.
+
+        *dtype* is the image's, of integers where a chain brings them to float32.
+        """
+        ...
+
+    def carries(self, alpha: bool) -> float:
+        """How often an error of the samples counts, which is relative to their bounds."""
+        ...
+
+    def amplification(self) -> float:
+        """The largest change of a result without alpha, where no sample changes by more than 1."""
+        ...
+
+    def denormals(self) -> float:
+        """Largest error by float32's least numbers, in steps between them, of results near 0."""
         ...
 
 

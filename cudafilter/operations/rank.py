@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Plan, Reach, Stage
+from cudafilter.operations.operation import Plan, Reach, Stage, Windowed
 from cudafilter.operations.pixels import Exact
 from cudafilter.operations.window import Window, square
 
@@ -67,17 +67,33 @@ class Rank:
         """See Windowed.exact."""
         return ranked(padded, self)
 
-    def tolerance(self, dtype: str, full: float, largest: float, alpha: bool) -> float:
-        """See Operation.tolerance: 0, since a sample is picked and nothing computed."""
+    def slack(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.slack: 0, since a sample is picked and nothing computed."""
         return 0.0
 
-    def amplification(self, alpha: bool, largest: float) -> float:
-        """See Windowed.amplification: the n-th of samples moves no further than they do."""
+    def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...]:
+        """See Windowed.majorant.
+
+        Bounds that are the samples themselves keep their order, so the n-th of samples has the
+        n-th as its bound. Others only say that it is no larger than their largest.
+        """
+        return (Rank(self.name, self.window, self.window.count - 1) if signed else self,)
+
+    def roundings(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.roundings."""
+        return 0.0
+
+    def carries(self, alpha: bool) -> float:
+        """See Windowed.carries: the n-th of samples moves no further than they do."""
         return 1.0
 
-    def bound(self, full: float, largest: float, alpha: bool) -> float:
-        """See Windowed.bound."""
-        return largest
+    def amplification(self) -> float:
+        """See Windowed.amplification."""
+        return 1.0
+
+    def denormals(self) -> float:
+        """See Windowed.denormals."""
+        return 0.0
 
 
 def median(radius: int = 1) -> Rank:

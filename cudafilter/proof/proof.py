@@ -8,14 +8,12 @@ the sums.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
 from cudafilter.operations import reference
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.correlation import Correlation
-from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.operation import Operation, Stage, only_stage
 from cudafilter.operations.pixels import Exact, Pixels, full_scale
 from cudafilter.proof.correlated import Correlated
@@ -142,30 +140,3 @@ def _around(position: Index, before: int, after: int, n: int, mode: str) -> Inde
     index = border_index(-before, n + after, n, mode)
     around: Index = index[position[None, :] + np.arange(before + 1 + after)[:, None]]
     return around
-
-
-def terms(source: Pixels, filter: Correlation, border: Border, alpha: bool) -> Proof:
-    """How large the terms are that each result is summed from.
-
-    ``|gain| * (|w| * |x|) + |source_gain| * |x| + |bias|``, by the routes that the weights allow:
-    an error in float32 is relative to that. Float images are copied.
-    """
-    kernels = tuple(_absolute(kernel) for kernel in filter.kernels)
-    sizes = replace(
-        filter,
-        kernels=kernels,
-        gain=abs(filter.gain),
-        source_gain=abs(filter.source_gain),
-        bias=abs(filter.bias),
-        threshold=0.0,
-    )
-    if source.dtype.kind == "f":
-        source = np.abs(source)
-    return Proof(source, sizes, Border(border.mode, abs(border.value)), alpha)
-
-
-def _absolute(kernel: Kernel) -> Kernel:
-    if kernel.factors is None:
-        return Kernel(np.abs(kernel.weights), kernel.anchor)
-    column, row = kernel.factors
-    return Kernel.outer(np.abs(column), np.abs(row), kernel.anchor)

@@ -11,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.engines.cuda import variants
-from cudafilter.engines.cuda.variants.floats import bounded
+from cudafilter.engines.cuda.variants.floats import bounded, tamed
 from cudafilter.engines.cuda.variants.task import Launch, Layout, Unfit
 from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation
+
+DOUBLE = "double"
+"""The variant that works in double."""
 
 
 class Variant(Protocol):
@@ -60,6 +63,10 @@ def _planned(operation: Operation, layout: Layout, name: str) -> Launch | LimitE
     if isinstance(operation, Correlation) and layout.dtype == "float32":
         operation, unit = bounded(operation, layout.mode(operation))
         layout = layout._replace(unit=unit)
+    elif isinstance(operation, Correlation):
+        operation = tamed(operation)
+        if operation.in_double(layout.dtype, layout.alpha):
+            return _in_double(operation, layout, name)
     if name != variants.AUTO:
         return variant(name).plan(operation, layout)
     plans = [variant(each).plan(operation, layout) for each in variants.LADDER]
@@ -68,3 +75,14 @@ def _planned(operation: Operation, layout: Layout, name: str) -> Launch | LimitE
         return min(launches, key=lambda launch: launch.cost)  # of equals the earlier step
     refusals = [plan for plan in plans if isinstance(plan, LimitError)]
     return min(refusals, key=lambda refusal: isinstance(refusal, Unfit))
+
+
+def _in_double(operation: Correlation, layout: Layout, name: str) -> Launch | LimitError:
+    """_planned() where float32 cannot tell which integer is the nearest."""
+    if name not in (variants.AUTO, DOUBLE):
+        return LimitError(
+            f"the {name} kernel works in float32, which is too little for {operation.name} on"
+            f" {layout.dtype}: its terms are {operation.size_of_terms:.3g} times what the image is",
+            hint=f"use --variant {DOUBLE} or auto",
+        )
+    return variant(DOUBLE).plan(operation, layout)

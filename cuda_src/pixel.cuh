@@ -100,6 +100,29 @@ __device__ __forceinline__ void add(Pixel (&sum)[KERNELS], const Pixel (&line)[K
         for (int c = 0; c < CHANNELS; ++c) sum[k].v[c] += line[k].v[c];
 }
 
+// Sums of long kernels: of some taps each, so double costs little, and rounding errors do not grow.
+#define PIECE_TAPS 32
+
+struct Total {
+    double v[CHANNELS];
+};
+
+__device__ __forceinline__ void add(Total (&sum)[KERNELS], const Pixel (&piece)[KERNELS])
+{
+#pragma unroll
+    for (int k = 0; k < KERNELS; ++k)
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) sum[k].v[c] += piece[k].v[c];
+}
+
+__device__ __forceinline__ void round_to(Pixel (&sum)[KERNELS], const Total (&total)[KERNELS])
+{
+#pragma unroll
+    for (int k = 0; k < KERNELS; ++k)
+#pragma unroll
+        for (int c = 0; c < CHANNELS; ++c) sum[k].v[c] = (float)total[k].v[c];
+}
+
 // Integers: round half to even and clamp, in one conversion. Floats pass.
 __device__ __forceinline__ sample_t to_sample(float value)
 {

@@ -23,7 +23,7 @@ __constant__ float weights[16384];
 // give one kernel as many, it took so many that the others ran 1.3x slower.
 #if KERNELS == 2
 #define BOUNDS __launch_bounds__(TILE * THREAD_ROWS, 2)
-#elif CHANNELS == 3 && __CUDA_ARCH__ < 900
+#elif CHANNELS == 4 || (CHANNELS == 3 && __CUDA_ARCH__ < 900)
 #define BOUNDS __launch_bounds__(TILE * THREAD_ROWS, 4)  // else the compiler stops at 48 and spills
 #else
 #define BOUNDS __launch_bounds__(TILE * THREAD_ROWS)
@@ -60,30 +60,35 @@ extern "C" __global__ void BOUNDS filter(const Task task)
                                                 tile_y + task.y0 + i0 - task.anchor_y + y).v[c];
                     }
                     __syncthreads();
+                    float part[PASS_ROWS] = {};  // a sum a chunk: errors grow with the chunks only
 #pragma unroll 2
                     for (int j = 0; j < columns; ++j) {
                         const float weight = row[j0 + j];
                         if (!is_tap(weight)) continue;
 #pragma unroll
                         for (int n = 0; n < PASS_ROWS; ++n)  // rows past the halo go unused
-                            pass[n] = fmaf(weight, tile[threadIdx.y + n * THREAD_ROWS][threadIdx.x + j],
-                                           pass[n]);
+                            part[n] = fmaf(weight, tile[threadIdx.y + n * THREAD_ROWS][threadIdx.x + j],
+                                           part[n]);
                     }
+#pragma unroll
+                    for (int n = 0; n < PASS_ROWS; ++n) pass[n] += part[n];
                 }
 #pragma unroll
                 for (int n = 0; n < PASS_ROWS; ++n)
                     across[threadIdx.y + n * THREAD_ROWS][threadIdx.x] = pass[n];
                 __syncthreads();
+                float part[OUTPUTS] = {};
 #pragma unroll 2
                 for (int i = 0; i < rows; ++i) {
                     const float weight = column[i0 + i];
                     if (!is_tap(weight)) continue;
 #pragma unroll
                     for (int n = 0; n < OUTPUTS; ++n)
-                        sum[n][k].v[c] = fmaf(
-                            weight, across[threadIdx.y + n * THREAD_ROWS + i][threadIdx.x],
-                            sum[n][k].v[c]);
+                        part[n] = fmaf(
+                            weight, across[threadIdx.y + n * THREAD_ROWS + i][threadIdx.x], part[n]);
                 }
+#pragma unroll
+                for (int n = 0; n < OUTPUTS; ++n) sum[n][k].v[c] += part[n];
             }
         }
     }

@@ -193,9 +193,9 @@ __device__ __forceinline__ void accumulate(Sums& sum, const float4* line)
 {
     float span[SPAN];
     each_tap(line, [&](int p, float value) { span[p] = value; });
-    // A sum a row, where uint16 needs it: rounding errors then grow with the rows' length only.
-    // For the largest kernels it is faster too.
-    constexpr bool by_row = ROWS * COLUMNS > (SAMPLE == 1 ? 64 : 256);
+    // A sum a row: rounding errors then grow with the rows' length only, and with their number. For
+    // the largest kernels it is faster too.
+    constexpr bool by_row = ROWS * COLUMNS > 64;
 #pragma unroll
     for (int k = 0; k < KERNELS; ++k)
 #pragma unroll

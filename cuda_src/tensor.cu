@@ -3,7 +3,7 @@
 // A tap row that slides over 16 outputs is a band matrix, so a pass over a tile is a product of two
 // matrices. Halves hold a byte exactly, and a weight as the sum of two (high and low); so does what
 // is between the passes, whose low part needs no low weights. Sums are float32, so both passes
-// together err by far less than the 0.01 of a byte's step that the contract allows.
+// together err by less than the 0.001 of a byte's step that the contract allows.
 //   across: part(column, row) = sum over k of row_band(column, k) * source(k, row)
 //   down:   out(column, row)  = sum over k of part(column, k) * column_band(k, row)
 // The first product leaves the registers of a warp just as the second one wants them: nothing goes

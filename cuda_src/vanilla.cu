@@ -12,23 +12,27 @@ filter(const Task task, const float* __restrict__ weights)
     const int y = blockIdx.x / task.blocks_x * TILE_HEIGHT + threadIdx.y;
     if (x >= task.width || y >= task.height) return;
 
-    Pixel sum[KERNELS] = {};
+    Total total[KERNELS] = {};
     const int taps = task.kernel_width * task.kernel_height;
     for (int i = 0; i < task.kernel_height; ++i) {
-        Pixel line[KERNELS] = {};  // a sum a row: rounding errors grow with rows + columns only
-        for (int j = 0; j < task.kernel_width; ++j) {
-            const Pixel pixel = load_pixel(
-                task, x + task.x0 + j - task.anchor_x, y + task.y0 + i - task.anchor_y);
+        for (int j0 = 0; j0 < task.kernel_width; j0 += PIECE_TAPS) {
+            Pixel piece[KERNELS] = {};
+            for (int j = j0; j < min(j0 + PIECE_TAPS, task.kernel_width); ++j) {
+                const Pixel pixel = load_pixel(
+                    task, x + task.x0 + j - task.anchor_x, y + task.y0 + i - task.anchor_y);
 #pragma unroll
-            for (int k = 0; k < KERNELS; ++k) {
-                const float weight = weights[k * taps + i * task.kernel_width + j];
-                if (!is_tap(weight)) continue;
+                for (int k = 0; k < KERNELS; ++k) {
+                    const float weight = weights[k * taps + i * task.kernel_width + j];
+                    if (!is_tap(weight)) continue;
 #pragma unroll
-                for (int c = 0; c < CHANNELS; ++c)
-                    line[k].v[c] = fmaf(weight, pixel.v[c], line[k].v[c]);
+                    for (int c = 0; c < CHANNELS; ++c)
+                        piece[k].v[c] = fmaf(weight, pixel.v[c], piece[k].v[c]);
+                }
             }
+            add(total, piece);
         }
-        add(sum, line);
     }
+    Pixel sum[KERNELS];
+    round_to(sum, total);
     store_pixel(task, x, y, sum);
 }

@@ -127,7 +127,7 @@ def test_auto_picks_the_fastest_that_fits(filter: Correlation, variant: str) -> 
 
 _SUM = np.random.default_rng(1).random((31, 2)) @ np.random.default_rng(2).random((2, 31))
 _NORMAL = np.random.default_rng(0).standard_normal
-_LARGE = _NORMAL((61, 8)) @ _NORMAL((8, 61))
+_LARGE = _NORMAL((61, 8)) @ _NORMAL((8, 61)) / 3000  # float32 is enough, on 16 bits too
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_specialisations_are_what_launches_ask_for() -> None:
     for variant, count in kinds.items():
         known = [tuple(macros.items()) for macros in every(variant)]
         assert len(known) == len(set(known)) == count
-        filter = make("laplacian" if count == 24 else "sobel")
+        filter = make("laplacian" if count == 24 else "sobel", scale=0.1)
         ready = ladder.prepare(filter, 4, np.uint16, Border(), True, variant)
         assert tuple(ready.defines.items()) in known
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
@@ -9,7 +10,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.engines.correlate import Correlate, Work, filter2d, local, separable, tap_by_tap
+from cudafilter.engines.correlate import (
+    DIRECT,
+    Correlate,
+    Work,
+    filter2d,
+    local,
+    separable,
+    tap_by_tap,
+)
 from cudafilter.engines.fold import Folded, Taps
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
@@ -25,6 +34,9 @@ takes a third of a blur's time."""
 
 FEW = 10
 """Taps of a dense kernel from which on bytes are faster by way of floats."""
+
+SQUARES = 1e-15, 1e18
+"""Between these, squares of float32 neither vanish nor overflow, nor does a sum of two."""
 
 FAR = 1e6
 """How far past white, in full scales, OpenCV may round to bytes: its integers have 32 bits."""
@@ -66,7 +78,7 @@ def filter_block(
 
     The result of integers may be of the type *work*; storing it casts it.
     """
-    if source.dtype == np.uint8 and not alpha:
+    if source.dtype == np.uint8 and not alpha and work == np.float32:
         done = _bytes(block, filter)
         if done is not None:
             return done
@@ -90,6 +102,18 @@ def filter_block(
         if low < least or high > most:
             np.clip(out, least, most, out=out)
     return out
+
+
+def takes_transform(
+    filter: Correlation, dtype: np.dtype[np.generic], work: np.dtype[np.floating]
+) -> bool:
+    """Whether OpenCV takes a Fourier transform for sums of *filter* on integers that are exact."""
+    rows, columns = filter.size
+    return (
+        rows * columns >= DIRECT[work.name]
+        and any(kernel.factors is None for kernel in filter.kernels)
+        and filter.has_exact_sums(dtype.name)
+    )
 
 
 def _filtered(
@@ -116,6 +140,12 @@ def _filtered(
         sums = [_with_care(block, kernel, taps, run, work) for kernel, taps in pairs]
     else:
         sums = [_correlate(block, kernel, run, work) for kernel in filter.kernels]
+        if not alpha and takes_transform(filter, source.dtype, work):
+            for kernel, result in zip(filter.kernels, sums, strict=True):
+                # A Fourier transform leaves noise, which decides between two integers.
+                result /= kernel.grain
+                np.rint(result, out=result)
+                result *= kernel.grain
     if not alpha:
         out = _finish(filter, _combine(filter, sums, bool(careful)), source, full)
         return _quantise(out, source.dtype, within=_is_mean(filter))
@@ -198,8 +228,9 @@ def _bytes(block: Block, filter: Correlation) -> Pixels | None:
     extra = (x, y), filter.bias * full_scale(np.dtype(np.uint8)), block.border
     if kernel.factors is not None and not filter.source_gain:
         column, row = kernel.factors
-        # Where both are positive and sum to 1, OpenCV may take integers, and round half up.
-        twice = 2 / (np.abs(column).max() or 1)
+        # Where both are positive and sum to 1, OpenCV may take integers, and round half up. A power
+        # of two changes no digit.
+        twice = math.ldexp(1.0, 2 - math.frexp(float(np.abs(column).max()) or 1.0)[1])
         row, column = row * (filter.gain / twice), column * twice
         done = cv2.sepFilter2D(block.pixels, cv2.CV_8U, row, column, None, *extra)
     elif np.count_nonzero(kernel.weights) < FEW:
@@ -217,9 +248,14 @@ def _combine(filter: Correlation, results: list[Work], careful: bool = False) ->
     if filter.combine == "magnitude":
         if careful:
             return cast(Work, np.hypot(*results))
+        second = results[1]
+        most = np.maximum(np.abs(first, out=first), np.abs(second, out=second))
+        far = ((most < SQUARES[0]) & (most > 0)) | (most > SQUARES[1])
+        roots = np.hypot(first[far], second[far])  # it takes five times as long
         first *= first
-        first += np.square(results[1], out=results[1])
+        first += np.square(second, out=second)
         np.sqrt(first, out=first)
+        first[far] = roots
     return first
 
 

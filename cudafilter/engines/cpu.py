@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from cudafilter.engines import Result
-from cudafilter.engines.block import BORDERS, Block, filter_block, run_of
+from cudafilter.engines.block import BORDERS, Block, filter_block, run_of, takes_transform
 from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.correlate import (
     tap_by_tap,
@@ -93,7 +93,7 @@ class CpuEngine:
     ) -> Pixels:
         """*pixels* filtered, in their place where *overwrite* allows it."""
         height, width, channels = pixels.shape
-        work: np.dtype[np.floating] = np.dtype("f8" if pixels.dtype == np.uint16 else "f4")
+        work = _work_of(pixels.dtype, filter, alpha)
         given, filter = filter, fold(filter, height, width, border)
         taps = Folded(given, filter, height, width, border)
         above, below, *_ = filter.reach
@@ -120,6 +120,16 @@ class CpuEngine:
 
         each(run_band, range(0, height, step), self._threads)
         return out
+
+
+def _work_of(
+    dtype: np.dtype[np.generic], filter: Correlation, alpha: bool
+) -> np.dtype[np.floating]:
+    """The type to work in."""
+    single, double = np.dtype(np.float32), np.dtype(np.float64)
+    if dtype == np.uint16 or filter.in_double(dtype.name, alpha):
+        return double
+    return double if not alpha and takes_transform(filter, dtype, single) else single
 
 
 def _around(

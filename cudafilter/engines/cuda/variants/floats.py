@@ -38,16 +38,36 @@ def bounded(filter: Correlation, mode: int) -> Bounded:
     if filter.gain == 1:  # it stays so, and kernels that know it do without
         unit = max(unit, shift)
     unit = max(-MOST_EXPONENT, min(MOST_EXPONENT, unit))
+    gain = math.ldexp(filter.gain, shift - unit)
     scaled = replace(
         filter,
         kernels=kernels,
-        gain=math.ldexp(filter.gain, shift - unit),
+        # Past this, a sum of 0 stays 0, and any other is infinite after all.
+        gain=max(-(2.0**MOST_EXPONENT), min(2.0**MOST_EXPONENT, gain)),
         source_gain=math.ldexp(filter.source_gain, -unit),
         # Filtered alpha divides before it adds the bias.
         bias=filter.bias if mode == 1 else math.ldexp(filter.bias, -unit),
         threshold=math.ldexp(filter.threshold, -unit),
     )
     return Bounded(scaled, math.ldexp(1.0, unit))
+
+
+MOST_GAIN = 2.0**100
+"""Of integers: far past what makes any sum of weights near 1 white, or one black."""
+
+
+def tamed(filter: Correlation) -> Correlation:
+    """*filter* for integers, its weights in float32's range; past it a power of two moves to gain.
+
+    A sum of such weights is 0, or it is as far past black or white as it was.
+    """
+    largest = max(kernel.magnitude for kernel in filter.kernels)
+    exponent = math.frexp(largest)[1]
+    if not largest or abs(exponent) <= MOST_EXPONENT // 2:
+        return filter
+    kernels = tuple(kernel.times(-exponent) for kernel in filter.kernels)
+    gain = math.ldexp(filter.gain, max(-1000, min(1000 - math.frexp(filter.gain)[1], exponent)))
+    return replace(filter, kernels=kernels, gain=max(-MOST_GAIN, min(MOST_GAIN, gain)))
 
 
 def _exponent(value: float) -> int:
@@ -65,7 +85,6 @@ def _shift(kernel: Kernel) -> int:
 def _scaled(kernel: Kernel, shift: int) -> Kernel:
     """*kernel* times ``2**-shift``, of which a row takes no more than its share."""
     if kernel.factors is None:
-        return Kernel(np.ldexp(kernel.weights, -shift), kernel.anchor)
-    column, row = kernel.factors
-    share = _exponent(float(np.abs(row).sum()))
-    return Kernel.outer(np.ldexp(column, share - shift), np.ldexp(row, -share), kernel.anchor)
+        return kernel.times(-shift)
+    share = _exponent(float(np.abs(kernel.factors[1]).sum()))
+    return kernel.times(-shift, -share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -21,6 +22,7 @@ from cudafilter.engines.cuda.variants.task import (
 )
 from cudafilter.errors import LimitError
 from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import MOST_WHOLE, grain
 from cudafilter.operations.make import make
 
 EVEN = 17.5
@@ -128,6 +130,8 @@ def specialise(filter: Correlation, layout: Layout) -> dict[str, int] | None:
     gain = abs(filter.gain) * filter.kernels[0].magnitude
     if filter.source_gain or filter.threshold or not 1 / FAR <= gain <= FAR - abs(filter.bias):
         return None
+    if filter.has_exact_sums("uint8") and not _is_exact(filter, layout.full):
+        return None
     rows, columns = filter.size
     steps, plans = -(-(rows + SIDE - 1) // SIDE), PLANS[channels]
     if steps not in plans:
@@ -165,13 +169,33 @@ def _across(channels: int, columns: int, left: int, down: int, plan: Plan) -> tu
     return across, 64 * line + 16 + bands + 4 * (SIDE * (across + down) + 80)
 
 
+def _is_exact(filter: Correlation, full: float) -> bool:
+    """Whether sums of *filter* that float32 does not round stay exact here.
+
+    Sums over a row begin with 1024 for each byte, and meet the column as two halves, which hold 22
+    bits; of the column only what one half holds meets all of these. The bias is divided by the
+    gain.
+    """
+    assert filter.kernels[0].factors is not None
+    column, row = filter.kernels[0].factors
+    row_size = float(np.abs(row).sum() / grain(row))
+    bias = filter.bias * full / filter.gain
+    return bool(
+        (1024 + full) * row_size < MOST_WHOLE / 2
+        and np.abs(column).max() / grain(column) < 2048
+        and float(np.float32(bias)) * filter.gain == filter.bias * full
+    )
+
+
 def scaled(filter: Correlation, full: float) -> Scaled:
     """The numbers of a filter that specialise() accepted; *full* is full scale."""
     (kernel,) = filter.kernels
     assert kernel.factors is not None
     column, row = kernel.factors
-    parts = [SCALE * factor / np.abs(factor).sum() for factor in (column, row)]
-    gain = filter.gain * float(np.abs(column).sum() * np.abs(row).sum()) / SCALE**2
+    # By powers of two, which change no digit: whole numbers stay some.
+    powers = [SCALE / 2.0 ** math.ceil(math.log2(np.abs(f).sum())) for f in (column, row)]
+    parts = [power * factor for power, factor in zip(powers, (column, row), strict=True)]
+    gain = filter.gain / math.prod(powers)
     weights = np.concatenate(parts).astype(np.float32)
     return Scaled(
         weights, gain, filter.bias * full / gain, -1024.0 * _halved(weights[len(column) :])

@@ -94,7 +94,8 @@ class Wide(Launch):
 def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
     """The launch of *filter*, or why there is none."""
     found = terms(filter.kernels[0], layout.sample)
-    if not found:
+    # The terms of a dense kernel of whole numbers are none.
+    if not found or (len(found) > 1 and filter.has_exact_sums(layout.dtype)):
         return not_rank1("wide", filter, ", or on integers the sum of a few")
     lack = several("wide", filter)
     lack = lack or no_room(filter, len(found) * sum(map(padded, filter.size)))

@@ -1,0 +1,193 @@
+"""How tight the contract is: what each variant needs of it, and which wrong results it refuses.
+
+python tools/contract.py                 both tables, for the CPU and each variant of a GPU
+python tools/contract.py --figures DIR   writes tolerances.json and refused.json there too
+python tools/contract.py --size 400      larger images find more of what variants need
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from agreement import random_pixels, tolerance
+from cudafilter.check import compare
+from cudafilter.engines.bench import Contestant, open_contestants
+from cudafilter.errors import LimitError
+from cudafilter.operations import reference
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
+from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import DTYPES, Exact, Pixels, full_scale, quantise
+from mutations import FILTERS, differs, wrong_results
+
+LAYOUTS = [(1, False), (3, False), (4, True)]
+
+
+def _dense(side: int) -> Operation:
+    weights = np.random.default_rng(side).random((side, side))
+    return make("kernel", weights=weights, normalize=True)
+
+
+LARGE: dict[str, Operation] = {
+    "blur --sigma 2": make("blur", sigma=2),
+    "blur --sigma 10": make("blur", sigma=10),
+    "blur --sigma 50": make("blur", sigma=50),
+    "box --radius 15": make("box", radius=15),
+    "box --radius 50": make("box", radius=50),
+    "dense 15x15": make(
+        "kernel", weights=np.random.default_rng(1).random((15, 15)), normalize=True
+    ),
+    "dense 31x31": make(
+        "kernel", weights=np.random.default_rng(2).random((31, 31)), normalize=True
+    ),
+    "whole 13x13": make("kernel", weights=np.random.default_rng(3).integers(-3, 4, (13, 13))),
+}
+"""Beside FILTERS, kernels whose sums are long."""
+
+
+def images(dtype: str, channels: int, size: int) -> Iterator[Pixels]:
+    """Noise, bright noise, and flat areas, where errors go to one side."""
+    noise = random_pixels((size, size + 30, channels), dtype)
+    yield noise
+    half = full_scale(dtype) / 2
+    yield quantise(noise.astype(np.float64) / 2 + half, dtype)
+    flat = np.repeat(np.repeat(noise[::16, ::16], 16, axis=0), 16, axis=1)
+    yield np.ascontiguousarray(flat[:size, :size])
+
+
+def needed(got: Pixels, exact: Exact) -> Exact:
+    """How far each value must have lain from the exact one, before it rounded to *got*."""
+    if got.dtype == np.float32:
+        return np.abs(got - exact)
+    expected = quantise(exact, got.dtype).astype(np.float64)
+    boundary = np.where(got > expected, got - 0.5, got + 0.5)
+    found: Exact = np.where(got == expected, 0.0, np.abs(exact - boundary))
+    return found
+
+
+def of_variant(one: Contestant, size: int) -> dict[str, tuple[float, str] | None]:
+    """By sample type, the largest share of the tolerance that a result takes, and of what.
+
+    None where the variant runs nothing of it. Above 1 the contract is broken.
+    """
+    if one.cuda is not None and one.variant is not None:
+        one.cuda.variant = one.variant
+    worst: dict[str, tuple[float, str] | None] = dict.fromkeys(DTYPES)
+    for dtype in DTYPES:
+        for name, filter in (FILTERS | LARGE).items():
+            for channels, alpha in LAYOUTS:
+                for pixels in images(dtype, channels, size):
+                    try:
+                        got = one.engine.run(pixels, filter, Border("reflect"), alpha).pixels
+                    except LimitError:
+                        break
+                    exact = reference.exact(pixels, filter, Border("reflect"), alpha)
+                    limit = tolerance(pixels, filter, Border("reflect"), alpha)
+                    need = needed(got, exact)
+                    with np.errstate(all="ignore"):
+                        share = float(np.nanmax(np.where(need > 0, need / limit, 0.0)))
+                    if worst[dtype] is None or share > worst[dtype][0]:  # type: ignore[index]
+                        worst[dtype] = share, f"{name}{' with alpha' if alpha else ''}"
+    return worst
+
+
+def refused(one: Contestant) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
+    """Of results of *one* made wrong, by kind and type: how many were tried, how many refused.
+
+    Those are not counted of which the check says that a sample is not proven.
+    """
+    if one.cuda is not None and one.variant is not None:
+        one.cuda.variant = one.variant
+    tried: Counter[tuple[str, str]] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
+
+    def run(pixels: Pixels, filter: Operation, border: Border, alpha: bool) -> Pixels:
+        return one.engine.run(pixels, filter, border, alpha).pixels
+
+    for filter in FILTERS.values():
+        for dtype in DTYPES:
+            for channels, alpha in LAYOUTS:
+                try:
+                    for wrong in wrong_results(filter, dtype, channels, Border(), alpha, run):
+                        if not differs(wrong, filter, Border(), alpha, run):
+                            continue
+                        verdict = compare(wrong.result, wrong.source, filter, Border(), alpha)
+                        if verdict.ok and verdict.unproven:
+                            continue
+                        tried[wrong.kind, dtype] += 1
+                        found[wrong.kind, dtype] += not verdict.ok
+                except LimitError:
+                    continue
+    return tried, found
+
+
+def main() -> int:
+    """Print the tables; 1 where a right result is refused or a wrong one accepted."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=150, help="side of the images, in pixels")
+    parser.add_argument("--figures", type=Path, help="where the tables are written as JSON")
+    parser.add_argument("--engine", choices=("auto", "cpu", "cuda"), default="auto")
+    arguments = parser.parse_args()
+    contestants, why = open_contestants(arguments.engine, "auto", None)
+    if why:
+        print(why)
+    cuda = next((one.cuda for one in contestants if one.cuda), None)
+    machine = cuda.title.removeprefix("cuda: ") if cuda else contestants[0].engine.title
+    broken = False
+    shares: list[list[Any]] = []
+    tried: Counter[tuple[str, str]] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
+    for one in contestants:
+        title = one.variant or one.engine.name
+        worst = of_variant(one, arguments.size)
+        print(title, *(f"{dtype} {told}" for dtype, told in worst.items()), flush=True)
+        shares.append([title, *(told and round(told[0], 3) for told in worst.values())])
+        broken |= any(told is not None and not told[0] <= 1 for told in worst.values())
+        for total, part in zip((tried, found), refused(one), strict=True):
+            total.update(part)
+    kinds = sorted({kind for kind, _ in tried})
+    rows: list[list[Any]] = []
+    for kind in kinds:
+        cells = [
+            f"{found[kind, dtype]:,} of {tried[kind, dtype]:,}" if tried[kind, dtype] else None
+            for dtype in DTYPES
+        ]
+        rows.append([kind, *cells])
+        print(f"{kind}:", *cells)
+    print(f"{sum(found.values()):,} of {sum(tried.values()):,} wrong results refused")
+    if arguments.figures:
+        _write(arguments.figures / "tolerances.json", machine, ["variant", *DTYPES], shares,
+               "largest share of the tolerance that a result takes, over all filters, with and"
+               " without alpha; 0 says that all are the reference's")  # fmt: skip
+        _write(arguments.figures / "refused.json", machine, ["made wrong", *DTYPES], rows,
+               "wrong results refused of those tried, of all filters and variants")  # fmt: skip
+    return int(broken or found != tried)
+
+
+def _write(
+    path: Path, machine: str, columns: list[str], rows: list[list[Any]], conditions: str
+) -> None:
+    told = {
+        "published": date.today().isoformat(),
+        "machine": machine,
+        "command": "python tools/contract.py",
+        "conditions": conditions,
+        "columns": columns,
+        "rows": rows,
+    }
+    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

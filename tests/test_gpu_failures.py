@@ -399,6 +399,7 @@ def test_a_bit_flipped_on_a_real_gpu_is_caught(
         cuda.memcpy_dtoh(byte, applied.out)
         byte ^= 128
         cuda.memcpy_htod(applied.out, byte)
+        cuda.Context.synchronize()  # it may return before the byte has arrived
 
     def flip_here(engine: CudaEngine, *given: Any, **named: Any) -> Result:
         done = download(engine, *given, **named)

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from compiled import compile_for, launches
+
 from agreement import random_pixels, tolerance
 from cudafilter.check import compare
 from cudafilter.engines.bench import Contestant, open_contestants
+from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import LimitError
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
@@ -102,6 +106,22 @@ def of_variant(one: Contestant, size: int) -> dict[str, tuple[float, str] | None
     return worst
 
 
+def compile_all(contestants: list[Contestant]) -> None:
+    """Compile what the GPU's contestants run."""
+    wanted: list[Launch] = []
+    for one in contestants:
+        if one.variant is None:
+            continue
+        for filter, dtype, (channels, alpha) in product(
+            (FILTERS | LARGE).values(), DTYPES, LAYOUTS
+        ):
+            for border in Border("reflect"), Border():
+                wanted += launches(filter, channels, dtype, border, alpha, one.variant)
+    if wanted:
+        (engine,) = {one.cuda for one in contestants if one.cuda is not None}
+        compile_for(engine, wanted)
+
+
 def refused(one: Contestant) -> tuple[Counter[tuple[str, str]], Counter[tuple[str, str]]]:
     """Of results of *one* made wrong, by kind and type: how many were tried, how many refused.
 
@@ -144,6 +164,7 @@ def main() -> int:
         print(why)
     cuda = next((one.cuda for one in contestants if one.cuda), None)
     machine = cuda.title.removeprefix("cuda: ") if cuda else contestants[0].engine.title
+    compile_all(contestants)
     broken = False
     shares: list[list[Any]] = []
     tried: Counter[tuple[str, str]] = Counter()

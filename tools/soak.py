@@ -31,10 +31,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from compiled import compile_for, launches
+
 from agreement import LAYOUTS, random_pixels
 from cudafilter.check import compare
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
+from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.host.cores import cores, in_work
@@ -42,7 +45,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation, stages_of
+from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Pixels
 
 LOT = 2000
@@ -157,24 +160,11 @@ class Engines:
         """Bring the kernels of *cases* into the cache, all cores at it."""
         if self._cuda is None:
             return
-        from cudafilter.engines.cuda.variants.ladder import prepare
-        from cudafilter.engines.nvcc import compile_ahead, require_toolkit
-
-        wanted = {}
+        wanted: list[Launch] = []
         for case in cases:
-            for stage in stages_of(case.operation.unrolled(case.border)):
-                for variant in (case.variant, AUTO):
-                    try:
-                        launch = prepare(
-                            stage.operation, case.channels, case.dtype, stage.border, case.alpha,
-                            variant,
-                        )  # fmt: skip
-                    except LimitError:
-                        continue
-                    wanted[launch.variant, tuple(launch.defines.items())] = launch
-                    break
-        kernels = [(launch.variant, launch.defines) for launch in wanted.values()]
-        compile_ahead(kernels, self._cuda._device._kernels._arch, require_toolkit(), cores())
+            what = case.operation, case.channels, case.dtype, case.border, case.alpha
+            wanted += launches(*what, case.variant) or launches(*what, AUTO)
+        compile_for(self._cuda, wanted)
 
     def gpu_bytes(self) -> int:
         """Memory of the GPU that is not free."""

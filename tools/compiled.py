@@ -1,0 +1,35 @@
+"""Kernels compiled ahead, all cores at it: a tool that runs hundreds would wait for each one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cudafilter.engines.cuda.engine import CudaEngine
+from cudafilter.engines.cuda.variants.ladder import prepare
+from cudafilter.engines.cuda.variants.task import Launch
+from cudafilter.engines.nvcc import compile_ahead, require_toolkit
+from cudafilter.errors import LimitError
+from cudafilter.host.cores import cores
+from cudafilter.operations.borders import Border
+from cudafilter.operations.operation import Operation, stages_of
+
+
+def launches(
+    operation: Operation, channels: int, dtype: str, border: Border, alpha: bool, variant: str
+) -> list[Launch]:
+    """What *variant* launches for *operation*, one for each stage; none where it refuses one."""
+    try:
+        return [
+            prepare(stage.operation, channels, dtype, stage.border, alpha, variant)
+            for stage in stages_of(operation.unrolled(border))
+        ]
+    except LimitError:
+        return []
+
+
+def compile_for(engine: CudaEngine, wanted: Iterable[Launch]) -> None:
+    """Bring the kernels of *wanted* into the cache, for the GPU of *engine*."""
+    kernels = {
+        (each.variant, *each.defines.items()): (each.variant, each.defines) for each in wanted
+    }
+    compile_ahead(kernels.values(), engine._device._kernels._arch, require_toolkit(), cores())

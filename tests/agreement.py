@@ -13,8 +13,9 @@ from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
-from cudafilter.operations.operation import Operation, only_stage
+from cudafilter.operations.operation import Operation, only_stage, stages_of
 from cudafilter.operations.pixels import Exact, Pixels
+from cudafilter.operations.rank import Rank
 from cudafilter.proof.tolerance import Tolerance
 
 if TYPE_CHECKING:
@@ -53,6 +54,25 @@ def needs_double(engine: Engine, filter: Operation, dtype: str, alpha: bool) -> 
     if not isinstance(operation, Correlation) or not operation.in_double(dtype, alpha):
         return False
     return getattr(engine, "variant", "auto") not in ("auto", "double")
+
+
+def runs(engine: Engine, filter: Operation) -> bool:
+    """Whether *engine*'s variant takes *filter*: not every step of the ladder takes all."""
+    variant = getattr(engine, "variant", "auto")
+    plan = filter.unrolled(Border())
+    return variant == "auto" or all(takes(variant, stage.operation) for stage in stages_of(plan))
+
+
+def takes(variant: str, filter: Operation) -> bool:
+    """Whether *variant* takes the operation *filter* of one stage."""
+    if not isinstance(filter, Correlation):
+        return isinstance(filter, Rank) and variant == "rank"
+    if variant in ("separable", "wide") and not filter.rank1:
+        return False
+    if variant in ("wide", "blocked") and len(filter.kernels) > 1:
+        return False
+    rows, columns = filter.size
+    return variant != "stream" or rows * columns <= 225 or (filter.rank1 and rows <= 31)
 
 
 def assert_agrees(

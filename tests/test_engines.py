@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
+from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels, runs
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import tensor
 from cudafilter.errors import LimitError, ParameterError
@@ -18,9 +18,7 @@ from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import DTYPES, Pixels
-from cudafilter.operations.rank import Rank
 
 SHAPES = [(1, 1), (1, 17), (19, 1), (2, 3), (33, 65), (70, 131)]
 
@@ -65,25 +63,6 @@ FILTERS = {
         combine="magnitude", gain=0.1, source_gain=0.2, bias=-0.01,
     ),
 }  # fmt: skip
-
-
-def runs(engine: Engine, filter: Operation) -> bool:
-    """Whether *engine*'s variant takes *filter*: not every step of the ladder takes all."""
-    variant = getattr(engine, "variant", "auto")
-    plan = filter.unrolled(Border())
-    return variant == "auto" or all(takes(variant, stage.operation) for stage in stages_of(plan))
-
-
-def takes(variant: str, filter: Operation) -> bool:
-    """Whether *variant* takes the operation *filter* of one stage."""
-    if not isinstance(filter, Correlation):
-        return isinstance(filter, Rank) and variant == "rank"
-    if variant in ("separable", "wide") and not filter.rank1:
-        return False
-    if variant in ("wide", "blocked") and len(filter.kernels) > 1:
-        return False
-    rows, columns = filter.size
-    return variant != "stream" or rows * columns <= 225 or (filter.rank1 and rows <= 31)
 
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)

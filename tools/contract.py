@@ -80,29 +80,40 @@ def needed(got: Pixels, exact: Exact) -> Exact:
     return found
 
 
-def of_variant(one: Contestant, size: int) -> dict[str, tuple[float, str] | None]:
-    """By sample type, the largest share of the tolerance that a result takes, and of what.
+def titles(contestants: list[Contestant]) -> list[str]:
+    """What each one is called in the tables."""
+    return [one.variant or one.engine.name for one in contestants]
 
-    None where the variant runs nothing of it. Above 1 the contract is broken.
-    """
+
+def run(one: Contestant, pixels: Pixels, filter: Operation, border: Border, alpha: bool) -> Pixels:
+    """The result of *one*. Raises LimitError where its variant refuses the filter."""
     if one.cuda is not None and one.variant is not None:
         one.cuda.variant = one.variant
-    worst: dict[str, tuple[float, str] | None] = dict.fromkeys(DTYPES)
-    for dtype in DTYPES:
-        for name, filter in (FILTERS | LARGE).items():
-            for channels, alpha in LAYOUTS:
-                for pixels in images(dtype, channels, size):
-                    try:
-                        got = one.engine.run(pixels, filter, Border("reflect"), alpha).pixels
-                    except LimitError:
-                        break
-                    exact = reference.exact(pixels, filter, Border("reflect"), alpha)
-                    limit = tolerance(pixels, filter, Border("reflect"), alpha)
-                    need = needed(got, exact)
-                    with np.errstate(all="ignore"):
-                        share = float(np.nanmax(np.where(need > 0, need / limit, 0.0)))
-                    if worst[dtype] is None or share > worst[dtype][0]:  # type: ignore[index]
-                        worst[dtype] = share, f"{name}{' with alpha' if alpha else ''}"
+    return one.engine.run(pixels, filter, border, alpha).pixels
+
+
+def shares(contestants: list[Contestant], size: int) -> dict[str, dict[str, tuple[float, str]]]:
+    """By contestant and sample type, the largest share of the tolerance that a result takes.
+
+    And of which filter. Nothing where it runs none. Above 1 the contract is broken.
+    """
+    worst: dict[str, dict[str, tuple[float, str]]] = {title: {} for title in titles(contestants)}
+    border = Border("reflect")
+    for dtype, (name, filter), (channels, alpha) in product(
+        DTYPES, (FILTERS | LARGE).items(), LAYOUTS
+    ):
+        for pixels in images(dtype, channels, size):
+            exact = reference.exact(pixels, filter, border, alpha)
+            limit = tolerance(pixels, filter, border, alpha)
+            for title, one in zip(worst, contestants, strict=True):
+                try:
+                    need = needed(run(one, pixels, filter, border, alpha), exact)
+                except LimitError:
+                    continue
+                with np.errstate(all="ignore"):
+                    share = float(np.nanmax(np.where(need > 0, need / limit, 0.0)))
+                if dtype not in worst[title] or share > worst[title][dtype][0]:
+                    worst[title][dtype] = share, f"{name}{' with alpha' if alpha else ''}"
     return worst
 
 
@@ -127,20 +138,18 @@ def refused(one: Contestant) -> tuple[Counter[tuple[str, str]], Counter[tuple[st
 
     Those are not counted of which the check says that a sample is not proven.
     """
-    if one.cuda is not None and one.variant is not None:
-        one.cuda.variant = one.variant
     tried: Counter[tuple[str, str]] = Counter()
     found: Counter[tuple[str, str]] = Counter()
 
-    def run(pixels: Pixels, filter: Operation, border: Border, alpha: bool) -> Pixels:
-        return one.engine.run(pixels, filter, border, alpha).pixels
+    def filtered(pixels: Pixels, filter: Operation, border: Border, alpha: bool) -> Pixels:
+        return run(one, pixels, filter, border, alpha)
 
     for filter in FILTERS.values():
         for dtype in DTYPES:
             for channels, alpha in LAYOUTS:
                 try:
-                    for wrong in wrong_results(filter, dtype, channels, Border(), alpha, run):
-                        if not differs(wrong, filter, Border(), alpha, run):
+                    for wrong in wrong_results(filter, dtype, channels, Border(), alpha, filtered):
+                        if not differs(wrong, filter, Border(), alpha, filtered):
                             continue
                         verdict = compare(wrong.result, wrong.source, filter, Border(), alpha)
                         if verdict.ok and verdict.unproven:
@@ -166,15 +175,18 @@ def main() -> int:
     machine = cuda.title.removeprefix("cuda: ") if cuda else contestants[0].engine.title
     compile_all(contestants)
     broken = False
-    shares: list[list[Any]] = []
+    told: list[list[Any]] = []
     tried: Counter[tuple[str, str]] = Counter()
     found: Counter[tuple[str, str]] = Counter()
+    for title, worst in shares(contestants, arguments.size).items():
+        print(title, *(f"{dtype} {worst.get(dtype)}" for dtype in DTYPES), flush=True)
+        told.append([title, *(round(worst[d][0], 3) if d in worst else None for d in DTYPES)])
+        broken |= not all(share <= 1 for share, _ in worst.values())
+    if arguments.figures:
+        _write(arguments.figures / "tolerances.json", machine, ["variant", *DTYPES], told,
+               "largest share of the tolerance that a result takes, over all filters, with and"
+               " without alpha; 0 says that all are the reference's")  # fmt: skip
     for one in contestants:
-        title = one.variant or one.engine.name
-        worst = of_variant(one, arguments.size)
-        print(title, *(f"{dtype} {told}" for dtype, told in worst.items()), flush=True)
-        shares.append([title, *(told and round(told[0], 3) for told in worst.values())])
-        broken |= any(told is not None and not told[0] <= 1 for told in worst.values())
         for total, part in zip((tried, found), refused(one), strict=True):
             total.update(part)
     kinds = sorted({kind for kind, _ in tried})
@@ -188,9 +200,6 @@ def main() -> int:
         print(f"{kind}:", *cells)
     print(f"{sum(found.values()):,} of {sum(tried.values()):,} wrong results refused")
     if arguments.figures:
-        _write(arguments.figures / "tolerances.json", machine, ["variant", *DTYPES], shares,
-               "largest share of the tolerance that a result takes, over all filters, with and"
-               " without alpha; 0 says that all are the reference's")  # fmt: skip
         _write(arguments.figures / "refused.json", machine, ["made wrong", *DTYPES], rows,
                "wrong results refused of those tried, of all filters and variants")  # fmt: skip
     return int(broken or found != tried)

@@ -19,8 +19,6 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.kernel import MOST_WHOLE, Kernel, grain
 from cudafilter.operations.operation import ROUNDING, Plan, Stage, Windowed
 from cudafilter.operations.pixels import Exact, full_scale
-from cudafilter.operations.rank import Rank
-from cudafilter.operations.window import Window
 
 FINISH = {"single": 4.0, "magnitude": 8.0}
 """Largest error of float32, in ROUNDING, of what becomes of exact sums: gain, product, source and
@@ -223,6 +221,10 @@ class Correlation:
             return (replace(most, gain=most.gain * max(1.0, opaque), source_gain=share),)
         if not self.smoothing:
             return None
+        # Only the check asks for it, and a filter's start does without ranks.
+        from cudafilter.operations.rank import Rank
+        from cudafilter.operations.window import Window
+
         above, below, left, right = self.reach
         window = Window((above + 1 + below, left + 1 + right), (above, left))
         return (

@@ -13,11 +13,14 @@ import contextlib
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from compiled import compile_for, launches
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter.engines.cuda.device import gpus
@@ -52,8 +55,7 @@ def sanitize(tools: list[str]) -> int:
     if not program:
         print("sanitize: skipped, no compute-sanitizer on PATH or in the CUDA toolkit")
         return 0
-    # Compiled now: under the tools nvcc, a child of this program, would be slow as well.
-    subprocess.run([sys.executable, __file__], check=True)
+    compile_all()  # under the tools nvcc, a child of this program, would be slow as well
     faulty = False
     for tool in tools:
         print(f"sanitize: {tool}", flush=True)
@@ -64,11 +66,11 @@ def sanitize(tools: list[str]) -> int:
     return int(faulty)
 
 
-def run(few: bool) -> None:
-    """Every variant over all cases, or over every third."""
+def operations() -> list[Operation]:
+    """What is run: every kernel's ways through its code."""
     rng = np.random.default_rng(0)
     weights, factors = rng.random((18, 5)), rng.random((2, 26, 2))
-    filters: list[Operation] = [
+    return [
         make("blur", sigma=1),
         make("blur", sigma=7),
         make("kernel", weights=weights, normalize=True),
@@ -83,15 +85,39 @@ def run(few: bool) -> None:
         dilation(square(45)),  # joined from smaller windows
         erosion(disk(3)),
     ]
-    cases = [
-        (dtype, channels, alpha, ALL_BORDERS[i % len(ALL_BORDERS)])
-        for i, (channels, alpha) in enumerate(LAYOUTS)
-        for dtype in (DTYPES[i % 3], DTYPES[(i + 1) % 3])
-    ]
+
+
+CASES = [
+    (dtype, channels, alpha, ALL_BORDERS[i % len(ALL_BORDERS)])
+    for i, (channels, alpha) in enumerate(LAYOUTS)
+    for dtype in (DTYPES[i % 3], DTYPES[(i + 1) % 3])
+]
+"""Kinds of pixels, and a border for each."""
+
+
+def compile_all() -> None:
+    """Compile what run() runs."""
+    engine = CudaEngine()
+    compile_for(
+        engine,
+        [
+            launch
+            for (dtype, channels, alpha, border), filter, variant in product(
+                CASES, operations(), CHOICES
+            )
+            for launch in launches(filter, channels, dtype, border, alpha, variant)
+        ],
+    )
+    engine.close()
+
+
+def run(few: bool) -> None:
+    """Every variant over all cases, or over every third."""
+    filters = operations()
     runs = 0
     for variant in CHOICES:
         engine = CudaEngine(variant=variant)
-        for dtype, channels, alpha, border in cases[:: 3 if few else 1]:
+        for dtype, channels, alpha, border in CASES[:: 3 if few else 1]:
             pixels = random_pixels((37, 41, channels), dtype)
             for filter in filters:
                 with contextlib.suppress(LimitError):  # not every variant takes every filter

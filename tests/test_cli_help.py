@@ -54,8 +54,8 @@ class TestHelp:
         assert [section.lower() for section, _ in sections] == [group for group, _ in grouped()]
         for (_, shown), (_, specs) in zip(sections, grouped(), strict=True):
             assert [line.split()[0] for line in shown.splitlines()] == [s.name for s in specs]
-        names = [line.split()[0] for line in others.splitlines()[:5]]
-        assert names == ["chain", "filters", "info", "bench", "compile"]
+        names = [line.split()[0] for line in others.splitlines()[:6]]
+        assert names == ["chain", "filters", "info", "doctor", "bench", "compile"]
         assert "..." not in others
 
     @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=lambda spec: spec.name)

@@ -21,7 +21,7 @@ from cudafilter.cli.terminal import tell_error
 from cudafilter.operations.catalogue import CATALOGUE, grouped
 from cudafilter.start import interrupt
 
-_OTHERS = ("chain", "filters", "info", "bench", "compile")
+_OTHERS = ("chain", "filters", "info", "doctor", "bench", "compile")
 """The commands that are not filters. Each is ``command`` in the module of the same name."""
 
 COMPLETION = "_CUDAFILTER_COMPLETE"

@@ -95,7 +95,7 @@ def cubin(
     kernel does not compile.
     """
     path = _path(variant, defines, arch, toolkit)
-    if (unsafe := _unsafe(path.parent)) is not None:
+    if (unsafe := cache_fault(path.parent)) is not None:
         _tell(f"compiled kernels are not kept, so each run compiles anew: {unsafe}")
         return compile_cubin(variant, defines, arch, toolkit)
     if refused is not None:
@@ -132,7 +132,7 @@ def compile_ahead(
     written. After an error no further kernel is begun.
     """
     _make_private(cache_dir())  # better known before the work than after
-    if (unsafe := _unsafe(cache_dir())) is not None:
+    if (unsafe := cache_fault(cache_dir())) is not None:
         what, _, mend = unsafe.partition("; ")
         raise EngineError(what, hint=mend)
 
@@ -211,7 +211,7 @@ def _key(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) 
     return digest.hexdigest()[:32]
 
 
-def _unsafe(folder: Path) -> str | None:
+def cache_fault(folder: Path) -> str | None:
     """Why another user may have written the kernels in *folder*, and what to do; None if none can.
 
     A kernel's digest shows damage, not malice: whoever plants a kernel can compute it.

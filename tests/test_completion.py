@@ -31,7 +31,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("line", "some"),
     [
         ("cudafilter so", ["sobel"]),
-        ("cudafilter ", [*CATALOGUE, "chain", "filters", "info", "bench", "compile"]),
+        ("cudafilter ", [*CATALOGUE, "chain", "filters", "info", "doctor", "bench", "compile"]),
         ("cudafilter blur --si", ["--sigma"]),
         ("cudafilter box --border ", list(BORDERS)),
         ("cudafilter box --border=re", ["reflect"]),

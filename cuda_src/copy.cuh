@@ -4,7 +4,7 @@
 // of a group have arrived; before that all lanes copy their shares with cp.async. For one warp.
 #pragma once
 
-#include <cuda_pipeline.h>
+#include "ptx.cuh"
 
 #define BULK (__CUDA_ARCH__ >= 900)
 
@@ -49,9 +49,9 @@ struct Copies {
         for (int i = 0; i < rows; ++i) {
             const unsigned char* row = (const unsigned char*)from(i);
             for (int offset = 16 * threadIdx.x; offset < bytes; offset += 512)
-                __pipeline_memcpy_async(data[half][i] + at + offset, row + offset, 16);
+                copy_ahead(data[half][i] + at + offset, row + offset);
         }
-        __pipeline_commit();
+        end_group();
 #endif
     }
 
@@ -65,7 +65,7 @@ struct Copies {
             "@!done bra again_%=;\n}"
             ::"r"(address(arrived + half)), "r"(use & 1) : "memory");
 #else
-        __pipeline_wait_prior(1);
+        wait_for_older_groups();
         __syncwarp();
 #endif
     }

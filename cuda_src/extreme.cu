@@ -270,7 +270,7 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
                   (task.border != CONSTANT || (top >= 0 && top + steps <= task.source_height));
     if (copied && edge.patches) {
         edge.each(task, first, [&](int, int at) {
-            copied &= at == INT_MIN || (at >= edge.left && at < edge.right);
+            copied &= at == OUTSIDE || (at >= edge.left && at < edge.right);
         });
         copied = __all_sync(~0u, copied);
     }

@@ -8,8 +8,6 @@
 // Kernel size, border and geometry are arguments, so a specialisation serves every filter.
 #pragma once
 
-#include <float.h>
-
 #include "ptx.cuh"
 
 #if SAMPLE == 0
@@ -23,6 +21,10 @@ typedef float sample_t;
 #define FULL_SCALE 1.0f
 #endif
 
+#define LARGEST_FLOAT 3.40282347e38f
+#ifndef INFINITY  // NVRTC has no headers
+#define INFINITY __int_as_float(0x7f800000)
+#endif
 #define COLOURS (ALPHA ? CHANNELS - 1 : CHANNELS)  // channels that are not alpha; alpha's index
 
 enum Border { EDGE, REFLECT, SYMMETRIC, WRAP, CONSTANT };  // catalogue.BORDERS, in its order
@@ -225,7 +227,7 @@ __device__ __forceinline__ void finish_pixel(
         const float premultiplied = source.v[c] * source.v[COLOURS];
         const float colour = task.gain * combine(sum, c) + source_share(task, premultiplied);
         const float quotient =
-            SAMPLE == 2 ? enlarged(0.5f * colour * reciprocal, 2.0f, 0.500002f * FLT_MAX)
+            SAMPLE == 2 ? enlarged(0.5f * colour * reciprocal, 2.0f, 0.500002f * LARGEST_FLOAT)
                         : colour * reciprocal;
         out[c] = to_sample(coverage > 0.0f ? quotient + task.bias : 0.0f);
     }

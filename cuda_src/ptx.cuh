@@ -47,6 +47,32 @@ __device__ __forceinline__ float read_constant(const float* constant)
     return value;
 }
 
+// Copy 16 bytes from global to shared memory, both aligned to it, with others of this thread's group.
+__device__ __forceinline__ void copy_ahead(void* to, const void* from)
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                 ::"r"((unsigned)__cvta_generic_to_shared(to)), "l"(from) : "memory");
+#else
+    *(uint4*)to = *(const uint4*)from;
+#endif
+}
+
+__device__ __forceinline__ void end_group()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+// All of this thread's groups but the last one have arrived.
+__device__ __forceinline__ void wait_for_older_groups()
+{
+#if __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+#endif
+}
+
 // Two floats, rounded to halves: the first one in the lower 16 bits.
 __device__ __forceinline__ unsigned to_halves(float first, float second)
 {

@@ -287,7 +287,7 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
                   (task.border != CONSTANT || (top >= 0 && top + steps <= task.source_height));
     if (copied && edge.patches) {
         edge.each(task, first, [&](int, int at) {
-            copied &= at == INT_MIN || (at >= edge.left && at < edge.right);
+            copied &= at == OUTSIDE || (at >= edge.left && at < edge.right);
         });
         copied = __all_sync(~0u, copied);
     }
@@ -321,7 +321,7 @@ extern "C" __global__ void __launch_bounds__(32, BLOCKS) filter(const Task task)
             sample_t* row = (sample_t*)shared.rows.data[half][u];
             if (copied && edge.patches) {
                 edge.each(task, first, [&](int s, int at) {
-                    row[s] = at == INT_MIN ? walk.border_value : row[at];
+                    row[s] = at == OUTSIDE ? walk.border_value : row[at];
                 });
                 shared.rows.wrote();
                 __syncwarp();

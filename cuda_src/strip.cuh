@@ -5,10 +5,10 @@
 // before the end of the last one).
 #pragma once
 
-#include <limits.h>
-
 #include "copy.cuh"
 #include "pixel.cuh"
+
+#define OUTSIDE (-0x7fffffff - 1)  // where a sample of a strip's row is that the border's value is
 
 // What lies left of column 0 or right of the last one in a strip's copied row.
 struct Edge {
@@ -34,12 +34,12 @@ struct Edge {
         }
     }
 
-    // Where in the strip's row the border reads sample s, or INT_MIN: its value.
+    // Where in the strip's row the border reads sample s, or OUTSIDE: its value.
     __device__ __forceinline__ static int bordered(const Task& task, int first, int s)
     {
         const int sample = first + s + (CHANNELS << 20);  // no negative division
         const int x = border_index(sample / CHANNELS - (1 << 20), task.source_width, task.border);
-        return x < 0 ? INT_MIN : x * CHANNELS + sample % CHANNELS - first;
+        return x < 0 ? OUTSIDE : x * CHANNELS + sample % CHANNELS - first;
     }
 };
 
@@ -84,7 +84,7 @@ __device__ __forceinline__ void bring(
             for (int s = edge.left + threadIdx.x; s < edge.right; s += THREADS)
                 to[s] = row < 0 ? walk.border_value : from[s];
             edge.each(task, walk.first, [&](int s, int at) {
-                to[s] = row < 0 || at == INT_MIN ? walk.border_value : from[at];
+                to[s] = row < 0 || at == OUTSIDE ? walk.border_value : from[at];
             });
         }
     }
@@ -102,6 +102,6 @@ __device__ __forceinline__ void patch(
         const int i = LEAD + n / COUNT, s = i < begin ? i : i + inside;
         const int at = edge.bordered(task, walk.first, s);
         sample_t* row = (sample_t*)rows[n % COUNT];
-        row[s] = at == INT_MIN ? walk.border_value : row[at];
+        row[s] = at == OUTSIDE ? walk.border_value : row[at];
     }
 }

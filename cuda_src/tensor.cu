@@ -118,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
     bool copied = edge.left < edge.right && (task.border != CONSTANT || rows_inside);
     if (copied && edge.patches)
         edge.each(task, first, [&](int, int at) {
-            copied &= at == INT_MIN || (at >= edge.left && at < edge.right);
+            copied &= at == OUTSIDE || (at >= edge.left && at < edge.right);
         });
     copied = !__syncthreads_or(!copied);
     const Walk walk = walk_of(task, edge, first, top, length, copied);

@@ -100,7 +100,7 @@ class FakeCuda:
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Be what engines open from now on."""
         monkeypatch.setattr(device, "driver", lambda: self)
-        monkeypatch.setattr(device, "require_toolkit", lambda: None)
+        monkeypatch.setattr(device, "require_cuda", lambda: None)
         monkeypatch.setattr(kernels, "cubin", self.cubin)
 
     def init(self) -> None:

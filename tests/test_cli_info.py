@@ -86,7 +86,7 @@ class TestInfo:
 
         device = cuda.Gpu(0, "Some GPU", (9, 0), 80 << 30, "13.0")
         monkeypatch.setattr(cuda, "gpus", lambda: [device])
-        monkeypatch.setattr(nvcc, "require_toolkit", lambda: None)
+        monkeypatch.setattr(nvcc, "require_cuda", lambda: None)
         monkeypatch.setattr(toolkit, "missing", list)
         shown = cli("info").stdout
         assert "Some GPU, compute capability 9.0, 80.0 GiB" in shown

@@ -34,8 +34,8 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toolkit.Toolkit
     nvcc_file.write_text("no compiler")
     (tmp_path / "cuda.h").write_text("#define CUDA_VERSION 13000\n")
     fake = toolkit.Toolkit(nvcc_file, tmp_path, tmp_path, "a test")
-    monkeypatch.setattr(toolkit, "find_toolkit", lambda: fake)
-    monkeypatch.setattr(nvcc, "find_toolkit", lambda: fake)
+    monkeypatch.setattr(toolkit, "find_compiler", lambda: fake)
+    monkeypatch.setattr(nvcc, "find_compiler", lambda: fake)
     monkeypatch.setattr(toolkit, "has_host_compiler", lambda: True)
     monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path / "cache"))
     return fake
@@ -47,7 +47,7 @@ def started(compiler: toolkit.Toolkit, monkeypatch: pytest.MonkeyPatch) -> list[
     log: list[tuple[str, str]] = []
 
     def compile_cubin(
-        variant: str, defines: Mapping[str, int], arch: str, toolkit: toolkit.Toolkit
+        variant: str, defines: Mapping[str, int], arch: str, _: nvcc.Compiler, **apart: bool
     ) -> bytes:
         log.append((variant, arch))
         if variant == "broken":
@@ -204,7 +204,7 @@ class TestTheCommand:
         assert "--arch sm_90" in result.stderr
 
     def test_without_a_compiler_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(toolkit, "find_toolkit", lambda: None)
+        monkeypatch.setattr(toolkit, "find_compiler", lambda: None)
         result = cli("--arch", "sm_90")
         assert result.exit_code == 1
         assert "error: no CUDA compiler" in result.stderr

@@ -275,7 +275,11 @@ def test_what_is_added_goes_where_the_steps_say(title: str) -> None:
         assert re.search(rf"^(?:def )?{name}\b", source, re.MULTILINE), f"{name} of {path}"
 
 
-NAMES = {"opencv-python-headless": "opencv", "nvidia-nvjpeg": "nvjpeg"}
+NAMES = {
+    "opencv-python-headless": "opencv",
+    "nvidia-nvjpeg": "nvjpeg",
+    "nvidia-cuda-nvrtc": "nvrtc",
+}
 """Packages that the table of dependencies calls by another name."""
 
 

@@ -114,7 +114,6 @@ class HostEngine(StandIn):
                 shutil.copytree(kernel_sources(), sources)
                 for header in HERE.iterdir():
                     shutil.copy(header, sources)
-                (sources / "cuda_pipeline.h").touch()
             code = self._folder / f"{name}.cpp"
             text = (sources / f"{variant}.cu").read_text()
             functions = re.findall(r"(\w+)\(\s*const Task task[,)]", text)

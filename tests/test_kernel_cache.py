@@ -29,10 +29,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     fake = toolkit.Toolkit(tmp_path / "nvcc", tmp_path, tmp_path, "a test")
     fake.nvcc.touch()
     (tmp_path / "cuda.h").write_text("#define CUDA_VERSION 13000\n")
-    monkeypatch.setattr(toolkit, "find_toolkit", lambda: fake)
-    monkeypatch.setattr(nvcc, "find_toolkit", lambda: fake)
+    monkeypatch.setattr(toolkit, "find_compiler", lambda: fake)
+    monkeypatch.setattr(nvcc, "find_compiler", lambda: fake)
     monkeypatch.setattr(toolkit, "has_host_compiler", lambda: True)
-    monkeypatch.setattr(nvcc, "compile_cubin", lambda *_: b"compiled")
+    monkeypatch.setattr(nvcc, "compile_cubin", lambda *_, **__: b"compiled")
     monkeypatch.setattr(nvcc, "_told", set())
     monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path / "a" / "cache"))
     before = os.umask(0)  # the least careful
@@ -40,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     os.umask(before)
 
 
-def kernel() -> tuple[str, dict[str, int], str, toolkit.Toolkit]:
+def kernel() -> tuple[str, dict[str, int], str, nvcc.Compiler]:
     return "vanilla", {"X": 1}, "sm_90", nvcc.require_compiler()
 
 

@@ -44,7 +44,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setattr(toolkit, "DEFAULT_FOLDERS", tmp_path / "local")
-    monkeypatch.setattr(toolkit, "_pypi_folders", list)
+    monkeypatch.setattr(toolkit, "_pypi_homes", list)
+    monkeypatch.setattr(toolkit, "_SYSTEM_LIBRARIES", ())
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "prefix"))
     return tmp_path / "local"
 
 

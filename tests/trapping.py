@@ -6,8 +6,6 @@ A process of its own, since it loses the GPU for good. What it opens in another 
 from __future__ import annotations
 
 import ctypes
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,17 @@ from typing import Any
 from cudafilter.engines import nvcc
 from cudafilter.engines.cuda import kernels
 from cudafilter.engines.cuda.variants.task import Task
-from cudafilter.nvidia.toolkit import Toolkit
 
 
 def cubin(
-    variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit, **more: Any
+    variant: str, defines: Mapping[str, int], arch: str, compiler: nvcc.Compiler, **more: Any
 ) -> bytes:
     """As nvcc.cubin, but for gray pictures the kernel of trap.cu."""
     if defines["CHANNELS"] != 1:
-        return nvcc.cubin(variant, defines, arch, toolkit, **more)
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "trap.cubin"
-        words = ctypes.sizeof(Task) // 8
-        options = ["-cubin", f"-arch={arch}", f"-DTASK_WORDS={words}", "-o", str(out)]
-        source = Path(__file__).with_name("trap.cu")
-        subprocess.run([toolkit.nvcc, *options, source], check=True, timeout=60)
-        return out.read_bytes()
+        return nvcc.cubin(variant, defines, arch, compiler, **more)
+    words = ctypes.sizeof(Task) // 8
+    source = Path(__file__).with_name("trap.cu")
+    return nvcc._compiled(source, {"TASK_WORDS": words}, arch, compiler, apart=False)[0]
 
 
 def trap() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch
-from cudafilter.engines.nvcc import compile_ahead, require_toolkit
+from cudafilter.engines.nvcc import compile_ahead, require_cuda
 from cudafilter.errors import LimitError
 from cudafilter.host.cores import cores
 from cudafilter.operations.borders import Border
@@ -32,4 +32,4 @@ def compile_for(engine: CudaEngine, wanted: Iterable[Launch]) -> None:
     kernels = {
         (each.variant, *each.defines.items()): (each.variant, each.defines) for each in wanted
     }
-    compile_ahead(kernels.values(), engine._device._kernels._arch, require_toolkit(), cores())
+    compile_ahead(kernels.values(), engine._device._kernels._arch, require_cuda(), cores())

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from cudafilter.engines.cuda.ahead import every
 from cudafilter.engines.cuda.variants import LADDER
-from cudafilter.engines.nvcc import compile_cubin
+from cudafilter.engines.nvcc import Compiler, compile_cubin, require_compiler
+from cudafilter.errors import EngineUnavailable
 from cudafilter.host.cores import cores
-from cudafilter.nvidia.toolkit import Toolkit, find_toolkit, has_host_compiler
 
 COMPLETE = "sm_90"
 """The architecture that every specialisation is compiled for; others get every STRIDE-th one."""
@@ -51,9 +51,9 @@ def work(everywhere: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
                     yield variant, arch, defines
 
 
-def measure(toolkit: Toolkit, variant: str, arch: str, defines: dict[str, int]) -> Usage:
+def measure(compiler: Compiler, variant: str, arch: str, defines: dict[str, int]) -> Usage:
     log: list[str] = []
-    compile_cubin(variant, defines, arch, toolkit, log)
+    compile_cubin(variant, defines, arch, compiler, log, apart=True)
 
     def numbers(pattern: str) -> list[int]:  # of each kernel in the file
         return [int(found) for found in re.findall(pattern, log[0])]
@@ -68,13 +68,14 @@ def measure(toolkit: Toolkit, variant: str, arch: str, defines: dict[str, int]) 
 
 
 def main() -> int:
-    toolkit = find_toolkit()
-    if toolkit is None or not has_host_compiler():
-        print("kernels: skipped, no CUDA compiler (nvcc) with a C++ compiler here")
+    try:
+        compiler = require_compiler()
+    except EngineUnavailable as lack:
+        print(f"kernels: skipped, {lack}")
         return 0
-    print(toolkit)
+    print(compiler)
     with ThreadPoolExecutor(cores()) as pool:
-        jobs = [pool.submit(measure, toolkit, *item) for item in work("--all" in sys.argv)]
+        jobs = [pool.submit(measure, compiler, *item) for item in work("--all" in sys.argv)]
         usages = [job.result() for job in jobs]
     print(
         f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}"

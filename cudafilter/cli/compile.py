@@ -91,15 +91,17 @@ def _run(
     from cudafilter.host.cores import cores
 
     architectures = arch or _present()
-    toolkit = require_compiler()
+    compiler = require_compiler()
     kernels = common(variant)
     if not quiet:
-        tell(f"{len(kernels)} kernels an architecture; {toolkit}")
+        tell(f"{len(kernels)} kernels an architecture; {compiler}")
     for name in architectures:
         started = monotonic()
         counter = _Counter(name, len(kernels), quiet)
         try:
-            compiled, kept = compile_ahead(kernels, name, toolkit, jobs or cores(), counter.advance)
+            compiled, kept = compile_ahead(
+                kernels, name, compiler, jobs or cores(), counter.advance
+            )
         finally:
             counter.clear()
         if not quiet:

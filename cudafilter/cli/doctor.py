@@ -106,8 +106,7 @@ def _gpus() -> Iterator[Found]:
             yield Found("cuda engine", LACKS, f"{lack.what}; the CPU does the work", lack.mend)
     if lacking:
         return
-    found = toolkit.find_toolkit()
-    yield Found("compiler", OK, str(found))
+    yield Found("compiler", OK, str(toolkit.find_compiler()))
     try:
         devices = gpus()
     except CudafilterError as error:

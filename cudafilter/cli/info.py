@@ -44,7 +44,7 @@ def _cuda() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     from dataclasses import asdict
 
     from cudafilter.engines.cuda.device import gpus
-    from cudafilter.engines.nvcc import require_toolkit
+    from cudafilter.engines.nvcc import require_cuda
     from cudafilter.nvidia.toolkit import missing
 
     listed: list[dict[str, Any]] = []
@@ -53,7 +53,7 @@ def _cuda() -> tuple[dict[str, Any], list[dict[str, Any]]]:
         for device in gpus():
             major, minor = device.compute_capability
             listed.append({**asdict(device), "compute_capability": f"{major}.{minor}"})
-        require_toolkit()
+        require_cuda()
     except EngineUnavailable as error:
         if not lacking:
             lacking = [{"what": str(error), "mend": error.hint or ""}]
@@ -66,10 +66,10 @@ def gather() -> dict[str, Any]:
     import platform
 
     from cudafilter.engines.nvcc import cache_dir
-    from cudafilter.nvidia.toolkit import find_toolkit
+    from cudafilter.nvidia.toolkit import find_compiler, find_toolkit
 
     cuda, devices = _cuda()
-    toolkit = find_toolkit()
+    compiler, toolkit = find_compiler(), find_toolkit()
     return {
         "versions": {
             "cudafilter": __version__,
@@ -80,6 +80,7 @@ def gather() -> dict[str, Any]:
         "devices": devices,
         "toolkit": toolkit
         and {"nvcc": str(toolkit.nvcc), "root": str(toolkit.root), "origin": toolkit.origin},
+        "compiler": compiler and str(compiler),
         "nvjpeg": _nvjpeg(devices),
         "cache": str(cache_dir()),
     }
@@ -113,6 +114,7 @@ def _run(as_json: bool, debug: bool) -> None:
     toolkit_text = f"{toolkit['nvcc']} ({toolkit['origin']})" if toolkit else "no nvcc found"
     versions = [(name, v or "not installed") for name, v in found["versions"].items()]
     versions.append(("CUDA toolkit", toolkit_text))
+    versions.append(("Compiler", found["compiler"] or "none found"))
     if found["devices"]:
         jpeg = found["nvjpeg"] or "not installed (the extra nvcodec): JPEG is coded on the CPU"
         versions.append(("nvJPEG", jpeg))

@@ -1,4 +1,6 @@
-"""Kernels compiled by nvcc once per specialisation and architecture, kept in the user's cache.
+"""Kernels compiled once per specialisation and architecture, kept in the user's cache.
+
+NVRTC compiles them, or nvcc where NVRTC is not here.
 
 PyCUDA's own cache starts ``nvcc --version`` on every call, and the preprocessor for every source
 with an ``#include``. This one hashes the sources instead, so a later run starts no process.
@@ -12,6 +14,7 @@ import os
 import re
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,21 +24,26 @@ from pathlib import Path
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.host.cores import each
 from cudafilter.host.escape import escaped
+from cudafilter.nvidia import nvrtc
+from cudafilter.nvidia.nvrtc import CompileError, Nvrtc
 from cudafilter.nvidia.toolkit import (
     Missing,
     Toolkit,
-    find_toolkit,
+    find_compiler,
     kernel_sources,
     missing,
     missing_compiler,
 )
 
+NVRTC_FLAGS = ("--std=c++17", "--device-as-default-execution-space", "--ptxas-options=-v")
 FLAGS = ("-cubin", "-O3", "-std=c++17", "-Xptxas", "-v")
 """No fast math: the contract needs division and square root to round correctly. Multiply-adds are
 fused, which only brings results nearer to the reference."""
 
 FEWEST_BLOCKS = 4
 """One warp for each quarter of a multiprocessor: a thread may have as many registers as it can."""
+
+Compiler = Nvrtc | Toolkit
 
 _SPILLS = re.compile(r"[1-9]\d* bytes stack frame")
 
@@ -61,48 +69,48 @@ def cache_dir() -> Path:
     return user_cache_path("cudafilter")
 
 
-def require_toolkit() -> Toolkit:
-    """The toolkit that compiles kernels. Raises EngineUnavailable for what CUDA lacks here."""
-    return _toolkit_unless(missing())
+def require_cuda() -> Compiler:
+    """What compiles kernels. Raises EngineUnavailable for what CUDA lacks here."""
+    return _compiler_unless(missing())
 
 
-def require_compiler() -> Toolkit:
-    """As require_toolkit(), but the machine needs no GPU."""
-    return _toolkit_unless(missing_compiler())
+def require_compiler() -> Compiler:
+    """As require_cuda(), but the machine needs no GPU."""
+    return _compiler_unless(missing_compiler())
 
 
-def _toolkit_unless(lacking: list[Missing]) -> Toolkit:
+def _compiler_unless(lacking: list[Missing]) -> Compiler:
     for lack in lacking:
         raise EngineUnavailable(lack.what, hint=lack.mend)
-    toolkit = find_toolkit()
-    assert toolkit is not None  # its absence is among what lacks
-    return toolkit
+    compiler = find_compiler()
+    assert compiler is not None  # its absence is among what lacks
+    return compiler
 
 
 def cubin(
     variant: str,
     defines: Mapping[str, int],
     arch: str,
-    toolkit: Toolkit,
+    compiler: Compiler,
     *,
     refused: object = None,
 ) -> bytes:
     """The machine code of ``cuda_src/VARIANT.cu`` under *defines* for *arch*, such as ``sm_90``.
 
-    It comes from the cache where that has it undamaged, else from nvcc. A damaged one is told, and
-    so is one that the driver did not load: *refused* is its reason. A cache that others can write
-    to is not used; the user is told once. Raises EngineError, with the compiler's log, where the
-    kernel does not compile.
+    It comes from the cache where that has it undamaged, else from the compiler. A damaged one is
+    told, and so is one that the driver did not load: *refused* is its reason. A cache that others
+    can write to is not used; the user is told once. Raises EngineError, with the compiler's log,
+    where the kernel does not compile.
     """
-    path = _path(variant, defines, arch, toolkit)
+    path = _path(variant, defines, arch, compiler)
     if (unsafe := cache_fault(path.parent)) is not None:
         _tell(f"compiled kernels are not kept, so each run compiles anew: {unsafe}")
-        return compile_cubin(variant, defines, arch, toolkit)
+        return compile_cubin(variant, defines, arch, compiler)
     if refused is not None:
         _tell(f"{path}: compiled anew, as the driver does not load it: {refused}")
     kept = _read(path) if refused is None else None
     if kept is None:
-        kept = compile_cubin(variant, defines, arch, toolkit)
+        kept = compile_cubin(variant, defines, arch, compiler)
         try:
             _write(path, kept)
         except OSError as error:
@@ -120,7 +128,7 @@ def _tell(text: str) -> None:
 def compile_ahead(
     kernels: Iterable[tuple[str, Mapping[str, int]]],
     arch: str,
-    toolkit: Toolkit,
+    compiler: Compiler,
     jobs: int,
     on_kernel: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
@@ -137,10 +145,10 @@ def compile_ahead(
         raise EngineError(what, hint=mend)
 
     def bring(kernel: tuple[str, Mapping[str, int]]) -> bool:
-        path = _path(*kernel, arch, toolkit)
+        path = _path(*kernel, arch, compiler)
         missing = _read(path) is None
         if missing:
-            _write(path, compile_cubin(*kernel, arch, toolkit))
+            _write(path, compile_cubin(*kernel, arch, compiler, apart=True))
         on_kernel()
         return missing
 
@@ -153,18 +161,22 @@ def compile_cubin(
     variant: str,
     defines: Mapping[str, int],
     arch: str,
-    toolkit: Toolkit,
+    compiler: Compiler,
     log: list[str] | None = None,
+    *,
+    apart: bool = False,
 ) -> bytes:
     """As cubin(), but never from the cache. *log* receives the compiler's resource report.
+
+    *apart* is for several at a time, each by a process of its own.
 
     The macro BLOCKS is the number of warps that are to be resident, which limits the registers of
     each. What a kernel needs depends on the compiler. So where registers spill, it is compiled
     again for fewer warps.
     """
-    defines = dict(defines)
+    source, defines = kernel_sources() / f"{variant}.cu", dict(defines)
     while True:
-        code, report = _run_nvcc(variant, defines, arch, toolkit)
+        code, report = _compiled(source, defines, arch, compiler, apart)
         if defines.get("BLOCKS", 0) <= FEWEST_BLOCKS or not _SPILLS.search(report):
             break
         defines["BLOCKS"] -= FEWEST_BLOCKS
@@ -173,41 +185,70 @@ def compile_cubin(
     return code
 
 
-def _run_nvcc(
-    variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit
+def _compiled(
+    source: Path, defines: Mapping[str, int], arch: str, compiler: Compiler, apart: bool
 ) -> tuple[bytes, str]:
-    """The machine code, and what the compiler reports of it."""
+    """The machine code of *source*, and what *compiler* reports of it."""
+    macros = [f"-D{name}={value}" for name, value in defines.items()]
+    try:
+        if isinstance(compiler, Toolkit):
+            return _run_nvcc(source, [f"-arch={arch}", *macros], compiler)
+        options = [f"--gpu-architecture={arch}", *_flags(compiler), *macros]
+        if apart:
+            return _run_nvrtc(source, options, compiler)
+        headers = {header.name: header.read_bytes() for header in source.parent.glob("*.cuh")}
+        return compiler.compile(source.name, source.read_bytes(), headers, options)
+    except CompileError as error:
+        raise EngineError(
+            f"{source.name} does not compile for {arch}:\n{error}",
+            hint=f"compiler: {compiler}; a GPU newer than it needs a newer one",
+        ) from error
+    except OSError as error:
+        raise EngineError(f"cannot start {compiler}: {error}") from error
+
+
+def _flags(compiler: Compiler) -> tuple[str, ...]:
+    """What *compiler* is told beside architecture and macros."""
+    return FLAGS if isinstance(compiler, Toolkit) else NVRTC_FLAGS
+
+
+def _run_nvrtc(source: Path, options: list[str], compiler: Nvrtc) -> tuple[bytes, str]:
+    """The machine code and the report, by a process of its own. Raises CompileError."""
+    command = [sys.executable, nvrtc.__file__, str(compiler.library), str(source), *options]
+    done = subprocess.run(command, capture_output=True)
+    report = done.stderr.decode(errors="replace").rstrip()
+    if done.returncode != 0:
+        raise CompileError(report)
+    return done.stdout, report
+
+
+def _run_nvcc(source: Path, options: list[str], toolkit: Toolkit) -> tuple[bytes, str]:
+    """The machine code and the report. Raises CompileError."""
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:
         out = Path(folder) / "kernel.cubin"
         command = [
-            str(toolkit.nvcc), *FLAGS, f"-arch={arch}", f"-I{toolkit.include}",
-            *(f"-D{name}={value}" for name, value in defines.items()),
-            str(kernel_sources() / f"{variant}.cu"), "-o", str(out),
+            str(toolkit.nvcc), *_flags(toolkit), f"-I{toolkit.include}", *options,
+            str(source), "-o", str(out),
         ]  # fmt: skip
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        except OSError as error:
-            raise EngineError(f"cannot start {command[0]}: {error}") from error
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         if done.returncode != 0:
-            raise EngineError(
-                f"{variant}.cu does not compile for {arch}:\n{done.stdout}{done.stderr}".rstrip(),
-                hint=f"compiler: {toolkit.nvcc}; a GPU newer than it needs a newer CUDA toolkit",
-            )
+            raise CompileError(f"{done.stdout}{done.stderr}".rstrip())
         return out.read_bytes(), done.stderr
 
 
-def _path(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) -> Path:
+def _path(variant: str, defines: Mapping[str, int], arch: str, compiler: Compiler) -> Path:
     """Where the cache keeps a kernel."""
-    return cache_dir() / f"{variant}-{arch}-{_key(variant, defines, arch, toolkit)}.cubin"
+    return cache_dir() / f"{variant}-{arch}-{_key(variant, defines, arch, compiler)}.cubin"
 
 
-def _key(variant: str, defines: Mapping[str, int], arch: str, toolkit: Toolkit) -> str:
+def _key(variant: str, defines: Mapping[str, int], arch: str, compiler: Compiler) -> str:
     """A hash of all that decides the machine code: source, defines, architecture, compiler."""
     digest = hashlib.sha256()
     sources = kernel_sources()
     for source in (sources / f"{variant}.cu", *sorted(sources.glob("*.cuh"))):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    digest.update(repr((sorted(defines.items()), arch, FLAGS, toolkit.identity)).encode())
+    how = arch, _flags(compiler), compiler.identity
+    digest.update(repr((sorted(defines.items()), *how)).encode())
     return digest.hexdigest()[:32]
 
 

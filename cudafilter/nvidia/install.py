@@ -27,6 +27,7 @@ from cudafilter.nvidia.toolkit import (
     WINDOWS,
     Toolkit,
     driver_version,
+    find_nvrtc,
     find_toolkit,
     has_host_compiler,
     missing,
@@ -85,7 +86,25 @@ def install() -> str:
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:
         build_pycuda(toolkit, Path(folder))
     try_import()
-    return f"PyCUDA is installed, with {toolkit}; {install_nvjpeg(driver)}"
+    return f"PyCUDA is installed, with {toolkit}; {install_nvrtc(driver)}; {install_nvjpeg(driver)}"
+
+
+def install_nvrtc(driver: tuple[int, int] | None) -> str:
+    """Install the compiler of kernels for *driver*, where there is none; what came of it, in words.
+
+    Without it nvcc compiles them.
+    """
+    if (there := find_nvrtc()) is not None:
+        return f"kernels are compiled by {there}"
+    of_12 = driver is not None and driver[0] == 12
+    package = "nvidia-cuda-nvrtc-cu12" if of_12 else "nvidia-cuda-nvrtc>=13,<14"
+    say(f"installing {package}, which compiles kernels")
+    try:
+        pip("install", package)
+    except CudafilterError as error:
+        return f"{package} was not installed, so nvcc compiles kernels: {error}"
+    importlib.invalidate_caches()
+    return f"kernels are compiled by {find_nvrtc() or find_toolkit()}"
 
 
 def install_nvjpeg(driver: tuple[int, int] | None) -> str:

@@ -1,4 +1,4 @@
-"""Finds the CUDA compiler, its headers and the driver by looking at files; starts no process.
+"""Finds CUDA's compilers, their headers and the driver by looking at files; starts no process.
 
 ``python -m cudafilter.toolkit`` says what was found, or what is missing and what mends it.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import EngineUnavailable
+from cudafilter.nvidia.nvrtc import Nvrtc, in_folder
 
 WINDOWS = sys.platform == "win32"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
@@ -35,6 +36,10 @@ DEFAULT_FOLDERS = (
 )
 
 PYPI = "PyPI packages"
+
+_SYSTEM_LIBRARIES = (
+    "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib",
+)  # fmt: skip
 
 _NO_PYCUDA = "PyCUDA is not installed"
 
@@ -120,6 +125,47 @@ def find_toolkit() -> Toolkit | None:
     return None
 
 
+def find_nvrtc() -> Nvrtc | None:
+    """The NVRTC to compile with, no newer than the driver; None where there is none.
+
+    In this order: where the environment variables CUDA_ROOT, CUDA_HOME and CUDA_PATH say, PyPI's
+    package, the toolkit of the nvcc on PATH, the default folders, and the system's libraries.
+    """
+    driver = driver_version()
+    for origin, folder in _library_folders():
+        if found := in_folder(folder, origin, driver and driver[0]):
+            return found
+    return None
+
+
+def find_compiler() -> Nvrtc | Toolkit | None:
+    """What kernels are compiled with: NVRTC, or nvcc where that is not here."""
+    return find_nvrtc() or find_toolkit()
+
+
+def _library_folders() -> Iterator[tuple[str, Path]]:
+    """(origin, folder that may hold NVRTC), the most wanted first."""
+    for origin, root in _library_roots():
+        for part in ("bin", "bin/x64") if WINDOWS else ("lib64", "lib", "targets/*/lib"):
+            for folder in root.glob(part):
+                yield origin, folder
+    for place in (*_SYSTEM_LIBRARIES, f"{sys.prefix}/lib"):
+        yield "the system's libraries", Path(place)
+
+
+def _library_roots() -> Iterator[tuple[str, Path]]:
+    """(origin, folder of a toolkit or package)."""
+    for variable in VARIABLES:
+        if named := os.environ.get(variable):
+            yield variable, Path(named)
+    for root in sorted(_pypi_folders(), key=_number, reverse=True):
+        yield PYPI, root
+    for home in _pypi_homes():
+        yield PYPI, home / "cuda_nvrtc"
+    for origin, nvcc in _candidates():
+        yield origin, nvcc.parent.parent
+
+
 def has_host_compiler() -> bool:
     """Whether nvcc will find the C++ compiler that it preprocesses with (gcc with g++, or cl)."""
     flags = os.environ.get("NVCC_PREPEND_FLAGS", "") + os.environ.get("NVCC_APPEND_FLAGS", "")
@@ -178,8 +224,13 @@ def missing() -> list[Missing]:
         lacking.append(_no_driver())
     if importlib.util.find_spec("pycuda") is None:
         lacking.append(Missing(_NO_PYCUDA, _install()))
-    toolkit = find_toolkit()
-    if toolkit and driver and toolkit.version and toolkit.version[0] > driver[0]:
+    toolkit = find_compiler()
+    if (
+        isinstance(toolkit, Toolkit)
+        and driver
+        and toolkit.version
+        and toolkit.version[0] > driver[0]
+    ):
         lacking.append(
             Missing(
                 f"the driver runs CUDA up to {driver[0]}.{driver[1]}, but the toolkit in"
@@ -192,10 +243,11 @@ def missing() -> list[Missing]:
 
 def missing_compiler() -> list[Missing]:
     """The part of missing() that compiling kernels needs: neither a GPU nor its driver."""
-    lacking = []
-    if find_toolkit() is None:
-        lacking.append(Missing("no CUDA compiler (nvcc with its headers)", _install()))
-    if not has_host_compiler():
+    compiler, lacking = find_compiler(), []
+    if compiler is None:
+        what = "no CUDA compiler (NVRTC, or nvcc with its headers)"
+        lacking.append(Missing(what, _install()))
+    if not isinstance(compiler, Nvrtc) and not has_host_compiler():
         lacking.append(
             Missing(
                 "no C++ compiler, which nvcc needs",
@@ -230,11 +282,15 @@ def _candidates() -> Iterator[tuple[str, Path]]:
         yield PYPI, root / "bin" / NVCC
 
 
+def _pypi_homes() -> list[Path]:
+    """The ``nvidia`` folders of PyPI's packages."""
+    spec = importlib.util.find_spec("nvidia")
+    return [Path(home) for home in (spec and spec.submodule_search_locations) or ()]
+
+
 def _pypi_folders() -> list[Path]:
     """The ``nvidia/cu13`` and the like where PyPI's packages put one CUDA together."""
-    spec = importlib.util.find_spec("nvidia")
-    homes = spec.submodule_search_locations if spec else None
-    return [root for home in homes or () for root in Path(home).glob("cu[0-9]*")]
+    return [root for home in _pypi_homes() for root in home.glob("cu[0-9]*")]
 
 
 def _toolkit(origin: str, nvcc: Path, passed_over: tuple[str, ...]) -> Toolkit | None:
@@ -290,7 +346,7 @@ def main(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(
         prog="python -m cudafilter.toolkit",
-        description="Print the CUDA toolkit that kernels are compiled with, or what is missing.",
+        description="Print the compiler of kernels and the CUDA toolkit, or what is missing.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -298,11 +354,14 @@ def main(arguments: list[str]) -> int:
     )
     if parser.parse_args(arguments).driver:
         return 0 if driver_present() else 1
-    toolkit = find_toolkit()
+    nvrtc, toolkit = find_nvrtc(), find_toolkit()
+    if nvrtc:
+        print(nvrtc)
     if toolkit:
         print(toolkit)
         for note in toolkit.passed_over:
             print(f"passed over: {note}", file=sys.stderr)
+    if nvrtc or toolkit:
         return 0
     for lack in missing():
         print(f"{lack.what}\n    {lack.mend}", file=sys.stderr)

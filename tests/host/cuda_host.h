@@ -9,6 +9,7 @@
 #include <ucontext.h>
 
 #include <bit>
+#include <cfloat>
 #include <cmath>
 #include <cstddef>
 #include <cstring>
@@ -164,15 +165,6 @@ inline bool __syncthreads_or(bool value)
 }
 
 size_t __cvta_generic_to_shared(const void*);  // for bulk copies, which are not compiled here
-
-// ---- asynchronous copies: done at once
-
-inline void __pipeline_memcpy_async(void* to, const void* from, size_t bytes)
-{
-    std::memcpy(to, from, bytes);
-}
-inline void __pipeline_commit() {}
-inline void __pipeline_wait_prior(int) {}
 
 // ---- pairs of 16 bits
 

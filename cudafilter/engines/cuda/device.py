@@ -11,7 +11,7 @@ from types import ModuleType
 from cudafilter.engines.cuda.kernels import Kernel, Kernels
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.task import Launch, Pass, Size, row_pitch
-from cudafilter.engines.nvcc import require_toolkit
+from cudafilter.engines.nvcc import require_cuda
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.nvidia.toolkit import missing
 
@@ -73,7 +73,7 @@ class Device:
     def __init__(self, gpu: int, slots: int, memory_limit: int | None = None) -> None:
         self.memory_limit = memory_limit
         self.cuda = driver()
-        toolkit = require_toolkit()
+        compiler = require_cuda()
         count = self.cuda.Device.count()
         if not 0 <= gpu < count:
             raise EngineUnavailable(
@@ -85,7 +85,7 @@ class Device:
             self._context = device.retain_primary_context()
         except self.cuda.Error as error:  # another program has it for itself, or memory is full
             raise EngineUnavailable(f"GPU {gpu} cannot be opened: {error}") from error
-        self._kernels = Kernels(self.cuda, device, toolkit)
+        self._kernels = Kernels(self.cuda, device, compiler)
         self.slots = Pool([Slot(self.cuda) for _ in range(slots)])
         major, minor = device.compute_capability()
         self.number = gpu

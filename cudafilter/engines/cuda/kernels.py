@@ -8,9 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from cudafilter.engines.cuda.variants.task import Launch, Pass
-from cudafilter.engines.nvcc import cubin
+from cudafilter.engines.nvcc import Compiler, cubin
 from cudafilter.errors import EngineError
-from cudafilter.nvidia.toolkit import Toolkit
 
 MOST_KEPT = 64
 """Most kernels that stay loaded. The one that was unused for longest goes first."""
@@ -23,10 +22,10 @@ class Kernels:
     set of weights: then no thread waits for another's image to change them.
     """
 
-    def __init__(self, cuda: ModuleType, device: Any, toolkit: Toolkit) -> None:
+    def __init__(self, cuda: ModuleType, device: Any, compiler: Compiler) -> None:
         self._cuda = cuda
         self._device = device
-        self._toolkit = toolkit
+        self._compiler = compiler
         major, minor = device.compute_capability()
         self._arch = f"sm_{major}{minor}"
         self._lock = Lock()
@@ -51,7 +50,7 @@ class Kernels:
 
         Raises EngineError where it does not load that one either.
         """
-        what = ready.variant, ready.defines, self._arch, self._toolkit
+        what = ready.variant, ready.defines, self._arch, self._compiler
         code = cubin(*what)
         try:
             return self._cuda.module_from_buffer(code)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,13 +14,13 @@ import numpy as np
 
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.formats import rows
-from cudafilter.formats.limits import MAX_STREAM
+from cudafilter.formats.limits import MAX_STREAM, refuse_frames
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.formats.rows import Header
 from cudafilter.formats.table import format_of_bytes
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores import local
-from cudafilter.stores.buffers import Buffer, Pieces
+from cudafilter.stores.buffers import Buffer, Pieces, Sink
 from cudafilter.stores.local import write_atomically as write_atomically
 from cudafilter.stores.reading import to_end
 from cudafilter.stores.store import Store
@@ -37,6 +39,8 @@ class Image:
     metadata: Metadata = field(default_factory=Metadata)
     notes: tuple[str, ...] = ()
     """What was converted on the way, for the user to be told."""
+    seconds: Fraction | None = None
+    """How long it is shown, of a frame of an animation."""
 
     @property
     def colour(self) -> str:
@@ -112,9 +116,55 @@ def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | No
         data = read_file(source, name)
     with _naming(name, "cannot be decoded", _DAMAGED):
         reader = rows.open(data, max_pixels)
-        header = reader.header
-        pixels = require_pixels(reader.rows(0, header.height), header.alpha)
-    return Image(pixels, header.alpha, header.metadata, reader.notes)
+        if reader.frames > 1:
+            refuse_frames(reader.frames)
+        return frame_of(reader)
+
+
+class Frames:
+    """The frames of an image file, those *picked* of them, one after the other.
+
+    A file of one picture has one frame. *picked* gets how many frames there are and whether they
+    have times, as those of animations do. It gives the numbers wanted, from 0 on and rising, or
+    raises ImageError; all are taken without it. *data*, *name* and *max_pixels*, and
+    what is raised, here and as frames are taken, are as load() has them.
+    """
+
+    def __init__(
+        self,
+        data: Buffer,
+        name: str,
+        picked: Callable[[int, bool], Sequence[int]] | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        self._name, self._at = name, 0
+        with _naming(name, "cannot be decoded", _DAMAGED):
+            self._reader = rows.open(bytes(data), max_pixels)
+            count, timed = self._reader.frames, self._reader.header.seconds is not None
+            self.numbers = picked(count, timed) if picked else range(count)
+
+    def __iter__(self) -> Iterator[Image]:
+        for number in self.numbers:
+            yield self._take(number)
+
+    def _take(self, number: int) -> Image:
+        with _naming(self._name, "cannot be decoded", _DAMAGED):
+            while self._at < number:
+                self._reader.next_frame()
+                self._at += 1
+            image = frame_of(self._reader)
+        if number == self.numbers[-1]:
+            del self._reader  # and with it what it has decoded
+        if len(self.numbers) > 1:
+            return image
+        return replace(image, seconds=None, metadata=replace(image.metadata, animation=None))
+
+
+def frame_of(reader: rows.Reader) -> Image:
+    """The frame that *reader* is at."""
+    header = reader.header
+    pixels = require_pixels(reader.rows(0, header.height), header.alpha)
+    return Image(pixels, header.alpha, header.metadata, reader.notes, header.seconds)
 
 
 def to_gray(image: Image) -> Image:
@@ -140,7 +190,7 @@ def to_gray(image: Image) -> Image:
         metadata = replace(metadata, icc=None)
         notes += ("the RGB colour profile is not kept, for it is not valid for gray",)
     gray = np.ascontiguousarray(np.concatenate(parts, axis=2))
-    return Image(gray, image.alpha, metadata, notes)
+    return replace(image, pixels=gray, metadata=metadata, notes=notes)
 
 
 def lost_metadata(image: Image, format: str) -> tuple[str, ...]:
@@ -158,21 +208,66 @@ def encode(
     *,
     quality: int | None = None,
     compress_level: int | None = None,
+    dither: bool = False,
     name: str = "output",
 ) -> Buffer:
-    """*image* as the bytes of a file of *format*.
+    """*image* as the bytes of a file of *format*; see Output."""
+    file = Pieces()
+    output = Output(
+        format, file, quality=quality, compress_level=compress_level, dither=dither,
+        name=name,
+    )  # fmt: skip
+    output.add(image)
+    output.close()
+    return file.joined()
+
+
+class Output:
+    """A file of *format* that is written into *target*, of as many *frames* as are told.
 
     *quality* 1..100 is for JPEG and WebP. Left out, a JPEG that comes from a JPEG keeps its
     quantisation tables, another one gets 95 and full colour resolution (4:4:4), and WebP is
     lossless. *compress_level* is for PNG and TIFF: 0 stores, 1 (if left out) is the fastest, 2..9
-    are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
-    colour would be lost; see lost_metadata for the rest.
+    are ever slower and smaller. *dither* is for GIF. Raises ImageError, with a hint what to
+    choose, where bits, alpha, colour or frames would be lost; see lost_metadata for the rest.
     """
-    with _naming(name, "cannot be encoded", "its encoder failed"):
-        pixels = require_pixels(image.pixels, image.alpha)
-        header = Header.of(pixels, image.alpha, image.metadata)
-        file = Pieces()
-        writer = rows.create(format, file, header, quality=quality, compress_level=compress_level)
-        writer.write(pixels)
-        writer.close()
-        return file.joined()
+
+    def __init__(
+        self,
+        format: str,
+        target: Sink,
+        frames: int = 1,
+        *,
+        quality: int | None = None,
+        compress_level: int | None = None,
+        dither: bool = False,
+        name: str = "output",
+    ) -> None:
+        self._format, self._frames, self._name = format, frames, name
+        self._create = partial(
+            rows.create, format, target,
+            quality=quality, compress_level=compress_level, dither=dither,
+        )  # fmt: skip
+        self._writer: rows.Writer | None = None
+
+    def add(self, image: Image) -> None:
+        """Write one more frame. Raises ImageError where the format holds no such one."""
+        with self._naming():
+            pixels = require_pixels(image.pixels, image.alpha)
+            metadata, _ = split(image.metadata, self._format, pixels.shape[2])
+            header = Header.of(pixels, image.alpha, metadata, image.seconds, self._frames)
+            if self._writer is None:
+                self._writer = self._create(header)
+            else:
+                self._writer.next_frame(header)
+            self._writer.write(pixels)
+
+    def close(self) -> tuple[str, ...]:
+        """End the file. Returns what became of pixels that it does not hold as they are."""
+        assert self._writer is not None
+        with self._naming():
+            self._writer.close()
+        return self._writer.notes
+
+    def _naming(self) -> AbstractContextManager[None]:
+        return _naming(self._name, "cannot be encoded", "its encoder failed")

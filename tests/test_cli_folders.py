@@ -86,15 +86,15 @@ class TestFolder:
         }  # fmt: skip
 
     def test_what_the_plan_refuses_is_reported_and_fails(self, folder: Path) -> None:
-        Image.new("L", (4, 4)).save("in/z.gif")
+        Image.new("1", (4, 4)).save("in/z.pbm")
         result = cli("box", "-r", "in", "out", "--report", "r.jsonl")
         assert result.exit_code == 1
-        assert "error: in/z.gif: gif files are not written" in result.stderr
+        assert "error: in/z.pbm: pbm files are not written" in result.stderr
         assert "3 done, 0 skipped, 2 failed" in result.stderr
         assert len(Path("r.jsonl").read_text().splitlines()) == 5
         dry = cli("box", "-r", "in", "out", "--dry-run")
         assert dry.exit_code == 1
-        assert "error: in/z.gif" in dry.stderr
+        assert "error: in/z.pbm" in dry.stderr
 
     def test_equal_stems_stop_it(self, folder: Path) -> None:
         picture("in/a.jpg")

@@ -193,7 +193,7 @@ class TestOpening:
         self, photos: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         decoded = threading.Event()
-        original = images.load
+        original = images.frame_of
 
         def load(*arguments: Any, **options: Any) -> images.Image:
             image = original(*arguments, **options)
@@ -204,7 +204,7 @@ class TestOpening:
             assert decoded.wait(5), "an image waits for the engine before it is decoded"
             return StandIn()
 
-        monkeypatch.setattr(images, "load", load)
+        monkeypatch.setattr(images, "frame_of", load)
         seen: list[Record] = []
         crew.run(folder_jobs(), open_slowly, BLUR, Border(), Settings(), seen.append)
         assert [record.status for record in seen] == ["done"] * 6

@@ -146,8 +146,8 @@ class TestMemory:
             time.sleep(0.001)
             return pixels.copy()
 
-        original = images.load
-        monkeypatch.setattr(images, "load", load)
+        original = images.frame_of
+        monkeypatch.setattr(images, "frame_of", load)
         jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(300)]
         crew.run(
             jobs, lambda: StandIn(copy_slowly), BLUR, Border(), Settings(),

@@ -139,10 +139,10 @@ REFUSED = [
     ("ppm", "uint8", 4, "no transparency", ".png"),
     ("pgm", "uint8", 2, "no transparency", ".png"),
     ("pgm", "uint16", 3, "no colour", ".ppm"),
-    ("pbm", "uint8", 1, "not written", "pgm"),
+    ("gif", "uint16", 1, "8 bits a sample", ".png"),
     ("ppm", "float32", 1, "no float", ".tif"),
     ("png", "float32", 1, "no float", ".tif"),
-    ("gif", "uint8", 3, "not written", "png"),
+    ("pbm", "uint8", 1, "not written", "png"),
 ]
 
 

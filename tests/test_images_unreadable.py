@@ -53,7 +53,7 @@ def frames(format: str) -> bytes:
 def test_several_frames_are_refused_with_their_number(format: str) -> None:
     with pytest.raises(ImageError, match="anim: it holds 3 frames") as caught:
         load(frames(format), "anim")
-    assert "extract" in (caught.value.hint or "")
+    assert "--first-frame" in (caught.value.hint or "")
 
 
 def test_the_previews_in_a_camera_file_are_told_of() -> None:

@@ -53,7 +53,7 @@ class TestOneFile:
         assert "new does not exist" in str(error)
         assert error.hint == "make it first: mkdir -p new"
 
-    @pytest.mark.parametrize("name", ["out.xyz", "out", "out.gif", "out.pbm"])
+    @pytest.mark.parametrize("name", ["out.xyz", "out", "out.pbm"])
     def test_an_output_that_cannot_be_written_is_found_first(self, name: str) -> None:
         touch("a.png")
         error = refusal("a.png", name)
@@ -68,7 +68,7 @@ class TestOneFile:
         touch("a.png")
         assert refusal("a.png", "b.png", format="jpeg").parameter == "format"
 
-    @pytest.mark.parametrize("name", ["xyz", "gif", ""])
+    @pytest.mark.parametrize("name", ["xyz", "pbm", ""])
     def test_an_unknown_format_lists_the_known(self, name: str) -> None:
         touch("a.png")
         error = refusal("a.png", "out", format=name)
@@ -101,7 +101,7 @@ class TestManyFiles:
         Path("link.png").symlink_to("a.png")
         assert len(make_plan(["a.png", "./a.png"], "out/").jobs) == 1
 
-    @pytest.mark.parametrize("name", ["a.gif", "a.xyz"])
+    @pytest.mark.parametrize("name", ["a.pbm", "a.xyz"])
     def test_one_named_that_cannot_be_written_stops_all(self, name: str) -> None:
         touch(name, "b.png")
         assert name in str(refusal(name, "b.png", "out/"))
@@ -169,10 +169,10 @@ class TestFolders:
         assert made.refused == ((Path("in/locked"), "Permission denied"),)
 
     def test_an_image_whose_format_is_not_written_is_told_and_the_rest_goes_on(self) -> None:
-        touch("in/a.gif", "in/b.png")
+        touch("in/a.pbm", "in/b.png")
         made = make_plan(["in"], "out", recursive=True)
         assert pairs(made) == [("in/b.png", "out/b.png")]
-        assert [path for path, _ in made.refused] == [Path("in/a.gif")]
+        assert [path for path, _ in made.refused] == [Path("in/a.pbm")]
         assert len(make_plan(["in"], "out", recursive=True, format="png").jobs) == 2
 
     def test_a_format_changes_extensions_that_do_not_name_it(self) -> None:

@@ -206,7 +206,7 @@ def lzw(indices: bytes, bits: int, end: bool = True) -> bytes:
     return whole.to_bytes(-(-size * len(codes) // 8), "little")
 
 
-def _blocks(data: bytes) -> bytes:
+def gif_blocks(data: bytes) -> bytes:
     parts = [data[at : at + 255] for at in range(0, len(data), 255)]
     return b"".join(bytes((len(part),)) + part for part in parts) + b"\0"
 
@@ -214,7 +214,12 @@ def _blocks(data: bytes) -> bytes:
 def gif(parts: Gif, coded: bytes | None = None) -> bytes:
     coded = lzw(parts.indices, parts.bits) if coded is None else coded
     return (
-        parts.head + parts.extensions + parts.image + bytes((parts.bits,)) + _blocks(coded) + b";"
+        parts.head
+        + parts.extensions
+        + parts.image
+        + bytes((parts.bits,))
+        + gif_blocks(coded)
+        + b";"
     )
 
 
@@ -233,7 +238,7 @@ def gif_seeds() -> list[Seed]:
                 head = b"GIF89a" + screen + (b"" if local else table)
                 flags = (0x80 | size if local else 0) | (0x40 if interlaced else 0)
                 image = b"," + struct.pack("<HHHHB", 0, 0, width, height, flags)
-                more = b"!\xfe" + _blocks(b"a comment")
+                more = b"!\xfe" + gif_blocks(b"a comment")
                 pixels = palette[index]
                 if clear:
                     more += b"!\xf9\4\1\0\0\1\0"
@@ -289,7 +294,7 @@ def _gif_extensions(random: Random, seed: Seed) -> bytes:
         b"!\x01",
         b"!" + bytes((random.randrange(0x10, 0xF0),)),
     ))  # fmt: skip
-    more = head + _blocks(random.randbytes(random.choice((0, 3, 700))))
+    more = head + gif_blocks(random.randbytes(random.choice((0, 3, 700))))
     return gif(parts._replace(extensions=more * random.choice((1, 2)) + parts.extensions))
 
 
@@ -310,7 +315,7 @@ def _gif_heads(random: Random, seed: Seed) -> bytes:
 def _gif_frames(random: Random, seed: Seed) -> bytes:
     """Further images, of any size."""
     parts: Gif = seed.parts
-    body = parts.image + bytes((parts.bits,)) + _blocks(lzw(parts.indices, parts.bits))
+    body = parts.image + bytes((parts.bits,)) + gif_blocks(lzw(parts.indices, parts.bits))
     other = fields(random, body, 10, 1)
     return seed.data[:-1] + random.choice((body, other)) * random.choice((1, 2, 50)) + b";"
 

@@ -66,6 +66,10 @@ def perform(
     """
     if shared.quiet and shared.verbose:
         raise click.UsageError("--quiet and --verbose contradict each other")
+    if shared.frames is not None and shared.first_frame:
+        raise click.UsageError("--frames and --first-frame contradict each other")
+    if shared.in_place and (shared.first_frame or shared.frames is not None):
+        raise click.UsageError("in place, the frames that are not taken would be lost")
     if shared.watch and shared.dry_run:
         raise click.UsageError("--watch does not end, and --dry-run writes nothing")
     _start_gpus(paths, shared)

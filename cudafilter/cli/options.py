@@ -19,6 +19,7 @@ from cudafilter.operations.choices import (
     EXISTING,
     GPU_FAILURES,
     OLD_CODECS,
+    frame_numbers,
 )
 from cudafilter.operations.parameter import Parameter
 
@@ -107,6 +108,9 @@ class Shared(NamedTuple):
     format: str | None
     quality: int | None
     compress_level: int | None
+    frames: tuple[range, ...] | None
+    first_frame: bool
+    dither: bool
     max_pixels: int | None
     quiet: bool
     verbose: bool
@@ -221,6 +225,20 @@ def shared() -> Sections:
                 help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
             ),
             click.Option(
+                ["--frames"],
+                callback=_frames,
+                metavar="N,N-N",
+                shell_complete=offered("nothing"),
+                show_default="all",
+                help="Take only these frames or pages, counted from 0.",
+            ),
+            click.Option(
+                ["--first-frame"], is_flag=True, help="Take only the first frame: --frames 0."
+            ),
+            click.Option(
+                ["--dither"], is_flag=True, help="Mix colours in GIF, which holds 256 a frame."
+            ),
+            click.Option(
                 ["--max-pixels"],
                 type=Whole(1),
                 metavar="N",
@@ -315,6 +333,14 @@ def quiet() -> click.Option:
 def debug() -> click.Option:
     """``--debug``, which every command has."""
     return click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+
+
+def _frames(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """The value of ``--frames`` as frame_numbers() has it."""
+    try:
+        return None if value is None else frame_numbers(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error), ctx, param) from error
 
 
 def _validation(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:

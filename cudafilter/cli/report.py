@@ -105,9 +105,12 @@ class Reporter:
     def _tell_each(self, record: Record) -> None:
         names = f"{record.source} -> {record.destination}"
         if record.status == DONE:
+            spent, frames = sum(record.seconds.values()), ""
+            if record.frames != 1:  # their stages run side by side
+                spent, frames = time.time() - record.started, f" {record.frames} frames,"
             self._say(
-                f"{names} {record.width}x{record.height} {record.colour} {record.dtype},"
-                f" {sum(record.seconds.values()):.2f} s"
+                f"{names} {record.width}x{record.height} {record.colour} {record.dtype},{frames}"
+                f" {spent:.2f} s"
             )
             if self._shared.verbose:
                 self._say(

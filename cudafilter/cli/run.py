@@ -156,6 +156,8 @@ class _Run:
             check=shared.check,
             quality=shared.quality,
             compress_level=shared.compress_level,
+            dither=shared.dither,
+            frames=(range(1),) if shared.first_frame else shared.frames,
             max_pixels=shared.max_pixels,
             engine_codec=self._name != "cpu" and shared.codec != "cpu",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.table import FORMATS
+from cudafilter.formats.table import ANIMATION, FORMATS
 
 
 def require_held(format: str, dtype: str, channels: int, alpha: bool, cmyk: bool) -> None:
@@ -41,6 +41,22 @@ def require_held(format: str, dtype: str, channels: int, alpha: bool, cmyk: bool
         )
     if whole not in known.colours:
         raise ImageError(f"{title} holds no transparency", hint=f"choose {_choice(dtype, whole)}")
+
+
+def require_frames(format: str, frames: int, timed: bool) -> None:
+    """Raise ImageError unless a file of *format* holds so many *frames*.
+
+    *timed* says that they are those of an animation, and no pages.
+    """
+    holds = FORMATS[format].frames
+    if holds and (timed or holds != ANIMATION):
+        return
+    fitting = [n for n, f in FORMATS.items() if f.frames and (timed or f.frames != ANIMATION)]
+    why = "holds frames only with their times, and pages have none" if holds else "holds only one"
+    raise ImageError(
+        f"it holds {frames} frames, and {format.upper()} {why}",
+        hint=f"choose {_listed(fitting)}, or --first-frame for the first one only",
+    )
 
 
 def _holding(dtype: str, colour: str) -> list[str]:

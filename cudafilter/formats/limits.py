@@ -80,5 +80,5 @@ def refuse_frames(frames: int) -> None:
     """Raise ImageError: writing would keep one frame of many."""
     raise ImageError(
         f"it holds {frames} frames, of which only one could be written",
-        hint="extract the frames into files of their own first",
+        hint="--first-frame takes the first one",
     )

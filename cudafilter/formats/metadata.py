@@ -45,6 +45,15 @@ class JpegCoding(NamedTuple):
     """RGB became luma and chroma, or CMYK did likewise (YCCK)."""
 
 
+class Animation(NamedTuple):
+    """What an animation tells beside its frames."""
+
+    plays: int
+    """How often it is shown; 0 for ever."""
+    background: bytes = b""
+    """The colour that a WebP proposes behind it: blue, green, red, alpha. Viewers ignore it."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """All that must survive beside the pixels. Empty for pixels that came from no file."""
@@ -67,6 +76,7 @@ class Metadata:
     """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
     icc_name: bytes = b""
     """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
+    animation: Animation | None = None
 
 
 class Decoded(NamedTuple):
@@ -122,6 +132,8 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
     if metadata.jpeg_segments and "jpeg_segments" not in known.keeps:
         names = {_segment_name(*segment) for segment in metadata.jpeg_segments}
         lose(", ".join(sorted(names)), jpeg_segments=())
+    if metadata.animation and "animation" not in known.keeps:
+        lose("how long frames are shown, and how often", animation=None)
     if metadata.tiff_tags and "tiff_tags" not in known.keeps:
         tags = ", ".join(str(tag) for tag in sorted(ifd.parse(metadata.tiff_tags)[1]))
         lose(f"TIFF tags {tags}", tiff_tags=None)

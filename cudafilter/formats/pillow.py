@@ -26,13 +26,18 @@ _REFUSED = {
 }
 
 
-def open_pillow(data: Buffer, format: str, limits: Limits) -> PillowImage.Image:
-    """Open *data* and refuse what is too large or moves. *format* is that of save_pillow()."""
+def open_pillow(
+    data: Buffer, format: str, limits: Limits, several: bool = False
+) -> PillowImage.Image:
+    """Open *data* and refuse what is too large, or unless *several* are meant holds more frames.
+
+    *format* is that of save_pillow().
+    """
     _plug_in(format)
     image = PillowImage.open(BytesIO(data), formats=[format.upper()])
     limits.require_size(*image.size)
     frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
+    if frames > 1 and not several and image.format != "MPO":
         refuse_frames(frames)
     return image
 

@@ -14,12 +14,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import deflate
-from cudafilter.formats.limits import (
-    Extent,
-    Limits,
-    refuse_frames,
-)
+from cudafilter.formats import apng, deflate
+from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded
 from cudafilter.formats.png_chunks import (
     GRAY,
@@ -98,13 +94,23 @@ def open(source: Source, limits: Limits) -> Reader:
     chunks = chunks_of(source)
     header = _header(chunks.found)
     first = dict(reversed(chunks.found))
-    if b"acTL" in first and (frames := int.from_bytes(first[b"acTL"][:4], "big")) > 1:
-        refuse_frames(frames)
     clear = b"tRNS" in first
     channels = 3 + clear if header.colour == PALETTE else _CHANNELS[header.colour]
     limits.require_size(header.width, header.height, channels * (1 + (header.bits > 8)))
     _require_order([kind for kind, _ in chunks.found], header.colour)
-    reader = _Reader(source, chunks, header)
+    moves = apng.frames_told(chunks.found) > 1
+    still = chunks
+    if moves:
+        still = chunks._replace(found=[c for c in chunks.found if c[0] not in apng.MOVING])
+    reader = _Reader(source, still, header)
+    if moves:
+        again = [chunk for chunk in still.found if chunk[0] in (b"PLTE", b"tRNS")]
+
+        def decode(width: int, height: int, spans: list[range]) -> Pixels:
+            part = header._replace(width=width, height=height)
+            return _Reader(source, Chunks(again, spans, [], len(source)), part).rows(0, height)
+
+        return apng.open(source, chunks, reader, decode)
     if not header.interlaced:
         return reader
     told = reader.header
@@ -314,6 +320,8 @@ def _with_alpha(pixels: Pixels, stored: Pixels, bits: int, clear: Buffer) -> Pix
 
 def create(target: Sink, header: Header, ways: Ways) -> Writer:
     """Write uint8 or uint16 pixels; 2 or 4 channels are read with alpha."""
+    if header.frames > 1:
+        return apng.ApngWriter(target, header, lambda file, still: _Writer(file, still, ways))
     return _Writer(target, header, ways)
 
 

@@ -41,9 +41,11 @@ class Chunks(NamedTuple):
     """A file's chunks."""
 
     found: list[Chunk]
-    """Type and data of each, to IEND; without the data of IDAT."""
+    """Type and data of each, to IEND; without the data of IDAT and fdAT."""
     spans: list[range]
     """Where the data of each IDAT lie."""
+    more: list[range]
+    """Where those of each fdAT lie."""
     end: int
     """Where IEND ends."""
 
@@ -51,7 +53,7 @@ class Chunks(NamedTuple):
 def chunks_of(source: Source) -> Chunks:
     """All chunks. Raises ImageError for a cut or damaged one: all checksums are looked at."""
     found: list[Chunk] = []
-    spans: list[range] = []
+    places: dict[bytes, list[range]] = {b"IDAT": [], b"fdAT": []}
     at = len(SIGNATURE)
     while at + 12 <= len(source):
         length = int.from_bytes(source[at : at + 4], "big")
@@ -66,14 +68,14 @@ def chunks_of(source: Source) -> Chunks:
             value = deflate.crc32(part(source, start, min(start + _PIECE, span.stop)), value)
         if value != int.from_bytes(crc, "big"):
             raise ImageError(f"it is damaged: chunk {kind.decode('latin-1')} fails its checksum")
-        if kind == b"IDAT":
-            spans.append(span)
+        if kind in places:
+            places[kind].append(span)
             found.append((kind, b""))
         else:
             found.append((kind, part(source, span.start, span.stop)))
         at = span.stop + 4
         if kind == b"IEND":
-            return Chunks(found, spans, at)
+            return Chunks(found, places[b"IDAT"], places[b"fdAT"], at)
     raise ImageError("it is cut short")
 
 

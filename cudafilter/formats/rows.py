@@ -14,17 +14,18 @@ which images.py puts before them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats.holds import require_held
+from cudafilter.formats.holds import require_frames, require_held
 from cudafilter.formats.limits import Extent, Limits
-from cudafilter.formats.metadata import Decoded, Metadata, split
+from cudafilter.formats.metadata import Decoded, Metadata
 from cudafilter.formats.table import FORMATS, HEAD, ROWS, Ways, format_of_bytes, written
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores.buffers import Buffer, Sink, Source
@@ -42,12 +43,23 @@ class Header:
     alpha: bool = False
     """The last channel is (straight) alpha."""
     metadata: Metadata = field(default_factory=Metadata)
+    seconds: Fraction | None = None
+    """How long it is shown, of a frame of an animation. A page has no such time."""
+    frames: int = 1
+    """How many pictures the file will have that is to be written."""
 
     @classmethod
-    def of(cls, pixels: Pixels, alpha: bool, metadata: Metadata) -> Header:
+    def of(
+        cls,
+        pixels: Pixels,
+        alpha: bool,
+        metadata: Metadata,
+        seconds: Fraction | None = None,
+        frames: int = 1,
+    ) -> Header:
         """That of *pixels* in memory."""
         height, width, channels = pixels.shape
-        return cls(width, height, channels, pixels.dtype.name, alpha, metadata)
+        return cls(width, height, channels, pixels.dtype.name, alpha, metadata, seconds, frames)
 
     @property
     def colour(self) -> str:
@@ -103,6 +115,11 @@ class Reader(Protocol):
 class Writer(Protocol):
     """An image file that is written. It is whole once it is closed."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What became of pixels that the format does not hold as they are; complete once closed."""
+        ...
+
     def write(self, rows: Pixels) -> None:
         """Add *rows* (N, W, C), any number of them. They are copied where they are kept."""
         ...
@@ -147,11 +164,12 @@ def create(
     *,
     quality: int | None = None,
     compress_level: int | None = None,
+    dither: bool = False,
 ) -> Writer:
     """The writer of a file of *format* into *target*; settings are those of images.encode().
 
-    Raises ImageError, with a hint what to choose, where bits, alpha or colour would be lost. Of
-    metadata what the format holds is written; see metadata.split().
+    Raises ImageError, with a hint what to choose, where bits, alpha, colour or frames would be
+    lost. Metadata are those that the format holds, by metadata.split().
     """
     if format not in FORMATS or FORMATS[format].writes is None:
         known = ", ".join(written())
@@ -159,9 +177,9 @@ def create(
     require_range("quality", quality, 1, 100)
     require_range("compress level", compress_level, 0, 9)
     require_held(format, header.dtype, header.channels, header.alpha, header.metadata.cmyk)
-    metadata, _ = split(header.metadata, format, header.channels)
-    header = replace(header, metadata=metadata)
-    module, ways = _module(format), Ways(quality, compress_level)
+    if header.frames > 1:
+        require_frames(format, header.frames, timed=header.seconds is not None)
+    module, ways = _module(format), Ways(quality, compress_level, dither)
     if FORMATS[format].writes == ROWS:
         writer: Writer = module.create(target, header, ways)
         return writer
@@ -182,6 +200,7 @@ class OneFrame:
     """A file of one picture, to be read or written."""
 
     frames = 1
+    notes: tuple[str, ...] = ()
 
     def next_frame(self, *_: object) -> Any:
         """See Reader and Writer."""
@@ -202,6 +221,67 @@ class WholeReader(OneFrame):
     def rows(self, first: int, last: int) -> Pixels:
         """See Reader."""
         return self._pixels[first:last]
+
+
+class FrameReader:
+    """The reader of a file whose *count* frames are decoded one after the other, each whole."""
+
+    in_order = False
+
+    def __init__(
+        self, count: int, frames: Iterator[tuple[Header, Pixels]], notes: tuple[str, ...] = ()
+    ) -> None:
+        self.frames, self.notes, self._coming = count, notes, frames
+        self.header = self.next_frame()
+        self.step = self.header.height
+
+    def rows(self, first: int, last: int) -> Pixels:
+        """See Reader."""
+        return self._pixels[first:last]
+
+    def next_frame(self) -> Header:
+        """See Reader."""
+        try:
+            self.header, self._pixels = next(self._coming)
+        except StopIteration:
+            raise ImageError(f"it holds no more than {self.frames} frames") from None
+        return self.header
+
+
+class FrameWriter:
+    """The writer of a file that takes its frames whole, all of one size and type."""
+
+    def __init__(self, header: Header) -> None:
+        self._first = self._header = header
+        self._strips = Strips(header, header.height)
+        self.notes: tuple[str, ...] = ()
+
+    def write(self, rows: Pixels) -> None:
+        """See Writer."""
+        pixels, _, complete = self._strips.add(rows)
+        if complete:
+            self._add(self._header, np.ascontiguousarray(pixels))
+
+    def next_frame(self, header: Header) -> None:
+        """See Writer. Raises ImageError where the frame is of another size or type."""
+        self._strips.require_complete()
+        if replace(header, seconds=None, metadata=self._first.metadata) != replace(
+            self._first, seconds=None
+        ):
+            raise ImageError("its frames are of several sizes or types, which only TIFF holds")
+        self._header, self._strips = header, Strips(header, header.height)
+
+    def close(self) -> None:
+        """See Writer."""
+        self._strips.require_complete()
+        self._end()
+
+    def _add(self, header: Header, pixels: Pixels) -> None:
+        """Write a frame, *pixels* (H, W, C), which stay as they are."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """Write what follows the last frame."""
 
 
 class WholeWriter(OneFrame):

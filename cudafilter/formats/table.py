@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from cudafilter.errors import ImageError
 
+ANIMATION, PAGES = "animation", "pages"
 WHOLE, ROWS = "whole", "rows"
 """How a format is read or written: the whole file in memory, or some rows at a time."""
 
@@ -31,6 +32,8 @@ class Ways(NamedTuple):
     """1..100, of lossy coding."""
     compress_level: int | None = None
     """0..9, of lossless coding."""
+    dither: bool = False
+    """Mix the colours of a palette, of coding with few colours."""
 
 
 class Format(NamedTuple):
@@ -62,6 +65,8 @@ class Format(NamedTuple):
     """Fields of Ways that say something to it."""
     engine_codec: bool = False
     """An engine may have a codec of its own for it; see engines.Engine.jpeg."""
+    frames: str = ""
+    """What a file of several pictures is: ANIMATION or PAGES; empty where it holds but one."""
     in_colour: str = ""
     """The format of the same kind of files that holds colour too."""
     can_read: str = ""
@@ -80,12 +85,12 @@ class Format(NamedTuple):
 
 FORMATS: dict[str, Format] = {
     "png": Format(
-        "png", (".png",), (b"\x89PNG\r\n\x1a\n",), b"IEND\xaeB`\x82",
+        "png", (".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), b"IEND\xaeB`\x82",
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
-        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "png_chunks")),
-        settings=("compress_level",),
-        can_read="1 to 16 bits, gray to RGBA, palette, interlaced",
-        can_write="8 and 16 bits, gray to RGBA",
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "png_chunks", "animation")),
+        settings=("compress_level",), frames=ANIMATION,
+        can_read="1 to 16 bits, gray to RGBA, palette, interlaced, animations",
+        can_write="8 and 16 bits, gray to RGBA, animations",
     ),
     "jpeg": Format(
         "jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), b"\xff\xd9",
@@ -99,9 +104,12 @@ FORMATS: dict[str, Format] = {
     ),
     "webp": Format(
         "webp", (".webp",), (b"WEBP",),
-        writes=WHOLE, colours=(*_GRAYS, *_COLOURS), keeps=dict.fromkeys(("icc", "exif", "xmp")),
-        gray_profile="it is for gray, and WebP stores gray as RGB", settings=("quality",),
-        can_read="RGB, RGBA", can_write="the same; lossless unless `--quality` is given",
+        reads=ROWS, writes=ROWS, colours=(*_GRAYS, *_COLOURS),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "animation")),
+        gray_profile="it is for gray, and WebP stores gray as RGB",
+        settings=("quality",), frames=ANIMATION,
+        can_read="RGB, RGBA, animations",
+        can_write="the same; lossless unless `--quality` is given",
     ),
     "tiff": Format(
         "tiff", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -128,7 +136,14 @@ FORMATS: dict[str, Format] = {
         can_read="8 and 16 bits", can_write="the same, gray only",
     ),
     "pbm": Format("pnm", (".pbm",), (b"P1", b"P4"), reads=ROWS, can_read="1 bit"),
-    "gif": Format("gif", (".gif",), (b"GIF87a", b"GIF89a"), can_read="one image"),
+    "gif": Format(
+        "gif", (".gif",), (b"GIF87a", b"GIF89a"),
+        reads=ROWS, writes=ROWS, colours=(*_GRAYS, *_COLOURS),
+        keeps=dict.fromkeys(("icc", "xmp", "comments", "animation")),
+        gray_profile="it is for gray, and GIF stores gray as RGB",
+        settings=("dither",), frames=ANIMATION,
+        can_read="palette, animations", can_write="256 colours a frame, animations",
+    ),
 }  # fmt: skip
 
 BY_EXTENSION = {end: name for name, format in FORMATS.items() for end in format.extensions}
@@ -166,7 +181,11 @@ def is_image_name(path: str | Path) -> bool:
 
 
 def unused_settings(
-    format: str, *, quality: int | None = None, compress_level: int | None = None
+    format: str,
+    *,
+    quality: int | None = None,
+    compress_level: int | None = None,
+    dither: bool = False,
 ) -> tuple[str, ...]:
     """What a user who gave settings that say nothing to *format* should know."""
     told = []
@@ -174,4 +193,6 @@ def unused_settings(
         told.append(f"the quality is not used: {format.upper()} is lossless")
     if compress_level is not None and "compress_level" not in FORMATS[format].settings:
         told.append(f"the compress level is not used: {format.upper()} has none")
+    if dither and "dither" not in FORMATS[format].settings:
+        told.append(f"--dither is not used: {format.upper()} holds all colours")
     return tuple(told)

@@ -30,11 +30,14 @@ class Record:
     bytes_in: int | None = None
     bytes_out: int | None = None
     engine: str | None = None
+    frames: int = 1
+    """How many of its frames or pages were taken. Its size is that of the first."""
     started: float = field(default_factory=time.time)
     """When its work began, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage begun: read, decode, run (with the wait for the engine), check, encode,
-    write. A JPEG that the engine decodes and encodes itself has no decode and encode."""
+    write. A JPEG that the engine decodes and encodes itself has no decode and encode. Of several
+    frames the stages run side by side, and encode writes."""
     engine_seconds: dict[str, float] = field(default_factory=dict)
     """Of the stages of run, where the engine tells them: upload, kernel, download."""
     agreement: Agreement | None = None

@@ -25,7 +25,7 @@ _UNREAD = (
     ".sr2 .srf .srw .x3f .psd .psb .xcf .kra .ora .ai .eps .svg .svgz .pdf .indd .cdr "
     ".afphoto .emf .wmf .exr .hdr .pic .rgbe .pfm .pam .tga .icb .vda .vst .ico .cur .icns "
     ".dds .pcx .sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .qoi .fits .fit .fts .dcm .nii "
-    ".mng .jng .apng .cin .dpx .ktx .ktx2 .iff .lbm .mpo .jps .pns .insp"
+    ".mng .jng .cin .dpx .ktx .ktx2 .iff .lbm .mpo .jps .pns .insp"
 )
 """Extensions of pictures and films that are not read."""
 UNREAD = frozenset(_UNREAD.split())

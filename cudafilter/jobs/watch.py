@@ -256,7 +256,8 @@ def _whole(path: Path) -> bool:
             end = FORMATS[format_of_bytes(file[:HEAD])].ends
             if end and file[-len(end) :] == end:
                 return True
-        images.load(path)
+        for _ in images.Frames(images.read_file(path), str(path)):
+            pass
     except (OSError, ImageError):
         return False
     return True

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
 from cudafilter.formats.table import FORMATS, format_of_bytes, unused_settings
+from cudafilter.images import Image
 from cudafilter.jobs import sizing
+from cudafilter.jobs.frames import Counted, both, picked, side_by_side
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
@@ -26,8 +28,8 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores import local
-from cudafilter.stores.buffers import Buffer
-from cudafilter.stores.store import Identity, Store
+from cudafilter.stores.buffers import Buffer, Pieces, Sink
+from cudafilter.stores.store import Content, Identity, Store
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
@@ -42,6 +44,9 @@ class Settings(NamedTuple):
     """Compare every result with the reference; one that disagrees is not written."""
     quality: int | None = None
     compress_level: int | None = None
+    dither: bool = False
+    frames: tuple[range, ...] | None = None
+    """Frames to be taken of each file, by number; None for all."""
     max_pixels: int | None = None
     """Most pixels of an image; None for what formats/limits.py says."""
     engine_codec: bool = False
@@ -108,13 +113,16 @@ class Worker:
             record.bytes_in = len(data)
         format = job.format or format_of_bytes(data)
         with self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0):
-            encoded = self._by_engine_codec(data, format, record)
+            encoded: Content | None = self._by_engine_codec(data, format, record)
             if encoded is None:
                 encoded = self._by_host_codecs(data, format, record)
             del data
-            with self._stage("write", record):
+            if callable(encoded):
                 self._write(job, encoded, read, record, held)
-        record.bytes_out = len(encoded)
+            else:
+                with self._stage("write", record):
+                    self._write(job, encoded, read, record, held)
+                record.bytes_out = len(encoded)
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
@@ -147,15 +155,70 @@ class Worker:
         record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
-    def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
-        """The image of the file *data*, filtered, as the bytes of a file of *format*."""
+    def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Content:
+        """The image of the file *data*, filtered, as a file of *format*.
+
+        Of several frames it is what filters them while it writes the file.
+        """
         with self._stage("decode", record):
-            image = images.load(data, record.source, max_pixels=self.settings.max_pixels)
-            if self.settings.gray:
-                image = images.to_gray(image)
-        record.notes += image.notes
-        record.height, record.width, record.channels = image.pixels.shape
-        record.colour, record.dtype = image.colour, image.pixels.dtype.name
+            choose = partial(picked, self.settings.frames, format)
+            frames = images.Frames(data, record.source, choose, self.settings.max_pixels)
+        record.frames = len(frames.numbers)
+        if record.frames > 1:
+
+            def write(target: Sink) -> None:
+                counted = Counted(target)
+                self._transfer(frames, format, counted, record)
+                record.bytes_out = counted.bytes
+
+            return write
+        file = Pieces()
+        self._transfer(frames, format, file, record)
+        return file.joined()
+
+    def _transfer(self, frames: images.Frames, format: str, target: Sink, record: Record) -> None:
+        """Filter *frames* on their way into a file of *format*."""
+        name = "standard output" if record.destination == STDIO else record.destination
+        effort: dict[str, Any] = {
+            "quality": self.settings.quality,
+            "compress_level": self.settings.compress_level,
+            "dither": self.settings.dither,
+        }
+        output = images.Output(format, target, record.frames, name=name, **effort)
+        coming, numbers = iter(frames), iter(frames.numbers)
+        lost: tuple[str, ...] = ()
+
+        def take() -> Image | None:
+            with self._stage("decode", record):
+                image = next(coming, None)
+                return images.to_gray(image) if image and self.settings.gray else image
+
+        def make(image: Image) -> Image:
+            return self._filtered(image, next(numbers), record)
+
+        def put(image: Image) -> None:
+            nonlocal lost
+            with self._stage("encode", record):
+                output.add(image)
+            lost = lost or images.lost_metadata(image, format)
+
+        if record.frames > 1:
+            side_by_side(iter(take, None), make, put)
+        else:
+            for made in map(make, iter(take, None)):
+                put(made)
+        with self._stage("encode", record):
+            record.notes += output.close()
+        record.notes += tuple(
+            f"{format.upper()} does not hold {what}, which is left out" for what in lost
+        )
+        record.notes += unused_settings(format, **effort)
+
+    def _filtered(self, image: Image, number: int, record: Record) -> Image:
+        """Frame *number* of a file, filtered and checked."""
+        if record.width is None:
+            record.height, record.width, record.channels = image.pixels.shape
+            record.colour, record.dtype = image.colour, image.pixels.dtype.name
         engine = self.engine.get()
         record.engine = engine.title
         with self._stage("run", record):
@@ -163,38 +226,30 @@ class Worker:
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=self.settings.check is None,
             )  # fmt: skip
-        record.engine_seconds = dict(done.seconds)
-        record.notes += done.notes
+        for stage, spent in done.seconds.items():
+            record.engine_seconds[stage] = record.engine_seconds.get(stage, 0) + spent
+        record.notes += tuple(n for n in image.notes + done.notes if n not in record.notes)
         if self.settings.check:
-            self._check(done.pixels, image.pixels, image.alpha, record)
-        image = image.with_pixels(done.pixels)
-        effort = {
-            "quality": self.settings.quality,
-            "compress_level": self.settings.compress_level,
-        }
-        with self._stage("encode", record):
-            name = "standard output" if record.destination == STDIO else record.destination
-            encoded = images.encode(image, format, name=name, **effort)
-        record.notes += tuple(
-            f"{format.upper()} does not hold {what}, which is left out"
-            for what in images.lost_metadata(image, format)
-        )
-        record.notes += unused_settings(format, **effort)
-        return encoded
+            where = f"frame {number}: " if record.frames > 1 else ""
+            self._check(done.pixels, image.pixels, image.alpha, record, where)
+        return image.with_pixels(done.pixels)
 
-    def _check(self, result: Pixels, source: Pixels, alpha: bool, record: Record) -> None:
+    def _check(
+        self, result: Pixels, source: Pixels, alpha: bool, record: Record, where: str = ""
+    ) -> None:
         """Raise DisagreementError unless *result* is what *source* is to become."""
         from cudafilter.check import compare
 
         with self._stage("check", record), self.checks:
             self.writing.require_open()
-            record.agreement = compare(
+            found = compare(
                 result, source, self.filter, self.border, alpha,
                 quick=self.settings.check == "quick",
             )  # fmt: skip
-        if not record.agreement.ok:
+        record.agreement = both(record.agreement, found) if found.ok else found
+        if not found.ok:
             raise DisagreementError(
-                str(record.agreement), hint="nothing was written; please report this"
+                f"{where}{found}", hint="nothing was written; please report this"
             )
 
     @contextmanager
@@ -204,7 +259,8 @@ class Worker:
         try:
             yield
         finally:
-            record.seconds[name] = time.perf_counter() - started
+            spent = time.perf_counter() - started
+            record.seconds[name] = record.seconds.get(name, 0) + spent
 
     def _read(self, source: Path | None) -> bytes:
         if source is None:
@@ -214,24 +270,30 @@ class Worker:
     def _write(
         self,
         job: Job,
-        data: Buffer,
+        content: Content,
         read: Identity | None,
         record: Record,
         held: ExitStack,
     ) -> None:
         if job.destination is None:
-            _write_all(self.stdout or sys.stdout.buffer, data)
+            if callable(content):
+                pieces = Pieces()
+                content(pieces)
+                content = pieces.joined()
+            _write_all(self.stdout or sys.stdout.buffer, content)
             return
         target = self.store.resolve(job.destination)
         if target.stream is not None:  # its reader may let an interruption wait for ever
-            self.store.write_whole(target, data)
+            self.store.write_whole(target, content)
             return
+        # Frames that are filtered inside look at the gate themselves, and remove what they wrote.
         held.enter_context(self.writing.passing())
         if read is None or self.journal is None:
-            record.notes += self.store.write_whole(target, data, read=read)
+            notes = self.store.write_whole(target, content, read=read)
         else:
             add = partial(self.journal.add, job.destination)
-            record.notes += self.store.write_whole(target, data, read=read, on_complete=add)
+            notes = self.store.write_whole(target, content, read=read, on_complete=add)
+        record.notes += notes  # only now: frames that are filtered inside add their own
 
 
 def _write_all(stream: BinaryIO, data: Buffer) -> None:

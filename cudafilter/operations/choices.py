@@ -23,6 +23,30 @@ EXISTING: tuple[str, ...] = ("overwrite", "skip", "error")
 """What to do about outputs that are there already."""
 
 
+LAST = (1 << 31) - 1
+"""No file has a frame of a larger number."""
+
+
+def frame_numbers(text: str) -> tuple[range, ...]:
+    """The frames that *text* asks for: ``0,2-4``, or ``3-`` for all from there on.
+
+    They count from 0, and rise. Whether they are there is not looked at. Raises ParameterError
+    ("frames").
+    """
+    asked: list[range] = []
+    for part in text.split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        known = first.isdecimal() and (last.isdecimal() or not last)
+        start = min(int(first), LAST) if known else LAST
+        stop = (min(int(last), LAST) if last else LAST if dash else start) + 1 if known else 0
+        if stop <= start or (asked and start < asked[-1].stop):
+            raise ParameterError(
+                "frames", f"must be numbers from 0 on that rise, such as 0,2-4 or 3-, not {text!r}"
+            )
+        asked.append(range(start, stop))
+    return tuple(asked)
+
+
 def gpu_numbers(gpu: str | int) -> tuple[int, ...] | None:
     """The numbers of the GPUs that *gpu* asks for: ``0``, ``0,2``; None for ALL.
 

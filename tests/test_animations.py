@@ -159,8 +159,8 @@ class TestWriting:
             np.testing.assert_array_equal(got[..., 3] == 255, visible)
             off = np.abs(got[visible].astype(int) - expected[visible])[..., :3].max()
             most = max(most, off)
-        how = "mixed of the nearest" if dither else "brought to the nearest"
-        told = rf"those of [1-4] of 4 frames are {how}, at most {most} of 255 away"
+        how = "mixed of near ones" if dither else "brought to near ones"
+        told = rf"in [1-4] of 4 frames others were {how}, at most {most} of 255 away"
         assert re.search(told, done.stderr)
 
     def test_what_does_not_change_keeps_its_colours_in_gif(self) -> None:

@@ -145,10 +145,10 @@ class GifWriter(FrameWriter):
         self._target.write(bytes([END]))
         notes = []
         if self._reduced:
-            which = f" of {self._reduced} of {self._frames} frames" if self._frames > 1 else ""
-            how = "mixed of the nearest" if self._dither else "brought to the nearest"
+            where = f"in {self._reduced} of {self._frames} frames " if self._frames > 1 else ""
+            how = "mixed of near ones" if self._dither else "brought to near ones"
             notes.append(
-                f"GIF holds 256 colours a frame: those{which} are {how},"
+                f"GIF holds 256 colours a frame: {where}others were {how},"
                 f" at most {self._error} of 255 away"
             )
         if self._halved:

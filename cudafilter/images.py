@@ -17,10 +17,11 @@ from cudafilter.formats import rows
 from cudafilter.formats.limits import MAX_STREAM, refuse_frames
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.formats.rows import Header
+from cudafilter.formats.stacks import of_some, retyped
 from cudafilter.formats.table import format_of_bytes
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores import local
-from cudafilter.stores.buffers import Buffer, Pieces, Sink
+from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
 from cudafilter.stores.local import write_atomically as write_atomically
 from cudafilter.stores.reading import to_end
 from cudafilter.stores.store import Store
@@ -132,16 +133,19 @@ class Frames:
 
     def __init__(
         self,
-        data: Buffer,
+        data: Source,
         name: str,
         picked: Callable[[int, bool], Sequence[int]] | None = None,
         max_pixels: int | None = None,
     ) -> None:
         self._name, self._at = name, 0
         with _naming(name, "cannot be decoded", _DAMAGED):
-            self._reader = rows.open(bytes(data), max_pixels)
+            self._reader = rows.open(data, max_pixels)
             count, timed = self._reader.frames, self._reader.header.seconds is not None
             self.numbers = picked(count, timed) if picked else range(count)
+            self._some = len(self.numbers) < count
+            # Of a stack the first page tells, and it may not be taken.
+            self._notes = of_some(self._reader.header.metadata)[1] if self._some else ()
 
     def __iter__(self) -> Iterator[Image]:
         for number in self.numbers:
@@ -155,6 +159,9 @@ class Frames:
             image = frame_of(self._reader)
         if number == self.numbers[-1]:
             del self._reader  # and with it what it has decoded
+        if self._some:
+            metadata, _ = of_some(image.metadata)
+            image = replace(image, metadata=metadata, notes=image.notes + self._notes)
         if len(self.numbers) > 1:
             return image
         return replace(image, seconds=None, metadata=replace(image.metadata, animation=None))
@@ -189,6 +196,8 @@ def to_gray(image: Image) -> Image:
     if is_rgb_profile(metadata.icc):
         metadata = replace(metadata, icc=None)
         notes += ("the RGB colour profile is not kept, for it is not valid for gray",)
+    metadata, wrong = retyped(metadata, pixels.dtype.name, 1 + image.alpha)
+    notes += wrong
     gray = np.ascontiguousarray(np.concatenate(parts, axis=2))
     return replace(image, pixels=gray, metadata=metadata, notes=notes)
 

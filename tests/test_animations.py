@@ -224,7 +224,7 @@ class TestWriting:
         for frame in animation:
             output.add(Image(frame.pixels, True, frame.metadata, seconds=seconds))
         notes = output.close()
-        frames = list(Frames(file.joined(), "a"))
+        frames = list(Frames(bytes(file.joined()), "a"))
         assert [frame.seconds for frame in frames] == [kept] * 3
         assert any("durations are rounded" in note for note in notes) == (kept != seconds)
 

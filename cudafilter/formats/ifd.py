@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from cudafilter.formats.space import Space
 from cudafilter.stores.buffers import Source
 
-SHORT, LONG, RATIONAL, UNDEFINED, IFD, LONG8, IFD8 = 3, 4, 5, 7, 13, 16, 18
+SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, IFD, LONG8, IFD8 = 3, 4, 5, 7, 10, 13, 16, 18
 _SIZES = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
     16: 8, 17: 8, 18: 8,
@@ -158,16 +158,46 @@ def _points(tag: int, kind: int, values: int) -> bool:
     return values == 1 and (known or (kind in (IFD, IFD8) and tag != SUB_IFDS))
 
 
-def pages(data: Source, order: str, offset: int, big: bool) -> int:
-    """How many IFDs follow each other from *offset*; a loop counts once."""
-    seen: set[int] = set()
-    while offset and offset not in seen:
-        seen.add(offset)
-        try:
-            _, _, offset = _span(data, order, offset, big)
-        except BrokenIfd:
-            break
-    return len(seen)
+def directories(data: Source, order: str, offset: int, big: bool) -> list[int]:
+    """Where the IFDs are that follow each other from *offset*. Raises BrokenIfd."""
+    found: dict[int, None] = {}
+    entries = 0
+    while offset:
+        if offset in found:
+            raise BrokenIfd("its directories follow each other in a circle")
+        found[offset] = None
+        _, count, offset = _span(data, order, offset, big)
+        entries += count
+        if count > MAX_ENTRIES:
+            raise BrokenIfd(f"it has more than {MAX_ENTRIES} tags")
+        if 12 * entries > len(data):
+            raise BrokenIfd("its directories lie over each other")
+    return list(found)
+
+
+def one(data: Source, order: str, offset: int, big: bool, tag: int) -> int:
+    """The first whole number of *tag* in the IFD at *offset*, 0 without one. Raises BrokenIfd."""
+    start, count, _ = _span(data, order, offset, big)
+    found = {
+        number: Entry(kind, values, data[where : where + length])
+        for number, kind, values, length, where in _rows(data, order, start, count, big)
+        if number == tag
+    }
+    return number(found, tag, order, 0)
+
+
+def swapped(entries: Ifd) -> dict[int, Entry]:
+    """*entries* in the other byte order."""
+    out = {}
+    for tag, entry in entries.items():
+        if isinstance(entry.value, bytes):
+            size = 4 if entry.type in (RATIONAL, SRATIONAL) else _SIZES.get(entry.type, 1)
+            parts = range(0, len(entry.value), size)
+            value = b"".join(entry.value[at : at + size][::-1] for at in parts)
+            out[tag] = replace(entry, value=value)
+        else:
+            out[tag] = replace(entry, value=swapped(entry.value))
+    return out
 
 
 def parse(blob: bytes) -> tuple[str, dict[int, Entry], int]:
@@ -247,16 +277,24 @@ def counts_from_header(note: Entry) -> bool:
     return False
 
 
-def space_around(note: Entry | None) -> Space:
-    """A file to be laid out around the maker note, if there is one, which keeps its place."""
-    if note is None or not isinstance(note.value, bytes):
-        return Space()
-    return Space(note.at, note.value)
+def space_around(note: Entry | None, start: int = 8) -> Space:
+    """A file to be laid out around the maker note, if there is one, which keeps its place.
+
+    *start* is where it is laid out from; a note that stood before that gets another place.
+    """
+    if note is None or not isinstance(note.value, bytes) or note.at < start:
+        return Space(start=start)
+    return Space(note.at, note.value, start)
+
+
+def length(entries: Ifd) -> int:
+    """Bytes of the IFD of *entries*; the last 4 are the offset of the next one."""
+    return 2 + 12 * len(entries) + 4
 
 
 def write(entries: Ifd, order: str, space: Space) -> int:
     """Lay *entries* and all they point to into *space*; the offset of their IFD."""
-    at = space.take(2 + 12 * len(entries) + 4)
+    at = space.take(length(entries))
     table = bytearray(struct.pack(order + "H", len(entries)))
     for tag, entry in sorted(entries.items()):
         table += struct.pack(order + "HHI", tag, entry.type, entry.count)
@@ -336,7 +374,8 @@ def orientation(exif: bytes | None) -> int:
 def resolution(exif: bytes | None) -> tuple[Fraction, Fraction, str] | None:
     """Pixels per unit in x and y, and the unit, that *exif* gives.
 
-    The unit is "inch", "cm", or "" where only the ratio is meant; 1:1 of no unit says nothing.
+    The unit is "inch", "cm", or "" where only the ratio is meant, or where another tag tells the
+    unit, as ImageJ's does; 1:1 of no unit says nothing.
     """
     try:
         order, entries, _ = parse(exif or b"")
@@ -352,5 +391,5 @@ def resolution(exif: bytes | None) -> tuple[Fraction, Fraction, str] | None:
             return None
         found.append(Fraction(numerator, denominator))
     unit = {1: "", 2: "inch", 3: "cm"}.get(number(entries, RESOLUTION_UNIT, order, 2))
-    known = unit or (unit == "" and found[0] != found[1])
+    known = unit or (unit == "" and found != [1, 1])
     return (found[0], found[1], unit or "") if known else None

@@ -133,13 +133,13 @@ class Writer(Protocol):
         ...
 
 
-def extent(head: bytes) -> Extent:
+def extent(head: Source) -> Extent:
     """The size of an image by the first bytes of its file.
 
     Raises ImageError where these show no known format, and nearly anything where the head is
     damaged or too short.
     """
-    found: Extent = _module(format_of_bytes(head)).extent(head)
+    found: Extent = _module(format_of_bytes(head[:HEAD])).extent(head)
     return found
 
 
@@ -245,6 +245,46 @@ class FrameReader:
             self.header, self._pixels = next(self._coming)
         except StopIteration:
             raise ImageError(f"it holds no more than {self.frames} frames") from None
+        return self.header
+
+
+class PageReader:
+    """The reader of a file of *count* pages, each of which has a reader of its own."""
+
+    def __init__(self, count: int, pages: Iterator[Reader]) -> None:
+        self.frames, self._pages = count, pages
+        self._page = next(pages)
+
+    @property
+    def header(self) -> Header:
+        """See Reader."""
+        return self._page.header
+
+    @property
+    def step(self) -> int:
+        """See Reader."""
+        return self._page.step
+
+    @property
+    def in_order(self) -> bool:
+        """See Reader."""
+        return self._page.in_order
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See Reader. Those of the page at hand."""
+        return self._page.notes
+
+    def rows(self, first: int, last: int) -> Pixels:
+        """See Reader."""
+        return self._page.rows(first, last)
+
+    def next_frame(self) -> Header:
+        """See Reader."""
+        try:
+            self._page = next(self._pages)
+        except StopIteration:
+            raise ImageError(f"it holds no more than {self.frames} pages") from None
         return self.header
 
 

@@ -11,8 +11,10 @@ class Space:
     Offsets inside many notes count from the TIFF header.
     """
 
-    def __init__(self, at: int = 0, kept: bytes = b"") -> None:
-        self._free = self._given = 8
+    def __init__(self, at: int = 0, kept: bytes = b"", start: int = 8) -> None:
+        """Begin at offset *start*, with *kept* at offset *at*, which lies behind."""
+        self._given = start
+        self._free = start + start % 2
         self._kept, self._taken = kept, range(at, at + len(kept))
         self._pieces = [(at, kept)] if kept else []
 
@@ -44,7 +46,7 @@ class Space:
         return max(self._free, self._taken.stop)
 
     def ready(self) -> Iterator[bytes]:
-        """What is laid out to the next free place and was not given before, from offset 8 on.
+        """What is laid out to the next free place and was not given before, from the start on.
 
         All that was taken must be put. There are zeros where nothing lies.
         """

@@ -116,9 +116,9 @@ FORMATS: dict[str, Format] = {
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16", "float32"),
         colours=(*_GRAYS, *_COLOURS, "CMYK"),
         keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "tiff_tags")),
-        exif_is_directory=True, settings=("compress_level",),
-        can_read="1 to 16 bits, floats, gray to RGBA, CMYK of 8 bits, palette",
-        can_write="8 and 16 bits, float32, gray to RGBA, CMYK of 8 bits",
+        exif_is_directory=True, settings=("compress_level",), frames=PAGES,
+        can_read="1 to 16 bits, floats, gray to RGBA, CMYK of 8 bits, palette, pages",
+        can_write="8 and 16 bits, float32, gray to RGBA, CMYK of 8 bits, pages",
     ),
     "bmp": Format(
         "bmp", (".bmp", ".dib"), (b"BM",),

@@ -8,17 +8,18 @@ and rationals. Written is one image, in strips, deflated.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import deflate, ifd
+from cudafilter.formats import deflate, ifd, stacks
 from cudafilter.formats.ifd import Entry
-from cudafilter.formats.limits import Extent, Limits, refuse_frames
+from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Metadata, Resolution
-from cudafilter.formats.rows import Header, OneFrame, Reader, Strips, Writer
+from cudafilter.formats.rows import Header, OneFrame, PageReader, Reader, Strips, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.formats.tiff_codecs import JPEG
 from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Layout, Samples
@@ -29,6 +30,7 @@ from cudafilter.stores.buffers import Sink, Source
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
 _PREDICTOR, _COLOR_MAP, _INK_SET, _EXTRA, _FORMAT = 317, 320, 332, 338, 339
+_KIND, _PAGE = 254, 297
 _XMP, _ICC, _LAYERS = 700, 34675, 37724
 _DEFLATE = 8
 _INVERTED, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -54,6 +56,8 @@ _STRIP_SIZE = 1 << 20
 _MARK_BYTES = 8
 """What a file begins with: byte order, 42, and where the directory lies."""
 _MAX_SIZE = (1 << 32) - 1
+_MOST_PAGES = 65535
+"""Pages that have a number."""
 _TOO_LARGE = "the picture takes more than the 4 GiB that a TIFF file holds"
 
 
@@ -70,25 +74,18 @@ def extent(head: bytes) -> Extent:
 
 
 def open(source: Source, limits: Limits) -> Reader:
-    """Read a TIFF of one picture: gray, RGB (with alpha or not) or CMYK.
+    """Read a TIFF: pages that are gray, RGB (with alpha or not) or CMYK.
 
     Pixels stay as they are stored, whatever the orientation tag says.
     """
-    try:
-        order, offset, big = ifd.header(source)
-        tags, following = ifd.read(source, order, offset, big)
-    except ifd.BrokenIfd as error:
-        raise ImageError(f"it is damaged: {error}") from error
-    if following:
-        if (count := ifd.pages(source, order, offset, big)) > 1:
-            refuse_frames(count)
-        raise ImageError("it is damaged: its directories follow each other in a circle")
-    if ifd.SUB_IFDS in tags or ifd.number(tags, 254, order, 0) & 1:
-        raise ImageError(
-            "its main picture is only a preview, or it holds further pictures (as raw photos do)",
-            hint="develop or convert it first",
-        )
-    return _Reader(source, order, tags, limits)
+    pages = stacks.pages_of(source)
+    first = next(pages.directories)
+    notes = [*_losses(source, first), *pages.notes]
+    main = _Reader(source, pages.order, first, limits, notes)
+    if pages.total == 1:
+        return main
+    further = (_Reader(source, pages.order, tags, limits, []) for tags in pages.directories)
+    return PageReader(pages.total, chain([main], further))
 
 
 class _Reader(OneFrame):
@@ -97,7 +94,12 @@ class _Reader(OneFrame):
     in_order = False
 
     def __init__(
-        self, source: Source, order: str, tags: Mapping[int, Entry], limits: Limits
+        self,
+        source: Source,
+        order: str,
+        tags: Mapping[int, Entry],
+        limits: Limits,
+        notes: Sequence[str],
     ) -> None:
         stored = self._stored = _samples(tags, order, limits)
         self._alpha = _alpha(tags, order, stored)
@@ -105,14 +107,17 @@ class _Reader(OneFrame):
         self.step = self._layout.step
         is_palette = stored.photometric == _PALETTE
         self._palette = _palette(tags, order, stored.bits) if is_palette else None
-        notes = _conversions(stored)
+        told = _conversions(stored)
         if self._alpha == _ASSOCIATED:
-            notes.append("premultiplied alpha stored as straight")
-        self.notes = (*notes, *_losses(source, tags))
+            told.append("premultiplied alpha stored as straight")
+        channels = 3 if is_palette else stored.samples
+        metadata, wrong = stacks.retyped(
+            _metadata(tags, order, stored.photometric == _CMYK), stored.dtype, channels
+        )
+        self.notes = (*told, *notes, *wrong)
         self.header = Header(
-            stored.width, stored.height, 3 if is_palette else stored.samples, stored.dtype,
-            self._alpha > 0, _metadata(tags, order, stored.photometric == _CMYK),
-        )  # fmt: skip
+            stored.width, stored.height, channels, stored.dtype, self._alpha > 0, metadata
+        )
 
     def rows(self, first: int, last: int) -> Pixels:
         """See Reader."""
@@ -263,31 +268,43 @@ def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
 
 
 def create(target: Sink, header: Header, ways: Ways) -> Writer:
-    """Write pixels of any type in strips of about 1 MiB, deflated side by side."""
+    """Write pixels of any type in strips of about 1 MiB, deflated side by side; pages in order."""
     return _Writer(target, header, ways)
 
 
-class _Writer(OneFrame):
-    """Strips as they come, and the directory behind them."""
+class _Writer:
+    """Strips as they come, and the directory behind them; then those of the next page."""
+
+    notes: tuple[str, ...] = ()
 
     def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
-        given, metadata = ways.compress_level, header.metadata
+        given = ways.compress_level
         self._level = deflate.DEFAULT_LEVEL if given is None else given
-        self._target, self._header = target, header
+        self._target = target
         self._order = "<"
+        self._pages, self._link = 0, _MARK_BYTES - 4
+        """How many are whole, and where the place of the next one's directory is to stand."""
+        self._begin(header, _MARK_BYTES)
+        mark = b"II" if self._order == "<" else b"MM"
+        target.write(mark + struct.pack(self._order + "HI", 42, 0))
+
+    def _begin(self, header: Header, start: int) -> None:
+        """Begin a page, whose parts lie from *start* on."""
+        self._header = header
         self._tags: dict[int, Entry] = {}
-        for blob in (metadata.tiff_tags, metadata.exif):
+        for blob in (header.metadata.tiff_tags, header.metadata.exif):
             if blob:
-                self._order, found, _ = ifd.parse(blob)
+                order, found, _ = ifd.parse(blob)
+                if not self._pages:
+                    self._order = order  # all of a file is in one
                 kept = {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
-                self._tags |= kept
+                self._tags |= kept if order == self._order else ifd.swapped(kept)
         row = header.width * header.channels * np.dtype(header.dtype).itemsize
         self._rows = max(1, _STRIP_SIZE // row)
         self._strips = Strips(header, self._rows)
-        self._space = ifd.space_around(ifd.note_of(self._tags))
+        self._space = ifd.space_around(ifd.note_of(self._tags), start)
         self._starts: list[int] = []
         self._lengths: list[int] = []
-        target.write(bytes(_MARK_BYTES))
 
     def write(self, rows: Pixels) -> None:
         """See Writer."""
@@ -302,17 +319,23 @@ class _Writer(OneFrame):
             self._lengths.append(len(body))
         self._lay(self._space.ready())
 
+    def next_frame(self, header: Header) -> None:
+        """See Writer."""
+        self.close()
+        self._begin(header, self._space.end)
+
     def close(self) -> None:
         """See Writer."""
         self._strips.require_complete()
-        order = self._order
+        tags = self._all_tags()
         try:
-            at = ifd.write(self._all_tags(), order, self._space)
+            at = ifd.write(tags, self._order, self._space)
         except struct.error:  # an offset that 32 bits do not hold
             raise ImageError(_TOO_LARGE) from None
         self._lay(self._space.pieces())
-        mark = b"II" if order == "<" else b"MM"
-        self._target.patch(0, mark + struct.pack(order + "HI", 42, at))
+        self._target.patch(self._link, struct.pack(self._order + "I", at))
+        self._link = at + ifd.length(tags) - 4
+        self._pages += 1
 
     def _lay(self, pieces: Iterable[bytes]) -> None:
         if self._space.end > _MAX_SIZE:
@@ -341,6 +364,9 @@ class _Writer(OneFrame):
         }
         if header.alpha:
             tags[_EXTRA] = ifd.shorts(order, 2)
+        if 1 < header.frames <= _MOST_PAGES:
+            tags[_KIND] = ifd.longs(order, 2)  # a page of several
+            tags[_PAGE] = ifd.shorts(order, self._pages, header.frames)
         if metadata.icc:
             tags[_ICC] = Entry(ifd.UNDEFINED, len(metadata.icc), metadata.icc)
         if metadata.xmp:

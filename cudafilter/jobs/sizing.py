@@ -14,6 +14,7 @@ from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.start.words import FEW
 from cudafilter.stores import local
+from cudafilter.stores.buffers import Source
 
 GPU_START = 0.25
 """Seconds until a GPU takes its first image, where its kernel is compiled: 0.05 for importing
@@ -34,6 +35,9 @@ Measured on 1000x1000 RGB, in ns a sample, beside what these figures predict:
 MOST_CORES = 8
 """Most cores that speed up a single image."""
 
+LARGE = 1 << 26
+"""Bytes of a file from which on pages stay on the disk until they are wanted."""
+
 HEAD = 1 << 18
 """Bytes of a file that are read for its header. Metadata may stand before the header."""
 
@@ -48,7 +52,7 @@ MEMORY_SHARE = 0.5
 """Share of the free memory that images in work may take."""
 
 
-def extent(head: bytes) -> Extent | None:
+def extent(head: Source) -> Extent | None:
     """The size of an image, from the header in the first bytes of its file.
 
     None where the bytes hold no whole header. Loading the image then says what is wrong.
@@ -139,7 +143,7 @@ def memory_for_images() -> int | None:
     return None if free is None else int(free * MEMORY_SHARE)
 
 
-def footprint(data: bytes) -> int:
+def footprint(data: Source) -> int:
     """Bytes of memory that an image takes from decoding to writing, by its file's *data*."""
     size = extent(data[:HEAD]) or extent(data)  # few headers are longer, and files are large
     return 0 if size is None else size.samples * size.bytes_per_sample * COPIES

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
-from cudafilter.formats.table import FORMATS, format_of_bytes, unused_settings
+from cudafilter.formats.table import FORMATS, HEAD, PAGES, format_of_bytes, unused_settings
 from cudafilter.images import Image
 from cudafilter.jobs import sizing
 from cudafilter.jobs.frames import Counted, both, picked, side_by_side
@@ -28,7 +28,7 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores import local
-from cudafilter.stores.buffers import Buffer, Pieces, Sink
+from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
 from cudafilter.stores.store import Content, Identity, Store
 
 if TYPE_CHECKING:
@@ -108,21 +108,25 @@ class Worker:
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
         # Before it is read: a change from then on shows when it is written.
         read = self.store.stat(job.source) if job.source is not None and job.in_place else None
-        with self._stage("read", record):
-            data = self._read(job.source)
+        with ExitStack() as opened:
+            data = self._source(job.source, record, opened)
             record.bytes_in = len(data)
-        format = job.format or format_of_bytes(data)
-        with self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0):
-            encoded: Content | None = self._by_engine_codec(data, format, record)
+            format = job.format or format_of_bytes(data[:HEAD])
+            opened.enter_context(
+                self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0)
+            )
+            encoded: Content | None = None
+            if isinstance(data, bytes):
+                encoded = self._by_engine_codec(data, format, record)
             if encoded is None:
                 encoded = self._by_host_codecs(data, format, record)
             del data
             if callable(encoded):
                 self._write(job, encoded, read, record, held)
-            else:
-                with self._stage("write", record):
-                    self._write(job, encoded, read, record, held)
-                record.bytes_out = len(encoded)
+                return
+            with self._stage("write", record):
+                self._write(job, encoded, read, record, held)
+            record.bytes_out = len(encoded)
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
@@ -155,7 +159,7 @@ class Worker:
         record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
-    def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Content:
+    def _by_host_codecs(self, data: Source, format: str, record: Record) -> Content:
         """The image of the file *data*, filtered, as a file of *format*.
 
         Of several frames it is what filters them while it writes the file.
@@ -262,10 +266,18 @@ class Worker:
             spent = time.perf_counter() - started
             record.seconds[name] = record.seconds.get(name, 0) + spent
 
-    def _read(self, source: Path | None) -> bytes:
-        if source is None:
-            return images.read_stream(self.stdin or sys.stdin.buffer, STDIO)
-        return images.read_file(source, store=self.store)
+    def _source(self, source: Path | None, record: Record, opened: ExitStack) -> Source:
+        """The bytes of a file; a large one of pages stays *opened* and is read as it is wanted."""
+        with self._stage("read", record):
+            if source is None:
+                return images.read_stream(self.stdin or sys.stdin.buffer, STDIO)
+            found = self.store.stat(source)
+            if found is not None and found.size >= sizing.LARGE:
+                with suppress(OSError, ImageError):  # to read it tells what is wrong
+                    file = opened.enter_context(self.store.open(source))
+                    if FORMATS[format_of_bytes(file[:HEAD])].frames == PAGES:
+                        return file
+            return images.read_file(source, store=self.store)
 
     def _write(
         self,

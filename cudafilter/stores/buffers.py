@@ -32,7 +32,7 @@ class Sink(Protocol):
         ...
 
     def patch(self, at: int, piece: bytes, /) -> object:
-        """Put *piece* in place of one of the same length that was written at offset *at*."""
+        """Put *piece* in place of bytes that were written at offset *at*, in one piece."""
         ...
 
 
@@ -49,9 +49,9 @@ class Pieces:
     def patch(self, at: int, piece: bytes) -> None:
         """See Sink."""
         for number, old in enumerate(self._pieces):
-            if at == 0:
-                assert len(old) == len(piece)
-                self._pieces[number] = piece
+            if at < len(old):
+                assert at + len(piece) <= len(old)
+                self._pieces[number] = b"".join((old[:at], piece, old[at + len(piece) :]))
                 return
             at -= len(old)
         raise AssertionError("nothing was written there")

@@ -1,0 +1,159 @@
+"""Stacks of pages as ImageJ and OME describe them: what one page's tags tell of all of them."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import chain
+from typing import NamedTuple
+
+from cudafilter.errors import ImageError
+from cudafilter.formats import ifd
+from cudafilter.formats.ifd import Entry
+from cudafilter.formats.metadata import Metadata
+from cudafilter.stores.buffers import Source
+
+_KIND, _REDUCED = 254, 1
+"""The tag that tells what a picture is, and that of a smaller copy of another one."""
+_FURTHER = "its main picture is only a preview, or it holds further pictures (as raw photos do)"
+_DESCRIPTION, _COMPRESSION = 270, 259
+_OFFSETS, _LENGTHS = 273, 279
+_IMAGEJ_LENGTHS, _IMAGEJ = 50838, 50839
+_OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
+"""What OME calls samples of each type."""
+
+
+class Pages(NamedTuple):
+    """The pages of a TIFF."""
+
+    order: str
+    """Byte order: "<" or ">"."""
+    total: int
+    directories: Iterator[dict[int, Entry]]
+    """That of each page, read when it is wanted. Raises ImageError where it is damaged."""
+    notes: tuple[str, ...]
+
+
+def pages_of(source: Source) -> Pages:
+    """The pages of the TIFF *source*, without smaller copies of them.
+
+    Raises ImageError where it is damaged, or where its pictures lie otherwise than one after the
+    other.
+    """
+    try:
+        order, offset, big = ifd.header(source)
+        places = ifd.directories(source, order, offset, big)
+        kept = [at for at in places if not ifd.one(source, order, at, big, _KIND) & _REDUCED]
+    except ifd.BrokenIfd as error:
+        raise ImageError(f"it is damaged: {error}") from error
+    if places[0] not in kept:
+        raise ImageError(_FURTHER, hint="develop or convert it first")
+
+    def directory(at: int) -> dict[int, Entry]:
+        try:
+            tags, _ = ifd.read(source, order, at, big)
+        except ifd.BrokenIfd as error:
+            raise ImageError(f"it is damaged: {error}") from error
+        if ifd.SUB_IFDS in tags:
+            raise ImageError(_FURTHER, hint="develop or convert it first")
+        return tags
+
+    smaller = len(places) - len(kept)
+    notes = (f"smaller copies of its pages are not kept: {smaller}",) if smaller else ()
+    if len(kept) > 1:
+        return Pages(order, len(kept), map(directory, kept), notes)
+    tags = directory(kept[0])
+    count, further = _unlisted(tags, order, len(source))
+    return Pages(order, count, chain([tags], further), notes)
+
+
+def of_some(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
+    """*metadata* of a page for a file without the other pages, and notes for the user.
+
+    What ImageJ and OME wrote of the whole stack would be wrong there.
+    """
+    metadata, imagej = _without(metadata, b"ImageJ=")
+    metadata, ome = _without(metadata, b"<OME")
+    names = ["ImageJ"] * imagej + ["OME"] * ome
+    return metadata, tuple(f"what {name} tells of all pages is not kept" for name in names)
+
+
+def retyped(metadata: Metadata, dtype: str, channels: int) -> tuple[Metadata, tuple[str, ...]]:
+    """*metadata* of a page whose samples are of *dtype* now, and notes for the user.
+
+    *channels* are those of a pixel. An OME description tells both, and is left out if it is wrong.
+    """
+    text = _description(metadata)
+    if text is None or b"<OME" not in text:
+        return metadata, ()
+    kinds = set(re.findall(rb"<(?:\w+:)?Pixels[^>]*\sType=\"(\w+)\"", text))
+    counts = set(re.findall(rb"\sSamplesPerPixel=\"(\d+)\"", text))
+    right = kinds <= {_OME_TYPES[dtype].encode()} and (not counts or b"%d" % channels in counts)
+    if right:
+        return metadata, ()
+    metadata, _ = _without(metadata, b"<OME")
+    return metadata, ("its OME description is not kept, for it tells of other samples",)
+
+
+def _description(metadata: Metadata) -> bytes | None:
+    if metadata.exif is None:
+        return None
+    try:
+        entry = ifd.parse(metadata.exif)[1].get(_DESCRIPTION)
+    except ifd.BrokenIfd:
+        return None
+    return entry.value if entry is not None and isinstance(entry.value, bytes) else None
+
+
+def _without(metadata: Metadata, mark: bytes) -> tuple[Metadata, bool]:
+    """*metadata* without a description that has *mark*, and whether there was one."""
+    text = _description(metadata)
+    if text is None or mark not in text or metadata.exif is None:
+        return metadata, False
+    metadata = replace(metadata, exif=_less(metadata.exif, {_DESCRIPTION}))
+    if metadata.tiff_tags is not None and mark == b"ImageJ=":
+        less = _less(metadata.tiff_tags, {_IMAGEJ_LENGTHS, _IMAGEJ})
+        metadata = replace(metadata, tiff_tags=less)
+    return metadata, True
+
+
+def _less(blob: bytes, drop: set[int]) -> bytes | None:
+    """The directory *blob* without some tags; None where nothing is left."""
+    order, entries, _ = ifd.parse(blob)
+    entries = {tag: entry for tag, entry in entries.items() if tag not in drop}
+    return ifd.blob(entries, order) if entries else None
+
+
+def _unlisted(
+    tags: Mapping[int, Entry], order: str, size: int
+) -> tuple[int, Iterator[dict[int, Entry]]]:
+    """How many pages ImageJ tells of in *tags*, the only directory, and those of all further ones.
+
+    It writes no others where a stack passes 4 GiB: the pages follow each other, not compressed.
+    *size* is that of the file. Raises ImageError where they are not found so.
+    """
+    entry = tags.get(_DESCRIPTION)
+    text = entry.value if entry is not None and isinstance(entry.value, bytes) else b""
+    told = re.search(rb"^images=(\d{1,9})$", text, re.MULTILINE)
+    if not text.startswith(b"ImageJ=") or told is None or int(told[1]) < 2:
+        return 1, iter(())
+    count = int(told[1])
+    offsets, lengths = (ifd.numbers(tags, tag, order) for tag in (_OFFSETS, _LENGTHS))
+    page = sum(lengths)
+    ends = [offset + length for offset, length in zip(offsets, lengths, strict=False)]
+    if (
+        ifd.number(tags, _COMPRESSION, order, 1) != 1
+        or len(offsets) != len(lengths)
+        or not page
+        or list(offsets[1:]) != ends[:-1]
+        or offsets[0] + count * page > size
+    ):
+        raise ImageError(f"it tells of {count} images, and only one is found in it")
+
+    def shifted(by: int) -> dict[int, Entry]:
+        moved = struct.pack(f"{order}{len(offsets)}Q", *(offset + by for offset in offsets))
+        return {**tags, _OFFSETS: Entry(ifd.LONG8, len(offsets), moved)}
+
+    return count, (shifted(number * page) for number in range(1, count))

@@ -32,6 +32,10 @@ class ImageError(CudafilterError):
     """An image cannot be read, or cannot be written without losing something."""
 
 
+class FramesError(ImageError):
+    """An image has several frames, and what is to be written does not hold them."""
+
+
 class EngineUnavailable(CudafilterError):
     """An engine cannot run here. The message names what is missing; the hint says how to get it."""
 

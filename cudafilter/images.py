@@ -63,7 +63,7 @@ def _naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{name}: {error}", hint=error.hint) from error
+        raise type(error)(f"{name}: {error}", hint=error.hint) from error
     except MemoryError as error:
         raise ImageError(f"{name}: {failed}: there is not enough memory") from error
     except CudafilterError as error:

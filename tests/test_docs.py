@@ -82,6 +82,9 @@ def example(tmp_path: Path) -> Path:
     for name in ("photo.jpg", "in.png", "a.png", "b.png", "photos/a.jpg", "photos/trip/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)
+    for name in ("cat.gif", "stack.tif"):
+        frames = [Image.fromarray(np.roll(pixels, n, axis=0)) for n in range(6)]
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     (tmp_path / "photos" / "notes.txt").write_text("no image")
     (tmp_path / "weights.csv").write_text("1,2,1\n2,4,2\n1,2,1\n")
     program = tmp_path / "bin" / "cudafilter"

@@ -163,6 +163,26 @@ class TestDestinations:
         for format in MAKERS:
             assert len(by_pillow(Path(f"out/{format}.{format}")).frames) == 6
 
+    def test_one_met_in_a_folder_is_named_where_it_fits_nowhere(self) -> None:
+        animation("in/a.gif")
+        animation("in/s/b.webp")
+        picture("in/c.png")
+        done = cli("blur", "-r", "in", "out", "--format", "jpeg", "--report", "r.jsonl")
+        assert done.exit_code == 0, done.stderr
+        assert (
+            "left alone, of several frames where one is written: --first-frame takes the first:"
+            " in/a.gif, in/s/b.webp\n"
+        ) in done.stderr
+        assert "1 done, 0 skipped, 0 failed, 2 left alone" in done.stderr
+        records = map(json.loads, Path("r.jsonl").read_text().splitlines())
+        assert sorted(record["status"] for record in records) == ["done"] + ["left alone"] * 2
+        assert [str(path) for path in sorted(Path("out").rglob("*.*"))] == ["out/c.jpg"]
+        named = cli("blur", "in/a.gif", "in/c.png", "out", "--format", "jpeg")
+        assert named.exit_code == 1
+        assert "error: in/a.gif: it holds 6 frames, and JPEG holds only one" in named.stderr
+        first = cli("blur", "-r", "in", "out", "--format", "jpeg", "--first-frame")
+        assert "3 done, 0 skipped, 0 failed" in first.stderr
+
 
 class TestTelling:
     def test_lines_and_the_report_tell_frames(self) -> None:

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cudafilter import __version__
@@ -18,7 +19,7 @@ from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.jobs.plan import Plan
-from cudafilter.jobs.record import DONE, FAILED, SKIPPED, Record
+from cudafilter.jobs.record import DONE, FAILED, LEFT, SKIPPED, Record
 from cudafilter.jobs.sources import Left
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -89,7 +90,10 @@ class Reporter:
             if self._shared.debug and record.traceback:
                 self.clear()
                 tell_lines(record.traceback)
-        if self._each:
+        if record.status == LEFT:
+            self._left_alone += 1
+            self._left.append(Left(Path(record.source), record.notes[0]))
+        elif self._each:
             self._tell_each(record)
         else:
             self._notes.update(record.notes)

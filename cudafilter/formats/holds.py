@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cudafilter.errors import ImageError
+from cudafilter.errors import FramesError, ImageError
 from cudafilter.formats.table import ANIMATION, FORMATS
 
 
@@ -44,7 +44,7 @@ def require_held(format: str, dtype: str, channels: int, alpha: bool, cmyk: bool
 
 
 def require_frames(format: str, frames: int, timed: bool) -> None:
-    """Raise ImageError unless a file of *format* holds so many *frames*.
+    """Raise FramesError unless a file of *format* holds so many *frames*.
 
     *timed* says that they are those of an animation, and no pages.
     """
@@ -53,7 +53,7 @@ def require_frames(format: str, frames: int, timed: bool) -> None:
         return
     fitting = [n for n, f in FORMATS.items() if f.frames and (timed or f.frames != ANIMATION)]
     why = "holds frames only with their times, and pages have none" if holds else "holds only one"
-    raise ImageError(
+    raise FramesError(
         f"it holds {frames} frames, and {format.upper()} {why}",
         hint=f"choose {_listed(fitting)}, or --first-frame for the first one only",
     )

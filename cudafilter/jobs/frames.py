@@ -16,6 +16,9 @@ from cudafilter.stores.buffers import Buffer, Sink
 if TYPE_CHECKING:
     from cudafilter.check import Agreement
 
+SEVERAL = "of several frames where one is written: --first-frame takes the first"
+"""Why an image that was met in a folder is left alone."""
+
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")
 
@@ -24,7 +27,7 @@ def picked(asked: Sequence[range] | None, format: str, count: int, timed: bool) 
     """The numbers of the frames that are taken of a file with *count*, for one of *format*.
 
     *asked* are those that the user wants, None for all; *timed* tells an animation. Raises
-    ImageError where one is not there, and where the format does not hold so many.
+    ImageError where one is not there, and FramesError where the format does not hold so many.
     """
     numbers: Sequence[int] = range(count)
     for part in asked or ():

@@ -33,6 +33,8 @@ class Job(NamedTuple):
     """Output format. None from stream to stream: the input tells it when it is read."""
     skip: bool = False
     """The destination exists, and existing files are to stay."""
+    named: bool = True
+    """It was asked for by its name, not met in a folder."""
 
     @property
     def in_place(self) -> bool:
@@ -135,7 +137,7 @@ def plan_arrival(
     """
     target = _target(format) if format is not None else None
     into = Path(destination)
-    job = _into_folder(image, into, target)
+    job = _into_folder(image, into, target)._replace(named=image.named)
     outputs = _outputs([job], Places())
     _require_no_input_lost(outputs)
     if not follow:
@@ -210,7 +212,7 @@ def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:
     jobs = []
     for image in found.images:
         try:
-            jobs.append(job(image))
+            jobs.append(job(image)._replace(named=image.named))
         except ParameterError as error:
             if image.named:
                 raise

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
+from cudafilter.errors import DisagreementError, EngineError, FramesError, ImageError, in_words
 from cudafilter.formats.table import FORMATS, HEAD, PAGES, format_of_bytes, unused_settings
 from cudafilter.images import Image
 from cudafilter.jobs import sizing
-from cudafilter.jobs.frames import Counted, both, picked, side_by_side
+from cudafilter.jobs.frames import SEVERAL, Counted, both, picked, side_by_side
 from cudafilter.jobs.plan import Job
-from cudafilter.jobs.record import DONE, SKIPPED, Record
+from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -87,6 +87,9 @@ class Worker:
         except Exception as error:  # one image that fails does not stop the others
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
+            if isinstance(error, FramesError) and not job.named:
+                record.status, record.notes = LEFT, (SEVERAL,)
+                return record
             import traceback
 
             record.error, record.hint = _reason(error, record.source)

@@ -317,7 +317,12 @@ def _gif_frames(random: Random, seed: Seed) -> bytes:
     parts: Gif = seed.parts
     body = parts.image + bytes((parts.bits,)) + gif_blocks(lzw(parts.indices, parts.bits))
     other = fields(random, body, 10, 1)
-    return seed.data[:-1] + random.choice((body, other)) * random.choice((1, 2, 50)) + b";"
+    frames = b""
+    for _ in range(random.choice((1, 2, 50))):
+        told = random.getrandbits(8) & 0x1F, random.getrandbits(16), random.getrandbits(2)
+        control = b"!\xf9" + gif_blocks(struct.pack("<BHB", *told))
+        frames += control * random.randrange(2) + random.choice((body, body, other))
+    return seed.data[:-1] + frames + b";"
 
 
 def _gif_coded(random: Random, seed: Seed) -> bytes:

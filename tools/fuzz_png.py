@@ -18,6 +18,7 @@ from fuzz_cases import (
     Seed,
     bad_exif,
     exif,
+    fields,
     flips,
     hole,
     noise,
@@ -302,6 +303,34 @@ def _head(random: Random, seed: Seed) -> bytes:
     return file([(b"IHDR", bytes(head)), *png.before[1:]], zlib.compress(png.rows), png.after)
 
 
+def _frames(random: Random, seed: Seed) -> bytes:
+    """An animation of the picture and parts of it, with wrong numbers in some."""
+    parts: Png = seed.parts
+    head = parts.before[0][1]
+    width, height = struct.unpack_from(">II", head)
+    count = random.choice((1, 2, 3, 40))
+    stream = zlib.compress(parts.rows)
+    told = count if random.random() < 0.8 else number(random)
+    chunks = [parts.before[0], (b"acTL", struct.pack(">II", told, 0)), *parts.before[1:]]
+    at = 0
+    for n in range(count):
+        place = struct.pack(
+            ">IIIIIHHBB", at, width, height, 0, 0, n, 100, random.randrange(3), random.randrange(2)
+        )
+        if random.random() < 0.1:
+            place = fields(random, place, 26)
+        chunks.append((b"fcTL", place))
+        at += 1
+        if n == 0:
+            chunks.append((b"IDAT", stream))
+            continue
+        data = flips(random, stream) if random.random() < 0.02 else stream
+        chunks.append((b"fdAT", struct.pack(">I", at) + data))
+        at += 1
+    body = b"".join(chunk(*one) for one in (*chunks, *parts.after))
+    return SIGNATURE + body
+
+
 def _shuffled(random: Random, seed: Seed) -> bytes:
     """Chunks moved, doubled, dropped or filled otherwise, with right checksums."""
     chunks = chunks_of(seed.data)
@@ -339,6 +368,7 @@ FORMAT = Format(
         Mutation("bombs in metadata", "same", _bombs, 1),
         Mutation("many chunks", "same", _many_chunks, 1),
         Mutation("header", "any", _head),
+        Mutation("frames", "any", _frames, 4),
         Mutation("chunks shuffled", "any", _shuffled),
         Mutation("noise", "any", noise, 4),
     ),

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -22,9 +23,10 @@ import numpy as np
 from fuzz_cases import Case, Format, Seed, case_of
 
 from cudafilter import images
-from cudafilter.errors import CudafilterError, ImageError
+from cudafilter.errors import CudafilterError, FramesError, ImageError
 from cudafilter.formats import table
 from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Pieces
 
 FORMATS: dict[str, Format] = {
     "png": fuzz_png.FORMAT,
@@ -60,6 +62,8 @@ _FOREIGN = re.compile(
 """Words that no message of this program has: other libraries' and Python's."""
 _UNCHANGED = frozenset({"png", "tiff", "bmp", "ppm", "pgm", "webp"})
 """Formats that are written without a loss."""
+_MOST_FRAMES = 200
+"""Most frames of a file that are read."""
 _MOST_AGAIN = 1 << 20
 """Most samples of a picture that is written and read once more."""
 
@@ -169,6 +173,8 @@ class Judge:
     def _read(self, case: Case, expected: images.Image | None) -> tuple[str, list[tuple[str, str]]]:
         try:
             image = images.load(case.data)
+        except FramesError:
+            return self._read_frames(case)
         except Exception as error:  # noqa: BLE001 - each type is judged
             return REFUSED, list(_told(error))
         found = []
@@ -188,6 +194,39 @@ class Judge:
         if image.pixels.size <= _MOST_AGAIN and (case.oracle != "any" or case.number % 4 == 0):
             found += _again(image, case.data)
         return (SAME if same else OTHER), found
+
+    def _read_frames(self, case: Case) -> tuple[str, list[tuple[str, str]]]:
+        try:
+            frames = list(islice(images.Frames(case.data, "input"), _MOST_FRAMES))
+        except Exception as error:  # noqa: BLE001 - each type is judged
+            return REFUSED, list(_told(error))
+        if case.oracle != "any":
+            return OTHER, [
+                (ACCEPTED if case.oracle == "refuse" else WRONG, f"{len(frames)} frames")
+            ]
+        if len(frames) > 1 and sum(frame.pixels.size for frame in frames) <= _MOST_AGAIN:
+            return OTHER, list(_frames_again(frames, table.format_of_bytes(case.data)))
+        return OTHER, []
+
+
+def _frames_again(frames: list[images.Image], format: str) -> Iterator[tuple[str, str]]:
+    """Findings of writing *frames* once more, in their own *format*, and reading that."""
+    file = Pieces()
+    try:
+        output = images.Output(format, file, len(frames))
+        for frame in frames:
+            output.add(frame)
+        output.close()
+        back = list(images.Frames(bytes(file.joined()), "written"))
+    except Exception as error:  # noqa: BLE001 - each type is judged
+        yield from _told(error)
+        return
+    if len(back) != len(frames):
+        yield AGAIN, f"of {len(frames)} frames {len(back)} are read again"
+    for number, (one, other) in enumerate(zip(frames, back, strict=False)):
+        if format != "gif" and not _same_pixels(one.pixels, other.pixels):
+            yield AGAIN, f"frame {number} is read again with other pixels"
+            return
 
 
 def _again(image: images.Image, data: bytes) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cudafilter.errors import ImageError
+from cudafilter.errors import FramesError, ImageError
 
 MAX_PIXELS = 1 << 29
 """Most pixels of an image unless the user says otherwise."""
@@ -77,8 +77,8 @@ def require_entries(count: int, what: str) -> None:
 
 
 def refuse_frames(frames: int) -> None:
-    """Raise ImageError: writing would keep one frame of many."""
-    raise ImageError(
+    """Raise FramesError: writing would keep one frame of many."""
+    raise FramesError(
         f"it holds {frames} frames, of which only one could be written",
         hint="--first-frame takes the first one",
     )

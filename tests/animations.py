@@ -164,10 +164,17 @@ def _file(pixels: Pixels, format: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def apng(patches: list[Patch], plays: int = 0, hidden: Pixels | None = None) -> bytes:
-    """An animated PNG; *hidden* is a picture for viewers of stills that is no frame."""
+def apng(
+    patches: list[Patch], plays: int = 0, hidden: Pixels | None = None, colour: int = 6
+) -> bytes:
+    """An animated PNG; *hidden* is a picture for viewers of stills that is no frame.
+
+    *colour* is 6 for RGBA, 2 for RGB.
+    """
+    if colour == 2:
+        patches = [one._replace(pixels=one.pixels[..., :3]) for one in patches]
     width, height = SIZE
-    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    head = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
     file = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head)
     file += chunk(b"acTL", struct.pack(">II", len(patches), plays))
     file += chunk(b"IDAT", _rows(hidden)) if hidden is not None else b""

@@ -13,6 +13,7 @@ from animations import (
     CLEAR,
     MAKERS,
     PATCHES,
+    apng,
     by_opencv,
     by_pillow,
     composed,
@@ -91,6 +92,24 @@ class TestReading:
         for image, expected in zip(images, composed(patches), strict=True):
             assert_shows(straight(image.pixels), expected)
         assert images[0].notes == ("its picture for viewers that show no animations is not kept",)
+
+    @pytest.mark.parametrize("name", ["background disposal", "previous disposal at once"])
+    def test_an_apng_without_alpha_gets_it_where_frames_are_cleared(self, name: str) -> None:
+        patches = PATCHES[name]
+        for image, expected in zip(
+            Frames(apng(patches, colour=2), "a"), composed(patches), strict=True
+        ):
+            assert image.alpha
+            assert_shows(image.pixels, expected)
+        (image, *_) = Frames(apng(PATCHES["offsets"], colour=2), "a")
+        assert image.pixels.shape[2] == 3
+
+    def test_a_webp_that_does_not_tell_of_its_transparency_keeps_it(self) -> None:
+        patches = PATCHES["transparency"]
+        data = bytearray(MAKERS["webp"](patches))
+        data[20] &= 0xEF
+        for image, expected in zip(Frames(bytes(data), "a"), composed(patches), strict=True):
+            assert_shows(straight(image.pixels), expected)
 
     def test_one_frame_is_a_still(self) -> None:
         for format, maker in MAKERS.items():
@@ -173,6 +192,26 @@ class TestWriting:
         rest = np.s_[12:]
         for frame in got.frames[1:]:
             np.testing.assert_array_equal(frame[rest], got.frames[0][rest])
+
+    @pytest.mark.parametrize("seed", range(40))
+    def test_frames_of_any_size_and_change_come_back(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        height, width, alpha = *rng.integers(1, 14, 2), rng.random() < 0.7
+        palette = rng.integers(0, 256, (rng.integers(1, 5), 4), np.uint8)
+        palette[:, 3] = rng.choice([0, 255], len(palette)) if alpha else 255
+        frames = [palette[rng.integers(0, len(palette), (height, width))]]
+        for _ in range(rng.integers(1, 6)):
+            top, left = rng.integers(0, height), rng.integers(0, width)
+            part = frames[-1][top : top + rng.integers(9), left : left + rng.integers(9)].shape[:2]
+            frames.append(frames[-1].copy())
+            frames[-1][top : top + part[0], left : left + part[1]] = palette[
+                rng.integers(0, len(palette), part)
+            ]
+        for format in MAKERS:
+            file = written(format, [frame if alpha else frame[..., :3].copy() for frame in frames])
+            for got in (by_pillow(file).frames, [straight(f.pixels) for f in Frames(file, "a")]):
+                for one, expected in zip(got, frames, strict=True):
+                    assert_shows(one, expected)
 
     @pytest.mark.parametrize("plays", [0, 1, 2, 6])
     @pytest.mark.parametrize("target", MAKERS)

@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import fuzz_worker as worker
 
-from cudafilter.errors import ImageError
-from cudafilter.formats import deflate, png, png_chunks, pnm, rows, table, tiff, tiff_strips
+from cudafilter.errors import FramesError, ImageError
+from cudafilter.formats import deflate, png, png_chunks, pnm, rows, table, tiff_strips, tiff_writer
 from cudafilter.formats.metadata import Metadata
 from cudafilter.formats.rows import Header, Reader
 from cudafilter.images import Image, encode, load
@@ -38,7 +38,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read or made a megabyte at a time in small pieces, so that small files have many."""
     for module, name in [
         (deflate, "_FEED"), (png_chunks, "_PIECE"), (pnm, "_HEAD"), (tiff_strips, "_CUT"),
-        (png, "STRIP"), (deflate, "WINDOW"), (tiff, "_STRIP_SIZE"),
+        (png, "STRIP"), (deflate, "WINDOW"), (tiff_writer, "_STRIP_SIZE"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, 300)
 
@@ -100,6 +100,8 @@ def test_damage_is_found_by_rows_as_in_the_whole(format: str, tmp_path: Path) ->
         try:
             with np.errstate(all="ignore"):
                 expected = load(data, "file")
+        except FramesError:
+            continue
         except ImageError:
             # Which of several damages is told depends on what is read first.
             with local.open(path) as file, pytest.raises((ImageError, ValueError)):

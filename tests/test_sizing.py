@@ -101,6 +101,18 @@ class TestSmall:
         assert small([job(tmp_path / "x.bmp")] * 6, BLUR) is None
         assert small([job(tmp_path / "x.bmp")], make("blur", sigma=40)) is None
 
+    @pytest.mark.parametrize("format", ["gif", "png", "webp", "tiff"])
+    def test_frames_count(self, format: str, tmp_path: Path) -> None:
+        frames = [Image.new("RGB", (30, 20), (30 * n, 0, 0)) for n in range(7)]
+        path = tmp_path / "a"
+        frames[0].save(path, format, save_all=True, append_images=frames[1:])
+        size = sizing.extent(path.read_bytes())
+        assert size is not None
+        assert sizing.cpu_seconds([Job(path, path, "png")], make("box")) == pytest.approx(
+            7 * size.samples * (sizing.SAMPLE_SECONDS + 10 * sizing.TAP_SECONDS)
+            / min(cores(), sizing.MOST_CORES)
+        )  # fmt: skip
+
     def test_the_limit_is_the_time_a_gpu_takes_to_start(
         self, photo: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

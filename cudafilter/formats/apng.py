@@ -12,9 +12,10 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats.canvas import CLEAR, RESTORE, Box, Canvas, box_of, changed
+from cudafilter.formats.frames import FrameReader, FrameWriter
 from cudafilter.formats.metadata import Animation, Metadata
 from cudafilter.formats.png_chunks import SIGNATURE, Chunk, Chunks, chunks_of, put
-from cudafilter.formats.rows import FrameReader, FrameWriter, Header, Reader, Writer
+from cudafilter.formats.rows import Header, Reader, Writer
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Pieces, Sink, Source, joined, part
 

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from cudafilter.errors import ImageError
 from cudafilter.formats.canvas import CLEAR, RESTORE, Box, Canvas
+from cudafilter.formats.frames import FrameReader
 from cudafilter.formats.gif_blocks import END, IMAGE, Found, Picture, walk
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Animation, Metadata, Resolution
-from cudafilter.formats.rows import FrameReader, Header, Reader, Writer
+from cudafilter.formats.rows import Header, Reader, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Sink, Source
@@ -30,6 +31,11 @@ def extent(head: bytes) -> Extent:
     """The size of an image by the first bytes of its file."""
     width, height = struct.unpack_from("<HH", head, 6)
     return Extent(width, height, 4, 1)
+
+
+def frames(source: Source) -> int:
+    """How many pictures there are."""
+    return len(walk(source[:]).pictures)
 
 
 def open(source: Source, limits: Limits) -> Reader:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cudafilter.errors import ImageError
 from cudafilter.formats.canvas import Box, box_of, changed
+from cudafilter.formats.frames import FrameWriter
 from cudafilter.formats.gif_blocks import (
     APPLICATION,
     COMMENT,
@@ -30,7 +31,7 @@ from cudafilter.formats.gif_blocks import (
 from cudafilter.formats.gif_colours import Indexed, Mask, indexed
 from cudafilter.formats.metadata import Metadata
 from cudafilter.formats.pillow import save_pillow
-from cudafilter.formats.rows import FrameWriter, Header
+from cudafilter.formats.rows import Header
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Sink
 

@@ -89,6 +89,14 @@ def extent(head: bytes) -> Extent:
     return Extent(width, height, channels, 2 if bits == 16 else 1)
 
 
+def frames(source: Source) -> int:
+    """How many pictures there are: what tells it stands before the pixels."""
+    at = len(SIGNATURE)
+    while (kind := source[at + 4 : at + 8]) not in (b"acTL", b"IDAT", b""):
+        at += 12 + int.from_bytes(source[at : at + 4], "big")
+    return apng.frames_told([(kind, source[at + 8 : at + 16])])
+
+
 def open(source: Source, limits: Limits) -> Reader:
     """Read a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
     chunks = chunks_of(source)

@@ -3,6 +3,7 @@
 What a module of a format has:
 
 - ``extent(head) -> Extent``: the size of the image by the first bytes of its file;
+- ``frames(source) -> int`` where a file may hold several;
 - to read whole files ``read(data, limits) -> Decoded``, or by rows ``open(source, limits) ->
   Reader``;
 - to write whole files ``write(pixels, metadata, ways) -> Buffer``, or by rows ``create(target,
@@ -14,8 +15,8 @@ which images.py puts before them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from importlib import import_module
 from typing import Any, Protocol
@@ -143,6 +144,15 @@ def extent(head: Source) -> Extent:
     return found
 
 
+def frames(source: Source) -> int:
+    """How many pictures a file holds, by what it tells before they are decoded.
+
+    Raises ImageError, and nearly anything where it is damaged.
+    """
+    told = getattr(_module(format_of_bytes(source[:HEAD])), "frames", None)
+    return int(told(source)) if told is not None else 1
+
+
 def open(source: Source, max_pixels: int | None = None) -> Reader:
     """The reader of an image file, whatever its name says it is.
 
@@ -221,107 +231,6 @@ class WholeReader(OneFrame):
     def rows(self, first: int, last: int) -> Pixels:
         """See Reader."""
         return self._pixels[first:last]
-
-
-class FrameReader:
-    """The reader of a file whose *count* frames are decoded one after the other, each whole."""
-
-    in_order = False
-
-    def __init__(
-        self, count: int, frames: Iterator[tuple[Header, Pixels]], notes: tuple[str, ...] = ()
-    ) -> None:
-        self.frames, self.notes, self._coming = count, notes, frames
-        self.header = self.next_frame()
-        self.step = self.header.height
-
-    def rows(self, first: int, last: int) -> Pixels:
-        """See Reader."""
-        return self._pixels[first:last]
-
-    def next_frame(self) -> Header:
-        """See Reader."""
-        try:
-            self.header, self._pixels = next(self._coming)
-        except StopIteration:
-            raise ImageError(f"it holds no more than {self.frames} frames") from None
-        return self.header
-
-
-class PageReader:
-    """The reader of a file of *count* pages, each of which has a reader of its own."""
-
-    def __init__(self, count: int, pages: Iterator[Reader]) -> None:
-        self.frames, self._pages = count, pages
-        self._page = next(pages)
-
-    @property
-    def header(self) -> Header:
-        """See Reader."""
-        return self._page.header
-
-    @property
-    def step(self) -> int:
-        """See Reader."""
-        return self._page.step
-
-    @property
-    def in_order(self) -> bool:
-        """See Reader."""
-        return self._page.in_order
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """See Reader. Those of the page at hand."""
-        return self._page.notes
-
-    def rows(self, first: int, last: int) -> Pixels:
-        """See Reader."""
-        return self._page.rows(first, last)
-
-    def next_frame(self) -> Header:
-        """See Reader."""
-        try:
-            self._page = next(self._pages)
-        except StopIteration:
-            raise ImageError(f"it holds no more than {self.frames} pages") from None
-        return self.header
-
-
-class FrameWriter:
-    """The writer of a file that takes its frames whole, all of one size and type."""
-
-    def __init__(self, header: Header) -> None:
-        self._first = self._header = header
-        self._strips = Strips(header, header.height)
-        self.notes: tuple[str, ...] = ()
-
-    def write(self, rows: Pixels) -> None:
-        """See Writer."""
-        pixels, _, complete = self._strips.add(rows)
-        if complete:
-            self._add(self._header, np.ascontiguousarray(pixels))
-
-    def next_frame(self, header: Header) -> None:
-        """See Writer. Raises ImageError where the frame is of another size or type."""
-        self._strips.require_complete()
-        if replace(header, seconds=None, metadata=self._first.metadata) != replace(
-            self._first, seconds=None
-        ):
-            raise ImageError("its frames are of several sizes or types, which only TIFF holds")
-        self._header, self._strips = header, Strips(header, header.height)
-
-    def close(self) -> None:
-        """See Writer."""
-        self._strips.require_complete()
-        self._end()
-
-    def _add(self, header: Header, pixels: Pixels) -> None:
-        """Write a frame, *pixels* (H, W, C), which stay as they are."""
-        raise NotImplementedError
-
-    def _end(self) -> None:
-        """Write what follows the last frame."""
 
 
 class WholeWriter(OneFrame):

@@ -12,17 +12,10 @@ import numpy as np
 from cudafilter.errors import ImageError
 from cudafilter.formats import ifd
 from cudafilter.formats.canvas import Box, box_of, changed
+from cudafilter.formats.frames import FrameReader, FrameWriter
 from cudafilter.formats.limits import Extent, Limits, require_entries
 from cudafilter.formats.metadata import EXIF_MARK, Animation, Decoded, Metadata, Resolution
-from cudafilter.formats.rows import (
-    FrameReader,
-    FrameWriter,
-    Header,
-    Reader,
-    WholeReader,
-    WholeWriter,
-    Writer,
-)
+from cudafilter.formats.rows import Header, Reader, WholeReader, WholeWriter, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Sink, Source
@@ -63,6 +56,15 @@ def _coded_extent(kind: bytes, body: bytes) -> Extent:
     return Extent(width, height, 3 + alpha, 1)
 
 
+def frames(source: Source) -> int:
+    """How many pictures there are."""
+    head = source[:21]
+    if head[12:16] != b"VP8X" or not head[20] & _MOVES:
+        return 1
+    chunks, _ = _chunks(source[:])
+    return max(1, sum(kind == b"ANMF" for kind, _ in chunks))
+
+
 class _Frame(NamedTuple):
     """What is told of a frame before it is decoded."""
 
@@ -79,15 +81,15 @@ def open(source: Source, limits: Limits) -> Reader:
     data = source[:]
     limits.require_size(*extent(data)[:2])
     chunks, end = _chunks(data)
-    frames = [_frame(body) for kind, body in chunks if kind == b"ANMF"]
+    told = [_frame(body) for kind, body in chunks if kind == b"ANMF"]
     metadata, notes = _metadata(chunks, len(data) - end)
-    if len(frames) > 1:
-        return FrameReader(len(frames), _composed(data[:end], frames, metadata, limits), notes)
+    if len(told) > 1:
+        return FrameReader(len(told), _composed(data[:end], told, metadata, limits), notes)
     try:
-        pixels, alpha, told = pixels_of(open_pillow(data[:end], "WebP", limits))
+        pixels, alpha, converted = pixels_of(open_pillow(data[:end], "WebP", limits))
     except (OSError, ValueError, SyntaxError) as error:
         raise ImageError("it is damaged, or cut short") from error
-    return WholeReader(Decoded(pixels, alpha, metadata, (*told, *notes)))
+    return WholeReader(Decoded(pixels, alpha, metadata, (*converted, *notes)))
 
 
 def _metadata(chunks: list[tuple[bytes, bytes]], surplus: int) -> tuple[Metadata, tuple[str, ...]]:

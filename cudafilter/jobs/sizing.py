@@ -117,9 +117,16 @@ def _samples(path: Path) -> int:
     try:
         with local.open(path) as file:
             size = extent(file[:HEAD])
-            return size.samples if size else len(file)
+            return size.samples * _frames(file) if size else len(file)
     except OSError:
         return 0
+
+
+def _frames(file: Source) -> int:
+    try:
+        return rows.frames(file)
+    except Exception:  # noqa: BLE001 - as extent() has it
+        return 1
 
 
 def small(jobs: Collection[Job], filter: Operation) -> str | None:

@@ -17,7 +17,6 @@ from cudafilter.formats import rows
 from cudafilter.formats.limits import MAX_STREAM, refuse_frames
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.formats.rows import Header
-from cudafilter.formats.stacks import of_some, retyped
 from cudafilter.formats.table import format_of_bytes
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores import local
@@ -144,8 +143,9 @@ class Frames:
             count, timed = self._reader.frames, self._reader.header.seconds is not None
             self.numbers = picked(count, timed) if picked else range(count)
             self._some = len(self.numbers) < count
-            # Of a stack the first page tells, and it may not be taken.
-            self._notes = of_some(self._reader.header.metadata)[1] if self._some else ()
+            self._notes: tuple[str, ...] = ()
+            if self._some:  # of a stack the first page tells, which may not be taken
+                _, self._notes = _of_some(self._reader.header.metadata)
 
     def __iter__(self) -> Iterator[Image]:
         for number in self.numbers:
@@ -160,11 +160,18 @@ class Frames:
         if number == self.numbers[-1]:
             del self._reader  # and with it what it has decoded
         if self._some:
-            metadata, _ = of_some(image.metadata)
+            metadata, _ = _of_some(image.metadata)
             image = replace(image, metadata=metadata, notes=image.notes + self._notes)
         if len(self.numbers) > 1:
             return image
         return replace(image, seconds=None, metadata=replace(image.metadata, animation=None))
+
+
+def _of_some(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:
+    """See stacks.of_some()."""
+    from cudafilter.formats.stacks import of_some  # not before: most files have one picture
+
+    return of_some(metadata)
 
 
 def frame_of(reader: rows.Reader) -> Image:
@@ -196,8 +203,11 @@ def to_gray(image: Image) -> Image:
     if is_rgb_profile(metadata.icc):
         metadata = replace(metadata, icc=None)
         notes += ("the RGB colour profile is not kept, for it is not valid for gray",)
-    metadata, wrong = retyped(metadata, pixels.dtype.name, 1 + image.alpha)
-    notes += wrong
+    if metadata.exif is not None:
+        from cudafilter.formats.stacks import retyped  # not before: few pictures come here
+
+        metadata, wrong = retyped(metadata, pixels.dtype.name, 1 + image.alpha)
+        notes += wrong
     gray = np.ascontiguousarray(np.concatenate(parts, axis=2))
     return replace(image, pixels=gray, metadata=metadata, notes=notes)
 

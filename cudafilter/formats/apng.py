@@ -14,12 +14,11 @@ from cudafilter.errors import ImageError
 from cudafilter.formats.canvas import CLEAR, RESTORE, Box, Canvas, box_of, changed
 from cudafilter.formats.frames import FrameReader, FrameWriter
 from cudafilter.formats.metadata import Animation, Metadata
-from cudafilter.formats.png_chunks import SIGNATURE, Chunk, Chunks, chunks_of, put
+from cudafilter.formats.png_chunks import SIGNATURE, Chunks, chunks_of, put
 from cudafilter.formats.rows import Header, Reader, Writer
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Pieces, Sink, Source, joined, part
 
-MOVING = {b"acTL", b"fcTL", b"fdAT"}
 _FRAME = ">IIIIIHHBB"
 """fcTL: its number, width, height, left, top, duration as a fraction, disposal, blending."""
 _MOST = 65535
@@ -36,12 +35,6 @@ class _Frame(NamedTuple):
     disposal: int
     blends: bool
     spans: list[range]
-
-
-def frames_told(chunks: list[Chunk]) -> int:
-    """How many frames a file with *chunks* says to have; 1 for a still picture."""
-    told = dict(reversed(chunks)).get(b"acTL", b"")
-    return int.from_bytes(told[:4], "big") if len(told) == 8 else 1
 
 
 def open(source: Source, chunks: Chunks, still: Reader, decode: Decode) -> Reader:

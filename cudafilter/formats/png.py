@@ -14,11 +14,12 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import apng, deflate
+from cudafilter.formats import deflate
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded
 from cudafilter.formats.png_chunks import (
     GRAY,
+    MOVING,
     PALETTE,
     PICTURE,
     RGB,
@@ -27,6 +28,7 @@ from cudafilter.formats.png_chunks import (
     Chunks,
     ancillary,
     chunks_of,
+    frames_told,
     metadata_of,
     put,
 )
@@ -94,7 +96,7 @@ def frames(source: Source) -> int:
     at = len(SIGNATURE)
     while (kind := source[at + 4 : at + 8]) not in (b"acTL", b"IDAT", b""):
         at += 12 + int.from_bytes(source[at : at + 4], "big")
-    return apng.frames_told([(kind, source[at + 8 : at + 16])])
+    return frames_told([(kind, source[at + 8 : at + 16])])
 
 
 def open(source: Source, limits: Limits) -> Reader:
@@ -106,12 +108,14 @@ def open(source: Source, limits: Limits) -> Reader:
     channels = 3 + clear if header.colour == PALETTE else _CHANNELS[header.colour]
     limits.require_size(header.width, header.height, channels * (1 + (header.bits > 8)))
     _require_order([kind for kind, _ in chunks.found], header.colour)
-    moves = apng.frames_told(chunks.found) > 1
+    moves = frames_told(chunks.found) > 1
     still = chunks
     if moves:
-        still = chunks._replace(found=[c for c in chunks.found if c[0] not in apng.MOVING])
+        still = chunks._replace(found=[c for c in chunks.found if c[0] not in MOVING])
     reader = _Reader(source, still, header)
     if moves:
+        from cudafilter.formats import apng  # not before: most pictures stand still
+
         again = [chunk for chunk in still.found if chunk[0] in (b"PLTE", b"tRNS")]
 
         def decode(width: int, height: int, spans: list[range]) -> Pixels:
@@ -329,6 +333,8 @@ def _with_alpha(pixels: Pixels, stored: Pixels, bits: int, clear: Buffer) -> Pix
 def create(target: Sink, header: Header, ways: Ways) -> Writer:
     """Write uint8 or uint16 pixels; 2 or 4 channels are read with alpha."""
     if header.frames > 1:
+        from cudafilter.formats import apng
+
         return apng.ApngWriter(target, header, lambda file, still: _Writer(file, still, ways))
     return _Writer(target, header, ways)
 

@@ -24,6 +24,8 @@ GRAY, RGB, PALETTE = 0, 2, 3
 """PNG's colour types that more than one module asks for."""
 _PIECE = 1 << 20
 """Bytes of a chunk that are read at a time to look at its checksum."""
+MOVING = {b"acTL", b"fcTL", b"fdAT"}
+"""What makes an animation."""
 PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
 _HOLDING = {
     b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"bKGD", b"sCAL", b"pCAL", b"sTER",
@@ -77,6 +79,12 @@ def chunks_of(source: Source) -> Chunks:
         if kind == b"IEND":
             return Chunks(found, places[b"IDAT"], places[b"fdAT"], at)
     raise ImageError("it is cut short")
+
+
+def frames_told(chunks: list[Chunk]) -> int:
+    """How many frames a file with *chunks* says to have; 1 for a still picture."""
+    told = dict(reversed(chunks)).get(b"acTL", b"")
+    return int.from_bytes(told[:4], "big") if len(told) == 8 else 1
 
 
 def put(target: Sink, kind: bytes, body: Buffer) -> None:

@@ -169,10 +169,9 @@ class TestDestinations:
         picture("in/c.png")
         done = cli("blur", "-r", "in", "out", "--format", "jpeg", "--report", "r.jsonl")
         assert done.exit_code == 0, done.stderr
-        assert (
-            "left alone, of several frames where one is written: --first-frame takes the first:"
-            " in/a.gif, in/s/b.webp\n"
-        ) in done.stderr
+        why = "left alone, of several frames where one is written: --first-frame takes the first: "
+        (told,) = (line for line in done.stderr.splitlines() if line.startswith(why))
+        assert set(told.removeprefix(why).split(", ")) == {"in/a.gif", "in/s/b.webp"}
         assert "1 done, 0 skipped, 0 failed, 2 left alone" in done.stderr
         records = map(json.loads, Path("r.jsonl").read_text().splitlines())
         assert sorted(record["status"] for record in records) == ["done"] + ["left alone"] * 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -49,7 +49,7 @@ class Image:
 
 
 @contextmanager
-def _naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
+def naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
     """Turn every failure inside into an ImageError that begins with *name*.
 
     Decoders and encoders raise nearly every type there is, in words for their own users: what is
@@ -97,6 +97,16 @@ def read_stream(stream: BinaryIO, name: str) -> bytes:
         return to_end(getattr(stream, "read1", stream.read), format_of_bytes, MAX_STREAM)
 
 
+def decoding(name: str) -> AbstractContextManager[None]:
+    """naming() for what decodes the file *name*."""
+    return naming(name, "cannot be decoded", _DAMAGED)
+
+
+def encoding(name: str) -> AbstractContextManager[None]:
+    """naming() for what encodes the file *name*."""
+    return naming(name, "cannot be encoded", "its encoder failed")
+
+
 def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | None = None) -> Image:
     """Read an image file, or the bytes of one, whatever its name says it is.
 
@@ -110,7 +120,7 @@ def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | No
     else:
         name = name or str(source)
         data = read_file(source, name)
-    with _naming(name, "cannot be decoded", _DAMAGED):
+    with decoding(name):
         reader = rows.open(data, max_pixels)
         header = reader.header
         pixels = require_pixels(reader.rows(0, header.height), header.alpha)
@@ -123,24 +133,38 @@ def to_gray(image: Image) -> Image:
     ITU-R 601-2 as Pillow's "L": (19595 R + 38470 G + 7471 B + 32768) >> 16. Raises ImageError
     for CMYK, whose luma only its profile could tell.
     """
-    pixels, metadata = image.pixels, image.metadata
+    if image.pixels.shape[2] < 3:
+        return image
+    header, notes = gray_header(Header.of(image.pixels, image.alpha, image.metadata))
+    pixels = gray_pixels(image.pixels, image.alpha)
+    return Image(pixels, image.alpha, header.metadata, image.notes + notes)
+
+
+def gray_header(header: Header) -> tuple[Header, tuple[str, ...]]:
+    """to_gray() of a header, and notes for the user."""
+    metadata, notes = header.metadata, tuple[str, ...]()
     if metadata.cmyk:
         raise ImageError("CMYK cannot be made gray", hint="convert the picture to RGB first")
+    if header.channels < 3:
+        return header, ()
+    if is_rgb_profile(metadata.icc):
+        metadata = replace(metadata, icc=None)
+        notes = ("the RGB colour profile is not kept, for it is not valid for gray",)
+    return replace(header, channels=1 + header.alpha, metadata=metadata), notes
+
+
+def gray_pixels(pixels: Pixels, alpha: bool) -> Pixels:
+    """to_gray() of rows of pixels."""
     if pixels.shape[2] < 3:
-        return image
+        return pixels
     if pixels.dtype == np.float32:
         luma = (pixels[..., :3].astype(np.float64) @ [0.299, 0.587, 0.114]).astype(np.float32)
     else:
         # 65535 * 2**16 + 2**15 still fits in 32 bits.
         red, green, blue = (pixels[..., c].astype(np.uint32) for c in range(3))
         luma = ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).astype(pixels.dtype)
-    parts = [luma[..., None], pixels[..., 3:]] if image.alpha else [luma[..., None]]
-    notes = image.notes
-    if is_rgb_profile(metadata.icc):
-        metadata = replace(metadata, icc=None)
-        notes += ("the RGB colour profile is not kept, for it is not valid for gray",)
-    gray = np.ascontiguousarray(np.concatenate(parts, axis=2))
-    return Image(gray, image.alpha, metadata, notes)
+    parts = [luma[..., None], pixels[..., 3:]] if alpha else [luma[..., None]]
+    return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
 
 def lost_metadata(image: Image, format: str) -> tuple[str, ...]:
@@ -168,7 +192,7 @@ def encode(
     are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
     colour would be lost; see lost_metadata for the rest.
     """
-    with _naming(name, "cannot be encoded", "its encoder failed"):
+    with encoding(name):
         pixels = require_pixels(image.pixels, image.alpha)
         header = Header.of(pixels, image.alpha, image.metadata)
         file = Pieces()

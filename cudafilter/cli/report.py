@@ -80,6 +80,16 @@ class Reporter:
 
             self._progress = progress(self._total)
 
+    def rows(self, done: int, of: int) -> None:
+        """Tell how far an image is that is done by rows; among many, the bar tells of images."""
+        if self._many or self._shared.quiet or self._shared.watch:
+            return
+        if self._progress is None:
+            from cudafilter.cli.progress import progress
+
+            self._progress = progress(of, "rows")
+        self._progress.advance(worked=True, by=done - self._progress.done)
+
     def record(self, record: Record) -> None:
         """Tell of one image."""
         self._counts[record.status] += 1
@@ -94,7 +104,7 @@ class Reporter:
         else:
             self._notes.update(record.notes)
         self._count_check(record)
-        if self._progress:
+        if self._progress and self._many:
             self._progress.advance(worked=record.status != SKIPPED)
 
     def report_lost(self, error: CudafilterError) -> None:
@@ -107,7 +117,7 @@ class Reporter:
         if record.status == DONE:
             self._say(
                 f"{names} {record.width}x{record.height} {record.colour} {record.dtype},"
-                f" {sum(record.seconds.values()):.2f} s"
+                f" {record.elapsed or sum(record.seconds.values()):.2f} s"
             )
             if self._shared.verbose:
                 self._say(

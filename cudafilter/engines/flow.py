@@ -36,7 +36,8 @@ WHOLE = 4
 class Flow:
     """An image of *size*, whose rows *bands* gives from above to below, filtered by *engine*.
 
-    *reread* gives any rows once more, from the first to the one before the last.
+    *reread* gives any rows once more, from the first to the one before the last. *looked_at* says
+    that source() is asked for each band, too.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Flow:
         dtype: np.dtype[Any],
         bands: Iterator[Pixels],
         reread: Callable[[int, int], Pixels],
+        looked_at: bool = False,
     ) -> None:
         self.notes: dict[str, None] = {}
         """What the user should know, each once."""
@@ -56,7 +58,7 @@ class Flow:
         """Those of all Results."""
         self._engine, self._alpha, self._size = engine, alpha, size
         self._source = _Source(bands, reread)
-        self._looks = self._source.tap()
+        self._looks = self._source.tap() if looked_at else None
         self._dtype = dtype
         plan = filter.unrolled(border)
         steps = [self._step(stage, dtype) for stage in stages_of(plan)]
@@ -81,6 +83,7 @@ class Flow:
 
     def source(self, first: int, last: int, keep: int) -> Pixels:
         """Rows of the image itself. Those from *keep* on will be asked for again."""
+        assert self._looks is not None
         found = self._looks.rows(first, last)
         self._looks.forget(keep)
         return found

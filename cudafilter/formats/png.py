@@ -93,6 +93,11 @@ def extent(head: bytes) -> Extent:
     return Extent(width, height, channels, 2 if bits == 16 else 1)
 
 
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether the file that begins with *head* is interlaced."""
+    return head[28:29] == b"\1"
+
+
 def open(source: Source, limits: Limits) -> Reader:
     """Read a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
     chunks = chunks_of(source)

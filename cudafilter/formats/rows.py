@@ -5,6 +5,7 @@ What a module of a format has:
 - ``extent(head) -> Extent``: the size of the image by the first bytes of its file;
 - to read whole files ``read(data, limits) -> Decoded``, or by rows ``open(source, limits) ->
   Reader``;
+- ``is_decoded_whole(head) -> bool``, where some files of a format that is read by rows are not;
 - to write whole files ``write(pixels, metadata, ways) -> Buffer``, or by rows ``create(target,
   header, ways) -> Writer``.
 
@@ -25,7 +26,7 @@ from cudafilter.errors import ImageError
 from cudafilter.formats.holds import require_held
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded, Metadata, split
-from cudafilter.formats.table import FORMATS, HEAD, ROWS, Ways, format_of_bytes, written
+from cudafilter.formats.table import FORMATS, ROWS, Ways, format_of_bytes, written
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores.buffers import Buffer, Sink, Source
 
@@ -54,6 +55,10 @@ class Header:
         """What the channels are, in a word for people and for the table."""
         names = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
         return "CMYK" if self.metadata.cmyk else names[self.channels]
+
+
+HEAD_OF_KIND = 32
+"""Bytes that show a file's format and whether its rows lie in order."""
 
 
 class Reader(Protocol):
@@ -126,14 +131,25 @@ def extent(head: bytes) -> Extent:
     return found
 
 
-def open(source: Source, max_pixels: int | None = None) -> Reader:
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether all pixels are in memory once the file that begins with *head* is open."""
+    format = format_of_bytes(head)
+    if FORMATS[format].reads != ROWS:
+        return True
+    told = getattr(_module(format), "is_decoded_whole", None)
+    return told is not None and bool(told(head))
+
+
+def open(source: Source, max_pixels: int | None = None, by_rows: bool = False) -> Reader:
     """The reader of an image file, whatever its name says it is.
 
-    *source* stays open as long as rows are read. Raises ImageError for what is damaged, too large
-    (see limits.Limits) or not read.
+    *source* stays open as long as rows are read. *by_rows* says that few of them are held at a
+    time. Raises ImageError for what is damaged, too large (see limits.Limits) or not read.
     """
-    format = format_of_bytes(source[:HEAD])
-    module, limits = _module(format), Limits(len(source), max_pixels)
+    head = source[:HEAD_OF_KIND]
+    format = format_of_bytes(head)
+    by_rows = by_rows and not is_decoded_whole(head)
+    module, limits = _module(format), Limits(len(source), max_pixels, by_rows)
     if FORMATS[format].reads == ROWS:
         reader: Reader = module.open(source, limits)
         return reader

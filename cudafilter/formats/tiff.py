@@ -264,6 +264,12 @@ def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
 
 def create(target: Sink, header: Header, ways: Ways) -> Writer:
     """Write pixels of any type in strips of about 1 MiB, deflated side by side."""
+    if not target.can_patch:
+        raise ImageError(
+            "a TIFF begins with the place of what is known at its end, so a pipe takes it only if"
+            " all of it is in memory",
+            hint="write it to a file",
+        )
     return _Writer(target, header, ways)
 
 

@@ -5,48 +5,33 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
-from cudafilter.formats.table import FORMATS, format_of_bytes, unused_settings
+from cudafilter.formats.table import FORMATS, HEAD, format_of_bytes, unused_settings
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
+from cudafilter.jobs.settings import Settings as Settings
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores import local
-from cudafilter.stores.buffers import Buffer
-from cudafilter.stores.store import Identity, Store
+from cudafilter.stores.buffers import Buffer, Source
+from cudafilter.stores.store import Content, Identity, Store
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
-
-
-class Settings(NamedTuple):
-    """How each image is treated."""
-
-    gray: bool = False
-    check: str | None = None
-    """One of catalogue.CHECKS."""
-    """Compare every result with the reference; one that disagrees is not written."""
-    quality: int | None = None
-    compress_level: int | None = None
-    max_pixels: int | None = None
-    """Most pixels of an image; None for what formats/limits.py says."""
-    engine_codec: bool = False
-    """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
-    open, so that the way of an image never depends on time."""
 
 
 @dataclass
@@ -62,6 +47,10 @@ class Worker:
     journal: Journal | None
     store: Store = local
     """Where sources and destinations are."""
+    room: int | None = None
+    """Bytes of memory beyond which an image is done by rows; None for none."""
+    on_rows: Callable[[int, int], None] = lambda done, of: None
+    """Told of an image that is done by rows: how many of them are written, and of how many."""
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)
@@ -103,18 +92,58 @@ class Worker:
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
         # Before it is read: a change from then on shows when it is written.
         read = self.store.stat(job.source) if job.source is not None and job.in_place else None
-        with self._stage("read", record):
+        if self._is_large_file(job.source):
+            assert job.source is not None
+            with self._open(job.source, record) as file:
+                if self._is_large(file):
+                    self._by_rows(job, file, read, record, held)
+                    return
+        with self.stage("read", record):
             data = self._read(job.source)
             record.bytes_in = len(data)
+        if self._is_large(data):
+            self._by_rows(job, data, read, record, held)
+            return
         format = job.format or format_of_bytes(data)
         with self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0):
             encoded = self._by_engine_codec(data, format, record)
             if encoded is None:
                 encoded = self._by_host_codecs(data, format, record)
             del data
-            with self._stage("write", record):
+            with self.stage("write", record):
                 self._write(job, encoded, read, record, held)
         record.bytes_out = len(encoded)
+
+    def _is_large_file(self, source: Path | None) -> bool:
+        """Whether to look at the header of *source* before all of it is read."""
+        if self.room is None or source is None:
+            return False
+        found = self.store.stat(source)
+        return found is not None and found.size > min(sizing.LARGE, self.room)
+
+    def _is_large(self, data: Source) -> bool:
+        """Whether the image of the file *data* takes more than its share of memory."""
+        return self.room is not None and sizing.footprint(data) > self.room
+
+    @contextmanager
+    def _open(self, source: Path, record: Record) -> Iterator[Source]:
+        """*source*, open. What fails as it opens is told as when it is read."""
+        with ExitStack() as opened:
+            with images.naming(record.source, "cannot be read", "it cannot be opened"):
+                file = opened.enter_context(self.store.open(source))
+            yield file
+
+    def _by_rows(
+        self, job: Job, data: Source, read: Identity | None, record: Record, held: ExitStack
+    ) -> None:
+        """Filter the image of the file *data*, of which few rows are in memory at a time."""
+        from cudafilter.jobs.by_rows import ByRows  # not before: most images fit into memory
+
+        record.bytes_in = len(data)
+        one = ByRows(self, data, job.format or format_of_bytes(data[:HEAD]), record)
+        with self.memory.taken(min(one.memory, self.room or one.memory)):
+            self._write(job, one.write, read, record, held)
+        one.finish()
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
@@ -127,7 +156,7 @@ class Worker:
 
         settings = self.settings
         sizing.require_size(data, settings.max_pixels)
-        with self._stage("run", record):
+        with self.stage("run", record):
             try:
                 done = engine.jpeg.filter(
                     data, self.filter, self.border,
@@ -149,7 +178,7 @@ class Worker:
 
     def _by_host_codecs(self, data: bytes, format: str, record: Record) -> Buffer:
         """The image of the file *data*, filtered, as the bytes of a file of *format*."""
-        with self._stage("decode", record):
+        with self.stage("decode", record):
             image = images.load(data, record.source, max_pixels=self.settings.max_pixels)
             if self.settings.gray:
                 image = images.to_gray(image)
@@ -158,7 +187,7 @@ class Worker:
         record.colour, record.dtype = image.colour, image.pixels.dtype.name
         engine = self.engine.get()
         record.engine = engine.title
-        with self._stage("run", record):
+        with self.stage("run", record):
             done = engine.run(
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=self.settings.check is None,
@@ -172,7 +201,7 @@ class Worker:
             "quality": self.settings.quality,
             "compress_level": self.settings.compress_level,
         }
-        with self._stage("encode", record):
+        with self.stage("encode", record):
             name = "standard output" if record.destination == STDIO else record.destination
             encoded = images.encode(image, format, name=name, **effort)
         record.notes += tuple(
@@ -186,7 +215,7 @@ class Worker:
         """Raise DisagreementError unless *result* is what *source* is to become."""
         from cudafilter.check import compare
 
-        with self._stage("check", record), self.checks:
+        with self.stage("check", record), self.checks:
             self.writing.require_open()
             record.agreement = compare(
                 result, source, self.filter, self.border, alpha,
@@ -198,7 +227,8 @@ class Worker:
             )
 
     @contextmanager
-    def _stage(self, name: str, record: Record) -> Iterator[None]:
+    def stage(self, name: str, record: Record) -> Iterator[None]:
+        """Do a stage inside, unless all work has ended, and have *record* tell its time."""
         self.writing.require_open()
         started = time.perf_counter()
         try:
@@ -214,13 +244,17 @@ class Worker:
     def _write(
         self,
         job: Job,
-        data: Buffer,
+        data: Content,
         read: Identity | None,
         record: Record,
         held: ExitStack,
     ) -> None:
         if job.destination is None:
-            _write_all(self.stdout or sys.stdout.buffer, data)
+            stream = self.stdout or sys.stdout.buffer
+            if callable(data):
+                data(_Stream(stream))
+            else:
+                _write_all(stream, data)
             return
         target = self.store.resolve(job.destination)
         if target.stream is not None:  # its reader may let an interruption wait for ever
@@ -232,6 +266,21 @@ class Worker:
         else:
             add = partial(self.journal.add, job.destination)
             record.notes += self.store.write_whole(target, data, read=read, on_complete=add)
+
+
+class _Stream:
+    """A Sink: standard output."""
+
+    can_patch = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, piece: Buffer) -> None:
+        _write_all(self._stream, piece)
+
+    def patch(self, at: int, piece: bytes) -> None:
+        raise AssertionError(f"byte {at} was sent")
 
 
 def _write_all(stream: BinaryIO, data: Buffer) -> None:

@@ -22,7 +22,7 @@ from cudafilter.cli.progress import Progress
 from cudafilter.engines import Result
 from cudafilter.engines import open as engines
 from cudafilter.engines.cpu import CpuEngine
-from cudafilter.formats import rows, tiff
+from cudafilter.formats import rows, tiff_segments
 from cudafilter.formats.rows import Header
 from cudafilter.images import Image
 from cudafilter.jobs import by_rows, sizing
@@ -37,7 +37,7 @@ FEW = "20000"
 @pytest.fixture(autouse=True)
 def place(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(sizing.MEMORY, raising=False)
-    monkeypatch.setattr(tiff, "_STRIP_SIZE", 1000)
+    monkeypatch.setattr(tiff_segments, "STRIP_SIZE", 1000)
 
 
 @pytest.fixture

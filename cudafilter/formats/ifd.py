@@ -247,26 +247,36 @@ def counts_from_header(note: Entry) -> bool:
     return False
 
 
-def space_around(note: Entry | None) -> Space:
-    """A file to be laid out around the maker note, if there is one, which keeps its place."""
-    if note is None or not isinstance(note.value, bytes):
-        return Space()
-    return Space(note.at, note.value)
+def space_around(note: Entry | None, start: int = 8) -> Space:
+    """A file to be laid out around the maker note, if there is one, which keeps its place.
+
+    *start* is where it is laid out from; a note that stood before that gets another place.
+    """
+    if note is None or not isinstance(note.value, bytes) or note.at < start:
+        return Space(start=start)
+    return Space(note.at, note.value, start)
 
 
-def write(entries: Ifd, order: str, space: Space) -> int:
-    """Lay *entries* and all they point to into *space*; the offset of their IFD."""
-    at = space.take(2 + 12 * len(entries) + 4)
-    table = bytearray(struct.pack(order + "H", len(entries)))
+def write(entries: Ifd, order: str, space: Space, big: bool = False) -> int:
+    """Lay *entries* and all they point to into *space*; the offset of their IFD.
+
+    *big* is for BigTIFF, whose offsets have 64 bits.
+    """
+    count, offset, room = ("Q", "Q", 8) if big else ("H", "I", 4)
+    head = struct.pack(order + count, len(entries))
+    at = space.take(len(head) + (4 + 2 * room) * len(entries) + room)
+    table = bytearray(head)
     for tag, entry in sorted(entries.items()):
-        table += struct.pack(order + "HHI", tag, entry.type, entry.count)
+        kind = entry.type
         if not isinstance(entry.value, bytes):
-            table += struct.pack(order + "I", write(entry.value, order, space))
-        elif len(entry.value) <= 4:
-            table += entry.value.ljust(4, b"\0")
+            value = struct.pack(order + offset, write(entry.value, order, space, big))
+            kind = {LONG: LONG8, IFD: IFD8}[kind] if big else kind
+        elif len(entry.value) <= room:
+            value = entry.value.ljust(room, b"\0")
         else:
-            table += struct.pack(order + "I", space.value(entry.value))
-    space.put(at, bytes(table) + b"\0\0\0\0")
+            value = struct.pack(order + offset, space.value(entry.value))
+        table += struct.pack(f"{order}HH{offset}", tag, kind, entry.count) + value
+    space.put(at, bytes(table) + bytes(room))
     return at
 
 
@@ -302,6 +312,11 @@ def longs(order: str, *values: int) -> Entry:
     return Entry(LONG, len(values), struct.pack(f"{order}{len(values)}I", *values))
 
 
+def long8s(order: str, *values: int) -> Entry:
+    """An entry of 64-bit numbers, which only BigTIFF has."""
+    return Entry(LONG8, len(values), struct.pack(f"{order}{len(values)}Q", *values))
+
+
 def rational(order: str, value: Fraction) -> Entry:
     """An entry of one rational number, exact where 32 bits hold it."""
     value = value.limit_denominator(1 << 20)
@@ -311,7 +326,7 @@ def rational(order: str, value: Fraction) -> Entry:
 def numbers(entries: Ifd, tag: int, order: str) -> tuple[int, ...]:
     """The whole numbers of *tag*; empty where it is missing or of another type."""
     entry = entries.get(tag)
-    code = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(entry.type) if entry else None
+    code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(entry.type) if entry else None
     if entry is None or code is None or not isinstance(entry.value, bytes):
         return ()
     return struct.unpack(f"{order}{entry.count}{code}", entry.value)

@@ -107,7 +107,7 @@ FORMATS: dict[str, Format] = {
         "tiff", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16", "float32"),
         colours=(*_GRAYS, *_COLOURS, "CMYK"),
-        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "tiff_tags")),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "tiff_tags", "tiff_layout")),
         exif_is_directory=True, settings=("compress_level",),
         can_read="1 to 16 bits, floats, gray to RGBA, CMYK of 8 bits, palette",
         can_write="8 and 16 bits, float32, gray to RGBA, CMYK of 8 bits",

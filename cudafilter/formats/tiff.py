@@ -2,7 +2,7 @@
 
 No library holds files to all that is needed: every strip inside the file, complete, its checksum
 right. None writes 16-bit colour with a profile and EXIF either, and typed tag readers change text
-and rationals. Written is one image, in strips, deflated.
+and rationals. Written is one image, in strips or tiles.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from fractions import Fraction
 import numpy as np
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import deflate, ifd
+from cudafilter.formats import ifd
 from cudafilter.formats.ifd import Entry
 from cudafilter.formats.limits import Extent, Limits, refuse_frames
-from cudafilter.formats.metadata import Metadata, Resolution
+from cudafilter.formats.metadata import Metadata, Resolution, TiffLayout
 from cudafilter.formats.rows import Header, OneFrame, Reader, Strips, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.formats.tiff_codecs import JPEG
+from cudafilter.formats.tiff_segments import Segments
 from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Layout, Samples
 from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels, full_scale
-from cudafilter.stores.buffers import Sink, Source
+from cudafilter.stores.buffers import Buffer, Sink, Source
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_STRIP_OFFSETS, _SAMPLES, _ROWS, _STRIP_BYTES, _PLANAR = 273, 277, 278, 279, 284
-_PREDICTOR, _COLOR_MAP, _INK_SET, _EXTRA, _FORMAT = 317, 320, 332, 338, 339
+_SAMPLES, _COLOR_MAP, _TILE_WIDTH, _TILE_ROWS = 277, 320, 322, 323
+_INK_SET, _EXTRA, _FORMAT = 332, 338, 339
 _XMP, _ICC, _LAYERS = 700, 34675, 37724
-_DEFLATE = 8
 _INVERTED, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_INVERTED: 1, _GRAY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
 """Photometric interpretation -> samples a pixel, without alpha."""
@@ -50,11 +50,11 @@ _RESOLUTION = frozenset({ifd.X_RESOLUTION, ifd.Y_RESOLUTION, ifd.RESOLUTION_UNIT
 _EXIF_PRIVATE = frozenset({33432, 34665, 34853})
 """Tags past 32767 that EXIF knows in its first IFD: copyright, EXIF, GPS."""
 
-_STRIP_SIZE = 1 << 20
-_MARK_BYTES = 8
-"""What a file begins with: byte order, 42, and where the directory lies."""
-_MAX_SIZE = (1 << 32) - 1
-_TOO_LARGE = "the picture takes more than the 4 GiB that a TIFF file holds"
+_KIND, _REDUCED = 254, 1
+"""A tag, and the bit of it that says: a smaller copy of another picture."""
+_MOST_COPIES = 64
+_MARK_BYTES, _BIG_MARK_BYTES = 8, 16
+"""What a file begins with: byte order, 42 or 43, and where the directory lies."""
 
 
 def extent(head: bytes) -> Extent:
@@ -83,12 +83,30 @@ def open(source: Source, limits: Limits) -> Reader:
         if (count := ifd.pages(source, order, offset, big)) > 1:
             refuse_frames(count)
         raise ImageError("it is damaged: its directories follow each other in a circle")
-    if ifd.SUB_IFDS in tags or ifd.number(tags, 254, order, 0) & 1:
+    smaller = _smaller_copies(source, order, tags, big)
+    if smaller is None or ifd.number(tags, _KIND, order, 0) & _REDUCED:
         raise ImageError(
             "its main picture is only a preview, or it holds further pictures (as raw photos do)",
             hint="develop or convert it first",
         )
-    return _Reader(source, order, tags, limits)
+    notes = [f"smaller copies of its picture are not kept: {smaller}"] if smaller else []
+    return _Reader(source, order, tags, limits, notes)
+
+
+def _smaller_copies(source: Source, order: str, tags: Mapping[int, Entry], big: bool) -> int | None:
+    """How many directories below the main one hold its picture once more, smaller.
+
+    None where they hold anything else.
+    """
+    places = ifd.numbers(tags, ifd.SUB_IFDS, order)
+    if ifd.SUB_IFDS in tags and not 0 < len(places) <= _MOST_COPIES:
+        return None
+    try:
+        found = [ifd.read(source, order, at, big)[0] for at in places]
+    except ifd.BrokenIfd as error:
+        raise ImageError(f"it is damaged: {error}") from error
+    well = all(ifd.number(each, _KIND, order, 0) & _REDUCED for each in found)
+    return len(found) if well else None
 
 
 class _Reader(OneFrame):
@@ -97,7 +115,12 @@ class _Reader(OneFrame):
     in_order = False
 
     def __init__(
-        self, source: Source, order: str, tags: Mapping[int, Entry], limits: Limits
+        self,
+        source: Source,
+        order: str,
+        tags: Mapping[int, Entry],
+        limits: Limits,
+        others: list[str],
     ) -> None:
         stored = self._stored = _samples(tags, order, limits)
         self._alpha = _alpha(tags, order, stored)
@@ -108,7 +131,7 @@ class _Reader(OneFrame):
         notes = _conversions(stored)
         if self._alpha == _ASSOCIATED:
             notes.append("premultiplied alpha stored as straight")
-        self.notes = (*notes, *_losses(source, tags))
+        self.notes = (*notes, *others, *_losses(source, tags))
         self.header = Header(
             stored.width, stored.height, 3 if is_palette else stored.samples, stored.dtype,
             self._alpha > 0, _metadata(tags, order, stored.photometric == _CMYK),
@@ -259,11 +282,21 @@ def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
         Resolution(*found) if found else None,
         cmyk,
         tiff_tags=ifd.blob(private, order) if private else None,
+        tiff_layout=_layout(tags, order),
     )
 
 
+def _layout(tags: Mapping[int, Entry], order: str) -> TiffLayout:
+    tile = ifd.number(tags, _TILE_WIDTH, order, 0), ifd.number(tags, _TILE_ROWS, order, 0)
+    compression = ifd.number(tags, _COMPRESSION, order, 1)
+    return TiffLayout(tile if _TILE_WIDTH in tags else None, compression)
+
+
 def create(target: Sink, header: Header, ways: Ways) -> Writer:
-    """Write pixels of any type in strips of about 1 MiB, deflated side by side."""
+    """Write pixels of any type: in deflated strips, or laid out as the TIFF that they come from.
+
+    It is a BigTIFF where offsets of 32 bits may not do.
+    """
     if not target.can_patch:
         raise ImageError(
             "a TIFF begins with the place of what is known at its end, so a pipe takes it only if"
@@ -277,8 +310,7 @@ class _Writer(OneFrame):
     """Strips as they come, and the directory behind them."""
 
     def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
-        given, metadata = ways.compress_level, header.metadata
-        self._level = deflate.DEFAULT_LEVEL if given is None else given
+        metadata = header.metadata
         self._target, self._header = target, header
         self._order = "<"
         self._tags: dict[int, Entry] = {}
@@ -287,23 +319,24 @@ class _Writer(OneFrame):
                 self._order, found, _ = ifd.parse(blob)
                 kept = {tag: e for tag, e in found.items() if tag not in _LAYOUT | _RESOLUTION}
                 self._tags |= kept
-        row = header.width * header.channels * np.dtype(header.dtype).itemsize
-        self._rows = max(1, _STRIP_SIZE // row)
-        self._strips = Strips(header, self._rows)
-        self._space = ifd.space_around(ifd.note_of(self._tags))
+        self._segments = Segments(header, ways.compress_level, self._order)
+        self._strips = Strips(header, self._segments.rows)
+        self._big = self._segments.needs_64_bits
+        start = _BIG_MARK_BYTES if self._big else _MARK_BYTES
+        self._space = ifd.space_around(ifd.note_of(self._tags), start)
         self._starts: list[int] = []
         self._lengths: list[int] = []
-        target.write(bytes(_MARK_BYTES))
+        target.write(bytes(start))
 
     def write(self, rows: Pixels) -> None:
         """See Writer."""
         block, top, starts = self._strips.add(rows)
 
-        def strip(start: int) -> bytes:
-            at = start - top
-            return _deflated(block[at : at + self._rows], self._order, self._level)
+        def segment(place: tuple[int, int]) -> Buffer:
+            return self._segments.body(block, *place)
 
-        for body in each(strip, starts):
+        places = [(start - top, left) for start in starts for left in self._segments.lefts]
+        for body in each(segment, places):
             self._starts.append(self._space.add(body))
             self._lengths.append(len(body))
         self._lay(self._space.ready())
@@ -312,17 +345,16 @@ class _Writer(OneFrame):
         """See Writer."""
         self._strips.require_complete()
         order = self._order
-        try:
-            at = ifd.write(self._all_tags(), order, self._space)
-        except struct.error:  # an offset that 32 bits do not hold
-            raise ImageError(_TOO_LARGE) from None
+        at = ifd.write(self._all_tags(), order, self._space, self._big)
         self._lay(self._space.pieces())
         mark = b"II" if order == "<" else b"MM"
-        self._target.patch(0, mark + struct.pack(order + "HI", 42, at))
+        if self._big:
+            mark += struct.pack(order + "HHHQ", 43, 8, 0, at)
+        else:
+            mark += struct.pack(order + "HI", 42, at)
+        self._target.patch(0, mark)
 
-    def _lay(self, pieces: Iterable[bytes]) -> None:
-        if self._space.end > _MAX_SIZE:
-            raise ImageError(_TOO_LARGE)
+    def _lay(self, pieces: Iterable[Buffer]) -> None:
         for piece in pieces:
             self._target.write(piece)
 
@@ -335,16 +367,11 @@ class _Writer(OneFrame):
             _WIDTH: ifd.longs(order, header.width),
             _HEIGHT: ifd.longs(order, header.height),
             _BITS: ifd.shorts(order, *[bits] * channels),
-            _COMPRESSION: ifd.shorts(order, _DEFLATE),
             _PHOTOMETRIC: ifd.shorts(order, colours),
-            _STRIP_OFFSETS: ifd.longs(order, *self._starts),
             _SAMPLES: ifd.shorts(order, channels),
-            _ROWS: ifd.longs(order, self._rows),
-            _STRIP_BYTES: ifd.longs(order, *self._lengths),
-            _PLANAR: ifd.shorts(order, 1),
-            _PREDICTOR: ifd.shorts(order, 1 if floats else 2),
             _FORMAT: ifd.shorts(order, *[FLOAT if floats else UNSIGNED] * channels),
         }
+        tags |= self._segments.tags(self._starts, self._lengths, self._big)
         if header.alpha:
             tags[_EXTRA] = ifd.shorts(order, 2)
         if metadata.icc:
@@ -352,19 +379,6 @@ class _Writer(OneFrame):
         if metadata.xmp:
             tags[_XMP] = Entry(1, len(metadata.xmp), metadata.xmp)
         return tags | _resolution(metadata.resolution or ifd.resolution(metadata.exif), order)
-
-
-def _deflated(strip: Pixels, order: str, level: int) -> bytes:
-    """One strip: integers as differences from the pixel to the left (predictor 2), deflated."""
-    if strip.dtype.kind == "u":
-        differences = strip.copy()
-        np.subtract(strip[:, 1:], strip[:, :-1], out=differences[:, 1:])
-        strip = differences
-    if order == ">":
-        strip = strip.astype(strip.dtype.newbyteorder(">"))
-    else:
-        strip = strip.astype(strip.dtype.newbyteorder("<"), copy=False)
-    return deflate.stream(memoryview(strip.tobytes()), level)
 
 
 def _resolution(resolution: tuple[Fraction, Fraction, str] | None, order: str) -> dict[int, Entry]:

@@ -187,6 +187,20 @@ def test_in_place_the_old_one_goes_when_the_new_one_is_whole(little: None) -> No
     assert len(snapshot()) == 3
 
 
+@pytest.mark.parametrize("format", ["tif", "png", "ppm"])
+def test_a_header_may_stand_anywhere(
+    format: str, little: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TIFF's at the end, or with more tiles than the first bytes of the file tell of."""
+    monkeypatch.setattr(sizing, "HEAD", 200)
+    monkeypatch.setattr("cudafilter.images.read_file", lambda *_, **__: pytest.fail("it was read"))
+    save(Image(random_pixels("uint8", 3, 200, 60)), Path(f"in.{format}"))
+    assert cli("blur", f"in.{format}", "out.png").exit_code == 0
+    pixels = random_pixels("uint8", 3, 200, 400)
+    tifffile.imwrite("in.tif", pixels, photometric="rgb", tile=(16, 16))
+    assert cli("blur", "in.tif", "out.png").exit_code == 0
+
+
 def test_many_images_large_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for n, height in enumerate((10, 200, 11, 150)):
         save(Image(random_pixels("uint8", 3, height, 60)), Path("in").joinpath(f"{n}.png"))

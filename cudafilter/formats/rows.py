@@ -5,7 +5,8 @@ What a module of a format has:
 - ``extent(head) -> Extent``: the size of the image by the first bytes of its file;
 - to read whole files ``read(data, limits) -> Decoded``, or by rows ``open(source, limits) ->
   Reader``;
-- ``is_decoded_whole(head) -> bool``, where some files of a format that is read by rows are not;
+- ``is_decoded_whole(head) -> bool`` and ``is_encoded_whole(header, ways) -> bool``, where some
+  files of a format that goes by rows do not;
 - to write whole files ``write(pixels, metadata, ways) -> Buffer``, or by rows ``create(target,
   header, ways) -> Writer``.
 
@@ -49,6 +50,11 @@ class Header:
         """That of *pixels* in memory."""
         height, width, channels = pixels.shape
         return cls(width, height, channels, pixels.dtype.name, alpha, metadata)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all its pixels in memory."""
+        return self.width * self.height * self.channels * np.dtype(self.dtype).itemsize
 
     @property
     def colour(self) -> str:
@@ -138,6 +144,14 @@ def is_decoded_whole(head: bytes) -> bool:
         return True
     told = getattr(_module(format), "is_decoded_whole", None)
     return told is not None and bool(told(head))
+
+
+def is_encoded_whole(format: str, header: Header, ways: Ways) -> bool:
+    """Whether all pixels of *header* are in memory before the first byte of the file is written."""
+    if FORMATS[format].writes != ROWS:
+        return True
+    told = getattr(_module(format), "is_encoded_whole", None)
+    return told is not None and bool(told(header, ways))
 
 
 def open(source: Source, max_pixels: int | None = None, by_rows: bool = False) -> Reader:

@@ -89,7 +89,7 @@ FORMATS: dict[str, Format] = {
     ),
     "jpeg": Format(
         "jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), b"\xff\xd9",
-        writes=WHOLE, colours=("gray", "RGB", "CMYK"),
+        writes=ROWS, colours=("gray", "RGB", "CMYK"),
         keeps={
             "icc": None, "exif": _SEGMENT - 6, "xmp": _SEGMENT - 29, "resolution": None,
             "comments": _SEGMENT, "jpeg_segments": None, "jpeg_coding": None,

@@ -71,9 +71,10 @@ class Segments:
         part = block[at : at + self.rows]
         if self._tile is not None:
             width, rows = self._tile
-            whole = part[:, left : left + width]
-            part = np.zeros((rows, width, block.shape[2]), block.dtype)
-            part[: len(whole), : whole.shape[1]] = whole
+            part = part[:, left : left + width]
+            missing = rows - len(part), width - part.shape[1]
+            if any(missing):
+                part = np.pad(part, ((0, missing[0]), (0, missing[1]), (0, 0)))
         if self._predictor == 2:
             differences = part.copy()
             np.subtract(part[:, 1:], part[:, :-1], out=differences[:, 1:])

@@ -19,7 +19,7 @@ from cudafilter.errors import DisagreementError, ImageError
 from cudafilter.formats import rows
 from cudafilter.formats.metadata import split
 from cudafilter.formats.rows import Reader
-from cudafilter.formats.table import FORMATS, ROWS, format_of_bytes, unused_settings
+from cudafilter.formats.table import Ways, format_of_bytes, unused_settings
 from cudafilter.host.cores import free_memory
 from cudafilter.jobs import sizing
 from cudafilter.jobs.record import Record
@@ -66,13 +66,14 @@ class ByRows:
         source_format, head = format_of_bytes(data[: rows.HEAD_OF_KIND]), data[: rows.HEAD_OF_KIND]
         with images.decoding(record.source):
             decoded = rows.is_decoded_whole(head)
-            encoded = FORMATS[format].writes != ROWS
             if decoded:
-                self._require_memory(data, source_format, format)
+                self._require_memory(data, source_format)
             self._reader = self._timed("read", rows.open, data, settings.max_pixels, True)
             header, self._notes = self._reader.header, tuple[str, ...]()
             if settings.gray:
                 header, self._notes = images.gray_header(header)
+            self._effort = Ways(settings.quality, settings.compress_level)
+            encoded = rows.is_encoded_whole(format, header, self._effort)
         self._header = header
         self._size = header.height, header.width, header.channels
         self._bands = sizing.bands(header, self._reader.step, worker.filter, decoded, encoded)
@@ -85,10 +86,9 @@ class ByRows:
         """Bytes that it takes."""
         return self._bands.memory
 
-    def _require_memory(self, data: Source, source: str, target: str) -> None:
+    def _require_memory(self, data: Source, source: str) -> None:
         """Raise ImageError where all pixels at once do not fit."""
-        whole = sizing.footprint(data) // sizing.COPIES
-        takes = whole * (sizing.DECODED + sizing.ENCODED * (FORMATS[target].writes != ROWS))
+        takes = sizing.footprint(data) // sizing.COPIES * sizing.DECODED
         _require_free(takes, f"{source.upper()} files of its kind are decoded as a whole")
 
     def _refuse(self, source: str, encoded: bool) -> None:
@@ -123,7 +123,7 @@ class ByRows:
         done: Channel[Pixels] = Channel()
         flow = Flow(
             engine, worker.filter, worker.border, header.alpha, self._size,
-            np.dtype(header.dtype), _taken(read), self._reread,
+            np.dtype(header.dtype), self._taken(read), self._reread,
             looked_at=worker.settings.check is not None,
         )  # fmt: skip
         counted = _Counted(target)
@@ -143,11 +143,7 @@ class ByRows:
         threads = [_begun(work, (read, done)) for work in (reading, filtering)]
         try:
             with images.encoding(name):
-                effort = {
-                    "quality": worker.settings.quality,
-                    "compress_level": worker.settings.compress_level,
-                }
-                writer = rows.create(self._format, counted, header, **effort)
+                writer = rows.create(self._format, counted, header, **self._effort._asdict())
             for _, last in self._spans():
                 result = done.take()
                 worker.writing.require_open()
@@ -170,17 +166,14 @@ class ByRows:
 
     def finish(self) -> None:
         """Tell what the user should know."""
-        record, header, settings = self._record, self._header, self._worker.settings
+        record, header = self._record, self._header
         record.notes += (*self._reader.notes, *self._notes)
         _, lost = split(header.metadata, self._format, header.channels)
         record.notes += tuple(
             f"{self._format.upper()} does not hold {what}, which is left out" for what in lost
         )
-        record.notes += unused_settings(
-            self._format, quality=settings.quality, compress_level=settings.compress_level
-        )
-        height, width, channels = self._size
-        whole = height * width * channels * np.dtype(header.dtype).itemsize * sizing.COPIES
+        record.notes += unused_settings(self._format, **self._effort._asdict())
+        whole = header.pixel_bytes * sizing.COPIES
         record.notes += (
             f"done by rows, {self._bands.rows:,} at a time: whole it would take about"
             f" {_words(whole)} of memory",
@@ -200,6 +193,14 @@ class ByRows:
             if self._worker.settings.gray:
                 found = images.gray_pixels(found, self._header.alpha)
             return found
+
+    def _taken(self, channel: Channel[Pixels]) -> Iterator[Pixels]:
+        """What comes from *channel*. The time that it takes is not the filter's."""
+        while True:
+            started = time.perf_counter()
+            found = channel.take()
+            self._record.seconds["run"] -= time.perf_counter() - started
+            yield found
 
     def _reread(self, first: int, last: int) -> Pixels:
         """Rows from the other end, which a wrap border needs."""
@@ -250,11 +251,6 @@ class ByRows:
         self._record.agreement = found
         if not found.ok:
             raise DisagreementError(str(found), hint="nothing was written; please report this")
-
-
-def _taken(channel: Channel[Pixels]) -> Iterator[Pixels]:
-    while True:
-        yield channel.take()
 
 
 def _begun(work: Callable[[], None], channels: tuple[Channel[Pixels], ...]) -> Thread:

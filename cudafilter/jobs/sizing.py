@@ -7,8 +7,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from cudafilter.errors import ParameterError
 from cudafilter.formats import rows
 from cudafilter.formats.limits import Extent, Limits
@@ -179,10 +177,19 @@ def memory_for_images() -> int | None:
 
 def footprint(data: Source) -> int:
     """Bytes of memory that an image takes from decoding to writing, by its file's *data*."""
-    size = extent(data[:HEAD])
+    head = data[:HEAD]
+    size = extent(head)
     if size is None and isinstance(data, bytes):  # few headers are longer, and files are large
         size = extent(data)
-    return 0 if size is None else size.samples * size.bytes_per_sample * COPIES
+    if size is not None:
+        return size.samples * size.bytes_per_sample * COPIES
+    if isinstance(data, bytes):
+        return 0
+    try:  # a TIFF's header stands anywhere
+        told = None if rows.is_decoded_whole(head) else rows.open(data, by_rows=True).header
+    except Exception:  # noqa: BLE001 - what is wrong is told when it is read
+        told = None
+    return 0 if told is None else told.pixel_bytes * COPIES
 
 
 class Bands(NamedTuple):
@@ -199,7 +206,7 @@ def bands(header: Header, step: int, filter: Operation, decoded: bool, encoded: 
 
     *decoded* and *encoded* say that its file is decoded or encoded as a whole.
     """
-    row = header.width * header.channels * np.dtype(header.dtype).itemsize
+    row = header.pixel_bytes // header.height
     stages = list(stages_of(filter.unrolled(Border())))
     floats = 4 * header.width * header.channels * STAGE_COPIES * len(stages)
     each = BAND_COPIES * row + (floats if len(stages) > 1 else 0)

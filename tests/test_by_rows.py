@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -348,3 +349,24 @@ def test_ctrl_c_leaves_nothing(stop: signal.Signals) -> None:
     assert "interrupted" in told
     assert "Traceback" not in told
     assert [path.name for path in Path().iterdir()] == ["in.ppm"]
+
+
+def test_kills_leave_nothing_after_the_next_run() -> None:
+    large(Path("in.ppm"), 1024)
+    environment = {**ENVIRONMENT, sizing.MEMORY: str(8 << 20)}
+    words = [*PROGRAM, "--engine", "cpu", "in.ppm", "out.png"]
+    slow = [*words[:-4], "median", "--radius", "9", *words[-4:]]
+    left = 0
+    for _ in range(5):
+        process = subprocess.Popen(slow, env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + random.uniform(0.3, 2)
+        while process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            assert not Path("out.png").exists()
+            left += 1
+        Path("out.png").unlink(missing_ok=True)
+    assert left
+    subprocess.run([*words[:-4], "blur", *words[-4:]], env=environment, check=True)
+    assert sorted(path.name for path in Path().iterdir()) == ["in.ppm", "out.png"]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,117 +14,18 @@ from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Exact, Pixels, quantise, require_pixels
-from cudafilter.proof.planes import Planes
+from cudafilter.proof.agreement import AGREES as AGREES
+from cudafilter.proof.agreement import CONFIDENCE as CONFIDENCE
+from cudafilter.proof.agreement import QUICK as QUICK
+from cudafilter.proof.agreement import Agreement as Agreement
+from cudafilter.proof.planes import Index, Planes
 from cudafilter.proof.proof import Proof
 from cudafilter.proof.tolerance import Tolerance
 from cudafilter.proof.values import Mask, Values, suspect
 
-QUICK = 4096
-"""Samples that a quick check looks at."""
-
-CONFIDENCE = 0.95
-"""How sure a quick check is of the share that it tells."""
-
 WINDOWS = 12
 """Samples in the windows of a quick check, for each sample of the image, from which on looking at
 all is as quick."""
-
-
-AGREES = "agrees with the reference: "
-"""How the line of a result begins that keeps the contract."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How a result compares with the reference."""
-
-    samples: int
-    """Samples looked at."""
-    differing: int
-    """Samples that are not the reference's value (float32: the nearest float32 to it)."""
-    violations: int
-    """Samples outside the contract."""
-    largest: float
-    """Largest |result - reference| in native units, rounded as the result is; NaN where only one
-    of the two is NaN."""
-    worst: tuple[int, int, int]
-    """x, y, channel of the sample furthest outside the contract, or of the largest difference."""
-    got: float
-    expected: float
-    seconds: float
-    of: int
-    """Samples in the image; more than were looked at after a quick check."""
-    unproven: int
-    """Samples looked at of which the contract says nothing: their tolerance is half a step of
-    integers or more, or infinite."""
-
-    @property
-    def wrong_below(self) -> float | None:
-        """With CONFIDENCE, a smaller share than this is wrong, 0..1; None where all were looked at.
-
-        Were it as large, n samples taken at random would all be right with a probability of at
-        most ``(1 - share)^n``, which is 1 - CONFIDENCE.
-        """
-        if self.samples == self.of:
-            return None
-        return float(-math.expm1(math.log1p(-CONFIDENCE) / self.samples))
-
-    @property
-    def ok(self) -> bool:
-        """Whether every sample keeps the contract."""
-        return self.violations == 0
-
-    @property
-    def exact_share(self) -> float:
-        """Share of samples that are the reference's value, 0..1."""
-        return 1 - self.differing / self.samples
-
-    @property
-    def exact_percent(self) -> str:
-        """exact_share in percent, to four places, cut and not rounded: 100 means all."""
-        return f"{math.floor(1e6 * self.exact_share) / 1e4:g}"
-
-    @property
-    def proven(self) -> str:
-        """How many samples are proven, in words."""
-        return f"proven: {self.samples - self.unproven:,} samples, {self.unproven:,} unproven"
-
-    def figures(self) -> dict[str, Any]:
-        """The figures as plain data, for reports. JSON has no NaN: one that is none is None."""
-        floats = {"largest": self.largest, "got": self.got, "expected": self.expected}
-        return {
-            "ok": self.ok,
-            "samples": self.samples,
-            "of": self.of,
-            "unproven": self.unproven,
-            "wrong_below": self.wrong_below,
-            "differing": self.differing,
-            "exact_share": self.exact_share,
-            "violations": self.violations,
-            "worst": list(self.worst),
-            **{name: v if math.isfinite(v) else None for name, v in floats.items()},
-        }
-
-    def __str__(self) -> str:
-        figures = (
-            f"largest difference {self.largest:.6g}, {self.differing:,} of {self.samples:,} samples"
-            f" differ, {self.exact_percent} % exact, {self.seconds:.2f} s"
-        )
-        if self.wrong_below is not None:
-            figures += f"; {self.samples:,} of {self.of:,} samples looked at"
-        if self.ok and self.wrong_below is not None:
-            figures += (
-                f": with {100 * CONFIDENCE:g} % confidence fewer than"
-                f" {_percent(self.wrong_below)} % of samples are wrong"
-            )
-        if self.ok:
-            return f"{AGREES}{self.proven}; {figures}"
-        x, y, channel = self.worst
-        return (
-            f"DISAGREES with the reference: {self.violations:,} samples outside the contract, worst"
-            f" at x={x} y={y} channel={channel}: got {self.got:.9g}, expected {self.expected:.9g};"
-            f" {figures}"
-        )
 
 
 def compare(
@@ -170,55 +70,90 @@ def compare_all(
     if source.ndim == 2:
         source, results = source[..., None], [result[..., None] for result in results]
     source = require_pixels(source, alpha)
-    height = len(source)
     tolerance = Tolerance(source, filter, border, alpha)
     proof = Proof(source, filter, border, alpha)
     above, below, left, right = filter.reach
     windows = QUICK * (above + 1 + below) * (left + 1 + right)
     if quick and source.size > QUICK and not (proof.fast and windows > WINDOWS * source.size):
-        return _quick(results, source.shape, proof, tolerance, started)
+        places = at_random(source.size)
+        found = _at(results, places, source.shape, 0, proof, tolerance)
+        samples = QUICK
+    else:
+        found = _in_rows(results, 0, proof, tolerance)
+        samples = source.size
+    seconds = time.perf_counter() - started
+    return [_agreement(parts, samples, source.size, seconds) for parts in found]
+
+
+def compare_rows(
+    result: Pixels,
+    first: int,
+    source: Pixels,
+    filter: Operation,
+    border: Border,
+    alpha: bool,
+    places: Index | None = None,
+) -> Agreement:
+    """compare() for *result*, some rows of an image, all or the samples *places* in them.
+
+    *source* is what they depend on, and in it they begin at row *first*.
+    """
+    started = time.perf_counter()
+    tolerance = Tolerance(source, filter, border, alpha)
+    proof = Proof(source, filter, border, alpha)
+    if places is None:
+        (found,) = _in_rows([result], first, proof, tolerance)
+        samples = result.size
+    else:
+        (found,) = _at([result], places, result.shape, first, proof, tolerance)
+        samples = len(places)
+    return _agreement(found, samples, result.size, time.perf_counter() - started)
+
+
+def at_random(size: int) -> Index:
+    """QUICK of so many samples, in order."""
+    return np.sort(np.random.default_rng().choice(size, QUICK, replace=False))
+
+
+def _in_rows(
+    results: Sequence[Pixels], first: int, proof: Proof, tolerance: Tolerance
+) -> list[Sequence[_Finding]]:
+    """What the samples of *results* show, which begin at row *first* of the source."""
+    end = first + len(results[0])
 
     def examine(y: int) -> list[_Finding]:
-        last = min(y + proof.step, height)
+        last = min(y + proof.step, end)
         with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
             values = proof.rows(y, last)
-            return [_examine(r[y:last], values, y, tolerance, proof) for r in results]
+            parts = (result[y - first : last - first] for result in results)
+            return [_examine(part, values, y, tolerance, proof) for part in parts]
 
-    bands = each(examine, range(0, height, proof.step), cores())
-    seconds = time.perf_counter() - started
-    return [
-        _agreement(found, source.size, source.size, seconds) for found in zip(*bands, strict=True)
-    ]
+    bands = each(examine, range(first, end, proof.step), cores())
+    return list(zip(*bands, strict=True))
 
 
-def _quick(
+def _at(
     results: Sequence[Pixels],
+    places: Index,
     shape: tuple[int, ...],
+    first: int,
     proof: Proof,
     tolerance: Tolerance,
-    started: float,
-) -> list[Agreement]:
-    """compare_all() for samples taken at random."""
-    size = math.prod(shape)
-    places = np.random.default_rng().choice(size, QUICK, replace=False)
-    y, x, c = np.unravel_index(np.sort(places), shape)
-    parts = np.array_split(np.arange(QUICK), 8 * cores())
+) -> list[Sequence[_Finding]]:
+    """What the samples *places* of *results* show, which begin at row *first* of the source."""
+    top, x, c = np.unravel_index(places, shape)
+    y = top + first
+    parts = np.array_split(np.arange(len(places)), 8 * cores())
     with np.errstate(all="ignore"):
         exact = np.concatenate(each(lambda n: proof.at(y[n], x[n], c[n]), parts, cores()))
         if tolerance.fixed is not None:
-            limit = np.full(QUICK, tolerance.fixed)
+            limit = np.full(len(places), tolerance.fixed)
         else:
             limit = np.concatenate(each(lambda n: tolerance.at(y[n], x[n], c[n]), parts, cores()))
-        unproven = _unproven(limit, results[0][y, x, c])
-        found = [_find(result[y, x, c], exact, limit) for result in results]
-    seconds = time.perf_counter() - started
+        unproven = _unproven(limit, results[0][top, x, c])
+        found = [_find(result[top, x, c], exact, limit) for result in results]
     return [
-        _agreement(
-            [finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])), unproven=unproven)],
-            QUICK,
-            size,
-            seconds,
-        )
+        [finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])), unproven=unproven)]
         for finding, n in found
     ]
 
@@ -380,10 +315,3 @@ def _agreement(bands: Sequence[_Finding], samples: int, of: int, seconds: float)
         of=of,
         unproven=all.unproven,
     )
-
-
-def _percent(share: float) -> str:
-    """*share* in percent to one digit, rounded up."""
-    percent = 100 * share
-    digit = 10.0 ** math.floor(math.log10(percent))
-    return f"{math.ceil(percent / digit) * digit:.2g}"

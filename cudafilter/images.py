@@ -53,7 +53,7 @@ class Image:
 
 
 @contextmanager
-def _naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
+def naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
     """Turn every failure inside into an ImageError that begins with *name*.
 
     Decoders and encoders raise nearly every type there is, in words for their own users: what is
@@ -101,6 +101,16 @@ def read_stream(stream: BinaryIO, name: str) -> bytes:
         return to_end(getattr(stream, "read1", stream.read), format_of_bytes, MAX_STREAM)
 
 
+def decoding(name: str) -> AbstractContextManager[None]:
+    """naming() for what decodes the file *name*."""
+    return naming(name, "cannot be decoded", _DAMAGED)
+
+
+def encoding(name: str) -> AbstractContextManager[None]:
+    """naming() for what encodes the file *name*."""
+    return naming(name, "cannot be encoded", "its encoder failed")
+
+
 def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | None = None) -> Image:
     """Read an image file, or the bytes of one, whatever its name says it is.
 
@@ -114,7 +124,7 @@ def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | No
     else:
         name = name or str(source)
         data = read_file(source, name)
-    with _naming(name, "cannot be decoded", _DAMAGED):
+    with decoding(name):
         reader = rows.open(data, max_pixels)
         if reader.frames > 1:
             refuse_frames(reader.frames)
@@ -138,7 +148,7 @@ class Frames:
         max_pixels: int | None = None,
     ) -> None:
         self._name, self._at = name, 0
-        with _naming(name, "cannot be decoded", _DAMAGED):
+        with decoding(name):
             self._reader = rows.open(data, max_pixels)
             count, timed = self._reader.frames, self._reader.header.seconds is not None
             self.numbers = picked(count, timed) if picked else range(count)
@@ -152,7 +162,7 @@ class Frames:
             yield self._take(number)
 
     def _take(self, number: int) -> Image:
-        with _naming(self._name, "cannot be decoded", _DAMAGED):
+        with decoding(self._name):
             while self._at < number:
                 self._reader.next_frame()
                 self._at += 1
@@ -187,29 +197,43 @@ def to_gray(image: Image) -> Image:
     ITU-R 601-2 as Pillow's "L": (19595 R + 38470 G + 7471 B + 32768) >> 16. Raises ImageError
     for CMYK, whose luma only its profile could tell.
     """
-    pixels, metadata = image.pixels, image.metadata
+    if image.pixels.shape[2] < 3:
+        return image
+    header, notes = gray_header(Header.of(image.pixels, image.alpha, image.metadata))
+    pixels = gray_pixels(image.pixels, image.alpha)
+    return replace(image, pixels=pixels, metadata=header.metadata, notes=image.notes + notes)
+
+
+def gray_header(header: Header) -> tuple[Header, tuple[str, ...]]:
+    """to_gray() of a header, and notes for the user."""
+    metadata, notes = header.metadata, tuple[str, ...]()
     if metadata.cmyk:
         raise ImageError("CMYK cannot be made gray", hint="convert the picture to RGB first")
+    if header.channels < 3:
+        return header, ()
+    if is_rgb_profile(metadata.icc):
+        metadata = replace(metadata, icc=None)
+        notes = ("the RGB colour profile is not kept, for it is not valid for gray",)
+    if metadata.exif is not None:
+        from cudafilter.formats.stacks import retyped  # not before: few pictures come here
+
+        metadata, wrong = retyped(metadata, header.dtype, 1 + header.alpha)
+        notes += wrong
+    return replace(header, channels=1 + header.alpha, metadata=metadata), notes
+
+
+def gray_pixels(pixels: Pixels, alpha: bool) -> Pixels:
+    """to_gray() of rows of pixels."""
     if pixels.shape[2] < 3:
-        return image
+        return pixels
     if pixels.dtype == np.float32:
         luma = (pixels[..., :3].astype(np.float64) @ [0.299, 0.587, 0.114]).astype(np.float32)
     else:
         # 65535 * 2**16 + 2**15 still fits in 32 bits.
         red, green, blue = (pixels[..., c].astype(np.uint32) for c in range(3))
         luma = ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).astype(pixels.dtype)
-    parts = [luma[..., None], pixels[..., 3:]] if image.alpha else [luma[..., None]]
-    notes = image.notes
-    if is_rgb_profile(metadata.icc):
-        metadata = replace(metadata, icc=None)
-        notes += ("the RGB colour profile is not kept, for it is not valid for gray",)
-    if metadata.exif is not None:
-        from cudafilter.formats.stacks import retyped  # not before: few pictures come here
-
-        metadata, wrong = retyped(metadata, pixels.dtype.name, 1 + image.alpha)
-        notes += wrong
-    gray = np.ascontiguousarray(np.concatenate(parts, axis=2))
-    return replace(image, pixels=gray, metadata=metadata, notes=notes)
+    parts = [luma[..., None], pixels[..., 3:]] if alpha else [luma[..., None]]
+    return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
 
 def lost_metadata(image: Image, format: str) -> tuple[str, ...]:
@@ -271,7 +295,7 @@ class Output:
 
     def add(self, image: Image) -> None:
         """Write one more frame. Raises ImageError where the format holds no such one."""
-        with self._naming():
+        with encoding(self._name):
             pixels = require_pixels(image.pixels, image.alpha)
             metadata, _ = split(image.metadata, self._format, pixels.shape[2])
             header = Header.of(pixels, image.alpha, metadata, image.seconds, self._frames)
@@ -284,9 +308,6 @@ class Output:
     def close(self) -> tuple[str, ...]:
         """End the file. Returns what became of pixels that it does not hold as they are."""
         assert self._writer is not None
-        with self._naming():
+        with encoding(self._name):
             self._writer.close()
         return self._writer.notes
-
-    def _naming(self) -> AbstractContextManager[None]:
-        return _naming(self._name, "cannot be encoded", "its encoder failed")

@@ -49,6 +49,7 @@ class StandIn(agreement.StandIn):
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         self.overwrites.append(overwrite)
         return Result(self._do(pixels), {"upload": 0.25, "kernel": 0.5}, self.notes)

@@ -56,12 +56,16 @@ class StandIn:
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         assert not overwrite, "another may need the pixels"
         self.does()
         self.runs += 1
         kernel = {} if self.kernel is None else {"kernel": self.kernel}
         return Result(pixels + np.uint8(1), {self.title: float(self.runs), **kernel})
+
+    def step(self, *_: object) -> int:
+        return 1
 
     def close(self) -> None:
         self.closed = True

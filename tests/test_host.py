@@ -54,25 +54,25 @@ class HostEngine(StandIn):
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """As CudaEngine.run."""
         if only_stage(plan := filter.unrolled(border)) is None:
-            return run_plan(one_by_one(self.run), pixels, plan, alpha)
+            return run_plan(one_by_one(self.run), pixels, plan, alpha, rows)
         ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
         library = self.compiled(ready.variant, ready.defines)
-        out = np.empty_like(pixels)
         height, width, _ = pixels.shape
+        top, bottom = rows or (0, height)
         step = self._cut or height
-        for y in range(0, height, step):
-            rows, columns = (y, min(y + step, height)), (0, width)
+        parts = []
+        for y in range(top, bottom, step):
+            span, columns = (y, min(y + step, bottom)), (0, width)
             if self._cut:
-                block, origin = block_of(pixels, filter, border, rows, columns)
+                block, origin = block_of(pixels, filter, border, span, columns)
             else:
-                block, origin = pixels, (0, 0)
-            out[slice(*rows)] = self._launch(
-                library, ready, block, rows[1] - rows[0], width, origin
-            )
-        return Result(out)
+                block, origin = pixels, (y, 0)
+            parts.append(self._launch(library, ready, block, span[1] - span[0], width, origin))
+        return Result(np.concatenate(parts))
 
     def prepared(self, filter: Operation, channels: int, dtype: str) -> str:
         """The variant that would run."""

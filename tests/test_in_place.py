@@ -110,6 +110,7 @@ class Inverter(agreement.StandIn):
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """255 less each sample."""
         if self._changes:

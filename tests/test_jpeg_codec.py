@@ -18,6 +18,7 @@ from codec_aids import Patch, forbid, from_pillow, no_pillow, outside, photo
 from cudafilter.formats import (
     jpeg,
     jpeg_head,
+    jpeg_strips,
     table,
 )
 from cudafilter.formats.metadata import JpegCoding, Metadata
@@ -209,7 +210,7 @@ def test_strips_decode_to_the_pixels_of_one_piece(
     pixels = np.ascontiguousarray(photo()[: size[0], : size[1], : 1 if subsampling is None else 3])
     metadata = Metadata() if subsampling is None else coded(88, subsampling)
     whole = encode(Image(pixels, False, metadata), "jpeg")
-    monkeypatch.setattr(jpeg, "STRIP_PIXELS", strip)
+    monkeypatch.setattr(jpeg_strips, "STRIP_PIXELS", strip)
     stripped = encode(Image(pixels, False, metadata), "jpeg")
     assert (b"\xff\xdd\x00\x04" in stripped) == (strip < pixels.shape[0] * pixels.shape[1])
     for decoded in (from_pillow, from_opencv, lambda data: load(data).pixels):
@@ -228,7 +229,7 @@ def test_a_large_jpeg_is_encoded_in_strips() -> None:
 
 
 def test_libjpeg_itself_finds_nothing_wrong_with_strips(tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(jpeg, "STRIP_PIXELS", 20_000)
+    monkeypatch.setattr(jpeg_strips, "STRIP_PIXELS", 20_000)
     source, target = tmp_path / "a.jpg", tmp_path / "a.ppm"
     source.write_bytes(encode(Image(photo(), False, coded(90, 2)), "jpeg"))
     done = outside("djpeg", "-strict", "-outfile", target, source)

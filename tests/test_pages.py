@@ -16,7 +16,7 @@ import tifffile
 from command_line import cli, snapshot
 from cudafilter import apply
 from cudafilter.errors import ImageError
-from cudafilter.formats import tiff_writer
+from cudafilter.formats import tiff_segments
 from cudafilter.images import Frames, load
 from cudafilter.operations.pixels import Pixels
 
@@ -177,7 +177,7 @@ def test_smaller_copies_are_named_and_left_out() -> None:
         file.write(page[::2, ::2], subfiletype=1, metadata=None)
         file.write(page[::4, ::4], subfiletype=1, metadata=None)
     done = cli("blur", str(SOURCE), str(TARGET))
-    assert "note: a.tif: smaller copies of its pages are not kept: 2" in done.stderr
+    assert "note: a.tif: smaller copies of its picture are not kept: 2" in done.stderr
     with tifffile.TiffFile(TARGET) as after:
         assert len(after.pages) == 1
     with tifffile.TiffWriter(SOURCE) as file:
@@ -290,7 +290,7 @@ def test_a_thousand_pages_take_the_memory_of_a_few(bigendian: bool) -> None:
 
 
 def test_strips_of_pages_do_not_depend_on_their_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff_writer, "_STRIP_SIZE", 100)
+    monkeypatch.setattr(tiff_segments, "STRIP_SIZE", 100)
     plain()
     with written(filter="box") as after:
         for page, pixels in zip(pages_of(after), STACK.reshape(-1, 20, 15), strict=True):

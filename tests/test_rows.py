@@ -18,7 +18,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import fuzz_worker as worker
 
 from cudafilter.errors import FramesError, ImageError
-from cudafilter.formats import deflate, png, png_chunks, pnm, rows, table, tiff_strips, tiff_writer
+from cudafilter.formats import (
+    deflate,
+    png,
+    png_chunks,
+    pnm,
+    rows,
+    table,
+    tiff_segments,
+    tiff_strips,
+)
 from cudafilter.formats.metadata import Metadata
 from cudafilter.formats.rows import Header, Reader
 from cudafilter.images import Image, encode, load
@@ -38,7 +47,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read or made a megabyte at a time in small pieces, so that small files have many."""
     for module, name in [
         (deflate, "_FEED"), (png_chunks, "_PIECE"), (pnm, "_HEAD"), (tiff_strips, "_CUT"),
-        (png, "STRIP"), (deflate, "WINDOW"), (tiff_writer, "_STRIP_SIZE"),
+        (png, "STRIP"), (deflate, "WINDOW"), (tiff_segments, "STRIP_SIZE"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, 300)
 

@@ -61,18 +61,19 @@ def test_an_open_file_gives_the_bytes_that_are_asked_for(
         assert file[40:60] == bytes(range(40, 50))
 
 
-def test_content_may_be_patched_before_it_is_there(tmp_path: Path) -> None:
+def test_content_may_be_patched_but_for_what_was_sent(tmp_path: Path) -> None:
     def fill(target: Any) -> None:
         target.write(b"....")
         target.write(b" world")
-        target.patch(0, b"good")
+        if target.can_patch:
+            target.patch(0, b"good")
 
     local.write_whole(local.resolve(tmp_path / "file"), fill)
     assert (tmp_path / "file").read_bytes() == b"good world"
     reader, writer = os.pipe()
     try:
         local.write_whole(local.resolve(Path(f"/dev/fd/{writer}")), fill)
-        assert os.read(reader, 100) == b"good world"
+        assert os.read(reader, 100) == b".... world"
     finally:
         os.close(reader)
         os.close(writer)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import struct
 from typing import Any
 
 import numpy as np
@@ -66,6 +68,39 @@ def test_every_codec_and_predictor_is_read_exactly(codec: str, predictor: int) -
         pixels = random_samples(dtype, 3)
         data = tiff(pixels, compression=codec, predictor=predictor)
         np.testing.assert_array_equal(load(data).pixels, pixels)
+
+
+@pytest.mark.parametrize(
+    ("codec", "number", "dtypes", "channels"),
+    [
+        ("jpeg2000", 34712, ("uint8", "uint16"), (1, 3)),
+        ("jpeg2000", 33005, ("uint8",), (3,)),
+        ("webp", 50001, ("uint8",), (3, 4)),
+        ("png", 34933, ("uint8", "uint16"), (1, 3, 4)),
+        ("jpegxl", 50002, ("uint8", "uint16", "float32"), (1, 3)),
+    ],
+)
+def test_pictures_of_other_formats_are_read_exactly(
+    codec: str, number: int, dtypes: tuple[str, ...], channels: tuple[int, ...]
+) -> None:
+    how: dict[str, Any] = {"compressionargs": {"lossless": True} if codec != "png" else {}}
+    if codec == "jpeg2000":
+        how = {}
+    layouts: list[dict[str, Any]] = [{"tile": (32, 48)}, {"rowsperstrip": 10}]
+    for dtype, count, layout in itertools.product(dtypes, channels, layouts):
+        pixels = random_samples(dtype, count)
+        data = bytearray(tiff(pixels, compression=codec, **how, **layout))
+        with tifffile.TiffFile(io.BytesIO(bytes(data))) as file:
+            tags: Any = file.pages[0].tags  # type: ignore[union-attr]
+            lengths = tags[325 if "tile" in layout else 279]
+            struct.pack_into("<H", data, tags[259].valueoffset, number)
+        np.testing.assert_array_equal(load(bytes(data)).pixels, pixels)
+        first = lengths.value[0]
+        struct.pack_into(
+            "<H" if lengths.dtype == 3 else "<I", data, lengths.valueoffset, first * 2 // 3
+        )
+        with pytest.raises(ImageError, match=r"damaged in (strip|tile) 1: its picture"):
+            load(bytes(data))
 
 
 @pytest.mark.parametrize("sampling", [(1, 1), (2, 1), (2, 2)])
@@ -176,6 +211,30 @@ def test_two_bands_that_are_no_alpha_are_refused() -> None:
 def test_other_compressions_are_named() -> None:
     data = bytearray(encode(Image(random_samples("uint8", 3)), "tiff"))
     at = data.index(b"\x03\x01\x03\0\x01\0\0\0") + 8
-    data[at : at + 2] = (34712).to_bytes(2, "little")
-    with pytest.raises(ImageError, match=r"its compression \(JPEG 2000\) is not supported"):
+    data[at : at + 2] = (34661).to_bytes(2, "little")
+    with pytest.raises(ImageError, match=r"its compression \(JBIG\) is not supported"):
         load(bytes(data))
+
+
+def with_copies(kind: int) -> bytes:
+    """A picture with two smaller ones in directories below its own, which are of *kind*."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        pixels = random_samples("uint8", 3)
+        writer.write(pixels, photometric="rgb", subifds=2, tile=(16, 16), metadata=None)
+        for step in (2, 4):
+            writer.write(pixels[::step, ::step], photometric="rgb", subfiletype=kind, metadata=None)
+    return file.getvalue()
+
+
+def test_a_pyramid_is_left_out_by_name() -> None:
+    image = load(with_copies(1))
+    np.testing.assert_array_equal(image.pixels, random_samples("uint8", 3))
+    assert image.notes == ("smaller copies of its picture are not kept: 2",)
+    with tifffile.TiffFile(io.BytesIO(bytes(encode(image, "tiff")))) as file:
+        assert 330 not in file.pages[0].tags  # type: ignore[union-attr]
+
+
+def test_other_pictures_below_the_main_one_are_refused() -> None:
+    with pytest.raises(ImageError, match="it holds further pictures"):
+        load(with_copies(0))

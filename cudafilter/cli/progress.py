@@ -15,10 +15,10 @@ WIDTH = 80
 _CLEAR = "\r\x1b[K"
 
 
-def progress(total: int) -> Lines:
-    """What shows the progress of *total* images on stderr."""
+def progress(total: int, what: str = "images") -> Lines:
+    """What shows the progress of *total* images, or of *what*, on stderr."""
     terminal = sys.stderr is not None and sys.stderr.isatty()
-    return Progress(total) if terminal else Lines(total)
+    return Progress(total, what=what) if terminal else Lines(total, what=what)
 
 
 class Lines:
@@ -27,17 +27,24 @@ class Lines:
     EVERY = 60.0
     """Seconds that pass at least between two lines."""
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+        what: str = "images",
+    ) -> None:
         self.total = total
+        self.what = what
         self.done = 0
         self._worked = 0
         self._clock = clock
         self._started = self._told = clock()
 
-    def advance(self, worked: bool) -> None:
-        """Count one more image. Only those that took work (*worked*) count for the speed."""
-        self.done += 1
-        self._worked += worked
+    def advance(self, worked: bool, by: int = 1) -> None:
+        """Count one more image, or *by*. Only those that took work (*worked*) count for the
+        speed."""
+        self.done += by
+        self._worked += by * worked
         self._show(self._clock())
 
     def clear(self) -> None:
@@ -50,10 +57,10 @@ class Lines:
 
     def text(self, seconds: float) -> str:
         """The line after *seconds*."""
-        text = f"{self.done:,} of {self.total:,} images"
+        text = f"{self.done:,} of {self.total:,} {self.what}"
         if self._worked and seconds > 0:
             rate = self._worked / seconds
-            text += f", {rate:.3g} images/s, {_clock((self.total - self.done) / rate)} left"
+            text += f", {_rate(rate)} {self.what}/s, {_clock((self.total - self.done) / rate)} left"
         return text
 
 
@@ -67,8 +74,9 @@ class Progress(Lines):
         total: int,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        what: str = "images",
     ) -> None:
-        super().__init__(total, clock)
+        super().__init__(total, clock, what)
         self._stream = stream or sys.stderr
         self._visible = False
 
@@ -93,12 +101,16 @@ class Progress(Lines):
         text = f" {self.done}/{self.total}"
         if self._worked and seconds > 0:
             rate = self._worked / seconds
-            text += f"  {rate:.3g} images/s  {_clock((self.total - self.done) / rate)} left"
+            text += f"  {_rate(rate)} {self.what}/s  {_clock((self.total - self.done) / rate)} left"
         room = columns - len(text) - 2
         if room < 5:
             return text.strip()[:columns]
         filled = room * self.done // self.total
         return f"[{'=' * filled}{' ' * (room - filled)}]{text}"
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 1000 else f"{rate:.3g}"
 
 
 def _clock(seconds: float) -> str:

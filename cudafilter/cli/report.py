@@ -81,6 +81,16 @@ class Reporter:
 
             self._progress = progress(self._total)
 
+    def rows(self, done: int, of: int) -> None:
+        """Tell how far an image is that is done by rows; among many, the bar tells of images."""
+        if self._many or self._shared.quiet or self._shared.watch:
+            return
+        if self._progress is None:
+            from cudafilter.cli.progress import progress
+
+            self._progress = progress(of, "rows")
+        self._progress.advance(worked=True, by=done - self._progress.done)
+
     def record(self, record: Record) -> None:
         """Tell of one image."""
         self._counts[record.status] += 1
@@ -98,7 +108,7 @@ class Reporter:
         else:
             self._notes.update(record.notes)
         self._count_check(record)
-        if self._progress:
+        if self._progress and self._many:
             self._progress.advance(worked=record.status != SKIPPED)
 
     def report_lost(self, error: CudafilterError) -> None:
@@ -109,12 +119,10 @@ class Reporter:
     def _tell_each(self, record: Record) -> None:
         names = f"{record.source} -> {record.destination}"
         if record.status == DONE:
-            spent, frames = sum(record.seconds.values()), ""
-            if record.frames != 1:  # their stages run side by side
-                spent, frames = time.time() - record.started, f" {record.frames} frames,"
+            frames = f" {record.frames} frames," if record.frames > 1 else ""
             self._say(
                 f"{names} {record.width}x{record.height} {record.colour} {record.dtype},{frames}"
-                f" {spent:.2f} s"
+                f" {record.elapsed or sum(record.seconds.values()):.2f} s"
             )
             if self._shared.verbose:
                 self._say(

@@ -73,7 +73,7 @@ def _run(
                     journal = journals.enter_context(_open_journal(plan, filter, border, shared))
                 crew.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
-                    threads=shared.jobs, journal=journal,
+                    threads=shared.jobs, journal=journal, on_rows=reporter.rows,
                 )  # fmt: skip
                 engine, failed = one.engine, one.failed
         except KeyboardInterrupt:

@@ -46,13 +46,25 @@ class Engine(Protocol):
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """*pixels* (H, W, C) filtered.
 
         *alpha* says that the last channel is alpha (2 or 4 channels). *overwrite* says that
         *pixels* are no longer needed, so the result may take their place. That saves the CPU
-        engine the memory of a second image. Raises ParameterError for pixels
-        outside the contract, LimitError for what is past the device, EngineError where it fails.
+        engine the memory of a second image. *rows* asks for rows ``rows[0]..rows[1]-1`` of the
+        result only. Raises ParameterError for pixels outside the contract, LimitError for what is
+        past the device, EngineError where it fails.
+        """
+        ...
+
+    def step(
+        self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
+    ) -> int:
+        """Where an image of *shape* (H, W, C) may be cut without a bit of the result changing.
+
+        Rows from a multiple of it on, with what *filter* reaches above and below, give what the
+        whole image gives. *filter* is that of a stage; see Operation.unrolled.
         """
         ...
 

@@ -54,22 +54,46 @@ def one_by_one(run: Run) -> Linear:
     return linear
 
 
-def run_plan(linear: Linear, pixels: Pixels, plan: Plan, alpha: bool) -> Result:
+def picked(pixels: Pixels, rows: tuple[int, int] | None) -> Pixels:
+    """*rows* of *pixels*; all of them where that is None."""
+    return pixels if rows is None else pixels[slice(*rows)]
+
+
+def run_plan(
+    linear: Linear, pixels: Pixels, plan: Plan, alpha: bool, rows: tuple[int, int] | None = None
+) -> Result:
     """*pixels* (H, W, C) after *plan*, whose stages *linear* does; rounded at the end.
 
-    Integers go through as float32 from 0 to 1, which engines take for full scale, so that biases,
-    thresholds and alpha mean the same as in a single run. Where samples are only picked, they stay
-    what they are.
+    Of these, *rows* are given; see Engine.run.
     """
     dtype = pixels.dtype
-    if dtype.kind == "f" or _picks(plan):
-        return _run(linear, pixels, plan, alpha)
+    if keeps_type(plan, dtype):
+        done = _run(linear, pixels, plan, alpha)
+        return done._replace(pixels=picked(done.pixels, rows))
+    done = _run(linear, to_floats(pixels), in_floats(plan, dtype), alpha)
+    return done._replace(pixels=from_floats(picked(done.pixels, rows), dtype))
+
+
+def to_floats(pixels: Pixels) -> Pixels:
+    """Integers as float32 from 0 to 1.
+
+    Engines take that for full scale, so biases, thresholds and alpha mean the same as in a single
+    run.
+    """
+    return np.divide(pixels, full_scale(pixels.dtype), dtype=np.float32)
+
+
+def from_floats(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
+    """What to_floats() made of *dtype*, rounded and clamped. *values* are overwritten."""
     full = full_scale(dtype)
-    done = _run(linear, np.divide(pixels, full, dtype=np.float32), _in_floats(plan, dtype), alpha)
-    values = done.pixels
     values *= np.float32(full)
     np.rint(values, out=values)
-    return done._replace(pixels=np.clip(values, 0, full, out=values).astype(dtype))
+    return np.clip(values, 0, full, out=values).astype(dtype)
+
+
+def keeps_type(plan: Plan, dtype: np.dtype[Any]) -> bool:
+    """Whether samples of *dtype* stay what they are: floats, and those that are only picked."""
+    return dtype.kind == "f" or _picks(plan)
 
 
 def _picks(plan: Plan) -> bool:
@@ -80,12 +104,12 @@ def _picks(plan: Plan) -> bool:
     return all(isinstance(each, Stage) and each.operation.picks for each in (*before, *ends))
 
 
-def _in_floats(plan: Plan, dtype: np.dtype[Any]) -> Plan:
+def in_floats(plan: Plan, dtype: np.dtype[Any]) -> Plan:
     """*plan* with borders as they are in an image of *dtype*, of which constants are rounded."""
     found: list[Stage | Fork] = []
     for each in plan:
         if isinstance(each, Fork):
-            found.append(Fork(*(_in_floats(branch, dtype) for branch in each)))
+            found.append(Fork(*(in_floats(branch, dtype) for branch in each)))
         else:
             value = each.border.sample(dtype) / full_scale(dtype)
             found.append(Stage(each.operation, Border(each.border.mode, value)))
@@ -105,12 +129,18 @@ def _run(linear: Linear, pixels: Pixels, plan: Plan, alpha: bool) -> Result:
         for fork in cast(list[Fork], list(each)):
             parts = [_run(linear, values, branch, alpha) for branch in fork]
             more, less = (part.pixels for part in parts)
-            # Integers end here, and their result is clamped.
-            out = more - less if values.dtype.kind == "f" else np.maximum(more, less) - less
-            if alpha:
-                out[..., -1] = values[..., -1]
+            out = difference(more, less, values if alpha else None)
             done, values = _joined([done, *parts], out), out
     return done
+
+
+def difference(more: Pixels, less: Pixels, alpha_of: Pixels | None) -> Pixels:
+    """*more* less *less*, with the last channel of *alpha_of* where that is given."""
+    # Integers end here, and their result is clamped.
+    out: Pixels = more - less if more.dtype.kind == "f" else np.maximum(more, less) - less
+    if alpha_of is not None:
+        out[..., -1] = alpha_of[..., -1]
+    return out
 
 
 def _joined(results: Sequence[Result], pixels: Pixels) -> Result:

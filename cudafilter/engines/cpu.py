@@ -11,7 +11,7 @@ import numpy as np
 
 from cudafilter.engines import Result
 from cudafilter.engines.block import BORDERS, Block, filter_block, run_of, takes_transform
-from cudafilter.engines.chains import one_by_one, run_plan
+from cudafilter.engines.chains import one_by_one, picked, run_plan
 from cudafilter.engines.correlate import (
     tap_by_tap,
 )
@@ -62,64 +62,90 @@ class CpuEngine:
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """See Engine.run."""
         pixels = require_pixels(pixels, alpha)
         plan = filter.unrolled(border)
         if not plan:
-            return Result(pixels if overwrite else pixels.copy())
+            return Result(pixels if overwrite and rows is None else picked(pixels, rows).copy())
         stage = only_stage(plan)
         if stage is None:
-            return run_plan(one_by_one(self.run), pixels, plan, alpha)
+            return run_plan(one_by_one(self.run), pixels, plan, alpha, rows)
         operation, border = stage
         try:
             if isinstance(operation, Correlation):
-                return Result(self._correlated(pixels, operation, border, alpha, overwrite))
+                return Result(self._correlated(pixels, operation, border, alpha, overwrite, rows))
             # Not before: most runs do without.
             from cudafilter.engines.ranks import rank_of
             from cudafilter.operations.rank import Rank
 
             if isinstance(operation, Rank):
-                return Result(rank_of(pixels, operation, border, self._threads))
+                return Result(rank_of(pixels, operation, border, self._threads, rows))
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         raise LimitError(f"the CPU engine has no {operation.name}")
+
+    def step(
+        self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
+    ) -> int:
+        """See Engine.step. Bands are cut there, and what OpenCV gives may depend on the band."""
+        height, width, channels = shape
+        if isinstance(filter, Correlation):
+            folded = fold(filter, height, width, border)
+            return _band(width * channels, folded, _work_of(np.dtype(dtype), filter, alpha))
+        from cudafilter.engines.ranks import band
+
+        return band(width * channels * np.dtype(dtype).itemsize, filter)
 
     def close(self) -> None:
         """See Engine.close."""
 
     def _correlated(
-        self, pixels: Pixels, filter: Correlation, border: Border, alpha: bool, overwrite: bool
+        self,
+        pixels: Pixels,
+        filter: Correlation,
+        border: Border,
+        alpha: bool,
+        overwrite: bool,
+        rows: tuple[int, int] | None,
     ) -> Pixels:
-        """*pixels* filtered, in their place where *overwrite* allows it."""
+        """*rows* of *pixels* filtered; all of them in their place where *overwrite* allows it."""
         height, width, channels = pixels.shape
         work = _work_of(pixels.dtype, filter, alpha)
         given, filter = filter, fold(filter, height, width, border)
         taps = Folded(given, filter, height, width, border)
-        above, below, *_ = filter.reach
-        # A band shorter than its halo would read more rows of halo than of image.
-        step = max(16, BAND_BYTES // (width * channels * work.itemsize), above + below)
+        step = _band(width * channels, filter, work)
+        top, bottom = rows or (0, height)
         if (
             overwrite
+            and rows is None
             and pixels.flags.writeable
             and height > step  # one band would be copied as a whole
             and _is_local(filter, border, alpha)
         ):
             out, around = pixels, _kept(pixels, step, filter, border)
         else:
-            out = np.empty_like(pixels)
+            out = np.empty((bottom - top, width, channels), pixels.dtype)
             around = partial(_around, pixels, filter=filter, border=border, alpha=alpha)
 
         def run_band(y: int) -> None:
-            rows = y, min(y + step, height)
-            block = around(rows)
+            end = min(y + step, bottom)
+            block = around((y, end))
             with np.errstate(all="ignore"):  # NaN and infinity are results like others
-                out[slice(*rows)] = filter_block(
-                    block, pixels[slice(*rows)], filter, alpha, work, taps
+                out[y - top : end - top] = filter_block(
+                    block, pixels[y:end], filter, alpha, work, taps
                 )
 
-        each(run_band, range(0, height, step), self._threads)
+        each(run_band, range(top, bottom, step), self._threads)
         return out
+
+
+def _band(samples: int, filter: Correlation, work: np.dtype[np.floating]) -> int:
+    """Rows of a band, each of so many *samples* that are worked on in the type *work*."""
+    above, below, *_ = filter.reach
+    # A band shorter than its halo would read more rows of halo than of image.
+    return max(16, BAND_BYTES // (samples * work.itemsize), above + below)
 
 
 def _work_of(

@@ -95,15 +95,22 @@ class Fleet:
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """See Engine.run. *overwrite* is not passed on: another engine may need the pixels."""
 
         def work(engine: Engine) -> Result:
-            return engine.run(pixels, filter, border, alpha)
+            return engine.run(pixels, filter, border, alpha, rows=rows)
 
         done, notes = self.call(work, _any)
         self.count(done.seconds.get("kernel", 0.0))
         return done._replace(notes=done.notes + notes)
+
+    def step(
+        self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
+    ) -> int:
+        """See Engine.step."""
+        return self._members[0].engine.step(shape, dtype, filter, border, alpha)
 
     def close(self) -> None:
         """See Engine.close."""

@@ -56,11 +56,12 @@ class Mended:
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """See Engine.run. *overwrite* is not passed on: another engine may need the pixels."""
 
         def work(engine: Engine) -> Result:
-            return engine.run(pixels, filter, border, alpha)
+            return engine.run(pixels, filter, border, alpha, rows=rows)
 
         try:
             done, notes = self.call(work)
@@ -90,6 +91,12 @@ class Mended:
     def has_spare(self) -> bool:
         """Whether anything does what fails on the GPU."""
         return self._open_spare is not None
+
+    def step(
+        self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
+    ) -> int:
+        """See Engine.step."""
+        return self._engine.step(shape, dtype, filter, border, alpha)
 
     def close(self) -> None:
         """See Engine.close."""

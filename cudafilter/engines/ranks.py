@@ -11,6 +11,7 @@ import numpy as np
 from cudafilter.engines.block import BORDERS
 from cudafilter.host.cores import each
 from cudafilter.operations.borders import Border, extract
+from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.rank import Rank, ranked
 from cudafilter.operations.window import square
@@ -25,16 +26,33 @@ LARGEST = 255
 """Longest side for bytes: OpenCV counts the samples of a window in 16 bits."""
 
 
-def rank_of(pixels: Pixels, rank: Rank, border: Border, threads: int | None) -> Pixels:
-    """*rank* of each window of *pixels*, (H, W, C), by bands on so many *threads*."""
-    height, width, _ = pixels.shape
+def band(row_bytes: int, operation: Operation) -> int:
+    """Rows of a band, each of so many bytes."""
+    above, below, *_ = operation.reach
+    return max(16, BAND_BYTES // row_bytes, above + below)
+
+
+def rank_of(
+    pixels: Pixels,
+    rank: Rank,
+    border: Border,
+    threads: int | None,
+    rows: tuple[int, int] | None = None,
+) -> Pixels:
+    """*rank* of each window of *pixels*, (H, W, C), or of the windows around *rows* of them.
+
+    By bands on so many *threads*.
+    """
+    height, width, channels = pixels.shape
+    top, bottom = rows or (0, height)
     above, below, left, right = rank.reach
-    step = max(16, BAND_BYTES // pixels[0].nbytes, above + below)
+    step = band(pixels[0].nbytes, rank)
     run = _of_opencv(rank, pixels.dtype)
-    out = np.empty_like(pixels)
+    result = np.empty((bottom - top, width, channels), pixels.dtype)
 
     def run_band(y: int) -> None:
-        end = min(y + step, height)
+        end = min(y + step, bottom)
+        out = result[y - top : end - top]
         first, last = y - above, end + below
         # With the rows that a border repeats, were the band but a few rows at the end.
         start = max(0, min(first, height - 1 - below) if last > height else first)
@@ -42,17 +60,17 @@ def rank_of(pixels: Pixels, rank: Rank, border: Border, threads: int | None) -> 
         # OpenCV gives NaN no place.
         if run is None or (own.dtype.kind == "f" and np.isnan(own.min())):
             block = extract(pixels, (first, last), (-left, width + right), border)
-            out[y:end] = ranked(block, rank)
+            out[...] = ranked(block, rank)
         elif border.mode in run.borders:
             done = run(own, run.borders[border.mode])
-            out[y:end] = done[y - start : end - start]
+            out[...] = done[y - start : end - start]
         else:
             block = extract(pixels, (first, last), (-left, width + right), border)
             done = run(block, cv2.BORDER_REPLICATE)
-            out[y:end] = done[above : len(block) - below, left : block.shape[1] - right]
+            out[...] = done[above : len(block) - below, left : block.shape[1] - right]
 
-    each(run_band, range(0, height, step), threads)
-    return out
+    each(run_band, range(top, bottom, step), threads)
+    return result
 
 
 class _ByOpenCV(NamedTuple):

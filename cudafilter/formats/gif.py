@@ -33,6 +33,16 @@ def extent(head: bytes) -> Extent:
     return Extent(width, height, 4, 1)
 
 
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether all pixels of a frame are decoded at once."""
+    return True
+
+
+def is_encoded_whole(header: Header, ways: Ways) -> bool:
+    """Whether all pixels of a frame are encoded at once."""
+    return True
+
+
 def frames(source: Source) -> int:
     """How many pictures there are."""
     return len(walk(source[:]).pictures)

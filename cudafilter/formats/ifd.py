@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from cudafilter.formats.space import Space
 from cudafilter.stores.buffers import Source
 
 SHORT, LONG, RATIONAL, UNDEFINED, SRATIONAL, IFD, LONG8, IFD8 = 3, 4, 5, 7, 10, 13, 16, 18
-_SIZES = {
+SIZES = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4,
     16: 8, 17: 8, 18: 8,
 }  # fmt: skip
@@ -115,7 +115,7 @@ def _rows(
     table = data[start : start + count * size]
     for at in range(0, count * size, size):
         tag, kind, values = struct.unpack_from(order + code, table, at)
-        length = _SIZES.get(kind, 0) * values
+        length = SIZES.get(kind, 0) * values
         where = start + at + size - inline
         if length > inline:
             (where,) = struct.unpack_from(order + ("Q" if big else "I"), table, where - start)
@@ -186,20 +186,6 @@ def one(data: Source, order: str, offset: int, big: bool, tag: int) -> int:
     return number(found, tag, order, 0)
 
 
-def swapped(entries: Ifd) -> dict[int, Entry]:
-    """*entries* in the other byte order."""
-    out = {}
-    for tag, entry in entries.items():
-        if isinstance(entry.value, bytes):
-            size = 4 if entry.type in (RATIONAL, SRATIONAL) else _SIZES.get(entry.type, 1)
-            parts = range(0, len(entry.value), size)
-            value = b"".join(entry.value[at : at + size][::-1] for at in parts)
-            out[tag] = replace(entry, value=value)
-        else:
-            out[tag] = replace(entry, value=swapped(entry.value))
-    return out
-
-
 def parse(blob: bytes) -> tuple[str, dict[int, Entry], int]:
     """Byte order, first IFD and the offset of the next one, of a whole TIFF or EXIF structure."""
     order, offset, big = header(blob)
@@ -243,7 +229,7 @@ def _is_directory(data: Source, order: str, offset: int, big: bool) -> bool:
         start, count, _ = _span(data, order, offset, big)
         last = -1
         for tag, kind, values, _, _ in _rows(data, order, start, min(count, 64), big):
-            if kind not in _SIZES or not values or tag <= last:
+            if kind not in SIZES or not values or tag <= last:
                 return False
             last = tag
     except BrokenIfd:
@@ -271,7 +257,7 @@ def counts_from_header(note: Entry) -> bool:
     for at in range(min(len(value), MOST_EXIF) - 11):
         for order in "<>":
             _, kind, count, where = struct.unpack_from(order + "HHII", value, at)
-            length = _SIZES.get(kind, 0) * count
+            length = SIZES.get(kind, 0) * count
             if length > 4 and note.at <= where and where + length <= note.at + len(value):
                 return True
     return False
@@ -287,24 +273,31 @@ def space_around(note: Entry | None, start: int = 8) -> Space:
     return Space(note.at, note.value, start)
 
 
-def length(entries: Ifd) -> int:
-    """Bytes of the IFD of *entries*; the last 4 are the offset of the next one."""
-    return 2 + 12 * len(entries) + 4
+def link(entries: Ifd, big: bool) -> int:
+    """Where in the IFD of *entries* the offset of the next one stands."""
+    return 8 + 20 * len(entries) if big else 2 + 12 * len(entries)
 
 
-def write(entries: Ifd, order: str, space: Space) -> int:
-    """Lay *entries* and all they point to into *space*; the offset of their IFD."""
-    at = space.take(length(entries))
-    table = bytearray(struct.pack(order + "H", len(entries)))
+def write(entries: Ifd, order: str, space: Space, big: bool = False) -> int:
+    """Lay *entries* and all they point to into *space*; the offset of their IFD.
+
+    *big* is for BigTIFF, whose offsets have 64 bits.
+    """
+    count, offset, room = ("Q", "Q", 8) if big else ("H", "I", 4)
+    head = struct.pack(order + count, len(entries))
+    at = space.take(link(entries, big) + room)
+    table = bytearray(head)
     for tag, entry in sorted(entries.items()):
-        table += struct.pack(order + "HHI", tag, entry.type, entry.count)
+        kind = entry.type
         if not isinstance(entry.value, bytes):
-            table += struct.pack(order + "I", write(entry.value, order, space))
-        elif len(entry.value) <= 4:
-            table += entry.value.ljust(4, b"\0")
+            value = struct.pack(order + offset, write(entry.value, order, space, big))
+            kind = {LONG: LONG8, IFD: IFD8}[kind] if big else kind
+        elif len(entry.value) <= room:
+            value = entry.value.ljust(room, b"\0")
         else:
-            table += struct.pack(order + "I", space.value(entry.value))
-    space.put(at, bytes(table) + b"\0\0\0\0")
+            value = struct.pack(order + offset, space.value(entry.value))
+        table += struct.pack(f"{order}HH{offset}", tag, kind, entry.count) + value
+    space.put(at, bytes(table) + bytes(room))
     return at
 
 
@@ -340,6 +333,11 @@ def longs(order: str, *values: int) -> Entry:
     return Entry(LONG, len(values), struct.pack(f"{order}{len(values)}I", *values))
 
 
+def long8s(order: str, *values: int) -> Entry:
+    """An entry of 64-bit numbers, which only BigTIFF has."""
+    return Entry(LONG8, len(values), struct.pack(f"{order}{len(values)}Q", *values))
+
+
 def rational(order: str, value: Fraction) -> Entry:
     """An entry of one rational number, exact where 32 bits hold it."""
     value = value.limit_denominator(1 << 20)
@@ -349,7 +347,7 @@ def rational(order: str, value: Fraction) -> Entry:
 def numbers(entries: Ifd, tag: int, order: str) -> tuple[int, ...]:
     """The whole numbers of *tag*; empty where it is missing or of another type."""
     entry = entries.get(tag)
-    code = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(entry.type) if entry else None
+    code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}.get(entry.type) if entry else None
     if entry is None or code is None or not isinstance(entry.value, bytes):
         return ()
     return struct.unpack(f"{order}{entry.count}{code}", entry.value)

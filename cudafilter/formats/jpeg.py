@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import bisect
 import functools
-import struct
 from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import jpeg_head, jpeg_scan
+from cudafilter.formats import jpeg_head, jpeg_scan, jpeg_strips
 from cudafilter.formats.jpeg_head import (
     DECODED,
-    DRI,
     SAMPLINGS,
     SOF0,
     SOF1,
@@ -26,24 +24,21 @@ from cudafilter.formats.jpeg_head import (
     SOF3,
     SOF9,
     SOF10,
-    SOI,
     Frame,
     Segment,
 )
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded, JpegCoding, Metadata
+from cudafilter.formats.rows import Header, WholeWriter, Writer
 from cudafilter.formats.table import Ways
-from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start import first_jpeg
-from cudafilter.stores.buffers import Buffer, joined
+from cudafilter.stores.buffers import Buffer, Sink, joined
 
 DEFAULT_QUALITY = 95
 """For pictures that do not come from a JPEG; those keep their own quantisation tables, and with
 them their quality and about their size."""
 MAX_SIDE = 65500
-STRIP_PIXELS = 1 << 20
-"""Pixels that are encoded as one: at most 16,384 blocks, and a restart interval holds 65,535."""
 _KNOWN = frozenset({SOF0, SOF1, SOF2, SOF9, SOF10})
 """Codings that simplejpeg decodes: sequential and progressive, Huffman and arithmetic."""
 _COLOURS = {1: "GRAY", 3: "RGB", 4: "CMYK"}
@@ -175,26 +170,58 @@ def _read_pillow(bare: Buffer, limits: Limits) -> Pixels:
         raise ImageError(_BROKEN) from error
 
 
+def is_encoded_whole(header: Header, ways: Ways) -> bool:
+    """Whether a picture is encoded as one: small or progressive ones, and those by Pillow."""
+    return _parts(header, ways) is None
+
+
+def create(target: Sink, header: Header, ways: Ways) -> Writer:
+    """Write a picture as write() does; a large one in strips, with restart markers between."""
+    _require_sides(header.width, header.height)
+    if (chosen := _parts(header, ways)) is None:
+        return WholeWriter(target, header, ways, write)
+    assert chosen.quality is not None
+    return jpeg_strips.Writer(target, header, chosen.quality, chosen.sampling)
+
+
+def _parts(header: Header, ways: Ways) -> _Chosen | None:
+    """How a picture is coded in strips; None where it is coded as one."""
+    chosen = _chosen(header.channels, header.metadata, ways)
+    if chosen.progressive or not _by_opencv(header.channels, chosen):
+        return None
+    rows, _ = jpeg_strips.size_of(header.width, chosen.sampling)
+    return chosen if header.height > rows else None
+
+
+def _by_opencv(channels: int, chosen: _Chosen) -> bool:
+    is_rgb = channels == 3 and not chosen.transformed
+    return not (chosen.quality is None or channels == 4 or is_rgb)
+
+
+def _require_sides(width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"{width} x {height} pixels are more than the {MAX_SIDE} a side that JPEG holds",
+            hint="choose .png or .tif",
+        )
+
+
 def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> Buffer:
-    """Encode uint8 gray, RGB or CMYK *pixels*.
+    """Encode uint8 gray, RGB or CMYK *pixels* as one.
 
     Subsampling, colour coding and progressive coding are those of the source where it was a JPEG,
     and else 4:4:4, luma and chroma (CMYK: as it is), and sequential. So are quantisation tables
     unless a quality is given.
     """
     height, width, channels = pixels.shape
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(
-            f"{width} x {height} pixels are more than the {MAX_SIDE} a side that JPEG holds",
-            hint="choose .png or .tif",
-        )
+    _require_sides(width, height)
     chosen = _chosen(channels, metadata, ways)
-    is_rgb = channels == 3 and not chosen.transformed
-    if chosen.quality is None or channels == 4 or is_rgb:
-        pieces: list[Buffer] = [_write_pillow(pixels, metadata.cmyk, chosen)]
+    if _by_opencv(channels, chosen):
+        piece = _encoded(pixels, chosen)
     else:
-        pieces = _encoded(pixels, chosen.quality, chosen.sampling, chosen.progressive)
-    return jpeg_head.with_head(pieces, metadata, jfif=not is_rgb)
+        piece = _write_pillow(pixels, metadata.cmyk, chosen)
+    jfif = channels != 3 or chosen.transformed
+    return jpeg_head.with_head([piece], metadata, jfif=jfif)
 
 
 def template(channels: int, metadata: Metadata, ways: Ways) -> bytes:
@@ -274,49 +301,12 @@ def _standard(quality: int) -> tuple[tuple[int, ...], ...]:
     return jpeg_head.tables_of(jpeg_head.segments_of(sample)[0])
 
 
-def _encoded(
-    pixels: Pixels, quality: int, sampling: tuple[int, int], progressive: bool
-) -> list[Buffer]:
-    """*pixels* encoded by OpenCV, a large picture in strips of whole rows of blocks.
-
-    In pieces, the first of which holds all segments.
-    """
+def _encoded(pixels: Pixels, chosen: _Chosen) -> Buffer:
     from cudafilter.formats import opencv
 
-    height, width, _ = pixels.shape
-    name = SAMPLINGS[sampling].name
-    across, down = (8 * factor for factor in sampling)
-    blocks = -(-width // across)
-    rows = max(1, STRIP_PIXELS // (blocks * across * down))
-    if progressive or height <= rows * down:
-        return [opencv.encode_jpeg(pixels, quality, name, progressive)]
-
-    def strip(top: int) -> Buffer:
-        part = pixels[top : top + rows * down]
-        return opencv.encode_jpeg(part, quality, name, False)
-
-    return _one_file(each(strip, range(0, height, rows * down)), height, blocks * rows)
-
-
-def _one_file(parts: list[Buffer], height: int, interval: int) -> list[Buffer]:
-    """JPEGs of *interval* blocks each as one of *height*, with restart markers where they meet.
-
-    Coding starts afresh at such a marker, and all have the same tables: nothing of a block changes.
-    """
-    segments, _ = jpeg_head.segments_of(parts[0])
-    head = [
-        (marker, body[:1] + struct.pack(">H", height) + body[3:] if marker == SOF0 else body)
-        for marker, body in segments
-    ]
-    scans = [jpeg_head.segments_of(part)[1] for part in parts]
-    length = 2 + int.from_bytes(scans[0][2:4], "big")
-    segments = [*head, (DRI, struct.pack(">H", interval))]
-    pieces: list[Buffer] = [SOI + jpeg_head.written(segments), scans[0][:length]]
-    for number, scan in enumerate(scans):
-        last = number == len(scans) - 1
-        end = b"\xff\xd9" if last else bytes((0xFF, 0xD0 + number % 8))
-        pieces += [scan[length:-2], end]
-    return pieces
+    assert chosen.quality is not None
+    name = SAMPLINGS[chosen.sampling].name
+    return opencv.encode_jpeg(pixels, chosen.quality, name, chosen.progressive)
 
 
 def _write_pillow(pixels: Pixels, cmyk: bool, chosen: _Chosen) -> bytes:

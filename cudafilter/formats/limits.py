@@ -44,6 +44,8 @@ class Limits(NamedTuple):
     """Length of the file; None where only its head is looked at."""
     max_pixels: int | None = None
     """Most pixels, as the user said; None for MAX_PIXELS, or fewer of a file of few bytes."""
+    by_rows: bool = False
+    """The image is never in memory whole, so that only the bytes of its file limit it."""
 
     def require_size(self, width: int, height: int, pixel_bytes: int = 4) -> None:
         """Raise ImageError for an image of more pixels than are read.
@@ -56,7 +58,7 @@ class Limits(NamedTuple):
             most = self.max_pixels
         elif self.file_bytes is not None:
             likely = max(SPARSE_BYTES, self.file_bytes * SPARSE) // pixel_bytes
-            if likely < most:
+            if likely < most or self.by_rows:
                 most, why = likely, f" of a file of {self.file_bytes:,} bytes"
         if pixels > most:
             raise ImageError(

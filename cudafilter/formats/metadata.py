@@ -54,6 +54,15 @@ class Animation(NamedTuple):
     """The colour that a WebP proposes behind it: blue, green, red, alpha. Viewers ignore it."""
 
 
+class TiffLayout(NamedTuple):
+    """How the pixels of a TIFF lie in it, so that writing it again keeps that."""
+
+    tile: tuple[int, int] | None = None
+    """Width and height of a tile; None for strips."""
+    compression: int = 8
+    """The tag's number: 1 for none, 5 for LZW, 8 for deflate."""
+
+
 @dataclass(frozen=True)
 class Metadata:
     """All that must survive beside the pixels. Empty for pixels that came from no file."""
@@ -74,6 +83,7 @@ class Metadata:
     jpeg_coding: JpegCoding | None = None
     tiff_tags: bytes | None = None
     """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
+    tiff_layout: TiffLayout | None = None
     icc_name: bytes = b""
     """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
     animation: Animation | None = None

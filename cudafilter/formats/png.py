@@ -99,6 +99,11 @@ def frames(source: Source) -> int:
     return frames_told([(kind, source[at + 8 : at + 16])])
 
 
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether the file that begins with *head* is interlaced."""
+    return head[28:29] == b"\1"
+
+
 def open(source: Source, limits: Limits) -> Reader:
     """Read a PNG: gray, gray with alpha, RGB or RGBA of 8 or 16 bits."""
     chunks = chunks_of(source)

@@ -105,6 +105,11 @@ def extent(head: bytes) -> Extent:
     return Extent(header.width, header.height, header.channels, header.sample_bytes)
 
 
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether the samples of the file that begins with *head* are text."""
+    return head[1:2] in (b"1", b"2", b"3")
+
+
 def open(source: Source, limits: Limits) -> Reader:
     """Read PBM, PGM, PPM or PFM, plain or raw: gray or RGB of 8 or 16 bits, or float32.
 

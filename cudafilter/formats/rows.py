@@ -6,6 +6,8 @@ What a module of a format has:
 - ``frames(source) -> int`` where a file may hold several;
 - to read whole files ``read(data, limits) -> Decoded``, or by rows ``open(source, limits) ->
   Reader``;
+- ``is_decoded_whole(head) -> bool`` and ``is_encoded_whole(header, ways) -> bool``, where some
+  files of a format that goes by rows do not;
 - to write whole files ``write(pixels, metadata, ways) -> Buffer``, or by rows ``create(target,
   header, ways) -> Writer``.
 
@@ -16,7 +18,7 @@ which images.py puts before them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import import_module
 from typing import Any, Protocol
@@ -26,8 +28,8 @@ import numpy as np
 from cudafilter.errors import ImageError
 from cudafilter.formats.holds import require_frames, require_held
 from cudafilter.formats.limits import Extent, Limits
-from cudafilter.formats.metadata import Decoded, Metadata
-from cudafilter.formats.table import FORMATS, HEAD, ROWS, Ways, format_of_bytes, written
+from cudafilter.formats.metadata import Decoded, Metadata, split
+from cudafilter.formats.table import FORMATS, ROWS, Ways, format_of_bytes, written
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores.buffers import Buffer, Sink, Source
 
@@ -63,10 +65,19 @@ class Header:
         return cls(width, height, channels, pixels.dtype.name, alpha, metadata, seconds, frames)
 
     @property
+    def pixel_bytes(self) -> int:
+        """Bytes of all its pixels in memory."""
+        return self.width * self.height * self.channels * np.dtype(self.dtype).itemsize
+
+    @property
     def colour(self) -> str:
         """What the channels are, in a word for people and for the table."""
         names = {1: "gray", 2: "gray+alpha", 3: "RGB", 4: "RGBA"}
         return "CMYK" if self.metadata.cmyk else names[self.channels]
+
+
+HEAD_OF_KIND = 32
+"""Bytes that show a file's format and whether its rows lie in order."""
 
 
 class Reader(Protocol):
@@ -140,7 +151,7 @@ def extent(head: Source) -> Extent:
     Raises ImageError where these show no known format, and nearly anything where the head is
     damaged or too short.
     """
-    found: Extent = _module(format_of_bytes(head[:HEAD])).extent(head)
+    found: Extent = _module(format_of_bytes(head[:HEAD_OF_KIND])).extent(head)
     return found
 
 
@@ -149,18 +160,37 @@ def frames(source: Source) -> int:
 
     Raises ImageError, and nearly anything where it is damaged.
     """
-    told = getattr(_module(format_of_bytes(source[:HEAD])), "frames", None)
+    told = getattr(_module(format_of_bytes(source[:HEAD_OF_KIND])), "frames", None)
     return int(told(source)) if told is not None else 1
 
 
-def open(source: Source, max_pixels: int | None = None) -> Reader:
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether all pixels are in memory once the file that begins with *head* is open."""
+    format = format_of_bytes(head)
+    if FORMATS[format].reads != ROWS:
+        return True
+    told = getattr(_module(format), "is_decoded_whole", None)
+    return told is not None and bool(told(head))
+
+
+def is_encoded_whole(format: str, header: Header, ways: Ways) -> bool:
+    """Whether all pixels of *header* are in memory before the first byte of the file is written."""
+    if FORMATS[format].writes != ROWS:
+        return True
+    told = getattr(_module(format), "is_encoded_whole", None)
+    return told is not None and bool(told(header, ways))
+
+
+def open(source: Source, max_pixels: int | None = None, by_rows: bool = False) -> Reader:
     """The reader of an image file, whatever its name says it is.
 
-    *source* stays open as long as rows are read. Raises ImageError for what is damaged, too large
-    (see limits.Limits) or not read.
+    *source* stays open as long as rows are read. *by_rows* says that few of them are held at a
+    time. Raises ImageError for what is damaged, too large (see limits.Limits) or not read.
     """
-    format = format_of_bytes(source[:HEAD])
-    module, limits = _module(format), Limits(len(source), max_pixels)
+    head = source[:HEAD_OF_KIND]
+    format = format_of_bytes(head)
+    by_rows = by_rows and not is_decoded_whole(head)
+    module, limits = _module(format), Limits(len(source), max_pixels, by_rows)
     if FORMATS[format].reads == ROWS:
         reader: Reader = module.open(source, limits)
         return reader
@@ -179,7 +209,7 @@ def create(
     """The writer of a file of *format* into *target*; settings are those of images.encode().
 
     Raises ImageError, with a hint what to choose, where bits, alpha, colour or frames would be
-    lost. Metadata are those that the format holds, by metadata.split().
+    lost. Of metadata what the format holds is written; see metadata.split().
     """
     if format not in FORMATS or FORMATS[format].writes is None:
         known = ", ".join(written())
@@ -189,6 +219,8 @@ def create(
     require_held(format, header.dtype, header.channels, header.alpha, header.metadata.cmyk)
     if header.frames > 1:
         require_frames(format, header.frames, timed=header.seconds is not None)
+    metadata, _ = split(header.metadata, format, header.channels)
+    header = replace(header, metadata=metadata)
     module, ways = _module(format), Ways(quality, compress_level, dither)
     if FORMATS[format].writes == ROWS:
         writer: Writer = module.create(target, header, ways)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cudafilter.stores.buffers import Buffer
+
 
 class Space:
     """A file that is laid out: places in order, around the maker note, which keeps its own.
@@ -16,7 +18,7 @@ class Space:
         self._given = start
         self._free = start + start % 2
         self._kept, self._taken = kept, range(at, at + len(kept))
-        self._pieces = [(at, kept)] if kept else []
+        self._pieces: list[tuple[int, Buffer]] = [(at, kept)] if kept else []
 
     def take(self, length: int) -> int:
         """The even offset of the next *length* bytes that are free."""
@@ -26,11 +28,11 @@ class Space:
         self._free = at + length + length % 2
         return at
 
-    def put(self, at: int, piece: bytes) -> None:
+    def put(self, at: int, piece: Buffer) -> None:
         """Lay *piece* at a place that was taken for it."""
         self._pieces.append((at, piece))
 
-    def add(self, piece: bytes) -> int:
+    def add(self, piece: Buffer) -> int:
         """Lay *piece* at the next free place, which is returned."""
         at = self.take(len(piece))
         self.put(at, piece)
@@ -45,7 +47,7 @@ class Space:
         """Length of the file so far."""
         return max(self._free, self._taken.stop)
 
-    def ready(self) -> Iterator[bytes]:
+    def ready(self) -> Iterator[Buffer]:
         """What is laid out to the next free place and was not given before, from the start on.
 
         All that was taken must be put. There are zeros where nothing lies.
@@ -58,7 +60,7 @@ class Space:
             yield piece
             self._given = start + len(piece)
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[Buffer]:
         """All that was not given yet, to the end."""
         self._free = self.end
         yield from self.ready()

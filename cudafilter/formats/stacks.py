@@ -17,6 +17,7 @@ from cudafilter.stores.buffers import Source
 
 _KIND, _REDUCED = 254, 1
 """The tag that tells what a picture is, and that of a smaller copy of another one."""
+_MOST_COPIES = 64
 _FURTHER = "its main picture is only a preview, or it holds further pictures (as raw photos do)"
 _DESCRIPTION, _COMPRESSION = 270, 259
 _OFFSETS, _LENGTHS = 273, 279
@@ -51,22 +52,46 @@ def pages_of(source: Source) -> Pages:
     if places[0] not in kept:
         raise ImageError(_FURTHER, hint="develop or convert it first")
 
+    smaller = len(places) - len(kept)
+
     def directory(at: int) -> dict[int, Entry]:
+        nonlocal smaller
         try:
             tags, _ = ifd.read(source, order, at, big)
         except ifd.BrokenIfd as error:
             raise ImageError(f"it is damaged: {error}") from error
-        if ifd.SUB_IFDS in tags:
+        below = _smaller_copies(source, order, tags, big)
+        if below is None:
             raise ImageError(_FURTHER, hint="develop or convert it first")
+        smaller += below
         return tags
 
-    smaller = len(places) - len(kept)
-    notes = (f"smaller copies of its pages are not kept: {smaller}",) if smaller else ()
+    first = directory(kept[0])
+    notes: tuple[str, ...] = ()
+    if smaller and len(kept) > 1:
+        notes = ("smaller copies of its pages are not kept",)
+    elif smaller:
+        notes = (f"smaller copies of its picture are not kept: {smaller}",)
     if len(kept) > 1:
-        return Pages(order, len(kept), map(directory, kept), notes)
-    tags = directory(kept[0])
-    count, further = _unlisted(tags, order, len(source))
-    return Pages(order, count, chain([tags], further), notes)
+        return Pages(order, len(kept), chain([first], map(directory, kept[1:])), notes)
+    count, further = _unlisted(first, order, len(source))
+    return Pages(order, count, chain([first], further), notes)
+
+
+def _smaller_copies(source: Source, order: str, tags: Mapping[int, Entry], big: bool) -> int | None:
+    """How many directories below the one of *tags* hold its picture once more, smaller.
+
+    None where they hold anything else.
+    """
+    places = ifd.numbers(tags, ifd.SUB_IFDS, order)
+    if ifd.SUB_IFDS in tags and not 0 < len(places) <= _MOST_COPIES:
+        return None
+    try:
+        found = [ifd.read(source, order, at, big)[0] for at in places]
+    except ifd.BrokenIfd as error:
+        raise ImageError(f"it is damaged: {error}") from error
+    well = all(ifd.number(each, _KIND, order, 0) & _REDUCED for each in found)
+    return len(found) if well else None
 
 
 def of_some(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:

@@ -94,7 +94,7 @@ FORMATS: dict[str, Format] = {
     ),
     "jpeg": Format(
         "jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), (b"\xff\xd8\xff",), b"\xff\xd9",
-        writes=WHOLE, colours=("gray", "RGB", "CMYK"),
+        writes=ROWS, colours=("gray", "RGB", "CMYK"),
         keeps={
             "icc": None, "exif": _SEGMENT - 6, "xmp": _SEGMENT - 29, "resolution": None,
             "comments": _SEGMENT, "jpeg_segments": None, "jpeg_coding": None,
@@ -115,7 +115,7 @@ FORMATS: dict[str, Format] = {
         "tiff", (".tif", ".tiff"), (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16", "float32"),
         colours=(*_GRAYS, *_COLOURS, "CMYK"),
-        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "tiff_tags")),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "tiff_tags", "tiff_layout")),
         exif_is_directory=True, settings=("compress_level",), frames=PAGES,
         can_read="1 to 16 bits, floats, gray to RGBA, CMYK of 8 bits, palette, pages",
         can_write="8 and 16 bits, float32, gray to RGBA, CMYK of 8 bits, pages",

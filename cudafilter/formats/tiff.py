@@ -17,7 +17,7 @@ from cudafilter.formats import ifd, stacks
 from cudafilter.formats.frames import PageReader
 from cudafilter.formats.ifd import Entry
 from cudafilter.formats.limits import Extent, Limits
-from cudafilter.formats.metadata import Metadata, Resolution
+from cudafilter.formats.metadata import Metadata, Resolution, TiffLayout
 from cudafilter.formats.rows import Header, OneFrame, Reader, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.formats.tiff_codecs import JPEG
@@ -41,6 +41,8 @@ from cudafilter.formats.tiff_tags import (
     RESOLUTION,
     RGB,
     SAMPLES,
+    TILE_ROWS,
+    TILE_WIDTH,
     WIDTH,
     XMP,
     YCBCR,
@@ -268,9 +270,25 @@ def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:
         Resolution(*found) if found else None,
         cmyk,
         tiff_tags=ifd.blob(private, order) if private else None,
+        tiff_layout=_layout(tags, order),
     )
 
 
+def _layout(tags: Mapping[int, Entry], order: str) -> TiffLayout:
+    tile = ifd.number(tags, TILE_WIDTH, order, 0), ifd.number(tags, TILE_ROWS, order, 0)
+    compression = ifd.number(tags, COMPRESSION, order, 1)
+    return TiffLayout(tile if TILE_WIDTH in tags else None, compression)
+
+
 def create(target: Sink, header: Header, ways: Ways) -> Writer:
-    """Write pixels of any type in strips of about 1 MiB, deflated side by side; pages in order."""
+    """Write pixels of any type: in deflated strips, or laid out as the TIFF that they come from.
+
+    Pages follow each other. It is a BigTIFF where offsets of 32 bits may not do.
+    """
+    if not target.can_patch:
+        raise ImageError(
+            "a TIFF begins with the place of what is known at its end, so a pipe takes it only if"
+            " all of it is in memory",
+            hint="write it to a file",
+        )
     return TiffWriter(target, header, ways)

@@ -15,23 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.errors import ImageError
-from cudafilter.formats import deflate
+from cudafilter.formats import deflate, tiff_pictures
 
 Bytes = npt.NDArray[np.uint8]
 
 NONE, RLE, FAX3, FAX4, LZW, JPEG = 1, 2, 3, 4, 5, 7
 ADOBE_DEFLATE, OLD_DEFLATE, PACKBITS = 8, 32946, 32773
-_LZMA, _LERC, _ZSTD, _OLD_ZSTD = 34925, 34887, 50000, 34926
+LZMA, _LERC, ZSTD, _OLD_ZSTD = 34925, 34887, 50000, 34926
 _RLE_WORDS = 32771
 FAX = frozenset({RLE, FAX3, FAX4})
-PICTURES = frozenset({JPEG, _LERC, *FAX})
+PICTURES = frozenset({JPEG, _LERC, *FAX, *tiff_pictures.PICTURES})
 """Codecs of samples, not of bytes: no predictor belongs to them."""
 _NAMES = {
     6: "old-style JPEG", _RLE_WORDS: "CCITT in words", 32809: "ThunderScan", 32908: "PixarFilm",
-    32909: "PixarLog", 34676: "SGI Log", 34677: "SGI Log", 33003: "JPEG 2000", 33004: "JPEG 2000",
-    33005: "JPEG 2000", 34712: "JPEG 2000", 34892: "lossy JPEG of DNG", 34933: "PNG",
-    22610: "JPEG XR", 34934: "JPEG XR", 50001: "WebP", 34927: "WebP", 50002: "JPEG XL",
-    52546: "JPEG XL",
+    32909: "PixarLog", 34676: "SGI Log", 34677: "SGI Log", 33003: "JPEG 2000 in YCbCr",
+    34892: "lossy JPEG of DNG", 34661: "JBIG", 34715: "JBIG2",
+    22610: "JPEG XR", 34934: "JPEG XR",
 }  # fmt: skip
 _LZMA_MEMORY = 1 << 28
 """Bytes that a decoder of LZMA may take; xz -9 needs 65 MiB."""
@@ -244,6 +243,25 @@ def _fax(compression: int) -> Decoder:
     return decode
 
 
+def _picture(compression: int) -> Decoder:
+    """A whole picture of another format; the last strip's may have all rows of the layout."""
+
+    def decode(data: Data, segment: Segment) -> Bytes:
+        dtype = np.dtype(segment.dtype).newbyteorder("=")
+        for rows in {segment.rows: None, segment.full_rows: None}:
+            shape = rows, segment.width, segment.samples
+            try:
+                pixels = tiff_pictures.decode(compression, data, shape, dtype)
+            except (RuntimeError, ValueError):
+                pixels = None
+            if pixels is not None:
+                stored = np.ascontiguousarray(pixels, segment.dtype)
+                return _counted(stored.reshape(-1).view(np.uint8).data, segment)
+        raise Damaged("its picture cannot be decoded, or is of another size or type")
+
+    return decode
+
+
 _MORE = (b"\x26\xa0\xda" * 8, b"\x35\x1d\xc9" * 8, b"\xff" * 8)
 """Codes of black and white runs, of any phase, that would show in rows that are incomplete."""
 _FAX_END = 16
@@ -256,10 +274,11 @@ _DECODERS: dict[int, Decoder] = {
     PACKBITS: _packbits,
     ADOBE_DEFLATE: _deflate,
     OLD_DEFLATE: _deflate,
-    _LZMA: _lzma,
-    _ZSTD: _zstd,
+    LZMA: _lzma,
+    ZSTD: _zstd,
     _OLD_ZSTD: _zstd,
     _LERC: _lerc,
     JPEG: _jpeg,
     **{compression: _fax(compression) for compression in FAX},
+    **{compression: _picture(compression) for compression in tiff_pictures.PICTURES},
 }

@@ -56,6 +56,16 @@ def _coded_extent(kind: bytes, body: bytes) -> Extent:
     return Extent(width, height, 3 + alpha, 1)
 
 
+def is_decoded_whole(head: bytes) -> bool:
+    """Whether all pixels of a frame are decoded at once."""
+    return True
+
+
+def is_encoded_whole(header: Header, ways: Ways) -> bool:
+    """Whether all pixels of a frame are encoded at once."""
+    return True
+
+
 def frames(source: Source) -> int:
     """How many pictures there are."""
     head = source[:21]

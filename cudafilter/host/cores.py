@@ -16,6 +16,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _PROC = Path("/proc/meminfo")
+_OWN = Path("/proc/self/statm")
 
 
 def cores() -> int:
@@ -78,8 +79,18 @@ def each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None)
 
 
 def free_memory() -> int | None:
-    """Bytes that are free without swapping, by system and container; None where that is unknown."""
+    """Bytes that are free without swapping; None where that is unknown.
+
+    By system and container, and by the process's own limit (``ulimit -v``).
+    """
     told = []
+    with suppress(OSError, ValueError, ImportError):
+        from resource import RLIM_INFINITY, RLIMIT_AS, getpagesize, getrlimit
+
+        most, _ = getrlimit(RLIMIT_AS)
+        if most != RLIM_INFINITY:
+            pages = int(_OWN.read_text().split()[0])
+            told.append(max(0, most - pages * getpagesize()))
     with suppress(OSError, ValueError):
         for line in _PROC.read_text().splitlines():
             if line.startswith("MemAvailable:"):

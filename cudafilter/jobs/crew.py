@@ -40,6 +40,7 @@ def run(
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
     journal: Journal | None = None,
+    on_rows: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
 
@@ -47,7 +48,8 @@ def run(
     it raises is raised, and no record is delivered before it returns. The engine is not closed.
 
     At most *threads* images are in memory; unless given, as many as keep cores and engine busy, and
-    fit into half of the free memory. A job is taken from *jobs* when a thread is free for
+    fit into half of the free memory; an image that takes more than that is done by rows, and
+    *on_rows* is told of these. A job is taken from *jobs* when a thread is free for
     it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
     and *stdout* serve the jobs that name them, sys's unless given. What is changed in place is
     written down in *journal*, and skipped where that has it already.
@@ -56,10 +58,13 @@ def run(
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
-    memory = MemoryBudget(None if threads else sizing.memory_for_images())
+    room = sizing.memory_for_images()
+    memory = MemoryBudget(None if threads else room)
     most = operator.length_hint(jobs, sizing.MOST_THREADS)
     at_first = min(most, threads or cores())
-    worker = Worker(filter, border, settings, stdin, stdout, memory, journal)
+    worker = Worker(
+        filter, border, settings, stdin, stdout, memory, journal, room=room, on_rows=on_rows
+    )
     crew = _Crew(jobs, worker, on_record)
     in_work(at_first)
     try:

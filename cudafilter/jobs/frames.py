@@ -80,15 +80,23 @@ def both(one: Agreement | None, other: Agreement) -> Agreement:
 
 
 class Counted:
-    """A Sink that counts the bytes on their way to *target*."""
+    """A Sink that counts what goes to *target*."""
 
     def __init__(self, target: Sink) -> None:
-        self._target, self.bytes = target, 0
+        self._target = target
+        self.bytes = 0
+        self.error: OSError | None = None
+        """What went wrong, which is no fault of the encoder."""
+        self.can_patch = target.can_patch
 
     def write(self, piece: Buffer) -> None:
         """See Sink."""
-        self._target.write(piece)
         self.bytes += len(piece)
+        try:
+            self._target.write(piece)
+        except OSError as error:
+            self.error = error
+            raise
 
     def patch(self, at: int, piece: bytes) -> None:
         """See Sink."""

@@ -37,7 +37,10 @@ class Record:
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage begun: read, decode, run (with the wait for the engine), check, encode,
     write. A JPEG that the engine decodes and encodes itself has no decode and encode. Of several
-    frames the stages run side by side, and encode writes."""
+    frames encode writes."""
+    elapsed: float | None = None
+    """Seconds from its beginning to its end, where it is done by rows or frames: its stages overlap
+    then."""
     engine_seconds: dict[str, float] = field(default_factory=dict)
     """Of the stages of run, where the engine tells them: upload, kernel, download."""
     agreement: Agreement | None = None

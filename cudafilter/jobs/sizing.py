@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
+from cudafilter.errors import ParameterError
 from cudafilter.formats import rows
 from cudafilter.formats.limits import Extent, Limits
+from cudafilter.formats.rows import Header
 from cudafilter.host.cores import cores, free_memory
 from cudafilter.jobs.plan import Job
 from cudafilter.operations.borders import Border
@@ -35,8 +39,11 @@ Measured on 1000x1000 RGB, in ns a sample, beside what these figures predict:
 MOST_CORES = 8
 """Most cores that speed up a single image."""
 
-LARGE = 1 << 26
-"""Bytes of a file from which on pages stay on the disk until they are wanted."""
+MEMORY = "CUDAFILTER_MEMORY"
+"""The environment's word for bytes of memory that images in work may take."""
+
+MOST_UNTOLD = 1 << 30
+"""Bytes that an image by rows may take where the system does not tell what is free."""
 
 HEAD = 1 << 18
 """Bytes of a file that are read for its header. Metadata may stand before the header."""
@@ -49,7 +56,24 @@ COPIES = 5
 own, the result, the encoder's filtered rows, the file to be written."""
 
 MEMORY_SHARE = 0.5
-"""Share of the free memory that images in work may take."""
+"""Share of the free memory that images in work may take. An image that takes more is done by
+rows."""
+
+LARGE = 1 << 26
+"""Bytes of a file from which on its header is looked at before the rest is read."""
+
+BAND_BYTES = 32 << 20
+"""Pixels of a band: larger ones are no faster."""
+
+BAND_COPIES = 12
+"""How many times its pixels a band takes in memory: rows that are decoded, that wait, that a filter
+taps, and their copy with the halo; the result, the one that waits, the encoder's own."""
+
+STAGE_COPIES = 3
+"""How many times its pixels in float32 a band takes for each stage of a chain."""
+
+DECODED, ENCODED = 2, 3
+"""How many times its pixels an image takes whose file is decoded, or encoded, as a whole."""
 
 
 def extent(head: Source) -> Extent | None:
@@ -117,12 +141,13 @@ def _samples(path: Path) -> int:
     try:
         with local.open(path) as file:
             size = extent(file[:HEAD])
-            return size.samples * _frames(file) if size else len(file)
+            return size.samples * frames(file) if size else len(file)
     except OSError:
         return 0
 
 
-def _frames(file: Source) -> int:
+def frames(file: Source) -> int:
+    """How many pictures a file holds; 1 where that cannot be told."""
     try:
         return rows.frames(file)
     except Exception:  # noqa: BLE001 - as extent() has it
@@ -145,12 +170,57 @@ def small(jobs: Collection[Job], filter: Operation) -> str | None:
 
 
 def memory_for_images() -> int | None:
-    """Bytes that images in work may take together; None where the system does not tell."""
+    """Bytes that images in work may take together; None where the system does not tell.
+
+    $CUDAFILTER_MEMORY tells it instead, where that is set. Raises ParameterError where it is no
+    number of bytes.
+    """
+    if told := os.environ.get(MEMORY):
+        if not told.isdecimal() or not int(told):
+            raise ParameterError(MEMORY, f"{MEMORY} must be a number of bytes, not {told!r}")
+        return int(told)
     free = free_memory()
     return None if free is None else int(free * MEMORY_SHARE)
 
 
 def footprint(data: Source) -> int:
     """Bytes of memory that an image takes from decoding to writing, by its file's *data*."""
-    size = extent(data[:HEAD]) or extent(data)  # few headers are longer, and files are large
-    return 0 if size is None else size.samples * size.bytes_per_sample * COPIES
+    head = data[:HEAD]
+    size = extent(head)
+    if size is None and isinstance(data, bytes):  # few headers are longer, and files are large
+        size = extent(data)
+    if size is not None:
+        return size.samples * size.bytes_per_sample * COPIES
+    if isinstance(data, bytes):
+        return 0
+    try:  # a TIFF's header stands anywhere
+        told = None if rows.is_decoded_whole(head) else rows.open(data, by_rows=True).header
+    except Exception:  # noqa: BLE001 - what is wrong is told when it is read
+        told = None
+    return 0 if told is None else told.pixel_bytes * COPIES
+
+
+class Bands(NamedTuple):
+    """How an image goes through by rows."""
+
+    rows: int
+    """Of a band."""
+    memory: int
+    """Bytes that all of it takes."""
+
+
+def bands(header: Header, step: int, filter: Operation, decoded: bool, encoded: bool) -> Bands:
+    """Bands of the image *header*, whose reader decodes *step* rows at a time.
+
+    *decoded* and *encoded* say that its file is decoded or encoded as a whole.
+    """
+    row = header.pixel_bytes // header.height
+    stages = list(stages_of(filter.unrolled(Border())))
+    floats = 4 * header.width * header.channels * STAGE_COPIES * len(stages)
+    each = BAND_COPIES * row + (floats if len(stages) > 1 else 0)
+    room = memory_for_images() or MOST_UNTOLD
+    rows = min(header.height, max(1, min(BAND_BYTES // row, room // each)))
+    if not decoded:
+        rows = max(step, rows // step * step)
+    whole = (DECODED * decoded + ENCODED * encoded) * row * header.height
+    return Bands(rows, whole + each * (rows + sum(filter.reach[:2])))

@@ -128,3 +128,38 @@ class Gate:
             with suppress(KeyboardInterrupt), self._changed:
                 self._changed.wait_for(lambda: self._writing == 0)
                 return
+
+
+class Channel(Generic[T]):
+    """Few items that one thread puts and another one takes, in order."""
+
+    def __init__(self, most: int = 1) -> None:
+        self._changed = Condition()
+        self._items: deque[T] = deque()
+        self._most = most
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> None:
+        """Add *item* once there is room. Raises what fail() was given."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._items) < self._most or self._error)
+            if self._error is not None:
+                raise self._error
+            self._items.append(item)
+            self._changed.notify_all()
+
+    def take(self) -> T:
+        """The next item, once it is there. Raises what fail() was given."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._error)
+            if self._error is not None:
+                raise self._error
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
+    def fail(self, error: BaseException) -> None:
+        """Let put() and take() raise *error* from now on; the first one stays."""
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()

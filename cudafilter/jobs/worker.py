@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cudafilter import images
 from cudafilter.engines import Engine
@@ -22,6 +22,7 @@ from cudafilter.jobs import sizing
 from cudafilter.jobs.frames import SEVERAL, Counted, both, picked, side_by_side
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
+from cudafilter.jobs.settings import Settings as Settings
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -33,25 +34,6 @@ from cudafilter.stores.store import Content, Identity, Store
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
-
-
-class Settings(NamedTuple):
-    """How each image is treated."""
-
-    gray: bool = False
-    check: str | None = None
-    """One of catalogue.CHECKS."""
-    """Compare every result with the reference; one that disagrees is not written."""
-    quality: int | None = None
-    compress_level: int | None = None
-    dither: bool = False
-    frames: tuple[range, ...] | None = None
-    """Frames to be taken of each file, by number; None for all."""
-    max_pixels: int | None = None
-    """Most pixels of an image; None for what formats/limits.py says."""
-    engine_codec: bool = False
-    """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
-    open, so that the way of an image never depends on time."""
 
 
 @dataclass
@@ -67,6 +49,10 @@ class Worker:
     journal: Journal | None
     store: Store = local
     """Where sources and destinations are."""
+    room: int | None = None
+    """Bytes of memory beyond which an image is done by rows; None for none."""
+    on_rows: Callable[[int, int], None] = lambda done, of: None
+    """Told of an image that is done by rows: how many of them are written, and of how many."""
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)
@@ -115,6 +101,9 @@ class Worker:
             data = self._source(job.source, record, opened)
             record.bytes_in = len(data)
             format = job.format or format_of_bytes(data[:HEAD])
+            if self._is_large(data):
+                self._by_rows(job, data, format, read, record, held)
+                return
             opened.enter_context(
                 self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0)
             )
@@ -127,9 +116,36 @@ class Worker:
             if callable(encoded):
                 self._write(job, encoded, read, record, held)
                 return
-            with self._stage("write", record):
+            with self.stage("write", record):
                 self._write(job, encoded, read, record, held)
             record.bytes_out = len(encoded)
+
+    def _is_large(self, data: Source) -> bool:
+        """Whether the image of the file *data* takes more than its share of memory.
+
+        Frames do not: each is one image.
+        """
+        if self.room is None or sizing.footprint(data) <= self.room:
+            return False
+        return sizing.frames(data) == 1
+
+    def _by_rows(
+        self,
+        job: Job,
+        data: Source,
+        format: str,
+        read: Identity | None,
+        record: Record,
+        held: ExitStack,
+    ) -> None:
+        """Filter the image of the file *data*, of which few rows are in memory at a time."""
+        from cudafilter.jobs.by_rows import ByRows  # not before: most images fit into memory
+
+        picked(self.settings.frames, format, 1, timed=False)
+        one = ByRows(self, data, format, record)
+        with self.memory.taken(min(one.memory, self.room or one.memory)):
+            self._write(job, one.write, read, record, held)
+        one.finish()
 
     def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
         """The JPEG filtered by the engine's own codec; None where the host's must do it."""
@@ -142,7 +158,7 @@ class Worker:
 
         settings = self.settings
         sizing.require_size(data, settings.max_pixels)
-        with self._stage("run", record):
+        with self.stage("run", record):
             try:
                 done = engine.jpeg.filter(
                     data, self.filter, self.border,
@@ -167,16 +183,23 @@ class Worker:
 
         Of several frames it is what filters them while it writes the file.
         """
-        with self._stage("decode", record):
+        with self.stage("decode", record):
             choose = partial(picked, self.settings.frames, format)
             frames = images.Frames(data, record.source, choose, self.settings.max_pixels)
         record.frames = len(frames.numbers)
         if record.frames > 1:
 
             def write(target: Sink) -> None:
-                counted = Counted(target)
-                self._transfer(frames, format, counted, record)
+                started = time.perf_counter()
+                counted, pieces = Counted(target), Pieces()
+                try:
+                    self._transfer(frames, format, counted if target.can_patch else pieces, record)
+                except ImageError as error:
+                    raise counted.error or error from None
+                if not target.can_patch:  # what was sent stays as it is
+                    counted.write(pieces.joined())
                 record.bytes_out = counted.bytes
+                record.elapsed = time.perf_counter() - started
 
             return write
         file = Pieces()
@@ -196,7 +219,7 @@ class Worker:
         lost: tuple[str, ...] = ()
 
         def take() -> Image | None:
-            with self._stage("decode", record):
+            with self.stage("decode", record):
                 image = next(coming, None)
                 return images.to_gray(image) if image and self.settings.gray else image
 
@@ -205,7 +228,7 @@ class Worker:
 
         def put(image: Image) -> None:
             nonlocal lost
-            with self._stage("encode", record):
+            with self.stage("encode", record):
                 output.add(image)
             lost = lost or images.lost_metadata(image, format)
 
@@ -214,7 +237,7 @@ class Worker:
         else:
             for made in map(make, iter(take, None)):
                 put(made)
-        with self._stage("encode", record):
+        with self.stage("encode", record):
             record.notes += output.close()
         record.notes += tuple(
             f"{format.upper()} does not hold {what}, which is left out" for what in lost
@@ -228,7 +251,7 @@ class Worker:
             record.colour, record.dtype = image.colour, image.pixels.dtype.name
         engine = self.engine.get()
         record.engine = engine.title
-        with self._stage("run", record):
+        with self.stage("run", record):
             done = engine.run(
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=self.settings.check is None,
@@ -247,7 +270,7 @@ class Worker:
         """Raise DisagreementError unless *result* is what *source* is to become."""
         from cudafilter.check import compare
 
-        with self._stage("check", record), self.checks:
+        with self.stage("check", record), self.checks:
             self.writing.require_open()
             found = compare(
                 result, source, self.filter, self.border, alpha,
@@ -260,7 +283,8 @@ class Worker:
             )
 
     @contextmanager
-    def _stage(self, name: str, record: Record) -> Iterator[None]:
+    def stage(self, name: str, record: Record) -> Iterator[None]:
+        """Do a stage inside, unless all work has ended, and have *record* tell its time."""
         self.writing.require_open()
         started = time.perf_counter()
         try:
@@ -270,16 +294,18 @@ class Worker:
             record.seconds[name] = record.seconds.get(name, 0) + spent
 
     def _source(self, source: Path | None, record: Record, opened: ExitStack) -> Source:
-        """The bytes of a file; a large one of pages stays *opened* and is read as it is wanted."""
-        with self._stage("read", record):
+        """The bytes of a file. One that is done by rows or pages stays *opened* instead."""
+        found = self.store.stat(source) if source is not None else None
+        large = sizing.LARGE if self.room is None else min(sizing.LARGE, self.room)
+        if source is not None and found is not None and found.size > large:
+            with images.naming(record.source, "cannot be read", "it cannot be opened"):
+                file = opened.enter_context(self.store.open(source))
+            with suppress(ImageError):  # to read it tells what is wrong
+                if FORMATS[format_of_bytes(file[:HEAD])].frames == PAGES or self._is_large(file):
+                    return file
+        with self.stage("read", record):
             if source is None:
                 return images.read_stream(self.stdin or sys.stdin.buffer, STDIO)
-            found = self.store.stat(source)
-            if found is not None and found.size >= sizing.LARGE:
-                with suppress(OSError, ImageError):  # to read it tells what is wrong
-                    file = opened.enter_context(self.store.open(source))
-                    if FORMATS[format_of_bytes(file[:HEAD])].frames == PAGES:
-                        return file
             return images.read_file(source, store=self.store)
 
     def _write(
@@ -292,10 +318,9 @@ class Worker:
     ) -> None:
         if job.destination is None:
             if callable(content):
-                pieces = Pieces()
-                content(pieces)
-                content = pieces.joined()
-            _write_all(self.stdout or sys.stdout.buffer, content)
+                content(_Stream(self.stdout or sys.stdout.buffer))
+            else:
+                _write_all(self.stdout or sys.stdout.buffer, content)
             return
         target = self.store.resolve(job.destination)
         if target.stream is not None:  # its reader may let an interruption wait for ever
@@ -309,6 +334,21 @@ class Worker:
             add = partial(self.journal.add, job.destination)
             notes = self.store.write_whole(target, content, read=read, on_complete=add)
         record.notes += notes  # only now: frames that are filtered inside add their own
+
+
+class _Stream:
+    """A Sink: standard output."""
+
+    can_patch = False
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, piece: Buffer) -> None:
+        _write_all(self._stream, piece)
+
+    def patch(self, at: int, piece: bytes) -> None:
+        raise AssertionError(f"byte {at} was sent")
 
 
 def _write_all(stream: BinaryIO, data: Buffer) -> None:

@@ -27,6 +27,9 @@ class Source(Protocol):
 class Sink(Protocol):
     """Where the bytes of a file that is written go."""
 
+    can_patch: bool
+    """Whether patch() may be called: what was sent to a pipe stays as it is."""
+
     def write(self, piece: Buffer, /) -> object:
         """Add *piece* to the end."""
         ...
@@ -38,6 +41,8 @@ class Sink(Protocol):
 
 class Pieces:
     """A Sink in memory."""
+
+    can_patch = True
 
     def __init__(self) -> None:
         self._pieces: list[Buffer] = []

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from cudafilter.errors import ImageError
 from cudafilter.stores import attributes, leftovers
-from cudafilter.stores.buffers import Buffer, Pieces
+from cudafilter.stores.buffers import Buffer
 from cudafilter.stores.reading import open as open
 from cudafilter.stores.reading import read as read
 from cudafilter.stores.store import Content, Identity
@@ -192,6 +192,8 @@ def _status(path: Path) -> os.stat_result | None:
 class _Temporary:
     """A Sink: a file that is not complete yet."""
 
+    can_patch = True
+
     def __init__(self, file: int) -> None:
         self._file = file
 
@@ -202,19 +204,37 @@ class _Temporary:
         os.pwrite(self._file, piece, at)
 
 
+class _Sent:
+    """A Sink: a pipe or device."""
+
+    can_patch = False
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def write(self, piece: Buffer) -> None:
+        _write_all(self._file, piece)
+
+    def patch(self, at: int, piece: bytes) -> None:
+        raise AssertionError(f"byte {at} was sent")
+
+
 def _write_stream(stream: int | Path, content: Content) -> None:
-    if callable(content):  # what was sent cannot be patched
-        pieces = Pieces()
-        content(pieces)
-        content = pieces.joined()
     if isinstance(stream, int):
-        _write_all(stream, content)
+        _send(stream, content)
         return
     file = os.open(stream, os.O_WRONLY | getattr(os, "O_BINARY", 0))
     try:
-        _write_all(file, content)
+        _send(file, content)
     finally:
         os.close(file)
+
+
+def _send(file: int, content: Content) -> None:
+    if callable(content):
+        content(_Sent(file))
+    else:
+        _write_all(file, content)
 
 
 def _write_all(file: int, data: Buffer) -> None:

@@ -38,17 +38,24 @@ def block_of(
     return np.ascontiguousarray(block), (above, left)
 
 
-def cut(pixels: Pixels, filter: Operation, budget: int, alignment: int = 1) -> list[Band]:
-    """Bands of the output, each of which fits with its source and halo into *budget* bytes.
+def cut(
+    out: Pixels,
+    filter: Operation,
+    budget: int,
+    alignment: int = 1,
+    source_rows: int | None = None,
+) -> list[Band]:
+    """Bands of *out*, each of which fits with its source and halo into *budget* bytes.
 
+    The source has as many rows, or *source_rows*.
     Bands are as large as fits: the whole image, else full rows, else pieces of *alignment* rows.
     All start at multiples of *alignment* rows and columns. Raises LimitError where a piece of
     *alignment* rows and columns with its halo does not fit.
     """
-    height, width, channels = pixels.shape
-    pixel = channels * pixels.itemsize
+    height, width, channels = out.shape
+    pixel = channels * out.itemsize
     out_row = row_pitch(width, pixel)
-    if 2 * height * out_row <= budget:
+    if (height + (source_rows or height)) * out_row <= budget:
         return [((0, height), (0, width))]
 
     def aligned(count: int) -> int:

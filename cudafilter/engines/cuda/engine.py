@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from cudafilter.engines import Result
-from cudafilter.engines.chains import one_by_one, run_plan
+from cudafilter.engines.chains import one_by_one, picked, run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg
@@ -85,6 +85,7 @@ class CudaEngine:
         alpha: bool = False,
         *,
         overwrite: bool = False,
+        rows: tuple[int, int] | None = None,
     ) -> Result:
         """See Engine.run. *overwrite* has no effect, since pixels are needed again after a failure.
 
@@ -95,14 +96,15 @@ class CudaEngine:
         pixels = require_pixels(pixels, alpha)
         plan = filter.unrolled(border)
         if not plan:
-            return Result(pixels.copy())
+            return Result(picked(pixels, rows).copy())
         stage = only_stage(plan)
         if stage is None:
-            return run_plan(self._linear, pixels, plan, alpha)
+            return run_plan(self._linear, pixels, plan, alpha, rows)
         operation, border = stage
         ready = self.prepare(pixels, operation, border, alpha)
-        out = np.empty_like(pixels)
-        device, work = self._device, _Work(self._device, ready, operation, border)
+        out = np.empty_like(picked(pixels, rows))
+        first = 0 if rows is None else rows[0]
+        device, work = self._device, _Work(self._device, ready, operation, border, first)
         with device.current():
             try:
                 with device.slots.one() as slot:
@@ -198,6 +200,12 @@ class CudaEngine:
         with self._device.current(), self._device.slots.one() as slot:
             return self._device.time(slot, self._device.copy(slot, nbytes), warmup, repeats)
 
+    def step(
+        self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
+    ) -> int:
+        """See Engine.step: the bits depend on no cut."""
+        return 1
+
     def close(self) -> None:
         """See Engine.close."""
         if self._jpeg is not None and not self._device.lost:
@@ -223,7 +231,7 @@ class CudaEngine:
                 slot.free()
                 budget = tried = budget // 2
                 try:
-                    cut(pixels, work.filter, budget, step)
+                    work.cut(pixels, out, budget)
                 except LimitError:
                     raise self._device.full(
                         f"{width}x{height} pixels of {channels} channels and their result take"
@@ -235,30 +243,30 @@ class CudaEngine:
         self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels, budget: int | None = None
     ) -> None:
         """*pixels* into *out*, in as few bands as memory, or *budget* bytes of it, allow."""
-        bands = (
-            self._bands(slot, work, pixels)
-            if budget is None
-            else cut(pixels, work.filter, budget, work.launch.alignment)
-        )
+        if budget is None:
+            bands = self._bands(slot, work, pixels, out)
+        else:
+            bands = work.cut(pixels, out, budget)
         for rows, columns in bands:
             part = out[slice(*rows), slice(*columns)]
             if part.shape == out.shape:
-                work.stream(slot, pixels, part, (0, 0))
+                work.stream(slot, pixels, part, (work.first, 0))
             else:
-                block, origin = block_of(pixels, work.filter, work.border, rows, columns)
+                there = rows[0] + work.first, rows[1] + work.first
+                block, origin = block_of(pixels, work.filter, work.border, there, columns)
                 work.stream(slot, block, part, origin)
 
-    def _bands(self, slot: Slot, work: _Work, pixels: Pixels) -> list[Band]:
-        """The whole image, or bands of it that leave the other slots their share of the memory."""
+    def _bands(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> list[Band]:
+        """All of *out*, or bands of it that leave the other slots their share of the memory."""
         limit = self._device.memory_limit
         if limit is not None:
-            return cut(pixels, work.filter, limit, work.launch.alignment)
+            return work.cut(pixels, out, limit)
         size, width = pixels.shape[:2], pixels.shape[1]
         whole = size[0] * row_pitch(width, pixels[0, 0].nbytes)
         scratch = self._device.scratch_bytes(work.launch, size, size)
         if slot.holds(source=whole, out=whole, scratch=scratch):
-            return [((0, size[0]), (0, width))]
-        return cut(pixels, work.filter, self._share(slot) - scratch, work.launch.alignment)
+            return [((0, len(out)), (0, width))]
+        return work.cut(pixels, out, self._share(slot) - scratch)
 
     def _share(self, slot: Slot) -> int:
         """Bytes of device memory that *slot* may take, what it holds included."""
@@ -274,6 +282,12 @@ class _Work:
     launch: Launch
     filter: Operation
     border: Border
+    first: int = 0
+    """Row of the pixels at which the result begins."""
+
+    def cut(self, pixels: Pixels, out: Pixels, budget: int) -> list[Band]:
+        """Bands of *out*, which *pixels* become: see bands.cut()."""
+        return cut(out, self.filter, budget, self.launch.alignment, len(pixels))
 
     def stream(self, slot: Slot, block: Pixels, out: Pixels, origin: tuple[int, int]) -> None:
         """Filter *block* through *slot* into *out*, which starts at *origin* (y, x) of the block.

@@ -1,0 +1,116 @@
+"""How a result compares with the reference, in figures and in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+QUICK = 4096
+"""Samples that a quick check looks at."""
+
+CONFIDENCE = 0.95
+"""How sure a quick check is of the share that it tells."""
+
+AGREES = "agrees with the reference: "
+"""How the line of a result begins that keeps the contract."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How a result compares with the reference."""
+
+    samples: int
+    """Samples looked at."""
+    differing: int
+    """Samples that are not the reference's value (float32: the nearest float32 to it)."""
+    violations: int
+    """Samples outside the contract."""
+    largest: float
+    """Largest |result - reference| in native units, rounded as the result is; NaN where only one
+    of the two is NaN."""
+    worst: tuple[int, int, int]
+    """x, y, channel of the sample furthest outside the contract, or of the largest difference."""
+    got: float
+    expected: float
+    seconds: float
+    of: int
+    """Samples in the image; more than were looked at after a quick check."""
+    unproven: int
+    """Samples looked at of which the contract says nothing: their tolerance is half a step of
+    integers or more, or infinite."""
+
+    @property
+    def wrong_below(self) -> float | None:
+        """With CONFIDENCE, a smaller share than this is wrong, 0..1; None where all were looked at.
+
+        Were it as large, n samples taken at random would all be right with a probability of at
+        most ``(1 - share)^n``, which is 1 - CONFIDENCE.
+        """
+        if self.samples == self.of:
+            return None
+        return float(-math.expm1(math.log1p(-CONFIDENCE) / self.samples))
+
+    @property
+    def ok(self) -> bool:
+        """Whether every sample keeps the contract."""
+        return self.violations == 0
+
+    @property
+    def exact_share(self) -> float:
+        """Share of samples that are the reference's value, 0..1."""
+        return 1 - self.differing / self.samples
+
+    @property
+    def exact_percent(self) -> str:
+        """exact_share in percent, to four places, cut and not rounded: 100 means all."""
+        return f"{math.floor(1e6 * self.exact_share) / 1e4:g}"
+
+    @property
+    def proven(self) -> str:
+        """How many samples are proven, in words."""
+        return f"proven: {self.samples - self.unproven:,} samples, {self.unproven:,} unproven"
+
+    def figures(self) -> dict[str, Any]:
+        """The figures as plain data, for reports. JSON has no NaN: one that is none is None."""
+        floats = {"largest": self.largest, "got": self.got, "expected": self.expected}
+        return {
+            "ok": self.ok,
+            "samples": self.samples,
+            "of": self.of,
+            "unproven": self.unproven,
+            "wrong_below": self.wrong_below,
+            "differing": self.differing,
+            "exact_share": self.exact_share,
+            "violations": self.violations,
+            "worst": list(self.worst),
+            **{name: v if math.isfinite(v) else None for name, v in floats.items()},
+        }
+
+    def __str__(self) -> str:
+        figures = (
+            f"largest difference {self.largest:.6g}, {self.differing:,} of {self.samples:,} samples"
+            f" differ, {self.exact_percent} % exact, {self.seconds:.2f} s"
+        )
+        if self.wrong_below is not None:
+            figures += f"; {self.samples:,} of {self.of:,} samples looked at"
+        if self.ok and self.wrong_below is not None:
+            figures += (
+                f": with {100 * CONFIDENCE:g} % confidence fewer than"
+                f" {_percent(self.wrong_below)} % of samples are wrong"
+            )
+        if self.ok:
+            return f"{AGREES}{self.proven}; {figures}"
+        x, y, channel = self.worst
+        return (
+            f"DISAGREES with the reference: {self.violations:,} samples outside the contract, worst"
+            f" at x={x} y={y} channel={channel}: got {self.got:.9g}, expected {self.expected:.9g};"
+            f" {figures}"
+        )
+
+
+def _percent(share: float) -> str:
+    """*share* in percent to one digit, rounded up."""
+    percent = 100 * share
+    digit = 10.0 ** math.floor(math.log10(percent))
+    return f"{math.ceil(percent / digit) * digit:.2g}"

@@ -48,8 +48,10 @@ def test_pixels_come_back_bit_for_bit(
 def test_other_libraries_read_the_same(format: str, dtype: str, channels: int) -> None:
     pixels = random_pixels(dtype, channels)
     data = encode(Image(pixels, channels in (2, 4)), format)
-    # OpenCV expands or cannot read gray with alpha, and premultiplies TIFF alpha of 8 bits.
-    if channels != 2 and (format, dtype, channels) != ("tiff", "uint8", 4):
+    # OpenCV expands or cannot read gray with alpha, premultiplies TIFF alpha of 8 bits, and has
+    # no QOI.
+    unknown = format == "qoi" or (format, dtype, channels) == ("tiff", "uint8", 4)
+    if channels != 2 and not unknown:
         np.testing.assert_array_equal(from_opencv(data), pixels)
     if dtype == "uint8" or (channels == 1 and (format, dtype) != ("ppm", "uint16")):
         with Pil.open(io.BytesIO(data)) as image:

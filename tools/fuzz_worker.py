@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import fuzz_bitmaps
 import fuzz_blocks
+import fuzz_boxes
 import fuzz_jpeg
 import fuzz_png
 import fuzz_tiff
@@ -34,6 +35,9 @@ FORMATS: dict[str, Format] = {
     "bmp": fuzz_bitmaps.BMP,
     "pnm": fuzz_bitmaps.PNM,
     "gif": fuzz_blocks.GIF,
+    "qoi": fuzz_boxes.QOI,
+    "jp2": fuzz_boxes.JP2,
+    "j2k": fuzz_boxes.J2K,
 }
 
 ACCEPTED, WRONG, FOREIGN, WORDS, TERMINAL, TIME, MEMORY, CRASH, AGAIN = (
@@ -58,7 +62,7 @@ _FOREIGN = re.compile(
     r"|Decompressi|incorrect data check|[Ee]rrno|:\s*$"
 )
 """Words that no message of this program has: other libraries' and Python's."""
-_UNCHANGED = frozenset({"png", "tiff", "bmp", "ppm", "pgm", "webp"})
+_UNCHANGED = frozenset({"png", "tiff", "bmp", "ppm", "pgm", "webp", "qoi", "jp2", "j2k"})
 """Formats that are written without a loss."""
 _MOST_AGAIN = 1 << 20
 """Most samples of a picture that is written and read once more."""

@@ -67,6 +67,10 @@ class Metadata:
     """TIFF tags that EXIF does not know, such as IPTC or GeoTIFF, laid out as ``exif`` is."""
     icc_name: bytes = b""
     """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
+    bits: int | None = None
+    """Bits of a sample in the file, where 9 to 15 of them were scaled to 16."""
+    jp2_boxes: tuple[tuple[bytes, bytes], ...] = ()
+    """Boxes (kind, body) of a JP2 that have no field here, such as GeoJP2."""
 
 
 class Decoded(NamedTuple):
@@ -97,6 +101,10 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lose("ICC profile", icc=None)
     elif metadata.icc and known.gray_profile and metadata.icc[16:20] == b"GRAY":
         lose(f"ICC profile ({known.gray_profile})", icc=None)
+    elif metadata.icc and known.profile_fits:
+        fitting = b"GRAY" if channels < 3 else b"RGB "
+        if metadata.icc[16:20] != fitting:
+            lose("ICC profile (it is for other colours)", icc=None)
     if metadata.exif:
         name, kept = _exif_loss(metadata.exif, known, title)
         if name:
@@ -125,6 +133,11 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
     if metadata.tiff_tags and "tiff_tags" not in known.keeps:
         tags = ", ".join(str(tag) for tag in sorted(ifd.parse(metadata.tiff_tags)[1]))
         lose(f"TIFF tags {tags}", tiff_tags=None)
+    if metadata.jp2_boxes and "jp2_boxes" not in known.keeps:
+        names = {kind.decode("latin-1").strip() for kind, _ in metadata.jp2_boxes}
+        lose(f"JP2 {', '.join(sorted(names))}", jp2_boxes=())
+    if "bits" not in known.keeps:
+        drop["bits"] = None
     return replace(metadata, **drop), tuple(lost)  # type: ignore[arg-type]
 
 

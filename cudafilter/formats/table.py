@@ -56,12 +56,16 @@ class Format(NamedTuple):
     """Fields of Metadata that it holds, each with the most bytes of one piece; None for any."""
     gray_profile: str = ""
     """Why a colour profile for gray is not kept; empty where it is."""
+    profile_fits: bool = False
+    """A colour profile is kept only where it is for just the colours that the pixels have."""
     exif_is_directory: bool = False
     """EXIF becomes the file's own directory: what that cannot hold is lost."""
     settings: tuple[str, ...] = ()
     """Fields of Ways that say something to it."""
     engine_codec: bool = False
     """An engine may have a codec of its own for it; see engines.Engine.jpeg."""
+    most_bits: int = 16
+    """Most bits of a sample that is a whole number."""
     in_colour: str = ""
     """The format of the same kind of files that holds colour too."""
     can_read: str = ""
@@ -74,8 +78,9 @@ class Format(NamedTuple):
         return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
 
     def holds(self, dtype: str, colour: str) -> bool:
-        """Whether it is written with pixels of *dtype* that are *colour*."""
-        return self.writes is not None and dtype in self.samples and colour in self.colours
+        """Whether it is written with pixels of *dtype*, of all its bits, that are *colour*."""
+        fits = dtype in self.samples and (dtype != "uint16" or self.most_bits == 16)
+        return self.writes is not None and fits and colour in self.colours
 
 
 FORMATS: dict[str, Format] = {
@@ -129,6 +134,27 @@ FORMATS: dict[str, Format] = {
     ),
     "pbm": Format("pnm", (".pbm",), (b"P1", b"P4"), reads=ROWS, can_read="1 bit"),
     "gif": Format("gif", (".gif",), (b"GIF87a", b"GIF89a"), can_read="one image"),
+    "jp2": Format(
+        "jp2", (".jp2", ".jpf", ".jpx", ".jph"), (b"\0\0\0\x0cjP  \r\n\x87\n",),
+        writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
+        keeps={
+            **dict.fromkeys(("icc", "exif", "xmp", "resolution", "bits", "jp2_boxes")),
+            "comments": _SEGMENT - 2,
+        },
+        profile_fits=True, settings=("quality",),
+        can_read="1 to 16 bits, gray to RGBA, palette, HTJ2K",
+        can_write="8 to 16 bits, gray to RGBA; lossless unless `--quality` is given",
+    ),
+    "j2k": Format(
+        "j2k", (".j2k", ".j2c", ".jpc", ".jhc"), (b"\xff\x4f\xff\x51",), b"\xff\xd9",
+        writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
+        keeps={"bits": None, "comments": _SEGMENT - 2}, settings=("quality",),
+        can_read="as `jp2`, without what tells colours", can_write="the same",
+    ),
+    "qoi": Format(
+        "qoi", (".qoi",), (b"qoif",), bytes(7) + b"\1",
+        writes=WHOLE, colours=(*_GRAYS, *_COLOURS), can_read="RGB, RGBA", can_write="the same",
+    ),
 }  # fmt: skip
 
 BY_EXTENSION = {end: name for name, format in FORMATS.items() for end in format.extensions}

@@ -18,13 +18,13 @@ from cudafilter.stores import local
 from cudafilter.stores.store import Entry
 
 _UNREAD = (
-    ".heic .heif .heics .heifs .hif .avif .avifs .avci .jxl .jxr .wdp .hdp .jp2 .j2k .j2c "
-    ".jpc .jpf .jpx .jpm .jph .bpg .flif .webm .mp4 .m4v .mov .avi .mkv .mpg .mpeg .mts .m2ts "
+    ".heic .heif .heics .heifs .hif .avif .avifs .avci .jxl .jxr .wdp .hdp "
+    ".jpm .bpg .flif .webm .mp4 .m4v .mov .avi .mkv .mpg .mpeg .mts .m2ts "
     ".3gp .wmv .3fr .ari .arw .bay .braw .cap .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq "
     ".k25 .kdc .mdc .mef .mos .mrw .nef .nrw .orf .ori .pef .r3d .raf .raw .rw2 .rwl .rwz "
     ".sr2 .srf .srw .x3f .psd .psb .xcf .kra .ora .ai .eps .svg .svgz .pdf .indd .cdr "
     ".afphoto .emf .wmf .exr .hdr .pic .rgbe .pfm .pam .tga .icb .vda .vst .ico .cur .icns "
-    ".dds .pcx .sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .qoi .fits .fit .fts .dcm .nii "
+    ".dds .pcx .sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .fits .fit .fts .dcm .nii "
     ".mng .jng .apng .cin .dpx .ktx .ktx2 .iff .lbm .mpo .jps .pns .insp"
 )
 """Extensions of pictures and films that are not read."""

@@ -1,0 +1,204 @@
+"""QOI and the formats of boxes for the fuzzer: JPEG 2000."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from random import Random
+
+import imagecodecs
+from fuzz_cases import (
+    SIZES,
+    XMP,
+    Format,
+    Mutation,
+    Seed,
+    bad_exif,
+    exif,
+    fields,
+    flips,
+    noise,
+    number,
+    profile,
+    samples,
+    trailing,
+)
+
+from cudafilter import images
+from cudafilter.formats.bmff import box, boxes
+from cudafilter.formats.metadata import Metadata, Resolution
+from cudafilter.images import Image
+
+
+def metadata(channels: int) -> Metadata:
+    """All that these formats keep."""
+    return Metadata(
+        profile() if channels > 2 else None,
+        exif(),
+        XMP,
+        Resolution(Fraction(300), Fraction(200), "inch"),
+    )
+
+
+def written(format: str, kinds: tuple[tuple[str, int], ...]) -> list[Seed]:
+    """Files that this program writes, of (samples, channels), bare and with metadata."""
+    made = []
+    for height, width in SIZES:
+        for dtype, channels in kinds:
+            pixels = samples((height, width, channels), dtype)
+            if channels in (2, 4):
+                pixels[0, 0, -1] = 7
+            for told in (Metadata(), metadata(channels)):
+                image = Image(pixels, channels in (2, 4), told)
+                data = bytes(images.encode(image, format))
+                name = f"{height}x{width} {dtype} {channels} metadata {told.exif is not None}"
+                made.append(Seed(name, data, pixels))
+    return made
+
+
+def qoi_seeds() -> list[Seed]:
+    """Written by this program, and with chunks that its encoder would not choose."""
+    made = written("qoi", (("uint8", 3), ("uint8", 4)))
+    for height, width in SIZES:
+        pixels = samples((height, width, 3))
+        chunks = b"".join(b"\xfe" + pixel.tobytes() for pixel in pixels.reshape(-1, 3))
+        head = b"qoif" + struct.pack(">IIBB", width, height, 3, 0)
+        made.append(Seed(f"{height}x{width} plain", head + chunks + bytes(7) + b"\1", pixels))
+    return made
+
+
+def _qoi_fewer(random: Random, seed: Seed) -> bytes | None:
+    """Bytes missing before the end's mark."""
+    if len(seed.data) < 40:
+        return None
+    return seed.data[: random.randrange(14, len(seed.data) - 8)] + seed.data[-8:]
+
+
+def _cut(random: Random, seed: Seed) -> bytes:
+    return seed.data[: random.randrange(1, len(seed.data) - 1)]
+
+
+def _heads(size: int) -> Callable[[Random, Seed], bytes]:
+    """Numbers among the first *size* bytes."""
+    return lambda random, seed: fields(random, seed.data, min(size, len(seed.data)), 4)
+
+
+def _changed(random: Random, seed: Seed) -> bytes:
+    return flips(random, seed.data, 4)
+
+
+QOI = Format(
+    qoi_seeds,
+    (
+        Mutation("cut", "refuse", _cut),
+        Mutation("fewer bytes", "refuse", _qoi_fewer),
+        Mutation("trailing bytes", "same", trailing, 4),
+        Mutation("header", "any", _heads(14)),
+        Mutation("pixels changed", "any", _changed),
+        Mutation("noise", "any", noise),
+    ),
+)
+
+
+def jp2_seeds() -> list[Seed]:
+    """Gray to RGBA of 8 and 16 bits, of few bits, tiled, lossy, with a palette."""
+    made = written("jp2", (("uint8", 1), ("uint8", 3), ("uint8", 4), ("uint16", 2), ("uint16", 3)))
+    lossy = Image(samples((48, 64, 3)), False, metadata(3))
+    made.append(Seed("lossy", bytes(images.encode(lossy, "jp2", quality=80))))
+    index = samples((48, 64, 1), most=3)
+    colours = samples((4, 3))
+    stream = bytes(
+        imagecodecs.jpeg2k_encode(index[..., 0], level=0, reversible=True, codecformat="j2k")
+    )
+    head = [
+        box(b"ihdr", struct.pack(">IIHBBBB", 48, 64, 1, 7, 7, 0, 0)),
+        box(b"colr", struct.pack(">BBBI", 1, 0, 0, 16)),
+        box(b"pclr", struct.pack(">HB3B", 4, 3, 7, 7, 7) + colours.tobytes()),
+        box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, n) for n in range(3))),
+    ]
+    start = bytes(images.encode(lossy, "jp2"))[:32]
+    palette = start + box(b"jp2h", *head) + box(b"jp2c", stream)
+    made.append(Seed("palette", palette, colours[index[..., 0]]))
+    return made
+
+
+def j2k_seeds() -> list[Seed]:
+    """Bare codestreams, those of high throughput too."""
+    made = written("j2k", (("uint8", 1), ("uint8", 3), ("uint16", 4)))
+    for height, width in SIZES[1:]:
+        pixels = samples((height, width, 3))
+        data = bytes(imagecodecs.htj2k_encode(pixels, reversible=True))
+        made.append(Seed(f"{height}x{width} high throughput", data, pixels))
+    return made
+
+
+def _boxes(random: Random, seed: Seed) -> bytes:
+    """Boxes left out, doubled, swapped, added, or with other bytes, at the top or in one."""
+    data = seed.data
+
+    def shuffled(start: int, stop: int, deep: bool) -> bytes:
+        parts = [(one.kind, data[one.start : one.stop]) for one in boxes(data, start, stop)]
+        at = random.randrange(len(parts))
+        kind, body = parts[at]
+        inner = kind in (b"jp2h", b"res ")
+        way = random.randrange(2, 8) if deep else random.randrange(8)
+        if way < 2 or (way < 6 and inner):
+            within = next((n for n, one in enumerate(parts) if one[0] in (b"jp2h", b"meta")), at)
+            kind, body = parts[at := within]
+            if kind == b"jp2h":
+                begin = boxes(data, start, stop)[at].start
+                parts[at] = (kind, shuffled(begin, begin + len(body), True))
+        elif way == 2:
+            del parts[at]
+        elif way == 3:
+            parts.insert(random.randrange(len(parts) + 1), parts[at])
+        elif way == 4:
+            other = random.randrange(len(parts))
+            parts[at], parts[other] = parts[other], parts[at]
+        elif way == 5:
+            parts[at] = (kind, random.choice((b"", body[: len(body) // 2], body + body)))
+        elif way == 6 and body:
+            parts[at] = (kind, fields(random, body, len(body)))
+        else:
+            new = random.choice((b"uuid", b"free", b"abcd", b"Exif", b"xml ", kind))
+            parts.insert(at, (new, random.choice((bad_exif(random), random.randbytes(30)))))
+        return b"".join(box(*part) for part in parts)
+
+    return shuffled(0, len(data), False)
+
+
+def _lengths(random: Random, seed: Seed) -> bytes:
+    """A box's length that is wrong."""
+    at = random.choice(boxes(seed.data)).start - 8
+    value = number(random) & 0xFFFFFFFF
+    return seed.data[:at] + struct.pack(">I", value) + seed.data[at + 4 :]
+
+
+def _many(random: Random, seed: Seed) -> bytes:
+    return seed.data + random.choice((box(b"free"), box(b"uuid", bytes(16)))) * 100_000
+
+
+JP2 = Format(
+    jp2_seeds,
+    (
+        Mutation("cut", "refuse", _cut),
+        Mutation("boxes", "any", _boxes, 16),
+        Mutation("lengths", "any", _lengths),
+        Mutation("many boxes", "any", _many, 1),
+        Mutation("header", "any", _heads(140)),
+        Mutation("pixels changed", "any", _changed),
+        Mutation("noise", "any", noise),
+    ),
+)
+
+J2K = Format(
+    j2k_seeds,
+    (
+        Mutation("cut", "refuse", _cut),
+        Mutation("trailing bytes", "same", trailing, 4),
+        Mutation("header", "any", _heads(120), 16),
+        Mutation("pixels changed", "any", _changed),
+        Mutation("noise", "any", noise),
+    ),
+)

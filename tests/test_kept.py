@@ -61,7 +61,7 @@ def test_all_comes_back_or_is_named(format: str, dtype: str, channels: int, piec
     alpha, metadata = channels in (2, 4), PIECES[piece]
     image = Image(random_pixels(dtype, channels), alpha, metadata)
     if alpha:
-        image.pixels[0, 0, -1] = 7  # WebP drops an alpha channel that is opaque throughout
+        image.pixels[0, 0, -1] = 7  # some drop an alpha channel that is opaque throughout
     lost = ", ".join(lost_metadata(image, format))
     back = grayed(format, channels, load(encode(image, format)))
     assert back.notes == ()

@@ -1,4 +1,4 @@
-"""QOI and the formats of boxes for the fuzzer: JPEG 2000."""
+"""QOI and the formats of boxes for the fuzzer: JPEG 2000 and AVIF."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from fuzz_cases import (
 from cudafilter import images
 from cudafilter.formats.bmff import box, boxes
 from cudafilter.formats.metadata import Metadata, Resolution
+from cudafilter.formats.samples import spread
 from cudafilter.images import Image
 
 
@@ -133,22 +134,30 @@ def j2k_seeds() -> list[Seed]:
     return made
 
 
+CONTAINERS = {b"jp2h": 0, b"res ": 0, b"meta": 4, b"iprp": 0, b"ipco": 0, b"iinf": 6, b"iref": 4}
+"""Boxes of boxes, and how many bytes stand before these."""
+
+
 def _boxes(random: Random, seed: Seed) -> bytes:
     """Boxes left out, doubled, swapped, added, or with other bytes, at the top or in one."""
     data = seed.data
 
     def shuffled(start: int, stop: int, deep: bool) -> bytes:
         parts = [(one.kind, data[one.start : one.stop]) for one in boxes(data, start, stop)]
+        if not parts:
+            return b""
         at = random.randrange(len(parts))
         kind, body = parts[at]
-        inner = kind in (b"jp2h", b"res ")
+        inner = kind in CONTAINERS
         way = random.randrange(2, 8) if deep else random.randrange(8)
         if way < 2 or (way < 6 and inner):
-            within = next((n for n, one in enumerate(parts) if one[0] in (b"jp2h", b"meta")), at)
-            kind, body = parts[at := within]
-            if kind == b"jp2h":
-                begin = boxes(data, start, stop)[at].start
-                parts[at] = (kind, shuffled(begin, begin + len(body), True))
+            within = [n for n, one in enumerate(parts) if one[0] in CONTAINERS]
+            at = random.choice(within or [at])
+            kind, body = parts[at]
+            if within:
+                begin, before = boxes(data, start, stop)[at].start, CONTAINERS[kind]
+                body = shuffled(begin + before, begin + len(body), True)
+                parts[at] = (kind, data[begin : begin + before] + body)
         elif way == 2:
             del parts[at]
         elif way == 3:
@@ -198,6 +207,38 @@ J2K = Format(
         Mutation("cut", "refuse", _cut),
         Mutation("trailing bytes", "same", trailing, 4),
         Mutation("header", "any", _heads(120), 16),
+        Mutation("pixels changed", "any", _changed),
+        Mutation("noise", "any", noise),
+    ),
+)
+
+
+def avif_seeds() -> list[Seed]:
+    """Gray to RGBA, of 8, 10 and 12 bits, lossless and lossy, turned, and of tiles."""
+    made = written("avif", (("uint8", 1), ("uint8", 3), ("uint8", 4)))
+    for bits in (10, 12):
+        pixels = spread(samples((13, 17, 4), "uint16", (1 << bits) - 1), bits)
+        told = Metadata(bits=bits, cicp=(9, 16))
+        made.append(
+            Seed(f"{bits} bits", bytes(images.encode(Image(pixels, True, told), "avif")), pixels)
+        )
+    for quality in (30, 95):
+        lossy = Image(samples((48, 64, 3)), False, metadata(3))
+        made.append(
+            Seed(f"quality {quality}", bytes(images.encode(lossy, "avif", quality=quality)))
+        )
+    return made
+
+
+AVIF = Format(
+    avif_seeds,
+    (
+        Mutation("cut", "refuse", _cut),
+        Mutation("boxes", "any", _boxes, 24),
+        Mutation("lengths", "any", _lengths),
+        Mutation("many boxes", "any", _many, 1),
+        Mutation("trailing bytes", "same", trailing, 2),
+        Mutation("header", "any", _heads(400), 16),
         Mutation("pixels changed", "any", _changed),
         Mutation("noise", "any", noise),
     ),

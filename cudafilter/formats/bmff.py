@@ -17,15 +17,18 @@ class Box(NamedTuple):
     stop: int
 
 
-def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[Box]:
+def boxes(data: bytes, start: int = 0, stop: int | None = None, cut: bool = False) -> list[Box]:
     """The boxes from *start* to *stop*, the last of which may have no length.
 
-    Raises ImageError where one goes past *stop*, or there are too many.
+    Raises ImageError where one goes past *stop*, unless the data are *cut* there, or where there
+    are too many.
     """
     stop = len(data) if stop is None else stop
     found: list[Box] = []
     while start < stop:
         if stop - start < 8:
+            if cut:
+                break
             raise ImageError("it is cut short, or bytes follow its end")
         length, kind = struct.unpack_from(">I4s", data, start)
         body = start + 8
@@ -34,7 +37,7 @@ def boxes(data: bytes, start: int = 0, stop: int | None = None) -> list[Box]:
             body += 8
         elif length == 0:
             length = stop - start
-        end = start + length
+        end = min(start + length, stop) if cut else start + length
         if end < body or end > stop:
             raise ImageError("it is cut short, or damaged: a part goes past its end")
         found.append(Box(kind, body, end))

@@ -333,6 +333,24 @@ def orientation(exif: bytes | None) -> int:
     return found if 1 <= found <= 8 else 1
 
 
+def turned(exif: bytes | None, orientation: int) -> bytes | None:
+    """*exif* with another *orientation*, 1..8. The rest keeps its place where there was one.
+
+    None where there is nothing to tell. EXIF that is damaged gives way.
+    """
+    try:
+        order, entries, _ = parse(exif or b"")
+    except BrokenIfd:
+        order, entries, exif = ">", {}, None
+    entry = entries.get(ORIENTATION)
+    if exif and entry and entry.type == SHORT and entry.count == 1:
+        value = struct.pack(order + "H", orientation)
+        return exif[: entry.at] + value + exif[entry.at + 2 :]
+    if orientation == 1 and entry is None:
+        return exif
+    return blob({**entries, ORIENTATION: shorts(order, orientation)}, order)
+
+
 def resolution(exif: bytes | None) -> tuple[Fraction, Fraction, str] | None:
     """Pixels per unit in x and y, and the unit, that *exif* gives.
 

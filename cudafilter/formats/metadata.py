@@ -12,6 +12,8 @@ from cudafilter.operations.pixels import Pixels
 
 _METRES = {"inch": Fraction(254, 10000), "cm": Fraction(1, 100), "metre": Fraction(1)}
 
+SRGB = (1, 13)
+"""sRGB's primaries and transfer curve, by the numbers of CICP (ITU-T H.273)."""
 EXIF_MARK = b"Exif\0\0"
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED_XMP_MARK = b"http://ns.adobe.com/xmp/extension/\0"
@@ -69,6 +71,8 @@ class Metadata:
     """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
     bits: int | None = None
     """Bits of a sample in the file, where 9 to 15 of them were scaled to 16."""
+    cicp: tuple[int, int] | None = None
+    """Primaries and transfer curve of the colours, by the numbers of CICP."""
     jp2_boxes: tuple[tuple[bytes, bytes], ...] = ()
     """Boxes (kind, body) of a JP2 that have no field here, such as GeoJP2."""
 
@@ -136,6 +140,11 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
     if metadata.jp2_boxes and "jp2_boxes" not in known.keeps:
         names = {kind.decode("latin-1").strip() for kind, _ in metadata.jp2_boxes}
         lose(f"JP2 {', '.join(sorted(names))}", jp2_boxes=())
+    if metadata.cicp and "cicp" not in known.keeps:
+        primaries, transfer = metadata.cicp
+        if metadata.cicp != SRGB:
+            lost.append(f"its colour space (CICP primaries {primaries}, transfer {transfer})")
+        drop["cicp"] = None
     if "bits" not in known.keeps:
         drop["bits"] = None
     return replace(metadata, **drop), tuple(lost)  # type: ignore[arg-type]

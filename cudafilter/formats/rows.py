@@ -158,8 +158,9 @@ def create(
         raise ImageError(f"{format} files are not written", hint=f"choose one of {known}")
     require_range("quality", quality, 1, 100)
     require_range("compress level", compress_level, 0, 9)
-    require_held(format, header.dtype, header.channels, header.alpha, header.metadata.cmyk)
-    metadata, _ = split(header.metadata, format, header.channels)
+    told = header.metadata
+    require_held(format, header.dtype, header.channels, header.alpha, told.cmyk, told.bits)
+    metadata, _ = split(told, format, header.channels)
     header = replace(header, metadata=metadata)
     module, ways = _module(format), Ways(quality, compress_level)
     if FORMATS[format].writes == ROWS:

@@ -16,7 +16,7 @@ from cudafilter.errors import ImageError
 WHOLE, ROWS = "whole", "rows"
 """How a format is read or written: the whole file in memory, or some rows at a time."""
 
-HEAD = 16
+HEAD = 64
 """Bytes that show a file's format."""
 
 _GRAYS, _COLOURS = ("gray", "gray+alpha"), ("RGB", "RGBA")
@@ -74,6 +74,9 @@ class Format(NamedTuple):
 
     def begins(self, data: bytes) -> bool:
         """Whether *data* begins as its files do."""
+        if data[4:8] == b"ftyp":  # ISO media: the kind of the file, then all that it is as well
+            brands = data[8 : min(int.from_bytes(data[:4], "big"), HEAD)]
+            return any(brands[at : at + 4] in self.starts for at in range(0, len(brands), 4))
         # RIFF, of which WebP is a kind, has the file's size in bytes 4 to 7.
         return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
 
@@ -87,7 +90,7 @@ FORMATS: dict[str, Format] = {
     "png": Format(
         "png", (".png",), (b"\x89PNG\r\n\x1a\n",), b"IEND\xaeB`\x82",
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
-        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "png_chunks")),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "png_chunks", "cicp")),
         settings=("compress_level",),
         can_read="1 to 16 bits, gray to RGBA, palette, interlaced",
         can_write="8 and 16 bits, gray to RGBA",
@@ -150,6 +153,14 @@ FORMATS: dict[str, Format] = {
         writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
         keeps={"bits": None, "comments": _SEGMENT - 2}, settings=("quality",),
         can_read="as `jp2`, without what tells colours", can_write="the same",
+    ),
+    "avif": Format(
+        "avif", (".avif", ".avifs"), (b"avif", b"avis"),
+        writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS), most_bits=12,
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "bits", "cicp")),
+        profile_fits=True, settings=("quality", "compress_level"),
+        can_read="8, 10 and 12 bits, gray to RGBA",
+        can_write="the same; lossless unless `--quality` is given",
     ),
     "qoi": Format(
         "qoi", (".qoi",), (b"qoif",), bytes(7) + b"\1",

@@ -1,9 +1,11 @@
-"""QOI and the formats of boxes for the fuzzer: JPEG 2000 and AVIF."""
+"""QOI and the formats of boxes for the fuzzer: JPEG 2000, AVIF and JPEG XL."""
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -24,6 +26,7 @@ from fuzz_cases import (
     samples,
     trailing,
 )
+from PIL import Image as PillowImage
 
 from cudafilter import images
 from cudafilter.formats.bmff import box, boxes
@@ -177,6 +180,11 @@ def _boxes(random: Random, seed: Seed) -> bytes:
     return shuffled(0, len(data), False)
 
 
+def _boxes_or_bits(random: Random, seed: Seed) -> bytes:
+    """As _boxes(), and where there are none bytes changed."""
+    return flips(random, seed.data, 2, 40) if seed.data[0] else _boxes(random, seed)
+
+
 def _lengths(random: Random, seed: Seed) -> bytes:
     """A box's length that is wrong."""
     at = random.choice(boxes(seed.data)).start - 8
@@ -239,6 +247,50 @@ AVIF = Format(
         Mutation("many boxes", "any", _many, 1),
         Mutation("trailing bytes", "same", trailing, 2),
         Mutation("header", "any", _heads(400), 16),
+        Mutation("pixels changed", "any", _changed),
+        Mutation("noise", "any", noise),
+    ),
+)
+
+
+def wide_profile() -> bytes:
+    """A profile of a space that has no name, so that JPEG XL must code it."""
+    made = bytearray(profile())
+    at = made.index(b"gXYZ", 300) if b"gXYZ" in made[300:] else made.index(b"rXYZ")
+    place = int.from_bytes(made[at + 4 : at + 8], "big")
+    made[place + 9] ^= 5
+    return bytes(made)
+
+
+def jxl_seeds() -> list[Seed]:
+    """Gray to RGBA, whole numbers and floats, lossy, in boxes of all kinds, with a profile."""
+    kinds = (("uint8", 1), ("uint8", 3), ("uint8", 4), ("uint16", 3), ("float32", 2))
+    made = written("jxl", kinds)
+    pixels = spread(samples((13, 17, 3), "uint16", 1023), 10)
+    ten = Image(pixels, False, Metadata(bits=10, cicp=(9, 16), exif=exif()))
+    made.append(Seed("10 bits", bytes(images.encode(ten, "jxl")), pixels))
+    for dtype in ("uint8", "uint16"):
+        lossy = Image(samples((48, 64, 3), dtype), False, replace(metadata(3), icc=None))
+        made.append(Seed(f"lossy {dtype}", bytes(images.encode(lossy, "jxl", quality=80))))
+    pixels = samples((13, 17, 3))
+    stream = bytes(images.encode(Image(pixels), "jxl"))
+    head = b"\0\0\0\x0cJXL \r\n\x87\n" + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    packed = box(b"brob", b"Exif", bytes(imagecodecs.brotli_encode(bytes(4) + exif())))
+    pieces = box(b"jxlp", bytes(4), stream[:50]) + box(b"jxlp", b"\x80\0\0\1", stream[50:])
+    made.append(Seed("in pieces", head + packed + pieces, pixels))
+    out = io.BytesIO()
+    PillowImage.fromarray(pixels).save(out, "JPEG", icc_profile=wide_profile())
+    made.append(Seed("from JPEG", bytes(imagecodecs.jpegxl_encode_jpeg(out.getvalue()))))
+    return made
+
+
+JXL = Format(
+    jxl_seeds,
+    (
+        Mutation("cut", "refuse", _cut),
+        Mutation("boxes", "any", _boxes_or_bits, 16),
+        Mutation("header", "any", _heads(40), 24),
+        Mutation("profile", "any", _heads(700), 16),
         Mutation("pixels changed", "any", _changed),
         Mutation("noise", "any", noise),
     ),

@@ -39,6 +39,7 @@ FORMATS: dict[str, Format] = {
     "jp2": fuzz_boxes.JP2,
     "j2k": fuzz_boxes.J2K,
     "avif": fuzz_boxes.AVIF,
+    "jxl": fuzz_boxes.JXL,
 }
 
 ACCEPTED, WRONG, FOREIGN, WORDS, TERMINAL, TIME, MEMORY, CRASH, AGAIN = (
@@ -63,7 +64,9 @@ _FOREIGN = re.compile(
     r"|Decompressi|incorrect data check|[Ee]rrno|:\s*$"
 )
 """Words that no message of this program has: other libraries' and Python's."""
-_UNCHANGED = frozenset({"png", "tiff", "bmp", "ppm", "pgm", "webp", "qoi", "jp2", "j2k", "avif"})
+_UNCHANGED = frozenset(
+    {"png", "tiff", "bmp", "ppm", "pgm", "webp", "qoi", "jp2", "j2k", "avif", "jxl"}
+)
 """Formats that are written without a loss."""
 _MOST_AGAIN = 1 << 20
 """Most samples of a picture that is written and read once more."""

@@ -136,16 +136,11 @@ def metadata_of(
     *known* are the kinds of properties that are no loss. How the picture is turned becomes the EXIF
     orientation, for what else EXIF says of that does not count.
     """
-    notes: list[str] = []
     exif = None
     for body in found.told(data, b"Exif")[:1]:
         (skipped,) = struct.unpack_from(">I", body.ljust(4, b"\0"))
         exif = body[4 + skipped :].removeprefix(EXIF_MARK) or None
-    turned = found.orientation()
-    if (was := ifd.orientation(exif)) != turned:
-        exif = ifd.turned(exif, turned)
-        if was != 1:
-            notes.append(f"its EXIF orientation {was} does not count in such files: {turned} does")
+    exif, notes = ifd.as_told(exif, found.orientation())
     packets = found.told(data, b"mime", XMP)
     icc = cicp = None
     for kind, body in found.main.properties:

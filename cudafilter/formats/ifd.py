@@ -351,6 +351,18 @@ def turned(exif: bytes | None, orientation: int) -> bytes | None:
     return blob({**entries, ORIENTATION: shorts(order, orientation)}, order)
 
 
+def as_told(exif: bytes | None, turn: int) -> tuple[bytes | None, list[str]]:
+    """*exif* of a file that tells by itself which orientation, *turn*, it has; and notes.
+
+    What EXIF says of that does not count in such files.
+    """
+    was = orientation(exif)
+    if was == turn:
+        return exif, []
+    lost = [f"its EXIF orientation {was} does not count in such files: {turn} does"]
+    return turned(exif, turn), lost if was != 1 else []
+
+
 def resolution(exif: bytes | None) -> tuple[Fraction, Fraction, str] | None:
     """Pixels per unit in x and y, and the unit, that *exif* gives.
 

@@ -140,7 +140,7 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
     if metadata.jp2_boxes and "jp2_boxes" not in known.keeps:
         names = {kind.decode("latin-1").strip() for kind, _ in metadata.jp2_boxes}
         lose(f"JP2 {', '.join(sorted(names))}", jp2_boxes=())
-    if metadata.cicp and "cicp" not in known.keeps:
+    if metadata.cicp and not _holds_space(known, metadata.cicp):
         primaries, transfer = metadata.cicp
         if metadata.cicp != SRGB:
             lost.append(f"its colour space (CICP primaries {primaries}, transfer {transfer})")
@@ -148,6 +148,12 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
     if "bits" not in known.keeps:
         drop["bits"] = None
     return replace(metadata, **drop), tuple(lost)  # type: ignore[arg-type]
+
+
+def _holds_space(format: Format, cicp: tuple[int, int]) -> bool:
+    """Whether a file of *format* can say that its colours are those of *cicp*."""
+    known = all(not held or one in held for one, held in zip(cicp, format.spaces, strict=True))
+    return "cicp" in format.keeps and known
 
 
 def _too_long(format: Format, field: str, piece: bytes) -> bool:

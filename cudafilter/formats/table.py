@@ -56,6 +56,8 @@ class Format(NamedTuple):
     """Fields of Metadata that it holds, each with the most bytes of one piece; None for any."""
     gray_profile: str = ""
     """Why a colour profile for gray is not kept; empty where it is."""
+    spaces: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """CICP's numbers for primaries and transfer curves that it holds; empty for all."""
     profile_fits: bool = False
     """A colour profile is kept only where it is for just the colours that the pixels have."""
     exif_is_directory: bool = False
@@ -161,6 +163,15 @@ FORMATS: dict[str, Format] = {
         profile_fits=True, settings=("quality", "compress_level"),
         can_read="8, 10 and 12 bits, gray to RGBA",
         can_write="the same; lossless unless `--quality` is given",
+    ),
+    "jxl": Format(
+        "jxl", (".jxl",), (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"),
+        writes=WHOLE, samples=("uint8", "uint16", "float32"), colours=(*_GRAYS, *_COLOURS),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "bits", "cicp")),
+        spaces=((1, 9, 11, 12), (1, 8, 13, 16, 17, 18)),
+        profile_fits=True, settings=("quality", "compress_level"),
+        can_read="1 to 16 bits, floats of 16 and 32 bits, gray to RGBA",
+        can_write="8 to 16 bits, float32, gray to RGBA; lossless unless `--quality` is given",
     ),
     "qoi": Format(
         "qoi", (".qoi",), (b"qoif",), bytes(7) + b"\1",

@@ -18,7 +18,7 @@ from cudafilter.stores import local
 from cudafilter.stores.store import Entry
 
 _UNREAD = (
-    ".heic .heif .heics .heifs .hif .avci .jxl .jxr .wdp .hdp "
+    ".heic .heif .heics .heifs .hif .avci .jxr .wdp .hdp "
     ".jpm .bpg .flif .webm .mp4 .m4v .mov .avi .mkv .mpg .mpeg .mts .m2ts "
     ".3gp .wmv .3fr .ari .arw .bay .braw .cap .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq "
     ".k25 .kdc .mdc .mef .mos .mrw .nef .nrw .orf .ori .pef .r3d .raf .raw .rw2 .rwl .rwz "

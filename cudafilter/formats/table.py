@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError
+from cudafilter.formats.unread import kind_of_bytes
 
 WHOLE, ROWS = "whole", "rows"
 """How a format is read or written: the whole file in memory, or some rows at a time."""
@@ -205,6 +206,8 @@ def format_of_bytes(data: bytes) -> str:
     for name, format in FORMATS.items():
         if format.begins(data):
             return name
+    if (kind := kind_of_bytes(data)) is not None:
+        raise ImageError(f"it is {kind.what}, which is not read", hint=kind.advice)
     raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 

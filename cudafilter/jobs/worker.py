@@ -17,6 +17,7 @@ from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
 from cudafilter.formats.table import FORMATS, format_of_bytes, unused_settings
+from cudafilter.formats.unread import kind_of
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
@@ -255,6 +256,8 @@ def _reason(error: Exception, source: str) -> tuple[str, str | None]:
     if isinstance(error, MemoryError):
         return "not enough memory for this image", None
     text, hint = in_words(error)
+    if isinstance(error, ImageError) and (kind := kind_of(source)) is not None:
+        hint = kind.advice
     if isinstance(error, EngineError):
         text = " ".join(text.split())  # a compiler's lines
     return text.removeprefix(f"{source}: "), hint

@@ -96,7 +96,18 @@ class TestWhatIsNotRead:
     def test_no_kind_is_also_read(self) -> None:
         known = [end for kind in unread.KINDS for end in kind.extensions.split()]
         assert len(known) == len(set(known))
-        assert not set(known) & set(table.BY_EXTENSION)
+        optional = [end for f in table.FORMATS.values() if f.needs for end in f.extensions]
+        assert set(known) & set(table.BY_EXTENSION) == set(optional)
+
+    def test_a_format_whose_extra_is_missing_is_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(table, "_is_there", lambda module: False)
+        touch("in/a.png", "in/b.HEIC")
+        made = make_plan(["in"], "out", recursive=True)
+        ((path, why),) = made.left
+        assert str(path) == "in/b.HEIC"
+        assert "pip install 'cudafilter[heic]'" in why
+        monkeypatch.setattr(table, "_is_there", lambda module: True)
+        assert make_plan(["in"], "out", recursive=True, format="png").left == ()
 
     def test_so_is_what_has_an_images_name_and_is_none(self) -> None:
         touch("in/a.png")

@@ -1,4 +1,4 @@
-"""QOI and the formats of boxes for the fuzzer: JPEG 2000, AVIF and JPEG XL."""
+"""QOI and the formats of boxes for the fuzzer: JPEG 2000, AVIF, HEIC and JPEG XL."""
 
 from __future__ import annotations
 
@@ -295,3 +295,28 @@ JXL = Format(
         Mutation("noise", "any", noise),
     ),
 )
+
+
+def heic_seeds() -> list[Seed]:
+    """RGB and RGBA of 8 and 10 bits, lossless and lossy, and of tiles. Needs pillow-heif."""
+    import pillow_heif
+
+    made = []
+    ways = {"quality": -1, "chroma": 444, "matrix_coefficients": 0}
+    told = {"exif": b"Exif\0\0" + exif(), "xmp": XMP, "icc_profile": profile()}
+    for dtype, channels in (("uint8", 3), ("uint8", 4), ("uint16", 3)):
+        pixels = samples((64, 80, channels), dtype)
+        mode = ("RGB", "RGBA")[channels - 3] + (";16" if dtype == "uint16" else "")
+        for more in ({}, told):
+            out = io.BytesIO()
+            pillow_heif.encode(mode, (80, 64), pixels.tobytes(), out, **ways, **more)
+            exact = spread(pixels >> 6, 10) if dtype == "uint16" else pixels
+            made.append(Seed(f"{mode} metadata {bool(more)}", out.getvalue(), exact))
+    out = io.BytesIO()
+    pixels = samples((300, 400, 3))
+    pillow_heif.options.GRID_TILE_SIZE = 256
+    pillow_heif.encode("RGB", (400, 300), pixels.tobytes(), out, quality=50)
+    return [*made, Seed("tiles", out.getvalue())]
+
+
+HEIC = Format(heic_seeds, AVIF.mutations)

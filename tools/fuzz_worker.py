@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -41,6 +42,8 @@ FORMATS: dict[str, Format] = {
     "avif": fuzz_boxes.AVIF,
     "jxl": fuzz_boxes.JXL,
 }
+if find_spec("pillow_heif"):  # an extra
+    FORMATS["heic"] = fuzz_boxes.HEIC
 
 ACCEPTED, WRONG, FOREIGN, WORDS, TERMINAL, TIME, MEMORY, CRASH, AGAIN = (
     "damage accepted", "wrong pixels", "foreign exception", "foreign words", "terminal output",

@@ -6,6 +6,7 @@ those of its own formats. rows.py tells what a module must have.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,6 +66,8 @@ class Format(NamedTuple):
     """EXIF becomes the file's own directory: what that cannot hold is lost."""
     settings: tuple[str, ...] = ()
     """Fields of Ways that say something to it."""
+    needs: str = ""
+    """The module of an extra without which it is not read."""
     engine_codec: bool = False
     """An engine may have a codec of its own for it; see engines.Engine.jpeg."""
     most_bits: int = 16
@@ -174,6 +177,11 @@ FORMATS: dict[str, Format] = {
         can_read="1 to 16 bits, floats of 16 and 32 bits, gray to RGBA",
         can_write="8 to 16 bits, float32, gray to RGBA; lossless unless `--quality` is given",
     ),
+    "heic": Format(
+        "heic", (".heic", ".heif", ".hif"),
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+        needs="pillow_heif", can_read="8, 10 and 12 bits, gray to RGBA; with the extra `heic`",
+    ),
     "qoi": Format(
         "qoi", (".qoi",), (b"qoif",), bytes(7) + b"\1",
         writes=WHOLE, colours=(*_GRAYS, *_COLOURS), can_read="RGB, RGBA", can_write="the same",
@@ -212,8 +220,17 @@ def format_of_bytes(data: bytes) -> str:
 
 
 def is_image_name(path: str | Path) -> bool:
-    """Whether *path* has the extension of a format that is read."""
-    return os.path.splitext(path)[1].lower() in BY_EXTENSION
+    """Whether *path* has the extension of a format that is read here."""
+    name = BY_EXTENSION.get(os.path.splitext(path)[1].lower())
+    return name is not None and (not FORMATS[name].needs or _is_there(FORMATS[name].needs))
+
+
+@functools.cache
+def _is_there(module: str) -> bool:
+    """Whether the extra that has *module* is installed."""
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
 
 
 def unused_settings(

@@ -45,8 +45,8 @@ KINDS = (
         ".ai .eps .svg .svgz .pdf .cdr .emf .wmf", (b"%PDF", b"%!PS", b"<svg", b"<?xml"),
     ),
     Kind(
-        "a HEIC photo", _CONVERT, ".heic .heif .hif .avci",
-        (b"ftyphei", b"ftyphev", b"ftypmif1", b"ftypmsf1"),
+        "a HEIC photo, for which an extra is not installed",
+        "pip install 'cudafilter[heic]', or convert it first", ".heic .heif .hif",
     ),
     Kind(
         "a picture for scientists or cinema", _CONVERT,
@@ -55,9 +55,9 @@ KINDS = (
     ),
     Kind(
         "a picture of a rare kind", _CONVERT,
-        ".jxr .wdp .hdp .jpm .bpg .flif .pfm .pam .tga .icb .vda .vst .ico .cur .icns .dds .pcx "
-        ".sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .jng .apng .ktx .ktx2 .iff .lbm .mpo .jps "
-        ".pns .insp",
+        ".avci .jxr .wdp .hdp .jpm .bpg .flif .pfm .pam .tga .icb .vda .vst .ico .cur .icns .dds "
+        ".pcx .sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .jng .apng .ktx .ktx2 .iff .lbm .mpo "
+        ".jps .pns .insp",
         (b"DDS ", b"II\xbc\x01", b"FLIF", b"BPG\xfb", b"icns", b"\0\0\1\0", b"P7\n"),
     ),
 )  # fmt: skip

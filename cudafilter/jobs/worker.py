@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, ImageError, in_words
-from cudafilter.formats.table import FORMATS, format_of_bytes, unused_settings
+from cudafilter.formats.table import FORMATS, format_of_bytes, is_image_name, unused_settings
 from cudafilter.formats.unread import kind_of
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
@@ -256,7 +256,8 @@ def _reason(error: Exception, source: str) -> tuple[str, str | None]:
     if isinstance(error, MemoryError):
         return "not enough memory for this image", None
     text, hint = in_words(error)
-    if isinstance(error, ImageError) and (kind := kind_of(source)) is not None:
+    kind = None if is_image_name(source) else kind_of(source)
+    if isinstance(error, ImageError) and kind is not None:
         hint = kind.advice
     if isinstance(error, EngineError):
         text = " ".join(text.split())  # a compiler's lines

@@ -270,3 +270,12 @@ def test_a_size_of_billions_is_refused_before_anything_is_decoded() -> None:
         with_head(by_libjxl(random_pixels("uint8", 3)), bytes(1 << 20))
     )
     assert Bits(b"\x7f").take(7) == 127
+    with pytest.raises(ImageError, match="header has no end"):
+        Bits(b"\x7f").take(1 << 62)  # not a number of so many bits
+
+
+def test_a_small_file_of_a_large_picture_is_read() -> None:
+    plain = Image(np.full((3000, 4000, 3), 77, np.uint8))
+    for ways in ({}, {"quality": 90}):
+        back = load(encode(plain, "jxl", **ways))
+        assert back.pixels.shape == plain.pixels.shape

@@ -39,10 +39,9 @@ def read(data: bytes, limits: Limits) -> Decoded:
         refuse_frames(found.frames)
     width, height = found.size()
     alpha = found.alpha()
-    # libavif has planes of two bytes beside what it gives.
-    limits.require_size(width, height, 3 * (3 + bool(alpha)))
-    _require_sizes(data, found)
     bits = _bits(found)
+    limits.require_size(width, height, (3 + bool(alpha)) * (1 if bits == 8 else 2))
+    _require_sizes(data, found)
     try:
         samples: Pixels = np.asarray(imagecodecs.avif_decode(data, 0, numthreads=share()))
     except (imagecodecs.AvifError, ValueError, IndexError) as error:

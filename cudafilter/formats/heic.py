@@ -30,7 +30,7 @@ def read(data: bytes, limits: Limits) -> Decoded:
         refuse_frames(found.frames)
     width, height = found.size()
     alpha = found.alpha()
-    limits.require_size(width, height, 3 * (3 + bool(alpha)))
+    limits.require_size(width, height, 3 + bool(alpha))
     for item in found.items.values():
         heif.item_data(data, item)  # all of it is there
     try:

@@ -21,6 +21,7 @@ from cudafilter.operations.pixels import Pixels
 
 MAX_BITS = 16
 _SIZ, _SOT, _COM, _END = 0xFF51, 0xFF90, 0xFF64, b"\xff\xd9"
+_MOST_TILES = 65535
 _OWN = (b"Created by OpenJPEG", b"Kakadu")
 """What comments begin with that tell only which program wrote the file."""
 
@@ -80,6 +81,8 @@ def picture_of(data: bytes) -> Picture:
     ):
         raise ImageError("it is damaged: its header has values that JPEG 2000 does not know")
     tiles = -(-(right - tile_left) // wide) * -(-(bottom - tile_top) // high)
+    if tiles > _MOST_TILES:
+        raise ImageError(f"it is damaged: it has {tiles:,} tiles, more than JPEG 2000 holds")
     bits = tuple(((kind & 127) + 1) * (-1 if kind & 128 else 1) for kind, _, _ in parts)
     steps = tuple((across, down) for _, across, down in parts)
     return Picture(right - left, bottom - top, bits, steps, tiles)

@@ -45,8 +45,8 @@ def read(data: bytes, limits: Limits) -> Decoded:
     else:
         stream, parts, notes = _parts(data)
     head = jxl_head.head_of(stream)
-    # libjxl has two buffers of four bytes for each sample.
-    limits.require_size(head.width, head.height, 8 * head.channels)
+    size = extent(stream)
+    limits.require_size(size.width, size.height, size.channels * size.bytes_per_sample)
     alpha = _require_readable(head)
     icc, stream = _profile(stream, head, notes)
     try:

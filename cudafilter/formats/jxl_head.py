@@ -39,10 +39,10 @@ class Bits:
 
     def take(self, count: int) -> int:
         """The next *count* bits as a number."""
+        if self.at + count > 8 * len(self._data):
+            raise ImageError("it is cut short, or damaged: its header has no end")
         found = self.look(count)
         self.at += count
-        if self.at > 8 * len(self._data):
-            raise ImageError("it is cut short, or damaged: its header has no end")
         return found
 
     def since(self, start: int) -> tuple[int, int]:

@@ -61,6 +61,6 @@ def _choice(dtype: str, colour: str) -> str:
 
 
 def _listed(formats: Sequence[str]) -> str:
-    """The extensions of *formats*, as words: ``.png, .webp or .tif``."""
-    *most, last = (FORMATS[name].extensions[0] for name in formats)
+    """The extensions of the first three of *formats*, as words: ``.png, .webp or .tif``."""
+    *most, last = (FORMATS[name].extensions[0] for name in formats[:3])
     return f"{', '.join(most)} or {last}" if most else last

@@ -162,10 +162,10 @@ def encode(
 ) -> Buffer:
     """*image* as the bytes of a file of *format*.
 
-    *quality* 1..100 is for JPEG and WebP. Left out, a JPEG that comes from a JPEG keeps its
-    quantisation tables, another one gets 95 and full colour resolution (4:4:4), and WebP is
-    lossless. *compress_level* is for PNG and TIFF: 0 stores, 1 (if left out) is the fastest, 2..9
-    are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
+    *quality* 1..100 is for lossy formats. Left out, a JPEG that comes from a JPEG keeps its
+    quantisation tables, another one gets 95 and full colour resolution (4:4:4), and all others are
+    lossless. *compress_level* is an effort: 0 stores where that can be, 1 (if left out) is the
+    fastest, 2..9 are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
     colour would be lost; see lost_metadata for the rest.
     """
     with _naming(name, "cannot be encoded", "its encoder failed"):

@@ -151,7 +151,7 @@ def metadata_of(
     if cicp and cicp[0] in (_UNSAID, SRGB[0]) and cicp[1] in (_UNSAID, SRGB[1]):
         cicp = None
     if others := sorted({k.decode("latin-1") for k, _ in found.main.properties if k not in known}):
-        notes.append(f"not kept, for they tell of more than pixels: {', '.join(others)}")
+        notes.append(f"not kept: the properties {', '.join(others)}")
     if further := found.further():
         notes.append(f"{further} further pictures in it, such as thumbnails, are not kept")
     resolution = ifd.resolution(exif)

@@ -49,7 +49,7 @@ KINDS = (
         "pip install 'cudafilter[heic]', or convert it first", ".heic .heif .hif",
     ),
     Kind(
-        "a picture for scientists or cinema", _CONVERT,
+        "a picture for scientists or cinema", "convert it to a TIFF of 16 bits or floats first",
         ".exr .hdr .pic .rgbe .fits .fit .fts .dcm .nii .cin .dpx",
         (b"\x76\x2f\x31\x01", b"#?RADIANCE", b"SIMPLE  =", b"SDPX", b"XPDS"),
     ),

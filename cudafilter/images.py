@@ -165,8 +165,8 @@ def encode(
     *quality* 1..100 is for lossy formats. Left out, a JPEG that comes from a JPEG keeps its
     quantisation tables, another one gets 95 and full colour resolution (4:4:4), and all others are
     lossless. *compress_level* is an effort: 0 stores where that can be, 1 (if left out) is the
-    fastest, 2..9 are ever slower and smaller. Raises ImageError, with a hint what to choose, where bits, alpha or
-    colour would be lost; see lost_metadata for the rest.
+    fastest, 2..9 are ever slower and smaller. Raises ImageError, with a hint what to choose, where
+    bits, alpha or colour would be lost; see lost_metadata for the rest.
     """
     with _naming(name, "cannot be encoded", "its encoder failed"):
         pixels = require_pixels(image.pixels, image.alpha)

@@ -61,7 +61,12 @@ def test_more_bits_than_it_holds_are_refused_with_a_choice() -> None:
 def test_other_programs_see_the_same_turn(orientation: int, channels: int) -> None:
     image = Image(random_pixels("uint8", channels), channels == 4)
     image = replace(image, metadata=Metadata(exif=make_exif(orientation)))
-    with Pil.open(io.BytesIO(encode(image, "avif"))) as seen:
+    data = encode(image, "avif")
+    for item in heif.items_of(data).items.values():  # that of alpha is turned too
+        if item.kind == b"av01":
+            turns = [one for one in item.properties if one.kind in (b"irot", b"imir")]
+            assert bool(turns) == (orientation != 1)
+    with Pil.open(io.BytesIO(data)) as seen:
         assert seen.getexif().get(274, 1) == orientation
         np.testing.assert_array_equal(np.asarray(seen), image.pixels)
     plain = Pil.fromarray(image.pixels)

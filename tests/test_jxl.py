@@ -51,7 +51,9 @@ def with_head(data: bytes, icc: bytes | None = None, **changes: Any) -> bytes:
     return jxl_head.joined(pieces) + frames
 
 
-def wide(curve: int = 1024, gray: bool = False, more: bytes = b"") -> bytes:
+def wide(
+    curve: int = 1024, gray: bool = False, more: bytes = b"", tags: tuple[bytes, ...] = ()
+) -> bytes:
     """A profile of a space that has no name, as matrix and curves."""
 
     def number(value: float) -> bytes:
@@ -65,28 +67,33 @@ def wide(curve: int = 1024, gray: bool = False, more: bytes = b"") -> bytes:
     bend = b"curv" + struct.pack(">II", 0, curve) + points
     text = b"Wide, 2026" + more
     name = b"desc" + struct.pack(">II", 0, len(text) + 1) + text + bytes(79)
-    tags = [(b"desc", name), (b"cprt", b"text\0\0\0\0none\0"), (b"wtpt", xyz(*white))]
+    told = [(b"desc", name), (b"cprt", b"text\0\0\0\0none\0"), (b"wtpt", xyz(*white))]
     if gray:
-        tags.append((b"kTRC", bend))
+        told.append((b"kTRC", bend))
     else:
-        tags += [(b"rXYZ", xyz(0.60974, 0.31111, 0.01947)), (b"rTRC", bend)]
-        tags += [(b"gXYZ", xyz(0.20528, 0.62567, 0.06087)), (b"gTRC", bend)]
-        tags += [(b"bXYZ", xyz(0.14919, 0.06322, 0.74457)), (b"bTRC", bend)]
-    table, body = struct.pack(">I", len(tags)), b""
-    for kind, data in tags:
-        table += kind + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(data))
+        told += [(b"rXYZ", xyz(0.60974, 0.31111, 0.01947)), (b"rTRC", bend)]
+        told += [(b"gXYZ", xyz(0.20528, 0.62567, 0.06087)), (b"gTRC", bend)]
+        told += [(b"bXYZ", xyz(0.14919, 0.06322, 0.74457)), (b"bTRC", bend)]
+    told += [(one[:4], one[4:]) for one in tags]
+    table, body = struct.pack(">I", len(told)), b""
+    for kind, data in told:
+        table += kind + struct.pack(">II", 132 + 12 * len(told) + len(body), len(data))
         body += data + bytes(-len(data) % 4)
-    head = struct.pack(">I4sI", 132 + 12 * len(tags) + len(body), b"lcms", 0x02100000)
+    head = struct.pack(">I4sI", 132 + 12 * len(told) + len(body), b"lcms", 0x02100000)
     head += b"mntr" + (b"GRAY" if gray else b"RGB ") + b"XYZ " + bytes(12) + b"acspAPPL" + bytes(24)
     return head + xyz(*white)[8:] + bytes(48) + table + body
 
 
+WORDS = b"dmndmluc" + struct.pack(">IIIHHII", 0, 1, 12, 0x656E, 0x5553, 602, 28)
+WORDS += "Wörter ".encode("utf-16-be") * 43
+PLACE = b"chadsf32" + struct.pack(">10i", 0, *(65536 * (n % 4 == 0) for n in range(9)))
 PROFILES = {
     "curves": wide(),
     "long curves": wide(4096),
     "short": wide(2),
     "text": wide(64, more=b" hello, world" * 60),
     "gray": wide(256, gray=True),
+    "words": wide(3, tags=(WORDS, PLACE, b"lumiXYZ " + bytes(16))),
 }
 
 

@@ -39,7 +39,6 @@ def read(data: bytes, at: int) -> tuple[bytes, int]:
         if value > 255:
             raise _damaged()
         coded.append(value)
-    numbers.end()
     try:
         return _Profile(bytes(coded)).whole(), bits.at
     except (IndexError, struct.error):

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cudafilter.errors import CudafilterError, ImageError
+from cudafilter.errors import CudafilterError, FramesError, ImageError
 from cudafilter.formats import rows
-from cudafilter.formats.limits import MAX_STREAM, refuse_frames
+from cudafilter.formats.limits import MAX_STREAM
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.formats.rows import Header
 from cudafilter.formats.table import format_of_bytes
@@ -127,7 +127,10 @@ def load(source: Path | Buffer, name: str | None = None, *, max_pixels: int | No
     with decoding(name):
         reader = rows.open(data, max_pixels)
         if reader.frames > 1:
-            refuse_frames(reader.frames)
+            raise FramesError(
+                f"it holds {reader.frames} frames, of which only one could be written",
+                hint="--first-frame takes the first one",
+            )
         return frame_of(reader)
 
 
@@ -268,11 +271,12 @@ def encode(
 class Output:
     """A file of *format* that is written into *target*, of as many *frames* as are told.
 
-    *quality* 1..100 is for JPEG and WebP. Left out, a JPEG that comes from a JPEG keeps its
-    quantisation tables, another one gets 95 and full colour resolution (4:4:4), and WebP is
-    lossless. *compress_level* is for PNG and TIFF: 0 stores, 1 (if left out) is the fastest, 2..9
-    are ever slower and smaller. *dither* is for GIF. Raises ImageError, with a hint what to
-    choose, where bits, alpha, colour or frames would be lost; see lost_metadata for the rest.
+    *quality* 1..100 is for lossy formats. Left out, a JPEG that comes from a JPEG keeps its
+    quantisation tables, another one gets 95 and full colour resolution (4:4:4), and all others are
+    lossless. *compress_level* is an effort: 0 stores where that can be, 1 (if left out) is the
+    fastest, 2..9 are ever slower and smaller. *dither* is for GIF. Raises ImageError, with a hint
+    what to choose, where bits, alpha, colour or frames would be lost; see lost_metadata for the
+    rest.
     """
 
     def __init__(

@@ -100,6 +100,11 @@ LOSSLESS = [
     *[("pgm", dtype, 1) for dtype in ("uint8", "uint16")],
     *[("bmp", "uint8", c) for c in (1, 3)],
     *[("webp", "uint8", c) for c in (3, 4)],
+    *[("qoi", "uint8", c) for c in (3, 4)],
+    *[("avif", "uint8", c) for c in (1, 2, 3, 4)],
+    *[("jxl", dtype, c) for dtype in ("uint8", "uint16", "float32") for c in (1, 2, 3, 4)],
+    *[("jp2", dtype, c) for dtype in ("uint8", "uint16") for c in (1, 2, 3, 4)],
+    *[("j2k", dtype, c) for dtype in ("uint8", "uint16") for c in (1, 2, 3, 4)],
 ]
 
 

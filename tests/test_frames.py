@@ -132,8 +132,8 @@ class TestDestinations:
         done = cli("blur", "a.gif", f"b.{target}")
         assert done.exit_code == 1
         assert re.search(
-            r"error: a.gif: it holds 6 frames, and [A-Z]+ holds only one \(choose .*\.gif,? .*"
-            r"--first-frame for the first one only\)\n",
+            r"error: a.gif: it holds 6 frames, and [A-Z]+ holds only one \(choose \.png.*, or"
+            r" --first-frame for the first one only\)\n",
             done.stderr,
         )
         assert not Path(f"b.{target}").exists()
@@ -169,13 +169,17 @@ class TestDestinations:
         picture("in/c.png")
         done = cli("blur", "-r", "in", "out", "--format", "jpeg", "--report", "r.jsonl")
         assert done.exit_code == 0, done.stderr
-        why = "left alone, of several frames where one is written: --first-frame takes the first: "
-        (told,) = (line for line in done.stderr.splitlines() if line.startswith(why))
-        assert set(told.removeprefix(why).split(", ")) == {"in/a.gif", "in/s/b.webp"}
+        (told,) = (line for line in done.stderr.splitlines() if line.startswith("left alone"))
+        why, _, names = told.rpartition(": ")
+        assert re.search(r"of several frames \(choose .*, or --first-frame for the first one", why)
+        assert set(names.split(", ")) == {"in/a.gif", "in/s/b.webp"}
         assert "1 done, 0 skipped, 0 failed, 2 left alone" in done.stderr
         records = map(json.loads, Path("r.jsonl").read_text().splitlines())
         assert sorted(record["status"] for record in records) == ["done"] + ["left alone"] * 2
         assert [str(path) for path in sorted(Path("out").rglob("*.*"))] == ["out/c.jpg"]
+        strict = cli("blur", "-r", "in", "out", "--format", "jpeg", "--strict")
+        assert strict.exit_code == 1
+        assert "1 done, 0 skipped, 2 failed" in strict.stderr
         named = cli("blur", "in/a.gif", "in/c.png", "out", "--format", "jpeg")
         assert named.exit_code == 1
         assert "error: in/a.gif: it holds 6 frames, and JPEG holds only one" in named.stderr

@@ -10,12 +10,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 import fuzz_bitmaps
 import fuzz_blocks
+import fuzz_boxes
 import fuzz_jpeg
 import fuzz_png
 import fuzz_tiff
@@ -36,7 +38,14 @@ FORMATS: dict[str, Format] = {
     "bmp": fuzz_bitmaps.BMP,
     "pnm": fuzz_bitmaps.PNM,
     "gif": fuzz_blocks.GIF,
+    "qoi": fuzz_boxes.QOI,
+    "jp2": fuzz_boxes.JP2,
+    "j2k": fuzz_boxes.J2K,
+    "avif": fuzz_boxes.AVIF,
+    "jxl": fuzz_boxes.JXL,
 }
+if find_spec("pillow_heif"):  # an extra
+    FORMATS["heic"] = fuzz_boxes.HEIC
 
 ACCEPTED, WRONG, FOREIGN, WORDS, TERMINAL, TIME, MEMORY, CRASH, AGAIN = (
     "damage accepted", "wrong pixels", "foreign exception", "foreign words", "terminal output",
@@ -60,7 +69,9 @@ _FOREIGN = re.compile(
     r"|Decompressi|incorrect data check|[Ee]rrno|:\s*$"
 )
 """Words that no message of this program has: other libraries' and Python's."""
-_UNCHANGED = frozenset({"png", "tiff", "bmp", "ppm", "pgm", "webp"})
+_UNCHANGED = frozenset(
+    {"png", "tiff", "bmp", "ppm", "pgm", "webp", "qoi", "jp2", "j2k", "avif", "jxl"}
+)
 """Formats that are written without a loss."""
 _MOST_FRAMES = 200
 """Most frames of a file that are read."""

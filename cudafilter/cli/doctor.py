@@ -160,6 +160,8 @@ def _codecs() -> Iterator[Found]:
     import numpy as np
 
     from cudafilter import images
+    from cudafilter.formats.metadata import Metadata
+    from cudafilter.formats.samples import drawn, spread
     from cudafilter.formats.table import FORMATS, written
     from cudafilter.operations.pixels import full_scale
 
@@ -170,8 +172,12 @@ def _codecs() -> Iterator[Found]:
                 for colour, channels in (("gray", 1), ("RGB", 3)):
                     if colour not in format.colours:
                         continue
-                    pixels = _picture(dtype, channels)
-                    again = images.load(images.encode(images.Image(pixels), name)).pixels
+                    pixels, bits = _picture(dtype, channels), None
+                    if dtype == "uint16" and format.most_bits < 16:
+                        bits = format.most_bits
+                        pixels = spread(drawn(pixels, bits), bits)
+                    image = images.Image(pixels, metadata=Metadata(bits=bits))
+                    again = images.load(images.encode(image, name)).pixels
                     change = np.abs(again.astype(np.float64) - pixels).mean() / full_scale(dtype)
                     worst = max(worst, float(change))
                 told.append(dtype)

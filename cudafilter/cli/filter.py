@@ -121,13 +121,13 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
 
         return watch(
             given, destination, recursive=shared.recursive, format=shared.format,
-            existing=shared.existing, follow=shared.follow,
+            existing=shared.existing, follow=shared.follow, strict=shared.strict,
         )  # fmt: skip
     from cudafilter.jobs.plan import make_plan
 
     plan = make_plan(
         given, destination, recursive=shared.recursive, format=shared.format,
-        existing=shared.existing, follow=shared.follow,
+        existing=shared.existing, follow=shared.follow, strict=shared.strict,
     )  # fmt: skip
     return iter([plan])
 

@@ -102,6 +102,7 @@ class Shared(NamedTuple):
     existing: str
     in_place: bool
     follow: bool
+    strict: bool
     watch: bool
     dry_run: bool
     report: str | None
@@ -194,6 +195,11 @@ def shared() -> Sections:
                 help="Write through links: to images in folders with --in-place, and in DEST.",
             ),
             click.Option(
+                ["--strict"],
+                is_flag=True,
+                help="Count pictures and films that are not read as failed.",
+            ),
+            click.Option(
                 ["--watch"],
                 is_flag=True,
                 help="Go on with images that arrive in the folders, until interrupted.",
@@ -222,7 +228,7 @@ def shared() -> Sections:
                 ["--compress-level"],
                 type=Whole(0, 9),
                 metavar="N",
-                help="Lossless compression: 0 stores, 1 is fastest (default), 9 smallest.",
+                help="Effort of compression: 0 stores, 1 is fastest (default), 9 smallest.",
             ),
             click.Option(
                 ["--frames"],

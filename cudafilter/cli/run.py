@@ -159,6 +159,7 @@ class _Run:
             dither=shared.dither,
             frames=(range(1),) if shared.first_frame else shared.frames,
             max_pixels=shared.max_pixels,
+            strict=shared.strict,
             engine_codec=self._name != "cpu" and shared.codec != "cpu",
         )
 

@@ -8,10 +8,13 @@ from cudafilter.errors import FramesError, ImageError
 from cudafilter.formats.table import ANIMATION, FORMATS
 
 
-def require_held(format: str, dtype: str, channels: int, alpha: bool, cmyk: bool) -> None:
+def require_held(
+    format: str, dtype: str, channels: int, alpha: bool, cmyk: bool, bits: int | None = None
+) -> None:
     """Raise ImageError unless a file of *format* holds pixels of *dtype* and *channels*.
 
-    *alpha* says that the last channel is alpha, *cmyk* that the four are inks.
+    *alpha* says that the last channel is alpha, *cmyk* that the four are inks. *bits* is how many
+    bits the samples had that were scaled to 16; None where they have all of their type's.
     """
     known, title = FORMATS[format], format.upper()
     if cmyk and (channels != 4 or alpha):
@@ -37,6 +40,11 @@ def require_held(format: str, dtype: str, channels: int, alpha: bool, cmyk: bool
     if dtype not in known.samples:
         raise ImageError(
             f"{title} holds 8 bits a sample, and the picture has 16",
+            hint=f"choose {_choice(dtype, whole)}",
+        )
+    if dtype == "uint16" and (bits or 16) > known.most_bits:
+        raise ImageError(
+            f"{title} holds {known.most_bits} bits a sample, and the picture has {bits or 16}",
             hint=f"choose {_choice(dtype, whole)}",
         )
     if whole not in known.colours:
@@ -69,6 +77,6 @@ def _choice(dtype: str, colour: str) -> str:
 
 
 def _listed(formats: Sequence[str]) -> str:
-    """The extensions of *formats*, as words: ``.png, .webp or .tif``."""
-    *most, last = (FORMATS[name].extensions[0] for name in formats)
+    """The extensions of the first three of *formats*, as words: ``.png, .webp or .tif``."""
+    *most, last = (FORMATS[name].extensions[0] for name in formats[:3])
     return f"{', '.join(most)} or {last}" if most else last

@@ -93,7 +93,7 @@ def header(data: Source) -> tuple[str, int, bool]:
     raise BrokenIfd("no TIFF header")
 
 
-def _span(data: Source, order: str, offset: int, big: bool) -> tuple[int, int, int]:
+def span(data: Source, order: str, offset: int, big: bool) -> tuple[int, int, int]:
     """Where the entries of the IFD at *offset* begin, how many they are, and the next IFD."""
     count_code, next_code, size = ("Q", "Q", 20) if big else ("H", "I", 12)
     try:
@@ -107,7 +107,7 @@ def _span(data: Source, order: str, offset: int, big: bool) -> tuple[int, int, i
     return start, count, following
 
 
-def _rows(
+def entries_of(
     data: Source, order: str, start: int, count: int, big: bool
 ) -> Iterator[tuple[int, int, int, int, int]]:
     """Tag, type, count, length and place of the value of each entry."""
@@ -132,10 +132,10 @@ def read(data: Source, order: str, offset: int, big: bool = False) -> tuple[dict
 def _read(
     data: Source, order: str, offset: int, big: bool, depth: int, budget: _Budget
 ) -> tuple[dict[int, Entry], int]:
-    start, count, following = _span(data, order, offset, big)
+    start, count, following = span(data, order, offset, big)
     budget.directory(offset, count)
     entries: dict[int, Entry] = {}
-    for tag, kind, values, length, where in _rows(data, order, start, count, big):
+    for tag, kind, values, length, where in entries_of(data, order, start, count, big):
         budget.value(length)
         value = data[where : where + length]
         if _points(tag, kind, values):
@@ -156,34 +156,6 @@ def _read(
 def _points(tag: int, kind: int, values: int) -> bool:
     known = tag in _POINTERS and kind in (LONG, LONG8)
     return values == 1 and (known or (kind in (IFD, IFD8) and tag != SUB_IFDS))
-
-
-def directories(data: Source, order: str, offset: int, big: bool) -> list[int]:
-    """Where the IFDs are that follow each other from *offset*. Raises BrokenIfd."""
-    found: dict[int, None] = {}
-    entries = 0
-    while offset:
-        if offset in found:
-            raise BrokenIfd("its directories follow each other in a circle")
-        found[offset] = None
-        _, count, offset = _span(data, order, offset, big)
-        entries += count
-        if count > MAX_ENTRIES:
-            raise BrokenIfd(f"it has more than {MAX_ENTRIES} tags")
-        if 12 * entries > len(data):
-            raise BrokenIfd("its directories lie over each other")
-    return list(found)
-
-
-def one(data: Source, order: str, offset: int, big: bool, tag: int) -> int:
-    """The first whole number of *tag* in the IFD at *offset*, 0 without one. Raises BrokenIfd."""
-    start, count, _ = _span(data, order, offset, big)
-    found = {
-        number: Entry(kind, values, data[where : where + length])
-        for number, kind, values, length, where in _rows(data, order, start, count, big)
-        if number == tag
-    }
-    return number(found, tag, order, 0)
 
 
 def parse(blob: bytes) -> tuple[str, dict[int, Entry], int]:
@@ -226,9 +198,9 @@ def _is_directory(data: Source, order: str, offset: int, big: bool) -> bool:
     if offset < 8:
         return False
     try:
-        start, count, _ = _span(data, order, offset, big)
+        start, count, _ = span(data, order, offset, big)
         last = -1
-        for tag, kind, values, _, _ in _rows(data, order, start, min(count, 64), big):
+        for tag, kind, values, _, _ in entries_of(data, order, start, min(count, 64), big):
             if kind not in SIZES or not values or tag <= last:
                 return False
             last = tag
@@ -367,6 +339,36 @@ def orientation(exif: bytes | None) -> int:
         return 1
     found = number(entries, ORIENTATION, order, 1)
     return found if 1 <= found <= 8 else 1
+
+
+def turned(exif: bytes | None, orientation: int) -> bytes | None:
+    """*exif* with another *orientation*, 1..8. The rest keeps its place where there was one.
+
+    None where there is nothing to tell. EXIF that is damaged gives way.
+    """
+    try:
+        order, entries, _ = parse(exif or b"")
+    except BrokenIfd:
+        order, entries, exif = ">", {}, None
+    entry = entries.get(ORIENTATION)
+    if exif and entry and entry.type == SHORT and entry.count == 1:
+        value = struct.pack(order + "H", orientation)
+        return exif[: entry.at] + value + exif[entry.at + 2 :]
+    if orientation == 1 and entry is None:
+        return exif
+    return blob({**entries, ORIENTATION: shorts(order, orientation)}, order)
+
+
+def as_told(exif: bytes | None, turn: int) -> tuple[bytes | None, list[str]]:
+    """*exif* of a file that tells by itself which orientation, *turn*, it has; and notes.
+
+    What EXIF says of that does not count in such files.
+    """
+    was = orientation(exif)
+    if was == turn:
+        return exif, []
+    lost = [f"its EXIF orientation {was} does not count in such files: {turn} does"]
+    return turned(exif, turn), lost if was != 1 else []
 
 
 def resolution(exif: bytes | None) -> tuple[Fraction, Fraction, str] | None:

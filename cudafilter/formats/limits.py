@@ -79,8 +79,8 @@ def require_entries(count: int, what: str) -> None:
 
 
 def refuse_frames(frames: int) -> None:
-    """Raise FramesError: writing would keep one frame of many."""
+    """Raise FramesError: of a format whose frames are not read, writing would keep one of many."""
     raise FramesError(
         f"it holds {frames} frames, of which only one could be written",
-        hint="--first-frame takes the first one",
+        hint="extract the frames into files of their own first",
     )

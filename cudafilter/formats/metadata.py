@@ -12,6 +12,8 @@ from cudafilter.operations.pixels import Pixels
 
 _METRES = {"inch": Fraction(254, 10000), "cm": Fraction(1, 100), "metre": Fraction(1)}
 
+SRGB = (1, 13)
+"""sRGB's primaries and transfer curve, by the numbers of CICP (ITU-T H.273)."""
 EXIF_MARK = b"Exif\0\0"
 XMP_MARK = b"http://ns.adobe.com/xap/1.0/\0"
 EXTENDED_XMP_MARK = b"http://ns.adobe.com/xmp/extension/\0"
@@ -86,6 +88,12 @@ class Metadata:
     tiff_layout: TiffLayout | None = None
     icc_name: bytes = b""
     """What a PNG calls its ICC profile: Latin-1, 1 to 79 bytes, or none."""
+    bits: int | None = None
+    """Bits of a sample in the file, where 9 to 15 of them were scaled to 16."""
+    cicp: tuple[int, int] | None = None
+    """Primaries and transfer curve of the colours, by the numbers of CICP."""
+    jp2_boxes: tuple[tuple[bytes, bytes], ...] = ()
+    """Boxes (kind, body) of a JP2 that have no field here, such as GeoJP2."""
     animation: Animation | None = None
 
 
@@ -117,6 +125,10 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lose("ICC profile", icc=None)
     elif metadata.icc and known.gray_profile and metadata.icc[16:20] == b"GRAY":
         lose(f"ICC profile ({known.gray_profile})", icc=None)
+    elif metadata.icc and known.profile_fits:
+        fitting = b"GRAY" if channels < 3 else b"RGB "
+        if metadata.icc[16:20] != fitting:
+            lose("ICC profile (it is for other colours)", icc=None)
     if metadata.exif:
         name, kept = _exif_loss(metadata.exif, known, title)
         if name:
@@ -147,7 +159,23 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
     if metadata.tiff_tags and "tiff_tags" not in known.keeps:
         tags = ", ".join(str(tag) for tag in sorted(ifd.parse(metadata.tiff_tags)[1]))
         lose(f"TIFF tags {tags}", tiff_tags=None)
+    if metadata.jp2_boxes and "jp2_boxes" not in known.keeps:
+        names = {kind.decode("latin-1").strip() for kind, _ in metadata.jp2_boxes}
+        lose(f"JP2 {', '.join(sorted(names))}", jp2_boxes=())
+    if metadata.cicp and not _holds_space(known, metadata.cicp):
+        primaries, transfer = metadata.cicp
+        if metadata.cicp != SRGB:
+            lost.append(f"its colour space (CICP primaries {primaries}, transfer {transfer})")
+        drop["cicp"] = None
+    if "bits" not in known.keeps:
+        drop["bits"] = None
     return replace(metadata, **drop), tuple(lost)  # type: ignore[arg-type]
+
+
+def _holds_space(format: Format, cicp: tuple[int, int]) -> bool:
+    """Whether a file of *format* can say that its colours are those of *cicp*."""
+    known = all(not held or one in held for one, held in zip(cicp, format.spaces, strict=True))
+    return "cicp" in format.keeps and known
 
 
 def _too_long(format: Format, field: str, piece: bytes) -> bool:

@@ -110,7 +110,12 @@ def metadata_of(chunks: list[Chunk], colour: int, bits: int) -> tuple[Metadata, 
             kept.append((kind, body))
         else:
             lost.append(kind.decode("latin-1"))
-    icc = xmp = resolution = None
+    icc = xmp = resolution = cicp = None
+    for chunk in kept:
+        if chunk[0] == b"cICP" and len(chunk[1]) == 4 and chunk[1][2:] == b"\0\1":
+            cicp = chunk[1][0], chunk[1][1]
+            kept.remove(chunk)
+            break
     icc_name, _, packed = only.get(b"iCCP", b"").partition(b"\0")
     try:
         icc = _inflate(packed[1:]) if b"iCCP" in only else None
@@ -135,7 +140,9 @@ def metadata_of(chunks: list[Chunk], colour: int, bits: int) -> tuple[Metadata, 
     if lost:
         names = ", ".join(sorted(set(lost)))
         notes.append(f"not kept, for they tell of the file as it was or are not known: PNG {names}")
-    metadata = Metadata(icc, exif, xmp, resolution, png_chunks=tuple(kept), icc_name=icc_name[:79])
+    metadata = Metadata(
+        icc, exif, xmp, resolution, png_chunks=tuple(kept), icc_name=icc_name[:79], cicp=cicp
+    )
     return metadata, notes
 
 
@@ -161,6 +168,8 @@ def ancillary(metadata: Metadata) -> list[Chunk]:
     if metadata.icc:
         name = metadata.icc_name or b"ICC Profile"
         chunks.append((b"iCCP", name + b"\0\0" + zlib.compress(metadata.icc)))
+    if metadata.cicp and max(metadata.cicp) < 256:
+        chunks.append((b"cICP", bytes((*metadata.cicp, 0, 1))))
     if metadata.resolution:
         x, y = metadata.resolution.per("metre")
         unit = 1 if metadata.resolution.unit else 0

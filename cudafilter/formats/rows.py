@@ -216,10 +216,11 @@ def create(
         raise ImageError(f"{format} files are not written", hint=f"choose one of {known}")
     require_range("quality", quality, 1, 100)
     require_range("compress level", compress_level, 0, 9)
-    require_held(format, header.dtype, header.channels, header.alpha, header.metadata.cmyk)
+    told = header.metadata
+    require_held(format, header.dtype, header.channels, header.alpha, told.cmyk, told.bits)
     if header.frames > 1:
         require_frames(format, header.frames, timed=header.seconds is not None)
-    metadata, _ = split(header.metadata, format, header.channels)
+    metadata, _ = split(told, format, header.channels)
     header = replace(header, metadata=metadata)
     module, ways = _module(format), Ways(quality, compress_level, dither)
     if FORMATS[format].writes == ROWS:

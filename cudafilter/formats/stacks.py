@@ -45,8 +45,8 @@ def pages_of(source: Source) -> Pages:
     """
     try:
         order, offset, big = ifd.header(source)
-        places = ifd.directories(source, order, offset, big)
-        kept = [at for at in places if not ifd.one(source, order, at, big, _KIND) & _REDUCED]
+        places = _directories(source, order, offset, big)
+        kept = [at for at in places if not _one(source, order, at, big, _KIND) & _REDUCED]
     except ifd.BrokenIfd as error:
         raise ImageError(f"it is damaged: {error}") from error
     if places[0] not in kept:
@@ -92,6 +92,34 @@ def _smaller_copies(source: Source, order: str, tags: Mapping[int, Entry], big: 
         raise ImageError(f"it is damaged: {error}") from error
     well = all(ifd.number(each, _KIND, order, 0) & _REDUCED for each in found)
     return len(found) if well else None
+
+
+def _directories(data: Source, order: str, offset: int, big: bool) -> list[int]:
+    """Where the IFDs are that follow each other from *offset*. Raises BrokenIfd."""
+    found: dict[int, None] = {}
+    entries = 0
+    while offset:
+        if offset in found:
+            raise ifd.BrokenIfd("its directories follow each other in a circle")
+        found[offset] = None
+        _, count, offset = ifd.span(data, order, offset, big)
+        entries += count
+        if count > ifd.MAX_ENTRIES:
+            raise ifd.BrokenIfd(f"it has more than {ifd.MAX_ENTRIES} tags")
+        if 12 * entries > len(data):
+            raise ifd.BrokenIfd("its directories lie over each other")
+    return list(found)
+
+
+def _one(data: Source, order: str, offset: int, big: bool, tag: int) -> int:
+    """The first whole number of *tag* in the IFD at *offset*, or 0. Raises BrokenIfd."""
+    start, count, _ = ifd.span(data, order, offset, big)
+    found = {
+        number: Entry(kind, values, data[where : where + length])
+        for number, kind, values, length, where in ifd.entries_of(data, order, start, count, big)
+        if number == tag
+    }
+    return ifd.number(found, tag, order, 0)
 
 
 def of_some(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:

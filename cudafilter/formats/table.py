@@ -6,18 +6,20 @@ those of its own formats. rows.py tells what a module must have.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError
+from cudafilter.formats.unread import kind_of_bytes
 
 ANIMATION, PAGES = "animation", "pages"
 WHOLE, ROWS = "whole", "rows"
 """How a format is read or written: the whole file in memory, or some rows at a time."""
 
-HEAD = 16
+HEAD = 64
 """Bytes that show a file's format."""
 
 _GRAYS, _COLOURS = ("gray", "gray+alpha"), ("RGB", "RGBA")
@@ -59,14 +61,22 @@ class Format(NamedTuple):
     """Fields of Metadata that it holds, each with the most bytes of one piece; None for any."""
     gray_profile: str = ""
     """Why a colour profile for gray is not kept; empty where it is."""
+    spaces: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())
+    """CICP's numbers for primaries and transfer curves that it holds; empty for all."""
+    profile_fits: bool = False
+    """A colour profile is kept only where it is for just the colours that the pixels have."""
     exif_is_directory: bool = False
     """EXIF becomes the file's own directory: what that cannot hold is lost."""
     settings: tuple[str, ...] = ()
     """Fields of Ways that say something to it."""
+    needs: str = ""
+    """The module of an extra without which it is not read."""
     engine_codec: bool = False
     """An engine may have a codec of its own for it; see engines.Engine.jpeg."""
     frames: str = ""
     """What a file of several pictures is: ANIMATION or PAGES; empty where it holds but one."""
+    most_bits: int = 16
+    """Most bits of a sample that is a whole number."""
     in_colour: str = ""
     """The format of the same kind of files that holds colour too."""
     can_read: str = ""
@@ -75,19 +85,25 @@ class Format(NamedTuple):
 
     def begins(self, data: bytes) -> bool:
         """Whether *data* begins as its files do."""
+        if data[4:8] == b"ftyp":  # ISO media: the kind of the file, then all that it is as well
+            brands = data[8 : min(int.from_bytes(data[:4], "big"), HEAD)]
+            return any(brands[at : at + 4] in self.starts for at in range(0, len(brands), 4))
         # RIFF, of which WebP is a kind, has the file's size in bytes 4 to 7.
         return data.startswith(self.starts) or (data[:4] == b"RIFF" and data[8:12] in self.starts)
 
     def holds(self, dtype: str, colour: str) -> bool:
-        """Whether it is written with pixels of *dtype* that are *colour*."""
-        return self.writes is not None and dtype in self.samples and colour in self.colours
+        """Whether it is written with pixels of *dtype*, of all its bits, that are *colour*."""
+        fits = dtype in self.samples and (dtype != "uint16" or self.most_bits == 16)
+        return self.writes is not None and fits and colour in self.colours
 
 
 FORMATS: dict[str, Format] = {
     "png": Format(
         "png", (".png", ".apng"), (b"\x89PNG\r\n\x1a\n",), b"IEND\xaeB`\x82",
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
-        keeps=dict.fromkeys(("icc", "exif", "xmp", "resolution", "png_chunks", "animation")),
+        keeps=dict.fromkeys(
+            ("icc", "exif", "xmp", "resolution", "png_chunks", "cicp", "animation")
+        ),
         settings=("compress_level",), frames=ANIMATION,
         can_read="1 to 16 bits, gray to RGBA, palette, interlaced, animations",
         can_write="8 and 16 bits, gray to RGBA, animations",
@@ -144,6 +160,49 @@ FORMATS: dict[str, Format] = {
         settings=("dither",), frames=ANIMATION,
         can_read="palette, animations", can_write="256 colours a frame, animations",
     ),
+    "jp2": Format(
+        "jp2", (".jp2", ".jpf", ".jpx", ".jph"), (b"\0\0\0\x0cjP  \r\n\x87\n",),
+        writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
+        keeps={
+            **dict.fromkeys(("icc", "exif", "xmp", "resolution", "bits", "jp2_boxes")),
+            "comments": _SEGMENT - 2,
+        },
+        profile_fits=True, settings=("quality",),
+        can_read="1 to 16 bits, gray to RGBA, palette, HTJ2K",
+        can_write="8 to 16 bits, gray to RGBA; lossless unless `--quality` is given",
+    ),
+    "j2k": Format(
+        "j2k", (".j2k", ".j2c", ".jpc", ".jhc"), (b"\xff\x4f\xff\x51",), b"\xff\xd9",
+        writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS),
+        keeps={"bits": None, "comments": _SEGMENT - 2}, settings=("quality",),
+        can_read="as `jp2`, without what tells colours", can_write="the same",
+    ),
+    "avif": Format(
+        "avif", (".avif", ".avifs"), (b"avif", b"avis"),
+        writes=WHOLE, samples=("uint8", "uint16"), colours=(*_GRAYS, *_COLOURS), most_bits=12,
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "bits", "cicp")),
+        profile_fits=True, settings=("quality", "compress_level"),
+        can_read="8, 10 and 12 bits, gray to RGBA",
+        can_write="the same; lossless unless `--quality` is given",
+    ),
+    "jxl": Format(
+        "jxl", (".jxl",), (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n"),
+        writes=WHOLE, samples=("uint8", "uint16", "float32"), colours=(*_GRAYS, *_COLOURS),
+        keeps=dict.fromkeys(("icc", "exif", "xmp", "bits", "cicp")),
+        spaces=((1, 9, 11, 12), (1, 8, 13, 16, 17, 18)),
+        profile_fits=True, settings=("quality", "compress_level"),
+        can_read="1 to 16 bits, floats of 16 and 32 bits, gray to RGBA",
+        can_write="8 to 16 bits, float32, gray to RGBA; lossless unless `--quality` is given",
+    ),
+    "heic": Format(
+        "heic", (".heic", ".heif", ".hif"),
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
+        needs="pillow_heif", can_read="8, 10 and 12 bits, gray to RGBA; with the extra `heic`",
+    ),
+    "qoi": Format(
+        "qoi", (".qoi",), (b"qoif",), bytes(7) + b"\1",
+        writes=WHOLE, colours=(*_GRAYS, *_COLOURS), can_read="RGB, RGBA", can_write="the same",
+    ),
 }  # fmt: skip
 
 BY_EXTENSION = {end: name for name, format in FORMATS.items() for end in format.extensions}
@@ -172,12 +231,23 @@ def format_of_bytes(data: bytes) -> str:
     for name, format in FORMATS.items():
         if format.begins(data):
             return name
+    if (kind := kind_of_bytes(data)) is not None:
+        raise ImageError(f"it is {kind.what}, which is not read", hint=kind.advice)
     raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
 def is_image_name(path: str | Path) -> bool:
-    """Whether *path* has the extension of a format that is read."""
-    return os.path.splitext(path)[1].lower() in BY_EXTENSION
+    """Whether *path* has the extension of a format that is read here."""
+    name = BY_EXTENSION.get(os.path.splitext(path)[1].lower())
+    return name is not None and (not FORMATS[name].needs or _is_there(FORMATS[name].needs))
+
+
+@functools.cache
+def _is_there(module: str) -> bool:
+    """Whether the extra that has *module* is installed."""
+    from importlib.util import find_spec
+
+    return find_spec(module) is not None
 
 
 def unused_settings(

@@ -19,6 +19,7 @@ from cudafilter.formats.ifd import Entry
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Metadata, Resolution, TiffLayout
 from cudafilter.formats.rows import Header, OneFrame, Reader, Writer
+from cudafilter.formats.samples import straight
 from cudafilter.formats.table import Ways
 from cudafilter.formats.tiff_codecs import JPEG
 from cudafilter.formats.tiff_strips import DEPTHS, FLOAT, SIGNED, UNSIGNED, Layout, Samples
@@ -135,7 +136,7 @@ class _Reader(OneFrame):
         if stored.photometric == INVERTED:
             full = np.array(full_scale(pixels.dtype), pixels.dtype)
             np.subtract(full, pixels[..., :1], out=pixels[..., :1])
-        return _unpremultiplied(pixels) if self._alpha == _ASSOCIATED else pixels
+        return straight(pixels) if self._alpha == _ASSOCIATED else pixels
 
 
 def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
@@ -236,20 +237,6 @@ def _losses(data: Source, tags: Mapping[int, Entry]) -> list[str]:
         listed = ", ".join(map(str, pointers))
         lost.append(f"TIFF tags that point at directories of their own lead nowhere: {listed}")
     return lost
-
-
-def _unpremultiplied(pixels: Pixels) -> Pixels:
-    """Straight alpha from premultiplied, rounded to nearest; transparent colour becomes 0."""
-    full = full_scale(pixels.dtype)
-    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
-        exact = pixels.astype(np.float64)
-    alphas = exact[..., -1:]
-    visible = alphas > 0
-    colour = np.where(visible, exact[..., :-1] * full / np.where(visible, alphas, 1), 0)
-    if pixels.dtype.kind == "u":
-        colour = np.minimum(np.rint(colour), full)
-    with np.errstate(over="ignore"):
-        return np.concatenate([colour.astype(pixels.dtype), pixels[..., -1:]], axis=2)
 
 
 def _metadata(tags: Mapping[int, Entry], order: str, cmyk: bool) -> Metadata:

@@ -16,9 +16,6 @@ from cudafilter.stores.buffers import Buffer, Sink
 if TYPE_CHECKING:
     from cudafilter.check import Agreement
 
-SEVERAL = "of several frames where one is written: --first-frame takes the first"
-"""Why an image that was met in a folder is left alone."""
-
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats.table import FORMATS, format_of, is_image_name, written
+from cudafilter.formats.unread import kind_of
 from cudafilter.jobs.places import Place, Places
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
 from cudafilter.operations.choices import EXISTING
@@ -64,13 +65,15 @@ def make_plan(
     format: str | None = None,
     existing: str = "overwrite",
     follow: bool = False,
+    strict: bool = False,
 ) -> Plan:
     """Plan *sources* into *destination*, or in place where that is None.
 
     A source is a file, a folder (with *recursive*), a glob or ``-``. *existing* is one of EXISTING
     and says what to do about destinations that are there already. *follow* allows to write through
-    links: in place to what links in folders lead to, else out of the folder *destination*. Nothing
-    is written. Raises ParameterError for what cannot be done as asked.
+    links: in place to what links in folders lead to, else out of the folder *destination*. *strict*
+    refuses pictures and films in folders that are not read. Nothing is written. Raises
+    ParameterError for what cannot be done as asked.
     """
     if existing not in EXISTING:
         raise ParameterError("existing", f"must be one of {', '.join(EXISTING)}, not {existing!r}")
@@ -90,7 +93,7 @@ def make_plan(
     if destination is not None:
         require_name("dest", destination)
     into = None if destination in (None, STDIO) else Path(str(destination))
-    found = find(sources, recursive, into, follow=follow or not in_place)
+    found = find(sources, recursive, into, follow=follow or not in_place, strict=strict)
     many = found.many or len(sources) > 1
     if not in_place:
         many = many or str(destination).endswith(os.sep) or (into is not None and into.is_dir())
@@ -198,6 +201,10 @@ def _writable(path: Path) -> str:
     try:
         format = format_of(path)
     except ImageError as error:
+        if (kind := kind_of(path)) is not None:
+            raise ParameterError(
+                "dest", f"{path}: {kind.what} is not read or written", hint=kind.advice
+            ) from None
         hint = f"give it one, such as .png, or add --format with one of {_written()}"
         raise ParameterError("dest", str(error), hint=hint) from None
     if FORMATS[format].writes is None:

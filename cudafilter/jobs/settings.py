@@ -19,6 +19,8 @@ class Settings(NamedTuple):
     """Frames to be taken of each file, by number; None for all."""
     max_pixels: int | None = None
     """Most pixels of an image; None for what formats/limits.py says."""
+    strict: bool = False
+    """What was met in a folder and cannot be taken is a failure."""
     engine_codec: bool = False
     """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
     open, so that the way of an image never depends on time."""

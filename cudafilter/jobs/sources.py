@@ -14,23 +14,10 @@ from typing import NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.formats.table import is_image_name
+from cudafilter.formats.unread import kind_of
 from cudafilter.stores import local
 from cudafilter.stores.store import Entry
 
-_UNREAD = (
-    ".heic .heif .heics .heifs .hif .avif .avifs .avci .jxl .jxr .wdp .hdp .jp2 .j2k .j2c "
-    ".jpc .jpf .jpx .jpm .jph .bpg .flif .webm .mp4 .m4v .mov .avi .mkv .mpg .mpeg .mts .m2ts "
-    ".3gp .wmv .3fr .ari .arw .bay .braw .cap .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq "
-    ".k25 .kdc .mdc .mef .mos .mrw .nef .nrw .orf .ori .pef .r3d .raf .raw .rw2 .rwl .rwz "
-    ".sr2 .srf .srw .x3f .psd .psb .xcf .kra .ora .ai .eps .svg .svgz .pdf .indd .cdr "
-    ".afphoto .emf .wmf .exr .hdr .pic .rgbe .pfm .pam .tga .icb .vda .vst .ico .cur .icns "
-    ".dds .pcx .sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .qoi .fits .fit .fts .dcm .nii "
-    ".mng .jng .cin .dpx .ktx .ktx2 .iff .lbm .mpo .jps .pns .insp"
-)
-"""Extensions of pictures and films that are not read."""
-UNREAD = frozenset(_UNREAD.split())
-
-UNREAD_KIND = "a kind of image or film that is not read"
 NO_FILE = "no file, but a pipe or a device"
 LINK = "a link, which is not followed in place unless asked (--follow)"
 ROUND = "a link to a folder that it lies in"
@@ -57,7 +44,7 @@ class Left(NamedTuple):
 
     path: Path
     why: str
-    """UNREAD_KIND, NO_FILE, LINK, ROUND or AGAIN."""
+    """A kind that is not read and what to do with it, or NO_FILE, LINK, ROUND or AGAIN."""
 
 
 @dataclass
@@ -74,12 +61,19 @@ class Found:
     """Whether a folder or a glob was named, however many images that turned out."""
 
 
-def find(sources: Sequence[str], recursive: bool, into: Path | None, follow: bool = True) -> Found:
+def find(
+    sources: Sequence[str],
+    recursive: bool,
+    into: Path | None,
+    follow: bool = True,
+    strict: bool = False,
+) -> Found:
     """The images that *sources* name; a folder *into* met inside one of them is left out.
 
     *follow* says that links met in folders are followed; one that is named itself always is. A
     folder that several paths lead to is visited once in each source: by the path with the fewest
-    links, of several the first by name. Raises ParameterError ("src") for what does not exist, and
+    links, of several the first by name. *strict* says that pictures and films of kinds that are not
+    read are refused, not left alone. Raises ParameterError ("src") for what does not exist, and
     for a folder unless *recursive*.
     """
     found = Found()
@@ -92,12 +86,12 @@ def find(sources: Sequence[str], recursive: bool, into: Path | None, follow: boo
             if not recursive:
                 raise ParameterError("src", f"{text} is a folder: add -r to take the images in it")
             found.many = True
-            _Finder(found, follow, name, skip).walk()
+            _Finder(found, follow, strict, name, skip).walk()
         elif os.path.lexists(name):
             found.images.append(Source(path, path.name, True, os.path.islink(name)))
         elif glob.has_magic(text):
             found.many = True
-            _expand(text, found, follow, skip)
+            _expand(text, found, follow, strict, skip)
         else:
             raise ParameterError("src", f"{text}: {_absence(name)}")
     return found
@@ -111,7 +105,7 @@ def require_name(parameter: str, text: str) -> None:
         raise ParameterError(parameter, f"{text!r}: a file name cannot hold a NUL character")
 
 
-def _expand(pattern: str, found: Found, follow: bool, skip: Key | None) -> None:
+def _expand(pattern: str, found: Found, follow: bool, strict: bool, skip: Key | None) -> None:
     """Add what *pattern* matches, each file with its path below the pattern's fixed prefix.
 
     ``**`` as a part of its own stands for folders in each other, those behind links not among them;
@@ -119,7 +113,7 @@ def _expand(pattern: str, found: Found, follow: bool, skip: Key | None) -> None:
     """
     parts = Path(pattern).parts
     first = next(n for n, part in enumerate(parts) if glob.has_magic(part))
-    finder = _Finder(found, follow, str(Path(*parts[:first])), skip)
+    finder = _Finder(found, follow, strict, str(Path(*parts[:first])), skip)
     if not finder.expand(parts[first:]):
         what = f"{pattern}: no such file, and as a pattern it matches none"
         raise ParameterError("src", what, hint=_stars(parts))
@@ -139,8 +133,10 @@ def _absence(name: str) -> str:
 class _Finder:
     """Looks into folders on behalf of one source."""
 
-    def __init__(self, found: Found, follow: bool, top: str, skip: Key | None) -> None:
-        self._found, self._follow, self._top = found, follow, top
+    def __init__(
+        self, found: Found, follow: bool, strict: bool, top: str, skip: Key | None
+    ) -> None:
+        self._found, self._follow, self._strict, self._top = found, follow, strict, top
         # Links may lead to DEST from anywhere; but it may also be the folder itself.
         self._skip = skip if skip != inode(top) else None
         self._folder = Path(top), top
@@ -264,12 +260,15 @@ class _Finder:
     def _file(self, entry: Entry, below: str) -> None:
         """Add an image, or leave *entry* alone, which is no folder."""
         image = is_image_name(entry.name)
-        if not image and os.path.splitext(entry.name)[1].lower() not in UNREAD:
+        kind = None if image else kind_of(entry.name)
+        if not image and kind is None:
             self._found.left_alone += 1
         elif (link := entry.is_symlink()) and not self._follow:
             self._leave(entry.path, LINK)
-        elif not image:
-            self._leave(entry.path, UNREAD_KIND)
+        elif kind is not None and self._strict:
+            self._found.refused.append((Path(entry.path), str(kind)))
+        elif kind is not None:
+            self._leave(entry.path, str(kind))
         elif not _is_file(entry):
             self._leave(entry.path, NO_FILE)
         else:

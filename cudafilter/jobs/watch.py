@@ -75,6 +75,7 @@ def watch(
     format: str | None = None,
     existing: str = "overwrite",
     follow: bool = False,
+    strict: bool = False,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Plan]:
@@ -95,9 +96,10 @@ def watch(
     _require_watchable(sources, destination)
     assert destination is not None
     first = make_plan(
-        sources, destination, recursive=recursive, format=format, existing=existing, follow=follow
-    )
-    watcher = _Watcher(sources, destination, recursive, format, existing, follow, clock)
+        sources, destination, recursive=recursive, format=format, existing=existing,
+        follow=follow, strict=strict,
+    )  # fmt: skip
+    watcher = _Watcher(sources, destination, recursive, format, existing, follow, strict, clock)
     return watcher.plans(first, sleep)
 
 
@@ -135,11 +137,12 @@ class _Watcher:
         format: str | None,
         existing: str,
         follow: bool,
+        strict: bool,
         clock: Callable[[], float],
     ) -> None:
         self._sources, self._destination = sources, destination
         self._recursive, self._format, self._existing = recursive, format, existing
-        self._follow, self._clock = follow, clock
+        self._follow, self._strict, self._clock = follow, strict, clock
         self._seen: dict[_Name, _Seen] = {}
         self._taken: set[_Name] = set()
         """All that was ever taken. Outputs of these that exist are their own."""
@@ -168,7 +171,9 @@ class _Watcher:
 
     def _find(self) -> Found:
         try:
-            return find(self._sources, self._recursive, Path(self._destination))
+            return find(
+                self._sources, self._recursive, Path(self._destination), strict=self._strict
+            )
         except ParameterError as error:
             raise CudafilterError(f"the watched folder is gone: {error}") from error
 

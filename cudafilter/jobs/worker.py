@@ -16,10 +16,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, FramesError, ImageError, in_words
-from cudafilter.formats.table import FORMATS, HEAD, PAGES, format_of_bytes, unused_settings
+from cudafilter.formats.table import (
+    FORMATS,
+    HEAD,
+    PAGES,
+    format_of_bytes,
+    is_image_name,
+    unused_settings,
+)
+from cudafilter.formats.unread import kind_of
 from cudafilter.images import Image
 from cudafilter.jobs import sizing
-from cudafilter.jobs.frames import SEVERAL, Counted, both, picked, side_by_side
+from cudafilter.jobs.frames import Counted, both, picked, side_by_side
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
 from cudafilter.jobs.settings import Settings as Settings
@@ -73,8 +81,8 @@ class Worker:
         except Exception as error:  # one image that fails does not stop the others
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
-            if isinstance(error, FramesError) and not job.named:
-                record.status, record.notes = LEFT, (SEVERAL,)
+            if isinstance(error, FramesError) and not (job.named or self.settings.strict):
+                record.status, record.notes = LEFT, (f"of several frames ({error.hint})",)
                 return record
             import traceback
 
@@ -372,6 +380,9 @@ def _reason(error: Exception, source: str) -> tuple[str, str | None]:
     if isinstance(error, MemoryError):
         return "not enough memory for this image", None
     text, hint = in_words(error)
+    kind = None if is_image_name(source) else kind_of(source)
+    if isinstance(error, ImageError) and kind is not None:
+        hint = kind.advice
     if isinstance(error, EngineError):
         text = " ".join(text.split())  # a compiler's lines
     return text.removeprefix(f"{source}: "), hint

@@ -14,7 +14,7 @@ from cudafilter.stores.buffers import Source
 
 _PIECE = 1 << 20
 """Bytes that are read at a time of what does not tell its size."""
-_HEAD = 16
+_HEAD = 64
 """Bytes that show what a file is."""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cudafilter.engines import Result
+from cudafilter.engines import Result, Screening
 from cudafilter.engines.block import BORDERS, Block, filter_block, run_of, takes_transform
 from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.correlate import (
@@ -84,6 +84,17 @@ class CpuEngine:
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         raise LimitError(f"the CPU engine has no {operation.name}")
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """See Engine.screen: the check does it on the same cores."""
+        return Screening()
 
     def close(self) -> None:
         """See Engine.close."""

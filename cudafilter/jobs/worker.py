@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, SKIPPED, Record
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
+from cudafilter.operations.choices import CHECKS
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
@@ -31,6 +32,7 @@ from cudafilter.stores.store import Identity, Store
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
+    from cudafilter.proof.screened import Screened
 
 
 class Settings(NamedTuple):
@@ -65,7 +67,7 @@ class Worker:
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)
-    """One check at a time: it uses all cores, and memory of its own on each."""
+    """One whole check at a time: it uses all cores, and memory of its own on each."""
 
     def do(self, job: Job, held: ExitStack) -> Record:
         """The record of *job*, done; *held* keeps the gate from closing, once it writes."""
@@ -127,12 +129,13 @@ class Worker:
 
         settings = self.settings
         sizing.require_size(data, settings.max_pixels)
+        do = partial(
+            engine.jpeg.filter, data, self.filter, self.border,
+            gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
+        )  # fmt: skip
         with self._stage("run", record):
             try:
-                done = engine.jpeg.filter(
-                    data, self.filter, self.border,
-                    gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
-                )  # fmt: skip
+                done = do(screen=settings.check == CHECKS[0])
             except NotTaken as reason:
                 record.notes += (f"decoded and encoded on the CPU: {reason}",)
                 return None
@@ -143,7 +146,12 @@ class Worker:
         if settings.check:
             assert done.kept is not None
             source, result = done.kept
-            self._check(result, source, False, record)
+            if not self._settled(result, source, done.screened, record):
+                # The host has only a part of it: once more, with all, which gives the same.
+                done = do()
+                assert done.kept is not None
+                source, result = done.kept
+                self._check(result, source, False, record)
         record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
@@ -166,7 +174,9 @@ class Worker:
         record.engine_seconds = dict(done.seconds)
         record.notes += done.notes
         if self.settings.check:
-            self._check(done.pixels, image.pixels, image.alpha, record)
+            with self._stage("check", record):
+                screened = self._screened(engine, done.pixels, image.pixels, image.alpha, record)
+            self._check(done.pixels, image.pixels, image.alpha, record, screened)
         image = image.with_pixels(done.pixels)
         effort = {
             "quality": self.settings.quality,
@@ -182,16 +192,54 @@ class Worker:
         record.notes += unused_settings(format, **effort)
         return encoded
 
-    def _check(self, result: Pixels, source: Pixels, alpha: bool, record: Record) -> None:
+    def _screened(
+        self, engine: Engine, result: Pixels, source: Pixels, alpha: bool, record: Record
+    ) -> Screened | None:
+        """What *engine* proves of *result*; None where the host is to do it all."""
+        if self.settings.check != CHECKS[0]:
+            return None
+        try:
+            told = engine.screen(source, result, self.filter, self.border, alpha)
+        except EngineError as error:
+            record.notes += (f"checked on the CPU: {error}",)
+            return None
+        record.notes += told.notes
+        return told.screened
+
+    def _settled(
+        self, result: Pixels, source: Pixels, screened: Screened | None, record: Record
+    ) -> bool:
+        """_check() of what the engine's codec did; False where all pixels are wanted for it."""
+        from cudafilter.proof.screened import Unsettled
+
+        try:
+            self._check(result, source, False, record, screened)
+        except Unsettled as why:
+            record.notes += (f"filtered again, and checked on the CPU: {why}",)
+            return False
+        return True
+
+    def _check(
+        self,
+        result: Pixels,
+        source: Pixels,
+        alpha: bool,
+        record: Record,
+        screened: Screened | None = None,
+    ) -> None:
         """Raise DisagreementError unless *result* is what *source* is to become."""
         from cudafilter.check import compare
 
-        with self._stage("check", record), self.checks:
+        # What a device has proven leaves little to do: each thread does its own.
+        turn = nullcontext() if screened else self.checks
+        with self._stage("check", record), turn:
             self.writing.require_open()
             record.agreement = compare(
                 result, source, self.filter, self.border, alpha,
-                quick=self.settings.check == "quick",
+                quick=self.settings.check == "quick", screen=screened,
             )  # fmt: skip
+        if record.agreement.note:
+            record.notes += (record.agreement.note,)
         if not record.agreement.ok:
             raise DisagreementError(
                 str(record.agreement), hint="nothing was written; please report this"
@@ -204,7 +252,8 @@ class Worker:
         try:
             yield
         finally:
-            record.seconds[name] = time.perf_counter() - started
+            spent = time.perf_counter() - started
+            record.seconds[name] = record.seconds.get(name, 0.0) + spent
 
     def _read(self, source: Path | None) -> bytes:
         if source is None:

@@ -5,12 +5,16 @@ Its values are to be the definition's, bit for bit; of magnitudes within the bou
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from agreement import ALL_BORDERS, random_pixels
+from cudafilter.check import compare
 from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.nvidia import nvjpeg
@@ -70,6 +74,19 @@ def engine(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngi
     assert fake.in_use == 0
 
 
+@pytest.fixture(params=["compiled for the CPU", pytest.param("GPU", marks=pytest.mark.gpu)])
+def prover(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
+    """The same on the CPU and on a GPU."""
+    if request.param != "GPU":
+        yield request.getfixturevalue("engine")
+        return
+    monkeypatch.setattr(screen, "LEAST_SAMPLES", 0)
+    monkeypatch.setattr(screen, "LISTED", 1)
+    engine = CudaEngine(codec="cpu")
+    yield engine
+    engine.close()
+
+
 def screened(
     engine: CudaEngine,
     source: Pixels,
@@ -92,14 +109,14 @@ def all_wrong(exact: Exact, dtype: str) -> Pixels:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("name", FILTERS)
-def test_values_have_the_definitions_bits(name: str, dtype: str, engine: CudaEngine) -> None:
+def test_values_have_the_definitions_bits(name: str, dtype: str, prover: CudaEngine) -> None:
     filter = FILTERS[name]
     for channels, alpha in LAYOUTS:
         for shape in SHAPES:
             source = random_pixels((*shape, channels), dtype)
             for border in ALL_BORDERS:
                 exact = reference.exact(source, filter, border, alpha)
-                found = screened(engine, source, all_wrong(exact, dtype), filter, border, alpha)
+                found = screened(prover, source, all_wrong(exact, dtype), filter, border, alpha)
                 case = f"{channels} {alpha} {shape} {border}"
                 assert np.array_equal(found.places, np.arange(source.size)), case
                 off = np.abs(found.values - exact.ravel()).max()
@@ -109,18 +126,18 @@ def test_values_have_the_definitions_bits(name: str, dtype: str, engine: CudaEng
 
 
 @pytest.mark.parametrize("name", FILTERS)
-def test_only_what_is_not_right_is_listed(name: str, engine: CudaEngine) -> None:
+def test_only_what_is_not_right_is_listed(name: str, prover: CudaEngine) -> None:
     filter = FILTERS[name]
     for channels, alpha in LAYOUTS:
         source = random_pixels((23, 40, channels), "uint8")
         right = reference.apply(source, filter, Border("reflect"), alpha)
-        found = screened(engine, source, right, filter, Border("reflect"), alpha)
+        found = screened(prover, source, right, filter, Border("reflect"), alpha)
         assert len(found.places) == 0
         assert found.right == 23 * 40
         wrong = right.copy()
         wrong[2, 3, 0] ^= 1
         wrong[22, 39, channels - 1] ^= 128
-        found = screened(engine, source, wrong, filter, Border("reflect"), alpha)
+        found = screened(prover, source, wrong, filter, Border("reflect"), alpha)
         assert found.places.tolist() == [(2 * 40 + 3) * channels, source.size - 1]
         assert found.got.tolist() == [wrong[2, 3, 0], wrong[-1, -1, -1]]
         assert found.right == 23 * 40 - 2
@@ -136,15 +153,15 @@ def test_bands_change_nothing(engine: CudaEngine, monkeypatch: pytest.MonkeyPatc
     assert engine._device.cuda.calls["launch"] == 5 * (1 + 2 * 7)
 
 
-def test_ties_are_what_the_definition_makes_of_them(engine: CudaEngine) -> None:
+def test_ties_are_what_the_definition_makes_of_them(prover: CudaEngine) -> None:
     filter = make("kernel", weights=[[0.5, 0.5]])
     source = random_pixels((20, 30, 1), "uint8")
     exact = reference.exact(source, filter)
     right = quantise(exact, "uint8")
-    assert len(screened(engine, source, right, filter).places) == 0
+    assert len(screened(prover, source, right, filter).places) == 0
     ties = exact % 1 == 0.5
     other = np.where(ties, 2 * np.floor(exact) + 1 - right, right).astype(np.uint8)
-    found = screened(engine, source, other, filter)
+    found = screened(prover, source, other, filter)
     assert np.array_equal(found.places, np.flatnonzero(ties))
 
 
@@ -215,3 +232,49 @@ def test_where_memory_lacks_the_host_does_it_all(
     assert engine.screen(source, right, FILTERS["blur"]).screened is None
     fake.memory = 1 << 30
     assert len(screened(engine, source, right, FILTERS["blur"]).places) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("name", ["blur", "dense", "sobel"])
+def test_on_the_gpu_a_large_image_is_proven_and_a_flipped_bit_found(name: str, dtype: str) -> None:
+    engine, filter = CudaEngine(codec="cpu"), FILTERS[name]
+    source = random_pixels((1500, 2000, 3), dtype)
+    for border in ALL_BORDERS:
+        result = engine.run(source, filter, border).pixels
+        found = screened(engine, source, result, filter, border)
+        agreement = compare(result, source, filter, border, screen=found)
+        assert agreement.ok
+        assert not agreement.note
+        assert agreement.recomputed == source.size // 10
+        assert agreement.differing == compare(result, source, filter, border).differing
+        result[1234, 567, 1] ^= 2
+        found = screened(engine, source, result, filter, border)
+        agreement = compare(result, source, filter, border, screen=found)
+        assert (agreement.ok, agreement.worst, agreement.note) == (False, (567, 1234, 1), "")
+    engine.close()
+
+
+@pytest.mark.gpu
+def test_on_the_gpu_a_jpeg_is_proven_where_it_is() -> None:
+    engine = CudaEngine()
+    if engine.jpeg is None:
+        pytest.skip(str(engine.jpeg_reason))
+    data = io.BytesIO()
+    Image.fromarray(random_pixels((1001, 1203, 3), "uint8")).save(data, "JPEG", quality=95)
+    ways: dict[str, Any] = {"gray": False, "quality": None}
+    for filter in (make("blur"), make("sobel"), make("sharpen")):
+        done = engine.jpeg.filter(data.getvalue(), filter, Border(), keep=True, screen=True, **ways)
+        plain = engine.jpeg.filter(data.getvalue(), filter, Border(), keep=True, **ways)
+        assert done.screened is not None
+        assert done.screened.partial
+        assert done.kept is not None
+        assert plain.kept is not None
+        assert bytes(done.data) == bytes(plain.data)
+        assert "prove" in done.seconds
+        by_device = compare(done.kept[1], done.kept[0], filter, screen=done.screened)
+        by_host = compare(plain.kept[1], plain.kept[0], filter)
+        assert by_device.ok
+        assert by_device.differing == by_host.differing
+        assert by_device.samples == by_host.samples == 1001 * 1203 * 3
+    engine.close()

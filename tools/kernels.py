@@ -30,6 +30,10 @@ STRIDE = 5
 architecture begins with another one, so that each specialisation is compiled for some of them."""
 
 
+KERNELS = (*LADDER, "proof")
+"""The variants, and what proves their results."""
+
+
 class Usage(NamedTuple):
     """What ptxas says of one kernel."""
 
@@ -40,9 +44,6 @@ class Usage(NamedTuple):
     shared_bytes: int
     spill_bytes: int
     stack_bytes: int
-
-
-KERNELS = (*LADDER, "proof")
 
 
 def work(everywhere: bool) -> Iterator[tuple[str, str, dict[str, int]]]:

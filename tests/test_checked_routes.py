@@ -23,6 +23,7 @@ from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.device import Applied
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.jpeg import NotTaken
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import DeviceLost, EngineError
 from cudafilter.formats import jpeg as cpu_codec
@@ -256,6 +257,29 @@ def test_a_device_that_is_not_believed_is_told_and_the_host_does_it_all(
     assert record.agreement.recomputed == record.agreement.samples
     (note,) = record.notes
     assert "checked on the CPU: the device looked at" in note
+
+
+def test_a_picture_that_is_filtered_again_may_go_another_way_and_tells_each_thing_once(
+    opened: Opener, screens: Screens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screens.change = lambda found: found and found._replace(right=found.right - 1)
+    (tmp_path / "a.jpg").write_bytes(coded(photo()) + b"a video")
+    engine, path, _ = opened()
+    record = do(Job(tmp_path / "a.jpg", tmp_path / "b.jpg", "jpeg"), engine)
+    assert [note[:14] for note in record.notes] == ["7 bytes after ", "filtered again"]
+    once = path.filter
+
+    def full(*given: Any, screen: bool, **named: Any) -> Any:
+        if not screen:
+            raise NotTaken("the GPU's memory is full")
+        return once(*given, screen=screen, **named)
+
+    monkeypatch.setattr(path, "filter", full)
+    record = do(Job(tmp_path / "a.jpg", tmp_path / "c.jpg", "jpeg"), engine)
+    assert record.error is None
+    assert record.agreement is not None
+    assert record.agreement.ok
+    assert "decoded and encoded on the CPU: the GPU's memory is full" in record.notes
 
 
 def test_a_device_that_fails_to_prove_leaves_it_to_the_host(

@@ -255,5 +255,5 @@ class _FleetJpeg:
             )
 
         done, notes = self._fleet.call(work, _codes)
-        self._fleet.count(done.seconds.get("kernel", 0.0))
+        self._fleet.count(done.seconds.get("kernel", 0.0) + done.seconds.get("prove", 0.0))
         return replace(done, notes=done.notes + notes)

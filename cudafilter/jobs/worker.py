@@ -118,8 +118,13 @@ class Worker:
                 self._write(job, encoded, read, record, held)
         record.bytes_out = len(encoded)
 
-    def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
-        """The JPEG filtered by the engine's own codec; None where the host's must do it."""
+    def _by_engine_codec(
+        self, data: bytes, format: str, record: Record, screen: bool = True
+    ) -> Buffer | None:
+        """The JPEG filtered by the engine's own codec; None where the host's must do it.
+
+        *screen* says that the device may prove the result.
+        """
         if not (self.settings.engine_codec and FORMATS[format].engine_codec):
             return None
         engine = self.engine.get()
@@ -129,29 +134,30 @@ class Worker:
 
         settings = self.settings
         sizing.require_size(data, settings.max_pixels)
-        do = partial(
-            engine.jpeg.filter, data, self.filter, self.border,
-            gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
-        )  # fmt: skip
         with self._stage("run", record):
             try:
-                done = do(screen=settings.check == CHECKS[0])
+                done = engine.jpeg.filter(
+                    data, self.filter, self.border,
+                    gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
+                    screen=screen and settings.check == CHECKS[0],
+                )  # fmt: skip
             except NotTaken as reason:
                 record.notes += (f"decoded and encoded on the CPU: {reason}",)
                 return None
         record.engine, record.engine_seconds = engine.title, done.seconds
         record.width, record.height, record.channels = done.width, done.height, done.channels
         record.colour, record.dtype = done.colour, "uint8"
-        record.notes += done.notes
+        record.notes += tuple(note for note in done.notes if note not in record.notes)
         if settings.check:
+            from cudafilter.proof.screened import Unsettled
+
             assert done.kept is not None
             source, result = done.kept
-            if not self._settled(result, source, done.screened, record):
-                # The host has only a part of it: once more, with all, which gives the same.
-                done = do()
-                assert done.kept is not None
-                source, result = done.kept
-                self._check(result, source, False, record)
+            try:
+                self._check(result, source, False, record, done.screened)
+            except Unsettled as why:
+                record.notes += (f"filtered again, and checked on the CPU: {why}",)
+                return self._by_engine_codec(data, format, record, screen=False)
         record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
@@ -205,19 +211,6 @@ class Worker:
             return None
         record.notes += told.notes
         return told.screened
-
-    def _settled(
-        self, result: Pixels, source: Pixels, screened: Screened | None, record: Record
-    ) -> bool:
-        """_check() of what the engine's codec did; False where all pixels are wanted for it."""
-        from cudafilter.proof.screened import Unsettled
-
-        try:
-            self._check(result, source, False, record, screened)
-        except Unsettled as why:
-            record.notes += (f"filtered again, and checked on the CPU: {why}",)
-            return False
-        return True
 
     def _check(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import SystemRandom
 from typing import NamedTuple
 
 import numpy as np
@@ -69,7 +68,7 @@ def tenth(height: int) -> tuple[Span, ...]:
     They follow each other, and after the last row comes the first: so each row is as likely.
     """
     count = -(-height // SHARE)
-    first = SystemRandom().randrange(height)
+    first = int(np.random.default_rng().integers(height))
     last = first + count
     return ((first, last),) if last <= height else ((first, height), (0, last - height))
 

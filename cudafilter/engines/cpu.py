@@ -76,11 +76,15 @@ class CpuEngine:
             if isinstance(operation, Correlation):
                 return Result(self._correlated(pixels, operation, border, alpha, overwrite))
             # Not before: most runs do without.
+            from cudafilter.engines.bilateral import bilateral_of
             from cudafilter.engines.ranks import rank_of
+            from cudafilter.operations.bilateral import Bilateral
             from cudafilter.operations.rank import Rank
 
             if isinstance(operation, Rank):
                 return Result(rank_of(pixels, operation, border, self._threads))
+            if isinstance(operation, Bilateral):
+                return Result(bilateral_of(pixels, operation, border, alpha, self._threads))
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         raise LimitError(f"the CPU engine has no {operation.name}")

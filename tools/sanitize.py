@@ -86,6 +86,8 @@ def operations() -> list[Operation]:
         erosion(square(7)),
         dilation(square(45)),  # joined from smaller windows
         erosion(disk(3)),
+        make("bilateral", sigma=1),
+        make("bilateral", radius=18),
     ]
 
 

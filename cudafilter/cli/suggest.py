@@ -39,9 +39,7 @@ COMMANDS = {
 """Command -> what other programs and people call it."""
 
 ABSENT = {
-    "there is no such filter here yet; a small blur takes noise away": (
-        "bilateral denoise nlmeans"
-    ),
+    "there is no such filter here yet; a small blur takes noise away": ("denoise nlmeans"),
     "no command changes colours; the option --gray turns an image gray first": (
         "gray grey grayscale greyscale monochrome invert negate brightness contrast equalize gamma"
         " threshold"

@@ -11,7 +11,7 @@ an exponential."""
 ALIKE = (
     FilterSpec(
         "bilateral",
-        "Mean of the pixels around that are alike: noise goes, edges stay.",
+        "Mean of what is alike around: edges stay.",
         "Each pixel around counts by exp(-distance^2 / (2 sigma^2)) times exp(-change^2 / (2"
         " range^2)): the distance in pixels, the change of colour as a fraction of full scale,"
         " Euclidean over all colours together. The window is round, and reaches ceil(3 sigma)"

@@ -8,6 +8,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from cudafilter.engines.cuda.variants.stream import blocks_a_multiprocessor
 from cudafilter.engines.cuda.variants.task import ALPHAS, Launch, Layout, Task, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles
 from cudafilter.operations.bilateral import Bilateral
@@ -34,8 +35,9 @@ COLUMNS = 32
 SHARED_BYTES = 48 << 10
 """Shared memory of a block."""
 
-BLOCKS = 24
-"""Resident warps to compile for; nvcc.py takes fewer where that is too many."""
+MOST_BLOCKS, MARGIN = 24, 16
+"""Resident warps that suffice, and registers of a thread beside its samples and sums. Where these
+are too few, nvcc.py compiles for fewer warps."""
 
 COST = 8
 """A tap, in multiply-adds of ``stream``: an estimate, and no other variant runs the filter."""
@@ -48,13 +50,18 @@ def plan(filter: Bilateral, layout: Layout) -> Launch:
     fixed = radius <= MOST_RADIUS
     columns = 2 * fours(radius) + 4 if fixed else COLUMNS
     chunk = _chunk(2 * radius + 1 if fixed else ROWS, columns, layout.channels)
+    depth = _depth(filter, chunk, columns)
+    colours = layout.channels - layout.alpha
     own = {
         "SAMPLE": layout.sample, "CHANNELS": layout.channels,
         "ALPHA": ALPHAS[filter.alpha if layout.alpha else None], "KERNELS": 1,
         "RADIUS": radius if fixed else 0, "DOWN": down, "WARPS": WARPS, "CHUNK": chunk,
-        "COLUMNS": columns, "DEPTH": _depth(filter, chunk, columns),
-        "BLOCKS": BLOCKS,
+        "COLUMNS": columns, "DEPTH": depth,
     }  # fmt: skip
+    samples = RUN + (columns if fixed else 2 * RUN)  # of a pixel's own and of its taps
+    registers = down * (layout.channels * samples + RUN * (colours + 1) * depth) + MARGIN
+    blocks = min(blocks_a_multiprocessor(registers), MOST_BLOCKS)
+    own["BLOCKS"] = max(WARPS, blocks // WARPS * WARPS)
     task = Task(
         kernel_width=2 * radius + 1, kernel_height=2 * radius + 1, anchor_x=radius, anchor_y=radius,
         border=BORDERS.index(layout.border.mode), border_value=layout.border.sample(layout.dtype),

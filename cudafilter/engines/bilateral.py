@@ -7,7 +7,7 @@ takes weights between those of a table. It has no 16 bits.
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
+from typing import cast
 
 import cv2
 import numpy as np
@@ -26,6 +26,8 @@ HUGE = 1e18
 """From here on changes, or their products with alpha, may not fit into float32."""
 
 LARGEST = float(np.finfo(np.float32).max)
+
+DEPTHS = {"uint8": cv2.CV_8U, "uint16": cv2.CV_16U, "float32": cv2.CV_32F}
 
 Plane = npt.NDArray[np.float32]
 
@@ -56,7 +58,7 @@ def _of_block(block: Pixels, filter: Bilateral, alpha: bool) -> Pixels:
     radius = filter.radius
     inner = block[radius : len(block) - radius, radius : block.shape[1] - radius]
     colours = block.shape[2] - alpha
-    planes = [np.array(block[..., c], np.float32) for c in range(block.shape[2])]
+    planes = [np.array(plane, np.float32) for plane in cv2.split(block)]
     finite: Plane | None = None
     if block.dtype.kind == "f" and not np.isfinite(block).all():
         odd = ~np.isfinite(block).all(axis=2)
@@ -71,25 +73,21 @@ def _of_block(block: Pixels, filter: Bilateral, alpha: bool) -> Pixels:
         plane *= unit
     sums = _Sums(planes, opacity, finite, filter, full * float(unit), huge)
     sums.add_all()
-    done = np.empty_like(inner)
+    done = []
     for c in range(colours):
-        change: Plane = np.divide(sums.changes[c], sums.weights * unit)
-        change += inner[..., c]
-        done[..., c] = _rounded(change, block.dtype, full)
+        change = cv2.divide(sums.changes[c], sums.weights, scale=1 / float(unit))
+        own = inner[..., c]
+        if block.dtype.kind == "u":
+            own = planes[c][radius : radius + len(inner), radius : radius + inner.shape[1]]
+        # Integers are rounded half to even, and clamped.
+        done.append(cv2.add(change, own, dtype=DEPTHS[block.dtype.name]))
     if alpha:
-        done[..., -1] = inner[..., -1]
+        done.append(inner[..., -1])
+    out = cv2.merge(done).reshape(inner.shape)
     if finite is not None:
         lost = ~np.isfinite(inner).all(axis=2)
-        done[lost] = inner[lost]
-    return done
-
-
-def _rounded(values: Plane, dtype: np.dtype[Any], full: float) -> Plane:
-    """*values*, which are overwritten, as *dtype* has them."""
-    if dtype.kind == "u":
-        np.rint(values, out=values)
-        np.clip(values, 0, full, out=values)
-    return values
+        out[lost] = inner[lost]
+    return cast(Pixels, out)
 
 
 class _Sums:
@@ -117,21 +115,22 @@ class _Sums:
 
     def add_all(self) -> None:
         """Add all taps: of large windows row by row, so that rounding errors stay small."""
-        taps = self._filter.taps
         pairs = self._opacity is None
+        taps = [tap for tap in self._filter.taps if not pairs or (tap.y, tap.x) > (0, 0)]
         # What pixels get from those before them, the other way round.
         before = [np.zeros(self._shape, np.float32) for _ in self.changes] if pairs else []
         totals = [*self.changes, *before, self.weights]
-        sums = totals
+        by_rows = len(self._filter.taps) > ONE_BY_ONE
+        sums = [np.empty_like(total) for total in totals] if by_rows else totals
         for _, row in groupby(taps, lambda tap: tap.y):
-            if len(taps) > ONE_BY_ONE:
-                sums = [np.zeros_like(total) for total in totals]
+            if by_rows:
+                for part in sums:
+                    part.fill(0)
             for tap in row:
-                if not pairs or (tap.y, tap.x) > (0, 0):
-                    self._add(tap, sums, pairs)
-            if sums is not totals:
+                self._add(tap, sums, pairs)
+            if by_rows:
                 for total, part in zip(totals, sums, strict=True):
-                    total += part
+                    cv2.accumulate(part, total)
         for change, other in zip(self.changes, before, strict=pairs):
             change -= other
 

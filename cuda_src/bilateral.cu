@@ -89,10 +89,10 @@ __device__ __forceinline__ Four read_four(const Task& task, int x, int row)
 #if SAMPLE == 2
         bool finite = true;
 #pragma unroll
-        for (int c = 0; c < CHANNELS; ++c) finite &= fabsf(out.v[c][r]) <= FLT_MAX;
+        for (int c = 0; c < CHANNELS; ++c) finite &= fabsf(out.v[c][r]) <= LARGEST_FLOAT;
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c)
-            if (!finite) out.v[c][r] = NAN;
+            if (!finite) out.v[c][r] = INFINITY - INFINITY;
 #endif
         if (ALPHA) out.v[CHANNELS - 1][r] *= 1.0f / FULL_SCALE;
     }
@@ -139,7 +139,7 @@ __device__ __forceinline__ void tap(const Task& task, Sums& sums, const Four& ow
             change[c] = pixel[c] - own.v[c][r];
             if (ALPHA) change[c] *= pixel[CHANNELS - 1];
         }
-        if (SAMPLE == 2) change[c] = fminf(fmaxf(change[c], -FLT_MAX), FLT_MAX);
+        if (SAMPLE == 2) change[c] = fminf(fmaxf(change[c], -LARGEST_FLOAT), LARGEST_FLOAT);
         squares = c ? fmaf(change[c], change[c], squares) : change[c] * change[c];
     }
     const float weight = fast_power_of_two(fmaf(squares, task.gain, exponent));

@@ -2,10 +2,10 @@
 //
 // A block loads its tile with the halo as floats, one plane a channel. A thread finds RUN pixels side by
 // side in each of DOWN rows. Of each row of the window it brings the samples to registers, where each is a
-// tap of all its pixels in that row. A tap takes an exponential, and few other
-// instructions: the exponent of the distance and that of the change are one multiply-add, and what is
-// summed are changes from the own colour, so that nothing is lost where all are alike, and the middle
-// is no tap. What bounds it are the exponentials: 16 a clock on a multiprocessor.
+// tap of all its pixels in that row. A tap takes an exponential, and few other instructions: the exponent of
+// the distance and that of the change are one multiply-add. What is summed are changes from the own colour,
+// so that nothing is lost where all are alike, and the middle is no tap. What bounds it are the exponentials:
+// 16 a clock on a multiprocessor.
 // Windows of more rows than CHUNK or more columns than COLUMNS are walked chunk by chunk, each with a
 // tile of its own. Sums are made of shorter ones, DEPTH deep: taps of rows, and those of chunks.
 // Pixels that are not finite are NaN in the tile, in all channels: then a change is the largest float,

@@ -32,7 +32,8 @@ COMMANDS = {
     "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
     "chain": "pipeline pipe sequence recipe combine",
     "filters": "list ls catalogue catalog",
-    "info": "devices gpus gpu doctor about status",
+    "info": "devices gpus gpu about status",
+    "doctor": "diagnose selftest check-install",
     "bench": "benchmark time timing",
     "compile": "build warm warmup cache",
 }

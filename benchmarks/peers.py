@@ -99,13 +99,21 @@ class Peers:
         self._libraries: dict[str, Callable[[Problem], Iterator[Form]]] = {}
         if "cuDNN" in ways:
             self._libraries["cuDNN"] = ways["cuDNN"]
-        try:
-            self._cupy = importlib.import_module("cupy")
-            ndimage = importlib.import_module("cupyx.scipy.ndimage")
-            self._libraries["CuPy"] = partial(ways["CuPy"], self._cupy, ndimage)
-            self.versions["CuPy"] = self._cupy.__version__
-        except ImportError as error:
-            self.missing.append(f"CuPy is missing: {error}")
+        if "CuPy" in ways:
+            try:
+                self._cupy = importlib.import_module("cupy")
+                ndimage = importlib.import_module("cupyx.scipy.ndimage")
+                self._libraries["CuPy"] = partial(ways["CuPy"], self._cupy, ndimage)
+                self.versions["CuPy"] = self._cupy.__version__
+            except ImportError as error:
+                self.missing.append(f"CuPy is missing: {error}")
+        if "CV-CUDA" in ways:
+            try:
+                cvcuda = importlib.import_module("cvcuda")
+                self._libraries["CV-CUDA"] = partial(ways["CV-CUDA"], cvcuda)
+                self.versions["CV-CUDA"] = cvcuda.__version__
+            except ImportError as error:
+                self.missing.append(f"CV-CUDA is missing: {error}")
         try:
             npp = Npp()
             self._libraries["NPP"] = partial(ways["NPP"], npp)

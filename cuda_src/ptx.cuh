@@ -32,6 +32,14 @@ __device__ __forceinline__ float fast_reciprocal(float value)
     return reciprocal;
 }
 
+// 2 to the power of `exponent`; 0 below the normal numbers.
+__device__ __forceinline__ float fast_power_of_two(float exponent)
+{
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(exponent));
+    return power;
+}
+
 // value * power, a power of two; the largest float in place of an infinity that only it makes.
 __device__ __forceinline__ float times_at_most(float value, float power)
 {

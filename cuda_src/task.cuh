@@ -19,7 +19,7 @@ struct Task {
     int anchor_y;
     int border;               // of pixel.cuh's enum
     int blocks_x;             // blocks side by side; blockIdx.x counts on through all rows
-    int rows;                 // output pixels a block, down (stream, box, tensor)
+    int rows;                 // output pixels a block, down (stream, box, tensor), or a band (proof)
     int columns;              // output pixels a block, across (box)
     int edges_left;           // strips below this one are at the border (box)
     int edges_right;          // strips from this one on are at the border (box)
@@ -34,7 +34,7 @@ struct Task {
     float weight_sum[2];      // of each kernel
     int gaps;                 // whether weights of 0 lie among the taps (wide)
     int starts;               // sums that a block begins with (box)
-    int piece;                // rows of each of these sums (box)
+    int piece;                // rows of each of these sums (box); length of the list (proof)
     int rank;                 // of the sample in its window, from 0 on (ranks)
 };
 

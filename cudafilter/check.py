@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,15 +12,16 @@ from cudafilter.errors import ParameterError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-from cudafilter.operations.pixels import Exact, Pixels, quantise, require_pixels
+from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.proof.agreement import AGREES as AGREES
 from cudafilter.proof.agreement import CONFIDENCE as CONFIDENCE
 from cudafilter.proof.agreement import QUICK as QUICK
 from cudafilter.proof.agreement import Agreement as Agreement
-from cudafilter.proof.planes import Index, Planes
+from cudafilter.proof.planes import Index
 from cudafilter.proof.proof import Proof
+from cudafilter.proof.screened import Screened, Unsettled, settle
 from cudafilter.proof.tolerance import Tolerance
-from cudafilter.proof.values import Mask, Values, suspect
+from cudafilter.proof.verdict import Finding, examine, find, together, unproven_of
 
 WINDOWS = 12
 """Samples in the windows of a quick check, for each sample of the image, from which on looking at
@@ -35,6 +35,7 @@ def compare(
     border: str | Border = Border(),
     alpha: bool = False,
     quick: bool = False,
+    screen: Screened | None = None,
 ) -> Agreement:
     """Compare *result*, an engine's output for *source*, with the float64 reference.
 
@@ -45,7 +46,19 @@ def compare(
 
     *quick* looks at QUICK samples only, taken at random, other ones each time; at all where these
     are no more, or as quick.
+
+    *screen* is what a device proved of *result*, see Engine.screen: the host recomputes its rows
+    only. Where these contradict it, the host recomputes all and the note says so; a screen that is
+    partial raises Unsettled then.
     """
+    if screen is not None and not quick:
+        try:
+            return _screened(result, source, filter, border, alpha, screen)
+        except Unsettled as why:
+            if screen.partial:
+                raise
+            all = compare_all([result], source, filter, border, alpha)[0]
+            return replace(all, note=f"checked on the CPU: {why}")
     return compare_all([result], source, filter, border, alpha, quick)[0]
 
 
@@ -58,15 +71,10 @@ def compare_all(
     quick: bool = False,
 ) -> list[Agreement]:
     """compare() for several results of one filter on one image: the reference runs but once."""
-    for result in results:
-        if result.shape != source.shape or result.dtype != source.dtype:
-            raise ParameterError(
-                "result",
-                f"{result.dtype} {result.shape} is not of the source's"
-                f" {source.dtype} {source.shape}",
-            )
     started = time.perf_counter()
     border = Border(border) if isinstance(border, str) else border
+    for result in results:
+        _require_like(result, source)
     if source.ndim == 2:
         source, results = source[..., None], [result[..., None] for result in results]
     source = require_pixels(source, alpha)
@@ -117,18 +125,18 @@ def at_random(size: int) -> Index:
 
 def _in_rows(
     results: Sequence[Pixels], first: int, proof: Proof, tolerance: Tolerance
-) -> list[Sequence[_Finding]]:
+) -> list[Sequence[Finding]]:
     """What the samples of *results* show, which begin at row *first* of the source."""
     end = first + len(results[0])
 
-    def examine(y: int) -> list[_Finding]:
+    def look(y: int) -> list[Finding]:
         last = min(y + proof.step, end)
         with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
             values = proof.rows(y, last)
             parts = (result[y - first : last - first] for result in results)
-            return [_examine(part, values, y, tolerance, proof) for part in parts]
+            return [examine(part, values, y, tolerance, proof) for part in parts]
 
-    bands = each(examine, range(first, end, proof.step), cores())
+    bands = each(look, range(first, end, proof.step), cores())
     return list(zip(*bands, strict=True))
 
 
@@ -139,7 +147,7 @@ def _at(
     first: int,
     proof: Proof,
     tolerance: Tolerance,
-) -> list[Sequence[_Finding]]:
+) -> list[Sequence[Finding]]:
     """What the samples *places* of *results* show, which begin at row *first* of the source."""
     top, x, c = np.unravel_index(places, shape)
     y = top + first
@@ -150,159 +158,46 @@ def _at(
             limit = np.full(len(places), tolerance.fixed)
         else:
             limit = np.concatenate(each(lambda n: tolerance.at(y[n], x[n], c[n]), parts, cores()))
-        unproven = _unproven(limit, results[0][top, x, c])
-        found = [_find(result[top, x, c], exact, limit) for result in results]
+        unproven = unproven_of(limit, results[0][top, x, c])
+        found = [find(result[top, x, c], exact, limit) for result in results]
     return [
         [finding._replace(worst=(int(x[n]), int(y[n]), int(c[n])), unproven=unproven)]
         for finding, n in found
     ]
 
 
-class _Finding(NamedTuple):
-    """What one band of a result showed; ``rank`` orders the bands' worst samples."""
-
-    differing: int
-    violations: int
-    largest: float
-    rank: float
-    worst: tuple[int, int, int]
-    got: float
-    expected: float
-    unproven: int
+def _require_like(result: Pixels, source: Pixels) -> None:
+    if result.shape != source.shape or result.dtype != source.dtype:
+        raise ParameterError(
+            "result",
+            f"{result.dtype} {result.shape} is not of the source's {source.dtype} {source.shape}",
+        )
 
 
-def _examine(
-    got: Pixels, values: Values, first: int, tolerance: Tolerance, proof: Proof
-) -> _Finding:
-    """Compare the rows *got*, from row *first* on, with their *values*.
-
-    Nearly all samples are the value rounded, and no value within its bound rounds otherwise. Only
-    the others are looked at more closely, and the definition is asked where the bound decides.
-    """
-    planes = got.transpose(0, 2, 1)
-    found = []
-    all_limits: Planes | None = None  # of all rows, once some are wanted: routes like many rows
-    for y, part in values.parts():
-        rows = planes[y : y + len(part.values)]
-        top = first + y
-        look = suspect(rows, part)
-        limits = None
-        if tolerance.differs or (tolerance.fixed is None and look.any()):
-            if all_limits is None:
-                all_limits = tolerance.rows(first, first + len(got), values)
-            limits = all_limits[y : y + len(rows)]
-        unproven = 0
-        if tolerance.differs or tolerance.fixed is not None:
-            unproven = _unproven(tolerance.fixed if limits is None else limits, rows)
-        if not look.any():
-            value = float(rows[0, 0, 0])
-            found.append(_Finding(0, 0, 0.0, 0.0, (0, top, 0), value, value, unproven))
-            continue
-        at_y, at_c, at_x = np.nonzero(look)
-        places = np.stack([at_y + top, at_x, at_c])
-        limit = np.full(len(at_y), tolerance.fixed) if limits is None else limits[look]
-        samples, exact = rows[look], part.values[look].astype(np.float64)
-        unsure = _unsure(samples, exact, part.bound, limit)
-        if part.unproven is not None:
-            unsure |= part.unproven[look]
-        exact[unsure] = proof.at(*places[:, unsure])
-        if tolerance.fixed is None:  # the fast routes' limit may be too small, and only that
-            wrong = _outside(samples, exact, limit) > 0
-            exact[wrong] = proof.at(*places[:, wrong])
-            limit[wrong] = tolerance.at(*places[:, wrong])
-        finding, n = _find(samples, exact, limit)
-        worst = int(at_x[n]), int(at_y[n]) + top, int(at_c[n])
-        found.append(finding._replace(worst=worst, unproven=unproven))
-    return _together(found)
+def _screened(
+    result: Pixels,
+    source: Pixels,
+    filter: Operation,
+    border: str | Border,
+    alpha: bool,
+    screen: Screened,
+) -> Agreement:
+    """compare() by *screen*. Raises Unsettled."""
+    started = time.perf_counter()
+    border = Border(border) if isinstance(border, str) else border
+    _require_like(result, source)
+    source = require_pixels(source, alpha)
+    proof = Proof(source, filter, border, alpha)
+    tolerance = Tolerance(source, filter, border, alpha)
+    found = settle(result, source, proof, tolerance, screen)
+    seconds = time.perf_counter() - started
+    agreement = _agreement([found], source.size, source.size, seconds)
+    rows = sum(last - first for first, last in screen.rows)
+    return replace(agreement, recomputed=rows * source[0].size)
 
 
-def _unproven(limit: Exact | float | None, got: Planes) -> int:
-    """Of how many samples *got* the tolerance *limit* says nothing."""
-    if limit is None:
-        return 0
-    most = 0.5 if got.dtype.kind == "u" else math.inf
-    return int(np.broadcast_to(np.asarray(limit) >= most, got.shape).sum())
-
-
-def _unsure(got: Pixels, exact: Exact, bound: float, limit: Exact) -> Mask:
-    """Whether a value within *bound* of *exact* could have another verdict."""
-    unsure = np.zeros(exact.shape, np.bool_)
-    if bound:
-        # A little further, for these sums round too.
-        bound = bound * 1.01 + 4e-16 * float(np.max(np.abs(exact), initial=0))
-        for offset in (-limit, np.float64(0), limit):
-            low, high = exact + (offset - bound), exact + (offset + bound)
-            unsure |= quantise(low, got.dtype) != quantise(high, got.dtype)
-        if got.dtype.kind == "f":
-            unsure |= np.abs(np.abs(got - exact) - limit) <= bound
-    return unsure
-
-
-def _find(got: Pixels, exact: Exact, limit: Exact) -> tuple[_Finding, int]:
-    """What the samples *got* show, 1-D as their *exact* values are, and which one is the worst.
-
-    Before it rounds, a value may lie *limit* away.
-    """
-    expected = quantise(exact, got.dtype)
-    same = _same(got, expected)
-    difference = np.abs(got.astype(np.float64) - expected)
-    difference[same] = 0  # infinity less itself is NaN
-    outside = _outside(got, exact, limit)
-    # The worst sample is the one furthest outside, or, if none is, the most different.
-    rank = np.where(outside > 0, outside + 1e300, difference)
-    n = int(np.argmax(rank))
-    finding = _Finding(
-        differing=int((~same).sum()),
-        violations=int((outside > 0).sum()),
-        largest=float(difference.max()),
-        rank=float(rank[n]),
-        worst=(0, 0, 0),
-        got=float(got[n]),
-        expected=float(expected[n]),
-        unproven=0,
-    )
-    return finding, n
-
-
-def _same(got: Pixels, expected: Pixels) -> Mask:
-    """Where both are the same, NaN too."""
-    same: Mask = (got == expected) | (np.isnan(got) & np.isnan(expected))
-    return same
-
-
-def _outside(got: Pixels, exact: Exact, limit: Exact) -> Exact:
-    """How far *got* lies outside the contract, in native units; 0 or less is inside.
-
-    An integer may be any that a value within *limit* of *exact* rounds to.
-    """
-    outside: Exact
-    if got.dtype == np.float32:
-        outside = np.abs(got - exact) - limit
-        infinite = np.isinf(got)
-        far = exact[infinite] + np.copysign(limit[infinite], got[infinite])
-        outside[infinite] = np.where(quantise(far, got.dtype) == got[infinite], 0, np.inf)
-    else:
-        low, high = quantise(exact - limit, got.dtype), quantise(exact + limit, got.dtype)
-        value = got.astype(np.float64)
-        outside = np.maximum(low - value, value - high)
-    outside[np.isnan(outside)] = np.inf
-    outside[_same(got, quantise(exact, got.dtype))] = 0
-    return outside
-
-
-def _together(parts: Sequence[_Finding]) -> _Finding:
-    """What all *parts* show."""
-    worst = max(parts, key=lambda part: part.rank)
-    return worst._replace(
-        differing=sum(part.differing for part in parts),
-        violations=sum(part.violations for part in parts),
-        largest=float(np.max([part.largest for part in parts])),  # NaN wins
-        unproven=sum(part.unproven for part in parts),
-    )
-
-
-def _agreement(bands: Sequence[_Finding], samples: int, of: int, seconds: float) -> Agreement:
-    all = _together(bands)
+def _agreement(bands: Sequence[Finding], samples: int, of: int, seconds: float) -> Agreement:
+    all = together(bands)
     return Agreement(
         samples=samples,
         differing=all.differing,
@@ -314,4 +209,5 @@ def _agreement(bands: Sequence[_Finding], samples: int, of: int, seconds: float)
         seconds=seconds,
         of=of,
         unproven=all.unproven,
+        recomputed=samples,
     )

@@ -21,6 +21,7 @@ PANELS = (
     "box --radius 4",
     "motion --length 15 --angle 30",
     "disk --radius 5",
+    "bilateral --sigma 3 --range 0.15",
     "sharpen --amount 2",
     "unsharp --sigma 2 --amount 2",
     "highpass --sigma 3",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cudafilter.check import compare
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, Screening
 from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import BORDERS
@@ -109,6 +109,17 @@ class StandIn:
     note: str | None = None
     parallel = 0
     jpeg: JpegPath | None = None
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """It proves nothing."""
+        return Screening()
 
     def step(self, *_: object) -> int:
         """Cut anywhere."""

@@ -28,6 +28,9 @@ FILTERS: dict[str, Operation] = {
     "scharr --scale 20": make("scharr", scale=20),
     "unsharp --amount 50": make("unsharp", amount=50),
     "sharpen --amount 0.3": make("sharpen", amount=0.3),
+    "bilateral, wide": make("bilateral", sigma=4, range=0.6, radius=9),
+    "bilateral, narrow": make("bilateral", sigma=1, range=0.02),
+    "median then bilateral": Chain((Link(make("median")), Link(make("bilateral", sigma=1)))),
     "blur then sobel": Chain((Link(make("blur", sigma=1)), Link(make("sobel", scale=0.2)))),
     "median then sharpen": Chain((Link(make("median")), Link(make("sharpen")))),
 }

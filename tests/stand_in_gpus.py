@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter.engines import Engine, Result
+from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.engines.mended import Mended
@@ -64,6 +64,17 @@ class StandIn:
         kernel = {} if self.kernel is None else {"kernel": self.kernel}
         return Result(pixels + np.uint8(1), {self.title: float(self.runs), **kernel})
 
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """It proves nothing."""
+        return Screening()
+
     def step(self, *_: object) -> int:
         return 1
 
@@ -85,6 +96,7 @@ class StandInJpeg:
         gray: bool,
         quality: int | None,
         keep: bool = False,
+        screen: bool = False,
     ) -> JpegResult:
         return self.does()
 

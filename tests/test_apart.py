@@ -9,12 +9,13 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, random_pixels
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, Screening
 from cudafilter.engines.apart import Apart
 from cudafilter.engines.cpu import CpuEngine
 from cudafilter.engines.cuda.engine import CudaEngine
@@ -23,7 +24,9 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
+from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.rank import median
+from cudafilter.proof.screened import Screened
 from stand_in_gpus import BLUR, PIXELS, StandIn, fail
 
 CHAIN = Chain((Link(BLUR, Border()), Link(make("sobel"), Border("wrap"))))
@@ -70,6 +73,27 @@ def test_its_results_are_those_of_the_engine(dtype: str, filter: Operation, cpu:
         assert np.array_equal(apart.run(pixels, filter, border, True).pixels, expected)
     apart.close()
     assert apart._process.returncode == 0
+
+
+class Proving(StandIn):
+    """Finds one sample of the result wrong."""
+
+    def screen(self, source: Pixels, result: Pixels, *_: Any) -> Screening:
+        places = np.flatnonzero(source != result)
+        rows = ((0, 1),)
+        return Screening(Screened(places, places / 3, result.ravel()[places], 0.5, 98, rows))
+
+
+def test_what_it_proves_crosses() -> None:
+    apart = Apart(Proving)
+    wrong = PIXELS.copy()
+    wrong[4, 5, 1] ^= 1
+    told = apart.screen(PIXELS, wrong, BLUR).screened
+    assert told is not None
+    assert told.places.tolist() == [(4 * 11 + 5) * 3 + 1]
+    assert told.got.tolist() == [wrong[4, 5, 1]]
+    assert told[3:] == (0.5, 98, ((0, 1),), False)
+    apart.close()
 
 
 @pytest.mark.parametrize("number", [0, 1])

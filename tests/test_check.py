@@ -232,3 +232,12 @@ def test_another_shape_or_type_is_refused() -> None:
     for other in (pixels[:4], pixels.astype(np.uint16)):
         with pytest.raises(ParameterError, match="is not of the source's"):
             compare(other, pixels, make("blur"))
+
+
+def test_of_several_wrong_samples_the_one_furthest_off_is_named() -> None:
+    source = np.full((200, 700, 3), 100, np.uint8)
+    wrong = source.copy()
+    wrong[3, 5, 0], wrong[3, 6, 1], wrong[190, 7, 2], wrong[195, 0, 0] = 110, 120, 140, 130
+    agreement = compare(wrong, source, make("box", radius=0))
+    assert agreement.worst == (7, 190, 2)
+    assert (agreement.got, agreement.expected, agreement.violations) == (140, 100, 4)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import io
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +19,14 @@ from PIL import Image
 
 from agreement import random_pixels
 from cudafilter.engines import Engine
+from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.device import Applied
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.jpeg import NotTaken
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import DeviceLost, EngineError
+from cudafilter.formats import jpeg as cpu_codec
 from cudafilter.jobs.crew import run
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import Record
@@ -30,6 +35,8 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
+from cudafilter.proof import screened
+from cudafilter.proof.screened import Screened
 from fake_cuda import FakeCuda
 from fake_nvjpeg import BLUR, Opener, fake, opened
 from jpegs import coded, photo
@@ -170,13 +177,142 @@ def png() -> bytes:
     return data.getvalue()
 
 
-def test_a_check_still_finds_damage_that_nvjpeg_passes_over(opened: Opener, tmp_path: Path) -> None:
-    data = coded(photo())
-    cut = data[: len(data) * 2 // 3] + data[-1500:]  # too few in the middle
-    (tmp_path / "a.jpg").write_bytes(cut)
+@pytest.mark.parametrize("check", [None, "all", "quick"])
+def test_a_check_decodes_no_picture_once_more(
+    check: str | None, opened: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a check proves begins with the decoded pixels: a file takes the same way without one.
+    judged: list[bytes] = []
+    monkeypatch.setattr(cpu_codec, "require_undamaged", judged.append)
+    (tmp_path / "a.jpg").write_bytes(coded(photo()))
+    record = do(Job(tmp_path / "a.jpg", tmp_path / "b.jpg", "jpeg"), opened()[0], check=check)
+    assert record.error is None
+    assert not judged
+
+
+class Screens:
+    """Proves the smallest results on the device, and keeps count."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.found: list[Screened | None] = []
+        monkeypatch.setattr(screen, "LEAST_SAMPLES", 0)
+        prove = screen.prove
+
+        def counted(*given: Any, **named: Any) -> Screened | None:
+            self.found.append(self.change(prove(*given, **named)))
+            return self.found[-1]
+
+        self.change: Callable[[Screened | None], Screened | None] = lambda found: found
+        monkeypatch.setattr(screen, "prove", counted)
+
+
+@pytest.fixture
+def screens(monkeypatch: pytest.MonkeyPatch) -> Screens:
+    return Screens(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("route", [route for route in ROUTES if route != "bands"])
+def test_by_the_device(
+    route: str, kind: str, flipped: bool, opened: Opener, screens: Screens, tmp_path: Path
+) -> None:
+    (tmp_path / f"a.{kind}").write_bytes(coded(photo()) if kind == "jpg" else png())
+    engine = ROUTES[route](opened()[0])
+    format = {"jpg": "jpeg", "png": "png"}[kind]
+    record = do(Job(tmp_path / f"a.{kind}", tmp_path / f"b.{kind}", format), engine)
+    assert_told(record, flipped)
+    assert record.agreement is not None
+    (found,) = screens.found
+    assert found is not None
+    assert found.partial == (kind == "jpg")
+    if not flipped:
+        assert 0 < record.agreement.recomputed < record.agreement.samples // 5
+        assert (record.notes == ()) == (route == "one GPU")
+    elif kind == "jpg":  # nothing is refused by the device's word only
+        assert record.agreement.recomputed == record.agreement.samples
+        assert any("filtered again, and checked on the CPU" in note for note in record.notes)
+
+
+def test_a_list_that_is_too_short_leaves_all_to_the_host(
+    opened: Opener, screens: Screens, tmp_path: Path
+) -> None:
+    screens.change = lambda found: None
+    (tmp_path / "a.jpg").write_bytes(coded(photo()))
     record = do(Job(tmp_path / "a.jpg", tmp_path / "b.jpg", "jpeg"), opened()[0])
-    assert record.status == "failed"
-    assert not (tmp_path / "b.jpg").exists()
+    assert record.agreement is not None
+    assert record.agreement.ok
+    assert record.agreement.recomputed == record.agreement.samples == photo().size
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_a_device_that_is_not_believed_is_told_and_the_host_does_it_all(
+    kind: str, opened: Opener, screens: Screens, tmp_path: Path
+) -> None:
+    screens.change = lambda found: found and found._replace(right=found.right - 1)
+    (tmp_path / f"a.{kind}").write_bytes(coded(photo()) if kind == "jpg" else png())
+    format = {"jpg": "jpeg", "png": "png"}[kind]
+    record = do(Job(tmp_path / f"a.{kind}", tmp_path / f"b.{kind}", format), opened()[0])
+    assert record.agreement is not None
+    assert record.agreement.ok
+    assert record.agreement.recomputed == record.agreement.samples
+    (note,) = record.notes
+    assert "checked on the CPU: the device looked at" in note
+
+
+def test_a_picture_that_is_filtered_again_may_go_another_way_and_tells_each_thing_once(
+    opened: Opener, screens: Screens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screens.change = lambda found: found and found._replace(right=found.right - 1)
+    (tmp_path / "a.jpg").write_bytes(coded(photo()) + b"a video")
+    engine, path, _ = opened()
+    record = do(Job(tmp_path / "a.jpg", tmp_path / "b.jpg", "jpeg"), engine)
+    assert [note[:14] for note in record.notes] == ["7 bytes after ", "filtered again"]
+    once = path.filter
+
+    def full(*given: Any, screen: bool, **named: Any) -> Any:
+        if not screen:
+            raise NotTaken("the GPU's memory is full")
+        return once(*given, screen=screen, **named)
+
+    monkeypatch.setattr(path, "filter", full)
+    record = do(Job(tmp_path / "a.jpg", tmp_path / "c.jpg", "jpeg"), engine)
+    assert record.error is None
+    assert record.agreement is not None
+    assert record.agreement.ok
+    assert "decoded and encoded on the CPU: the GPU's memory is full" in record.notes
+
+
+def test_a_device_that_fails_to_prove_leaves_it_to_the_host(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = opened()[0]
+    monkeypatch.setattr(engine, "screen", lambda *_: fail(EngineError("gone"))())
+    Image.fromarray(random_pixels((90, 80, 3), "uint8")).save(tmp_path / "a.png")
+    record = do(Job(tmp_path / "a.png", tmp_path / "b.png", "png"), engine)
+    assert record.agreement is not None
+    assert record.agreement.ok
+    assert record.notes == ("checked on the CPU: gone",)
+
+
+def test_proven_pictures_do_not_wait_for_each_other(
+    opened: Opener, screens: Screens, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(2)
+    settle = screened.settle
+
+    def wait(*given: Any) -> Any:
+        together.wait(timeout=20)
+        return settle(*given)
+
+    monkeypatch.setattr("cudafilter.check.settle", wait)
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_bytes(coded(photo()))
+    jobs = [Job(tmp_path / f"{name}.jpg", tmp_path / f"{name}2.jpg", "jpeg") for name in "ab"]
+    engine = opened()[0]
+    records: list[Record] = []
+    settings = Settings(engine_codec=True, check="all")
+    run(jobs, lambda: engine, BLUR, Border(), settings, records.append, threads=2)
+    assert [record.error for record in records] == [None, None]
 
 
 def test_what_is_compared_is_what_was_decoded_and_what_is_encoded(

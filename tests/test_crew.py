@@ -260,6 +260,7 @@ class TestEngineCodec:
             gray: bool,
             quality: int | None,
             keep: bool = False,
+            screen: bool = False,
         ) -> JpegResult:
             self.offered.append(data)
             if b"Adobe" in data:

@@ -78,6 +78,7 @@ def test_taps_are_those_of_the_passes() -> None:
     assert taps(BLUR) == 13 + 13
     assert taps(make("sobel")) == 2 * (3 + 3)
     assert taps(make("sharpen")) == 9
+    assert taps(make("bilateral", radius=2)) == 13
     assert taps(Correlation("mine", (Kernel(np.random.default_rng(0).normal(size=(5, 7))),))) == 35
 
 

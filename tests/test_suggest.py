@@ -48,7 +48,7 @@ def test_a_wrong_command_gets_the_likely_one(word: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("word", "told"),
     [
-        ("bilateral", "there is no such filter here yet; a small blur takes noise away"),
+        ("denoise", "there is no such filter here yet; a small blur takes noise away"),
         ("grayscale", "no command changes colours; the option --gray turns an image gray first"),
         ("resize", "no command resizes, turns or crops"),
         ("help", "cudafilter --help"),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from cudafilter.engines.cuda.ahead import every
+from cudafilter.engines.cuda.ahead import EVERY, every, proofs
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.nvcc import Compiler, compile_cubin, require_compiler
 from cudafilter.errors import EngineUnavailable
@@ -30,6 +30,10 @@ STRIDE = 5
 architecture begins with another one, so that each specialisation is compiled for some of them."""
 
 
+KERNELS = (*LADDER, "proof")
+"""The variants, and what proves their results."""
+
+
 class Usage(NamedTuple):
     """What ptxas says of one kernel."""
 
@@ -43,8 +47,8 @@ class Usage(NamedTuple):
 
 
 def work(everywhere: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
-    for variant in LADDER:
-        every_one = every(variant)
+    for variant in KERNELS:
+        every_one = every(variant) if variant in LADDER else [kernel[1] for kernel in proofs(EVERY)]
         for first, arch in enumerate(ARCHITECTURES):
             for i, defines in enumerate(every_one):
                 if everywhere or arch == COMPLETE or i % STRIDE == first % STRIDE:
@@ -80,7 +84,7 @@ def main() -> int:
     print(
         f"{'variant':12}{'arch':8}{'kernels':>8}{'registers':>12}{'shared bytes':>16}{'spills':>8}"
     )
-    for variant in LADDER:
+    for variant in KERNELS:
         for arch in ARCHITECTURES:
             group = [u for u in usages if (u.variant, u.arch) == (variant, arch)]
             registers = [u.registers for u in group]

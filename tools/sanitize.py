@@ -23,11 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from compiled import compile_for, launches
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
+from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.device import gpus
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.cuda.variants import CHOICES
+from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.nvidia.toolkit import find_toolkit
+from cudafilter.operations import reference
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES
@@ -84,6 +86,8 @@ def operations() -> list[Operation]:
         erosion(square(7)),
         dilation(square(45)),  # joined from smaller windows
         erosion(disk(3)),
+        make("bilateral", sigma=1),
+        make("bilateral", radius=18),
     ]
 
 
@@ -115,6 +119,7 @@ def run(few: bool) -> None:
     """Every variant over all cases, or over every third."""
     filters = operations()
     runs = 0
+    screen.LEAST_SAMPLES = 0
     for variant in CHOICES:
         engine = CudaEngine(variant=variant)
         for dtype, channels, alpha, border in CASES[:: 3 if few else 1]:
@@ -123,6 +128,10 @@ def run(few: bool) -> None:
                 with contextlib.suppress(LimitError):  # not every variant takes every filter
                     assert_agrees(engine, pixels, filter, border, alpha)
                     runs += 1
+                if variant == AUTO:
+                    right = reference.apply(pixels, filter, border, alpha)
+                    found = engine.screen(pixels, right, filter, border, alpha).screened
+                    assert found is None or len(found.places) == 0
         tall = random_pixels((700, 300, 1), "uint8")
         with contextlib.suppress(LimitError):  # box then sums up its starts
             if engine.prepare(tall, TALL).scratch_bytes((700, 300), (700, 300), (0, 0), 1):

@@ -63,6 +63,7 @@ OPERATIONS: tuple[Operation, ...] = (
     make("median"), make("median", radius=4), make("percentile", rank=20, radius=2),
     make("erode"), make("dilate", radius=5), make("open", shape="disk", radius=3), make("close"),
     make("tophat"), make("outline"),
+    make("bilateral", sigma=1), make("bilateral", range=0.4, radius=9),
     make("kernel", weights="0 1 0; 1 -3 1; 0 1 0"),
     make("kernel", weights=_RANDOM.random((9, 7)), normalize=True),
     make("kernel", weights=_RANDOM.random((25, 25)), normalize=True),

@@ -32,16 +32,15 @@ COMMANDS = {
     "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
     "chain": "pipeline pipe sequence recipe combine",
     "filters": "list ls catalogue catalog",
-    "info": "devices gpus gpu doctor about status",
+    "info": "devices gpus gpu about status",
+    "doctor": "diagnose selftest check-install",
     "bench": "benchmark time timing",
     "compile": "build warm warmup cache",
 }
 """Command -> what other programs and people call it."""
 
 ABSENT = {
-    "there is no such filter here yet; a small blur takes noise away": (
-        "bilateral denoise nlmeans"
-    ),
+    "there is no such filter here yet; a small blur takes noise away": ("denoise nlmeans"),
     "no command changes colours; the option --gray turns an image gray first": (
         "gray grey grayscale greyscale monochrome invert negate brightness contrast equalize gamma"
         " threshold"

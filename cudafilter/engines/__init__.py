@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cudafilter.operations.borders import Border
     from cudafilter.operations.operation import Operation
     from cudafilter.operations.pixels import Pixels
+    from cudafilter.proof.screened import Screened
 
 
 class Result(NamedTuple):
@@ -19,6 +20,15 @@ class Result(NamedTuple):
     """Of the shape and type of the image, (H, W, C), C-contiguous."""
     seconds: Mapping[str, float] = {}
     """Of the stages ``upload``, ``kernel`` and ``download``; empty where nothing tells them."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as that a GPU failed."""
+
+
+class Screening(NamedTuple):
+    """What an engine says where it is asked to prove a result."""
+
+    screened: Screened | None = None
+    """None where the host is to do it all."""
     notes: tuple[str, ...] = ()
     """What the user should know, such as that a GPU failed."""
 
@@ -65,6 +75,20 @@ class Engine(Protocol):
 
         Rows from a multiple of it on, with what *filter* reaches above and below, give what the
         whole image gives. *filter* is that of a stage; see Operation.unrolled.
+        """
+        ...
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = ...,
+        alpha: bool = False,
+    ) -> Screening:
+        """Prove *result* of *source*, see compare(), with code apart from what made it.
+
+        Raises EngineError where it fails.
         """
         ...
 

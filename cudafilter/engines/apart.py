@@ -16,7 +16,7 @@ from dataclasses import replace
 from threading import Lock
 from typing import IO, Any
 
-from cudafilter.engines import Engine, Result
+from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import (
     CudafilterError,
@@ -84,6 +84,18 @@ class Apart:
     ) -> Result:
         """See Engine.run. Raises DeviceLost where the process ends."""
         done: Result = self._call(("run", (pixels, filter, border, alpha), {"rows": rows}))
+        return done
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """See Engine.screen. Raises DeviceLost where the process ends."""
+        done: Screening = self._call(("screen", (source, result, filter, border, alpha), {}))
         return done
 
     def filter_jpeg(self, *given: Any, **named: Any) -> JpegResult:
@@ -160,6 +172,8 @@ def serve() -> None:
         if method == "run":
             done = engine.run(*given, **named)
             return done._replace(seconds=dict(done.seconds))
+        if method == "screen":
+            return engine.screen(*given, **named)
         assert engine.jpeg is not None
         coded = engine.jpeg.filter(*given, **named)
         return replace(coded, data=bytes(coded.data))

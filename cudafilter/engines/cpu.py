@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from cudafilter.engines import Result
+from cudafilter.engines import Result, Screening
 from cudafilter.engines.block import BORDERS, Block, filter_block, run_of, takes_transform
 from cudafilter.engines.chains import one_by_one, picked, run_plan
 from cudafilter.engines.correlate import (
@@ -77,14 +77,29 @@ class CpuEngine:
             if isinstance(operation, Correlation):
                 return Result(self._correlated(pixels, operation, border, alpha, overwrite, rows))
             # Not before: most runs do without.
+            from cudafilter.engines.bilateral import bilateral_of
             from cudafilter.engines.ranks import rank_of
+            from cudafilter.operations.bilateral import Bilateral
             from cudafilter.operations.rank import Rank
 
             if isinstance(operation, Rank):
                 return Result(rank_of(pixels, operation, border, self._threads, rows))
+            if isinstance(operation, Bilateral):
+                return Result(bilateral_of(pixels, operation, border, alpha, self._threads, rows))
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         raise LimitError(f"the CPU engine has no {operation.name}")
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """See Engine.screen: the check does it on the same cores."""
+        return Screening()
 
     def step(
         self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
@@ -94,8 +109,12 @@ class CpuEngine:
         if isinstance(filter, Correlation):
             folded = fold(filter, height, width, border)
             return _band(width * channels, folded, _work_of(np.dtype(dtype), filter, alpha))
+        from cudafilter.engines.bilateral import block_rows
         from cudafilter.engines.ranks import band
+        from cudafilter.operations.bilateral import Bilateral
 
+        if isinstance(filter, Bilateral):
+            return block_rows(filter.radius)
         return band(width * channels * np.dtype(dtype).itemsize, filter)
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
-    from cudafilter.engines import Engine, Result
+    from cudafilter.engines import Engine, Result, Screening
 
 T = TypeVar("T")
 
@@ -104,6 +104,22 @@ class Fleet:
 
         done, notes = self.call(work, _any)
         self.count(done.seconds.get("kernel", 0.0))
+        return done._replace(notes=done.notes + notes)
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """See Engine.screen. Any engine proves what any has made."""
+
+        def work(engine: Engine) -> Screening:
+            return engine.screen(source, result, filter, border, alpha)
+
+        done, notes = self.call(work, _any)
         return done._replace(notes=done.notes + notes)
 
     def step(
@@ -235,13 +251,16 @@ class _FleetJpeg:
         gray: bool,
         quality: int | None,
         keep: bool = False,
+        screen: bool = False,
     ) -> JpegResult:
         """See JpegPath.filter."""
 
         def work(engine: Engine) -> JpegResult:
             assert engine.jpeg is not None
-            return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality, keep=keep)
+            return engine.jpeg.filter(
+                data, filter, border, gray=gray, quality=quality, keep=keep, screen=screen
+            )
 
         done, notes = self._fleet.call(work, _codes)
-        self._fleet.count(done.seconds.get("kernel", 0.0))
+        self._fleet.count(done.seconds.get("kernel", 0.0) + done.seconds.get("prove", 0.0))
         return replace(done, notes=done.notes + notes)

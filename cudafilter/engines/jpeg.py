@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cudafilter.errors import CudafilterError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer
+
+if TYPE_CHECKING:
+    from cudafilter.proof.screened import Screened
 
 
 class NotTaken(CudafilterError):
@@ -37,6 +40,9 @@ class JpegResult:
     kept: tuple[Pixels, Pixels] | None = None
     """If they were asked for: the pixels that were filtered, as they were decoded, and those that
     were encoded, each (height, width, channels) of uint8."""
+    screened: Screened | None = None
+    """What the device proved of them. It is partial: ``kept`` has only some rows then, and what
+    lies between them is anything."""
 
 
 class JpegPath(Protocol):
@@ -54,15 +60,16 @@ class JpegPath(Protocol):
         gray: bool,
         quality: int | None,
         keep: bool = False,
+        screen: bool = False,
     ) -> JpegResult:
         """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
 
         *gray* and *quality* are those of worker.Settings. *keep* brings the pixels of both sides
-        of the filter to the host, for a check. May be called from any thread. Raises
+        of the filter to the host, for a check; *screen* says that the device may prove most of the
+        result instead. May be called from any thread. Raises
         NotTaken for a file that the CPU codec must do, ImageError for a damaged one and for a
         quality that is none, EngineError where the GPU fails.
 
-        nvJPEG does not tell of damage. So a file that looks damaged is decoded on the CPU too, and
-        with *keep* each file.
+        nvJPEG does not tell of damage. So a file that looks damaged is decoded on the CPU too.
         """
         ...

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from cudafilter.engines import Engine, Result
+from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.operations.borders import Border
@@ -70,6 +70,22 @@ class Mended:
                 raise
             done = work(spare)
             notes = self._told(f"done by {spare.title}: {error}")
+        return done._replace(notes=done.notes + notes)
+
+    def screen(
+        self,
+        source: Pixels,
+        result: Pixels,
+        filter: Operation,
+        border: Border = Border(),
+        alpha: bool = False,
+    ) -> Screening:
+        """See Engine.screen. A spare is not asked: the host does it then."""
+
+        def work(engine: Engine) -> Screening:
+            return engine.screen(source, result, filter, border, alpha)
+
+        done, notes = self.call(work)
         return done._replace(notes=done.notes + notes)
 
     def call(self, work: Callable[[Engine], T]) -> tuple[T, tuple[str, ...]]:
@@ -155,13 +171,16 @@ class _MendedJpeg:
         gray: bool,
         quality: int | None,
         keep: bool = False,
+        screen: bool = False,
     ) -> JpegResult:
         """See JpegPath.filter. With a spare, what fails is left to Mended.run."""
 
         def work(engine: Engine) -> JpegResult:
             if engine.jpeg is None:
                 raise NotTaken("the GPU that is left has no codec")
-            return engine.jpeg.filter(data, filter, border, gray=gray, quality=quality, keep=keep)
+            return engine.jpeg.filter(
+                data, filter, border, gray=gray, quality=quality, keep=keep, screen=screen
+            )
 
         try:
             done, notes = self._engine.call(work)

@@ -365,10 +365,8 @@ def as_told(exif: bytes | None, turn: int) -> tuple[bytes | None, list[str]]:
     What EXIF says of that does not count in such files.
     """
     was = orientation(exif)
-    if was == turn:
-        return exif, []
     lost = [f"its EXIF orientation {was} does not count in such files: {turn} does"]
-    return turned(exif, turn), lost if was != 1 else []
+    return (exif, []) if was == turn else (turned(exif, turn), lost if was != 1 else [])
 
 
 def resolution(exif: bytes | None) -> tuple[Fraction, Fraction, str] | None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from cudafilter import images
-from cudafilter.engines import Engine
 from cudafilter.engines.flow import Flow, rereads
 from cudafilter.errors import DisagreementError, ImageError
 from cudafilter.formats import rows
@@ -24,10 +23,9 @@ from cudafilter.host.cores import free_memory
 from cudafilter.jobs import sizing
 from cudafilter.jobs.frames import Counted
 from cudafilter.jobs.record import Record
-from cudafilter.jobs.settings import Settings
-from cudafilter.jobs.waiting import Channel, Future, Gate
-from cudafilter.operations.borders import Border, border_index
-from cudafilter.operations.operation import Operation
+from cudafilter.jobs.settings import Shared
+from cudafilter.jobs.waiting import Channel
+from cudafilter.operations.borders import border_index
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores.buffers import Sink, Source
@@ -36,22 +34,6 @@ if TYPE_CHECKING:
     from cudafilter.proof.bands import BandCheck
 
 T = TypeVar("T")
-
-
-class Shared(Protocol):
-    """What the images of a run have in common: a Worker."""
-
-    filter: Operation
-    border: Border
-    settings: Settings
-    engine: Future[Engine]
-    writing: Gate
-    checks: Lock
-
-    @property
-    def on_rows(self) -> Callable[[int, int], None]:
-        """Told how many rows are written, and of how many."""
-        ...
 
 
 class ByRows:

@@ -71,9 +71,9 @@ def both(one: Agreement | None, other: Agreement) -> Agreement:
     """What the checks of two frames found together."""
     if one is None:
         return other
-    worse = one if (one.violations, one.largest) > (other.violations, other.largest) else other
-    totals = ("samples", "differing", "violations", "of", "unproven", "seconds")
-    return replace(worse, **{name: getattr(one, name) + getattr(other, name) for name in totals})
+    from cudafilter.proof.agreement import joined
+
+    return replace(joined(one, other), of=one.of + other.of)
 
 
 class Counted:

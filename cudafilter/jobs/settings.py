@@ -1,8 +1,15 @@
-"""How each image of a run is treated."""
+"""How each image of a run is treated, and what all of them share."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from threading import Lock
+from typing import NamedTuple, Protocol
+
+from cudafilter.engines import Engine
+from cudafilter.jobs.waiting import Future, Gate
+from cudafilter.operations.borders import Border
+from cudafilter.operations.operation import Operation
 
 
 class Settings(NamedTuple):
@@ -24,3 +31,19 @@ class Settings(NamedTuple):
     engine_codec: bool = False
     """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
     open, so that the way of an image never depends on time."""
+
+
+class Shared(Protocol):
+    """What the images of a run have in common: a Worker."""
+
+    filter: Operation
+    border: Border
+    settings: Settings
+    engine: Future[Engine]
+    writing: Gate
+    checks: Lock
+
+    @property
+    def on_rows(self) -> Callable[[int, int], None]:
+        """Told how many rows are written, and of how many."""
+        ...

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.errors import DisagreementError, EngineError, FramesError, ImageError, in_words
+from cudafilter.errors import EngineError, FramesError, ImageError, in_words
 from cudafilter.formats.table import (
     FORMATS,
     HEAD,
@@ -27,14 +27,15 @@ from cudafilter.formats.table import (
 from cudafilter.formats.unread import kind_of
 from cudafilter.images import Image
 from cudafilter.jobs import sizing
-from cudafilter.jobs.frames import Counted, both, picked, side_by_side
+from cudafilter.jobs.checking import check, screen
+from cudafilter.jobs.frames import Counted, picked, side_by_side
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
 from cudafilter.jobs.settings import Settings as Settings
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
+from cudafilter.operations.choices import CHECKS
 from cudafilter.operations.operation import Operation
-from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
@@ -64,7 +65,7 @@ class Worker:
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)
-    """One check at a time: it uses all cores, and memory of its own on each."""
+    """One whole check at a time: it uses all cores, and memory of its own on each."""
 
     def do(self, job: Job, held: ExitStack) -> Record:
         """The record of *job*, done; *held* keeps the gate from closing, once it writes."""
@@ -155,8 +156,13 @@ class Worker:
             self._write(job, one.write, read, record, held)
         one.finish()
 
-    def _by_engine_codec(self, data: bytes, format: str, record: Record) -> Buffer | None:
-        """The JPEG filtered by the engine's own codec; None where the host's must do it."""
+    def _by_engine_codec(
+        self, data: bytes, format: str, record: Record, screen: bool = True
+    ) -> Buffer | None:
+        """The JPEG filtered by the engine's own codec; None where the host's must do it.
+
+        *screen* says that the device may prove the result.
+        """
         if not (self.settings.engine_codec and FORMATS[format].engine_codec):
             return None
         engine = self.engine.get()
@@ -171,6 +177,7 @@ class Worker:
                 done = engine.jpeg.filter(
                     data, self.filter, self.border,
                     gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
+                    screen=screen and settings.check == CHECKS[0],
                 )  # fmt: skip
             except NotTaken as reason:
                 record.notes += (f"decoded and encoded on the CPU: {reason}",)
@@ -178,11 +185,18 @@ class Worker:
         record.engine, record.engine_seconds = engine.title, done.seconds
         record.width, record.height, record.channels = done.width, done.height, done.channels
         record.colour, record.dtype = done.colour, "uint8"
-        record.notes += done.notes
+        record.notes += tuple(note for note in done.notes if note not in record.notes)
         if settings.check:
+            from cudafilter.proof.screened import Unsettled
+
             assert done.kept is not None
             source, result = done.kept
-            self._check(result, source, False, record)
+            try:
+                with self.stage("check", record):
+                    check(self, result, source, False, record, done.screened)
+            except Unsettled as why:
+                record.notes += (f"filtered again, and checked on the CPU: {why}",)
+                return self._by_engine_codec(data, format, record, screen=False)
         record.notes += unused_settings(format, compress_level=settings.compress_level)
         return done.data
 
@@ -268,27 +282,11 @@ class Worker:
             record.engine_seconds[stage] = record.engine_seconds.get(stage, 0) + spent
         record.notes += tuple(n for n in image.notes + done.notes if n not in record.notes)
         if self.settings.check:
-            where = f"frame {number}: " if record.frames > 1 else ""
-            self._check(done.pixels, image.pixels, image.alpha, record, where)
+            with self.stage("check", record):
+                screened = screen(self, engine, done.pixels, image.pixels, image.alpha, record)
+                where = f"frame {number}: " if record.frames > 1 else ""
+                check(self, done.pixels, image.pixels, image.alpha, record, screened, where)
         return image.with_pixels(done.pixels)
-
-    def _check(
-        self, result: Pixels, source: Pixels, alpha: bool, record: Record, where: str = ""
-    ) -> None:
-        """Raise DisagreementError unless *result* is what *source* is to become."""
-        from cudafilter.check import compare
-
-        with self.stage("check", record), self.checks:
-            self.writing.require_open()
-            found = compare(
-                result, source, self.filter, self.border, alpha,
-                quick=self.settings.check == "quick",
-            )  # fmt: skip
-        record.agreement = both(record.agreement, found) if found.ok else found
-        if not found.ok:
-            raise DisagreementError(
-                f"{where}{found}", hint="nothing was written; please report this"
-            )
 
     @contextmanager
     def stage(self, name: str, record: Record) -> Iterator[None]:
@@ -299,7 +297,7 @@ class Worker:
             yield
         finally:
             spent = time.perf_counter() - started
-            record.seconds[name] = record.seconds.get(name, 0) + spent
+            record.seconds[name] = record.seconds.get(name, 0.0) + spent
 
     def _source(self, source: Path | None, record: Record, opened: ExitStack) -> Source:
         """The bytes of a file. One that is done by rows or pages stays *opened* instead."""

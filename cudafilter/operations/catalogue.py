@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 
+from cudafilter.operations.alike import ALIKE
 from cudafilter.operations.parameter import GROUPS, FilterSpec, Parameter
 
 MAX_RADIUS = 4095
@@ -301,6 +302,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             "cudafilter disk --radius 6.5 photo.jpg bokeh.jpg",
             "smooth",
         ),
+        *ALIKE,
         FilterSpec(
             "highpass",
             "What a Gaussian blur takes away, on mid-gray.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 QUICK = 4096
@@ -39,6 +39,10 @@ class Agreement:
     unproven: int
     """Samples looked at of which the contract says nothing: their tolerance is half a step of
     integers or more, or infinite."""
+    recomputed: int
+    """Samples looked at that the host recomputed; a device proved the others."""
+    note: str = ""
+    """Why the host recomputed all, though a device had proved most; empty if it did not."""
 
     @property
     def wrong_below(self) -> float | None:
@@ -79,6 +83,7 @@ class Agreement:
             "samples": self.samples,
             "of": self.of,
             "unproven": self.unproven,
+            "recomputed": self.recomputed,
             "wrong_below": self.wrong_below,
             "differing": self.differing,
             "exact_share": self.exact_share,
@@ -92,6 +97,8 @@ class Agreement:
             f"largest difference {self.largest:.6g}, {self.differing:,} of {self.samples:,} samples"
             f" differ, {self.exact_percent} % exact, {self.seconds:.2f} s"
         )
+        if self.recomputed < self.samples:
+            figures += f"; proven on the device, {self.recomputed:,} samples recomputed on the host"
         if self.wrong_below is not None:
             figures += f"; {self.samples:,} of {self.of:,} samples looked at"
         if self.ok and self.wrong_below is not None:
@@ -107,6 +114,16 @@ class Agreement:
             f" at x={x} y={y} channel={channel}: got {self.got:.9g}, expected {self.expected:.9g};"
             f" {figures}"
         )
+
+
+def joined(one: Agreement, other: Agreement) -> Agreement:
+    """What two parts of an image show."""
+    worst = max(one, other, key=lambda part: (part.violations > 0, part.largest))
+    unknown = math.isnan(one.largest + other.largest)
+    largest = math.nan if unknown else max(one.largest, other.largest)
+    totals = ("samples", "differing", "violations", "seconds", "unproven", "recomputed")
+    added = {name: getattr(one, name) + getattr(other, name) for name in totals}
+    return replace(worst, largest=largest, **added)
 
 
 def _percent(share: float) -> str:

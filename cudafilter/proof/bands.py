@@ -11,7 +11,7 @@ from cudafilter.check import at_random, compare_rows
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, stages_of
 from cudafilter.operations.pixels import Pixels
-from cudafilter.proof.agreement import QUICK, Agreement
+from cudafilter.proof.agreement import QUICK, Agreement, joined
 
 
 def not_by_bands(filter: Operation, border: Border) -> str | None:
@@ -55,26 +55,12 @@ class BandCheck:
             )
             x, y, channel = part.worst
             part = replace(part, of=self._size, worst=(x, y - above + first, channel))
-            self._found = part if self._found is None else _joined(self._found, part)
+            self._found = part if self._found is None else joined(self._found, part)
         return self.agreement
 
     @property
     def agreement(self) -> Agreement:
         """Of all bands that were added."""
         if self._found is None:
-            return Agreement(0, 0, 0, 0.0, (0, 0, 0), 0.0, 0.0, 0.0, self._size, 0)
+            return Agreement(0, 0, 0, 0.0, (0, 0, 0), 0.0, 0.0, 0.0, self._size, 0, 0)
         return self._found
-
-
-def _joined(one: Agreement, other: Agreement) -> Agreement:
-    """What both parts of an image show."""
-    worst = max(one, other, key=lambda part: (part.violations > 0, part.largest))
-    return replace(
-        worst,
-        samples=one.samples + other.samples,
-        differing=one.differing + other.differing,
-        violations=one.violations + other.violations,
-        largest=float(np.max([one.largest, other.largest])),  # NaN wins
-        seconds=one.seconds + other.seconds,
-        unproven=one.unproven + other.unproven,
-    )

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from cudafilter.operations import reference
+from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, Stage, only_stage
@@ -77,6 +78,7 @@ class Proof:
         window = (above + 1 + below) * (left + 1 + right)
         first, last = int(y.min()), int(y.max()) + 1
         row = self._source[0].size * (last - first)
+        together = self._stage is not None and isinstance(self._stage.operation, Bilateral)
         joint = self._alpha and isinstance(self._operation, Correlation)
         if self._stage is None or joint:
             if len(y) > row // 64:
@@ -86,9 +88,10 @@ class Proof:
             return self._in_rows(first, last)[y - first, x, c]
         out = np.empty(len(y))
         count = max(1, WINDOW_BYTES // (8 * window))
+        find = self._side_by_side if together else self._windows
         for n in range(0, len(y), count):
             part = slice(n, n + count)
-            out[part] = self._windows(self._stage, y[part], x[part], c[part])
+            out[part] = find(self._stage, y[part], x[part], c[part])
         return out
 
     def _in_rows(self, first: int, last: int) -> Exact:
@@ -107,6 +110,21 @@ class Proof:
             for i, j in pixels.T.tolist()
         ]
         found: Exact = np.array(values)[inverse.ravel(), c]
+        return found
+
+    def _side_by_side(self, stage: Stage, y: Index, x: Index, c: Index) -> Exact:
+        """at() for what needs all channels of a pixel: the windows make one image."""
+        (above, below, left, right), (height, width, _) = stage.operation.reach, self._source.shape
+        rows = _around(y, above, below, height, stage.border.mode)
+        columns = _around(x, left, right, width, stage.border.mode)
+        windows = self._source[rows[:, :, None], columns.T[None]].astype(np.float64)
+        outside = (rows == OUTSIDE)[:, :, None] | (columns == OUTSIDE).T[None]
+        windows[outside] = stage.border.sample(self._source.dtype)
+        padded = windows.reshape(len(rows), -1, windows.shape[3])
+        source = padded[above : above + 1, left : padded.shape[1] - right]
+        with np.errstate(all="ignore"):
+            all_of_them = stage.operation.exact(padded, source, self._full, self._alpha)[0]
+        found: Exact = all_of_them[:: len(columns)][np.arange(len(c)), c]
         return found
 
     def _windows(self, stage: Stage, y: Index, x: Index, c: Index) -> Exact:

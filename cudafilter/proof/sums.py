@@ -160,6 +160,7 @@ class Banded:
         # Twice the taps here: their weights are summed first where a border folds them.
         self.error = 0.0 if exact else _rounding(kernel, 3 * sum(kernel.shape) + 8)
         self._inner: dict[tuple[int, int], Weights] = {}
+        self._columns: dict[int, tuple[Planes, Planes]] = {}
 
     def sums(self, image: Image, first: int, last: int) -> Planes:
         """See Route.sums."""
@@ -176,10 +177,12 @@ class Banded:
         out = np.empty((len(flat), image.width))
         for start in range(0, image.width, BLOCK):
             stop = min(start + BLOCK, image.width)
-            index = image.across(
-                start - self._anchor[1], stop + len(self._row) - 1 - self._anchor[1]
-            )
-            needed, across = self._matrix(index, self._row)
+            if start not in self._columns:  # the same for all rows
+                index = image.across(
+                    start - self._anchor[1], stop + len(self._row) - 1 - self._anchor[1]
+                )
+                self._columns[start] = self._matrix(index, self._row)
+            needed, across = self._columns[start]
             if needed[-1] - needed[0] == len(needed) - 1:
                 block = flat[:, needed[0] : needed[-1] + 1]
             else:

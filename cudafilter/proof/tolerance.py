@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
+from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import IDENTITY, Correlation
 from cudafilter.operations.operation import (
@@ -100,6 +101,11 @@ class Tolerance:
             edge = Border(border.mode, abs(border.value))
             self._are_terms = not signed and operation.absolute == operation
             self._terms = Proof(sizes, operation.absolute, edge, True)
+            return
+        if stage is not None and isinstance(stage.operation, Bilateral):
+            # Of the image itself its terms are known, whatever their sign.
+            self._are_terms = False
+            self._terms = Proof(source, stage.operation.terms, stage.border, alpha)
             return
         opaque = 1.0
         if alpha and not whole:

@@ -164,6 +164,17 @@ inline bool __syncthreads_or(bool value)
     return any;
 }
 
+inline int __syncthreads_count(bool value)
+{
+    const unsigned me = host::thread();
+    host::exchange[me] = value;
+    host::barrier();
+    int count = 0;
+    for (unsigned i = 0; i < blockDim.x * blockDim.y; ++i) count += host::exchange[i] != 0;
+    host::barrier();
+    return count;
+}
+
 size_t __cvta_generic_to_shared(const void*);  // for bulk copies, which are not compiled here
 
 // ---- pairs of 16 bits
@@ -189,4 +200,18 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, int shift)
     return (unsigned)(((unsigned long long)high << 32 | low) >> shift);
 }
 
-inline void atomicAdd(unsigned* to, unsigned value) { *to += value; }
+template <typename T>
+T atomicAdd(T* to, T value)
+{
+    const T before = *to;
+    *to += value;
+    return before;
+}
+
+// ---- float64, each operation rounded by itself: compiled without contraction
+
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __dsqrt_rn(double a) { return std::sqrt(a); }

@@ -9,6 +9,10 @@ inline unsigned char to_uint8(float value) { return (unsigned char)clamped(value
 inline unsigned short to_uint16(float value) { return (unsigned short)clamped(value, 65535.0f); }
 inline float fast_root(float value) { return sqrtf(value); }
 inline float fast_reciprocal(float value) { return 1.0f / value; }
+inline float fast_power_of_two(float exponent)
+{
+    return exponent < -126.0f ? 0.0f : exp2f(exponent);
+}
 inline float times_at_most(float value, float power)
 {
     const float out = value * power;

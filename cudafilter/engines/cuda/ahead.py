@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 
+from cudafilter.engines.cuda.screen import planned
 from cudafilter.engines.cuda.variants import AUTO
 from cudafilter.engines.cuda.variants.ladder import prepare, variant
 from cudafilter.errors import LimitError
@@ -29,9 +30,9 @@ def common(name: str = AUTO) -> list[tuple[str, Macros]]:
     """The kernels that most runs ask the variant *name* for: see kernels_for().
 
     They serve the catalogue's filters with their defaults, and blurs of COMMON_SIGMAS. A variant
-    that runs none of these gets the kernels of its hardest operations.
+    that runs none of these gets the kernels of its hardest operations. AUTO has those of --check.
     """
-    found = kernels_for(_usual(), name)
+    found = kernels_for(_usual(), name) + (proofs() if name == AUTO else [])
     return found or kernels_for(variant(name).hardest(), name)
 
 
@@ -43,6 +44,17 @@ def every(name: str) -> list[Macros]:
     """
     filters = [*variant(name).hardest(), *_usual()]
     return [macros for _, macros in kernels_for(filters, name, EVERY)]
+
+
+def proofs(layouts: Iterable[tuple[int, bool]] = USUAL) -> list[tuple[str, Macros]]:
+    """The kernels that prove results of the catalogue's filters, as kernels_for() has them."""
+    found = []
+    stages = [stage for each in _usual() for stage in stages_of(each.unrolled(Border()))]
+    for stage, dtype, (channels, alpha) in product(stages, DTYPES, layouts):
+        ready = planned(stage, (4096, 4096, channels), dtype, alpha, 1)
+        if ready is not None and (kernel := (ready.variant, dict(ready.defines))) not in found:
+            found.append(kernel)
+    return found
 
 
 def kernels_for(

@@ -15,6 +15,9 @@ from cudafilter.engines.nvcc import require_cuda
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.nvidia.toolkit import missing
 
+SLOWEST = 64
+"""How many times as fast as double float32 is on most GPUs."""
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -89,6 +92,9 @@ class Device:
         self.slots = Pool([Slot(self.cuda) for _ in range(slots)])
         major, minor = device.compute_capability()
         self.number = gpu
+        ratio = getattr(self.cuda.device_attribute, "SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO", None)
+        self.slowness = SLOWEST if ratio is None else int(device.get_attribute(ratio))
+        """How many times as fast as double float32 is."""
         self.title = f"{device.name()} (GPU {gpu}, compute capability {major}.{minor})"
 
     @contextmanager
@@ -161,12 +167,12 @@ class Device:
         source_size: Size,
         out_size: Size,
         origin: tuple[int, int] = (0, 0),
-        uses: tuple[str, str] = ("source", "out"),
+        uses: tuple[str, str, str] = ("source", "out", "scratch"),
     ) -> Applied:
         """Place *launch* in the memory of *slot*, for a source and an output of these sizes.
 
         Output starts at *origin* (y, x) of the source. With the context current(). Memory that the
-        slot holds already is used again; *uses* are the names of source and output there.
+        slot holds already is used again; *uses* are the names of source, output and scratch there.
         """
         kernel = self._kernels.get(launch)
         pixel = launch.channels * launch.itemsize
@@ -176,7 +182,7 @@ class Device:
             slot, launch, kernel, source_size, out_size, origin,
             slot.memory(uses[0], source_size[0] * source_pitch), source_pitch,
             slot.memory(uses[1], out_size[0] * out_pitch), out_pitch,
-            slot.memory("scratch", scratch),
+            slot.memory(uses[2], scratch),
         )  # fmt: skip
 
     def scratch_bytes(

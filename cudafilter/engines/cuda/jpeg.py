@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cudafilter.engines.cuda.device import Device
+from cudafilter.engines.cuda.device import Applied, Device
 from cudafilter.engines.cuda.slots import Pool, Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
@@ -41,6 +41,7 @@ from cudafilter.stores.buffers import Buffer
 if TYPE_CHECKING:
     from cudafilter.engines.cuda.variants.task import Launch
     from cudafilter.images import Image
+    from cudafilter.proof.screened import Screened
 
 
 READERS = 16
@@ -170,6 +171,7 @@ class GpuJpeg:
         gray: bool,
         quality: int | None,
         keep: bool = False,
+        screen: bool = False,
     ) -> JpegResult:
         """See JpegPath.filter."""
         from cudafilter import images
@@ -185,16 +187,12 @@ class GpuJpeg:
             Limits(len(data)).require_size(frame.width, frame.height)
         except ImageError as large:  # the CPU codec knows what the user allows
             raise NotTaken("it is unusually large") from large
-        judged = keep
+        judged = False
         told: tuple[str, ...] = ()
         if not jpeg_scan.is_simple(head.segments, head.scan, frame):
             scans = jpeg_scan.scans_of(head.segments, head.scan, frame)
             told = scans.notes
-            judged = (
-                judged
-                or bool(scans.doubt)
-                or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
-            )
+            judged = bool(scans.doubt) or jpeg_scan.is_suspect(head.segments, scans.scans[0], frame)
         if judged:
             jpeg.require_undamaged(data)
         small = stand_in(head, frame)
@@ -207,7 +205,7 @@ class GpuJpeg:
         taken = 2 * size[0] * row_pitch(size[1], channels)
         if (limit := self._device.memory_limit) is not None and taken > limit:
             raise NotTaken("it is larger than the memory limit")
-        picture = _Picture(data, template, size, channels, keep)
+        picture = _Picture(data, template, size, channels, keep, stage if screen else None)
         with self._device.current():
             try:
                 with self._readers.one() as place:
@@ -230,10 +228,11 @@ class GpuJpeg:
         done = finished(coded.data, template, split(small.metadata, "jpeg", channels)[0])
         spent = coded.seconds
         seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
+        seconds |= {"prove": spent["prove"]} if "prove" in spent else {}
         seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
         return JpegResult(
             done, frame.width, frame.height, channels, small.colour, small.notes + told,
-            seconds, coded.kept,
+            seconds, coded.kept, coded.screened,
         )  # fmt: skip
 
     def free(self) -> None:
@@ -268,18 +267,40 @@ class GpuJpeg:
             applied = self._device.apply(slot, ready, size, size)
             with slot.timed("decode"):
                 slot.codec.decode(place.reader, applied.source, applied.source_pitch)
-            last = size[0] if picture.keep else (size[0] - 1) % jpeg_scan.BLOCK + 1
+            last = (size[0] - 1) % jpeg_scan.BLOCK + 1
             end = np.empty((last, size[1], channels), np.uint8)
             pitch = applied.source_pitch
             slot.download(end, applied.source + (size[0] - last) * pitch, pitch)
             applied.queue()
-            kept = None
-            if picture.keep:
-                kept = end, np.empty_like(end)
-                slot.download(kept[1], applied.out, applied.out_pitch)
+            kept, screened = self._kept(slot, applied, picture) if picture.keep else (None, None)
             slot.codec.encode(picture.template, size, channels, applied.out, applied.out_pitch)
             slot.finish()
-            return _Coded(slot.codec.written(), end, slot.seconds(), kept)
+            return _Coded(slot.codec.written(), end, slot.seconds(), kept, screened)
+
+    def _kept(
+        self, slot: Slot, applied: Applied, picture: _Picture
+    ) -> tuple[tuple[Pixels, Pixels], Screened | None]:
+        """The source and the result once they are downloaded: all, or what a proof leaves to do."""
+        height, stage = picture.size[0], picture.stage
+        source = np.empty((*picture.size, picture.channels), np.uint8)
+        result, screened = np.empty_like(source), None
+        theirs = ours = [(0, height)]
+        if stage is not None:
+            from cudafilter.engines.cuda import screen
+            from cudafilter.proof.screened import tapped
+
+            what = source.shape, source.dtype
+            if (launch := screen.planned(stage, *what, False, self._device.slowness)) is not None:
+                screened = screen.prove(self._device, slot, launch, *what, partial=True)
+            if screened is not None:
+                ours, theirs = [*screened.rows], tapped(screened.rows, *stage, height)
+        for pixels, address, pitch, rows in (
+            (source, applied.source, applied.source_pitch, theirs),
+            (result, applied.out, applied.out_pitch, ours),
+        ):
+            for first, last in rows:
+                slot.download(pixels[first:last], address + first * pitch, pitch)
+        return (source, result), screened
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
@@ -361,6 +382,8 @@ class _Picture(NamedTuple):
     channels: int
     keep: bool
     """Whether the pixels come to the host."""
+    stage: Stage | None
+    """What the device is to prove, if it can."""
 
 
 class _Coded(NamedTuple):
@@ -371,3 +394,4 @@ class _Coded(NamedTuple):
     """The last rows of what was decoded, as high as the last row of blocks at least."""
     seconds: dict[str, float]
     kept: tuple[Pixels, Pixels] | None
+    screened: Screened | None

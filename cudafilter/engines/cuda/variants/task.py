@@ -60,7 +60,11 @@ FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str
     ("anchor_y", ctypes.c_int32, ""),
     ("border", ctypes.c_int32, "of pixel.cuh's enum"),
     ("blocks_x", ctypes.c_int32, "blocks side by side; blockIdx.x counts on through all rows"),
-    ("rows", ctypes.c_int32, "output pixels a block, down (stream, box, tensor)"),
+    (
+        "rows",
+        ctypes.c_int32,
+        "output pixels a block, down (stream, box, tensor), or a band (proof)",
+    ),
     ("columns", ctypes.c_int32, "output pixels a block, across (box)"),
     ("edges_left", ctypes.c_int32, "strips below this one are at the border (box)"),
     ("edges_right", ctypes.c_int32, "strips from this one on are at the border (box)"),
@@ -75,7 +79,11 @@ FIELDS: tuple[tuple[str, type[ctypes._SimpleCData[Any] | ctypes.Array[Any]], str
     ("weight_sum", ctypes.c_float * 2, "of each kernel"),
     ("gaps", ctypes.c_int32, "whether weights of 0 lie among the taps (wide)"),
     ("starts", ctypes.c_int32, "sums that a block begins with (box)"),
-    ("piece", ctypes.c_int32, "rows of each of these sums (box)"),
+    (
+        "piece",
+        ctypes.c_int32,
+        "rows of each of these sums (box); length of the list (proof)",
+    ),
     ("rank", ctypes.c_int32, "of the sample in its window, from 0 on (ranks)"),
 )
 """Name, type and meaning. `tools/make_task.py` writes them as a struct into cuda_src/task.cuh."""

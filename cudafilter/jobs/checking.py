@@ -1,0 +1,61 @@
+"""A result held to the reference, by the host or by the device that has it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from cudafilter.engines import Engine
+from cudafilter.errors import DisagreementError, EngineError
+from cudafilter.jobs.frames import both
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.settings import Shared
+from cudafilter.operations.choices import CHECKS
+from cudafilter.operations.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.proof.screened import Screened
+
+
+def screen(
+    run: Shared, engine: Engine, result: Pixels, source: Pixels, alpha: bool, record: Record
+) -> Screened | None:
+    """What *engine* proves of *result*; None where the host is to do it all."""
+    if run.settings.check != CHECKS[0]:
+        return None
+    try:
+        told = engine.screen(source, result, run.filter, run.border, alpha)
+    except EngineError as error:
+        record.notes += (f"checked on the CPU: {error}",)
+        return None
+    record.notes += told.notes
+    return told.screened
+
+
+def check(
+    run: Shared,
+    result: Pixels,
+    source: Pixels,
+    alpha: bool,
+    record: Record,
+    screened: Screened | None = None,
+    where: str = "",
+) -> None:
+    """Raise DisagreementError unless *result* is what *source* is to become.
+
+    *where* begins what it says, such as the number of a frame.
+    """
+    from cudafilter.check import compare
+
+    # What a device has proven leaves little to do: each thread does its own.
+    with nullcontext() if screened else run.checks:
+        run.writing.require_open()
+        found = compare(
+            result, source, run.filter, run.border, alpha,
+            quick=run.settings.check == "quick", screen=screened,
+        )  # fmt: skip
+    if found.note and found.note not in record.notes:
+        record.notes += (found.note,)
+    record.agreement = both(record.agreement, found) if found.ok else found
+    if not found.ok:
+        raise DisagreementError(f"{where}{found}", hint="nothing was written; please report this")

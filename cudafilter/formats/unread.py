@@ -45,7 +45,7 @@ KINDS = (
         ".ai .eps .svg .svgz .pdf .cdr .emf .wmf", (b"%PDF", b"%!PS", b"<svg", b"<?xml"),
     ),
     Kind(
-        "a HEIC photo, for which an extra is not installed",
+        "a HEIC photo",
         "pip install 'cudafilter[heic]', or convert it first", ".heic .heif .hif",
     ),
     Kind(

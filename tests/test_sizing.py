@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from command_line import python
 from cudafilter.host.cores import cores
 from cudafilter.images import Image as Picture
 from cudafilter.images import encode
@@ -164,3 +165,13 @@ class TestSmall:
     def test_a_broken_file_takes_no_time(self, tmp_path: Path) -> None:
         (tmp_path / "x.png").write_bytes(b"no image")
         assert small([job(tmp_path / "x.png")], BLUR)
+
+
+def test_a_limit_of_the_process_counts() -> None:
+    code = (
+        "import resource\n"
+        "from cudafilter.host.cores import free_memory\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "print(free_memory())"
+    )
+    assert 0 < int(python(code)) < 1 << 30

@@ -173,6 +173,8 @@ def _codecs() -> Iterator[Found]:
                     if colour not in format.colours:
                         continue
                     pixels, bits = _picture(dtype, channels), None
+                    if "dither" in format.settings:  # no more colours than it holds
+                        pixels &= 0xC0
                     if dtype == "uint16" and format.most_bits < 16:
                         bits = format.most_bits
                         pixels = spread(drawn(pixels, bits), bits)

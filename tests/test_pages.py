@@ -87,6 +87,16 @@ def test_each_page_is_filtered_and_the_stack_stays_one(name: str) -> None:
         assert pages_of(after)[0].resolution == pages_of(before)[0].resolution
 
 
+@pytest.mark.parametrize("pages", [1, 3])
+def test_a_description_beside_that_of_an_arrays_shape_is_kept(pages: int) -> None:
+    """tifffile writes both, under one tag."""
+    tifffile.imwrite(SOURCE, STACK[0, :pages, 0], photometric="minisblack", description="my cells")
+    assert cli("blur", "a.tif", "b.tif").exit_code == 0
+    with tifffile.TiffFile(TARGET) as written:
+        assert written.pages.first.description == "my cells"
+        assert len(written.pages) == pages
+
+
 def test_pages_are_numbered() -> None:
     plain()
     with written() as after:

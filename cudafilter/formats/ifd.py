@@ -21,7 +21,7 @@ SIZES = {
     16: 8, 17: 8, 18: 8,
 }  # fmt: skip
 """Bytes of one value of each TIFF type."""
-SUB_IFDS, EXIF = 330, 34665
+DESCRIPTION, SUB_IFDS, EXIF = 270, 330, 34665
 _POINTERS = {EXIF, 34853, 40965}
 """Tags whose value is the offset of a further IFD: EXIF, GPS, interoperability."""
 _MAX_DEPTH = 3
@@ -148,9 +148,14 @@ def _read(
             entry = Entry(kind, values, value, where)
         else:
             continue
-        if entries.setdefault(tag, entry) != entry:
+        if entries.setdefault(tag, entry) != entry and not _is_shape(tag, value):
             raise BrokenIfd(f"tag {tag} stands there twice")
     return entries, following
+
+
+def _is_shape(tag: int, value: bytes) -> bool:
+    """Whether a second description only tells an array's shape, as tifffile writes it."""
+    return tag == DESCRIPTION and value.startswith(b'{"shape":')
 
 
 def _points(tag: int, kind: int, values: int) -> bool:

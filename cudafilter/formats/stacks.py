@@ -19,7 +19,7 @@ _KIND, _REDUCED = 254, 1
 """The tag that tells what a picture is, and that of a smaller copy of another one."""
 _MOST_COPIES = 64
 _FURTHER = "its main picture is only a preview, or it holds further pictures (as raw photos do)"
-_DESCRIPTION, _COMPRESSION = 270, 259
+_COMPRESSION = 259
 _OFFSETS, _LENGTHS = 273, 279
 _IMAGEJ_LENGTHS, _IMAGEJ = 50838, 50839
 _OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
@@ -154,7 +154,7 @@ def _description(metadata: Metadata) -> bytes | None:
     if metadata.exif is None:
         return None
     try:
-        entry = ifd.parse(metadata.exif)[1].get(_DESCRIPTION)
+        entry = ifd.parse(metadata.exif)[1].get(ifd.DESCRIPTION)
     except ifd.BrokenIfd:
         return None
     return entry.value if entry is not None and isinstance(entry.value, bytes) else None
@@ -165,7 +165,7 @@ def _without(metadata: Metadata, mark: bytes) -> tuple[Metadata, bool]:
     text = _description(metadata)
     if text is None or mark not in text or metadata.exif is None:
         return metadata, False
-    metadata = replace(metadata, exif=_less(metadata.exif, {_DESCRIPTION}))
+    metadata = replace(metadata, exif=_less(metadata.exif, {ifd.DESCRIPTION}))
     if metadata.tiff_tags is not None and mark == b"ImageJ=":
         less = _less(metadata.tiff_tags, {_IMAGEJ_LENGTHS, _IMAGEJ})
         metadata = replace(metadata, tiff_tags=less)
@@ -187,7 +187,7 @@ def _unlisted(
     It writes no others where a stack passes 4 GiB: the pages follow each other, not compressed.
     *size* is that of the file. Raises ImageError where they are not found so.
     """
-    entry = tags.get(_DESCRIPTION)
+    entry = tags.get(ifd.DESCRIPTION)
     text = entry.value if entry is not None and isinstance(entry.value, bytes) else b""
     told = re.search(rb"^images=(\d{1,9})$", text, re.MULTILINE)
     if not text.startswith(b"ImageJ=") or told is None or int(told[1]) < 2:

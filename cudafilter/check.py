@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from cudafilter.errors import ParameterError
+from cudafilter.errors import LimitError, ParameterError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, whole_of
 from cudafilter.operations.pixels import Pixels, require_pixels
+from cudafilter.operations.reference import begun
 from cudafilter.proof.agreement import AGREES as AGREES
 from cudafilter.proof.agreement import CONFIDENCE as CONFIDENCE
 from cudafilter.proof.agreement import QUICK as QUICK
@@ -78,6 +79,7 @@ def compare_all(
     if source.ndim == 2:
         source, results = source[..., None], [result[..., None] for result in results]
     source = require_pixels(source, alpha)
+    source, filter = begun(source, filter, border, alpha)
     tolerance = Tolerance(source, filter, border, alpha)
     proof = Proof(source, filter, border, alpha)
     above, below, left, right = filter.reach
@@ -104,9 +106,12 @@ def compare_rows(
 ) -> Agreement:
     """compare() for *result*, some rows of an image, all or the samples *places* in them.
 
-    *source* is what they depend on, and in it they begin at row *first*.
+    *source* is what they depend on, and in it they begin at row *first*. Raises LimitError for
+    what needs the whole image.
     """
     started = time.perf_counter()
+    if (name := whole_of(filter.unrolled(border))) is not None:
+        raise LimitError(f"{name} is checked on the whole picture only")
     tolerance = Tolerance(source, filter, border, alpha)
     proof = Proof(source, filter, border, alpha)
     if places is None:
@@ -186,7 +191,7 @@ def _screened(
     started = time.perf_counter()
     border = Border(border) if isinstance(border, str) else border
     _require_like(result, source)
-    source = require_pixels(source, alpha)
+    source, filter = begun(require_pixels(source, alpha), filter, border, alpha)
     proof = Proof(source, filter, border, alpha)
     tolerance = Tolerance(source, filter, border, alpha)
     found = settle(result, source, proof, tolerance, screen)

@@ -42,6 +42,9 @@ PANELS = (
     "tophat --radius 3",
     "blackhat --radius 3",
     "outline --gray",
+    "invert",
+    "levels --black 0.2 --gamma 2",
+    "threshold --otsu --gray",
     'kernel --weights "0 1; -1 0" --bias 0.5',
 )
 """What follows ``cudafilter``; nothing is the chart itself."""

@@ -19,15 +19,20 @@ from PIL import Image as Pil
 
 from agreement import StandIn
 from command_line import ENVIRONMENT, PROGRAM, call, cli, snapshot
+from cudafilter.check import compare_rows
 from cudafilter.cli.progress import Progress
 from cudafilter.engines import Result
 from cudafilter.engines import open as engines
 from cudafilter.engines.cpu import CpuEngine
+from cudafilter.errors import LimitError
 from cudafilter.formats import rows, tiff_segments
 from cudafilter.formats.rows import Header
 from cudafilter.images import Image
 from cudafilter.jobs import by_rows, sizing
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
 from cudafilter.operations.pixels import Pixels
+from cudafilter.proof.bands import not_by_bands
 from cudafilter.stores import local
 from image_files import EXIF, LOSSLESS, encode, random_pixels, save
 
@@ -132,6 +137,39 @@ def test_a_check_of_both_ends_at_once_is_refused(little: None) -> None:
     assert done.exit_code == 1
     assert "too large to be checked in one piece: steps whose borders are wrap" in done.stderr
     assert cli(*words).exit_code == 0
+
+
+@pytest.mark.parametrize("check", [(), ("--check",), ("--check=quick",)])
+@pytest.mark.parametrize(
+    "words", [("threshold", "--otsu"), ("chain", "median | threshold --otsu | blur")], ids=" ".join
+)
+def test_what_needs_the_whole_picture_is_refused(
+    words: tuple[str, ...], check: tuple[str, ...], little: None
+) -> None:
+    save(Image(random_pixels("uint8", 3, 80, 60)), Path("in.tif"))
+    done = cli(*words, *check, "in.tif", "out.tif")
+    assert done.exit_code == 1
+    assert "take about 0.1 MB of memory, more than there is for images: threshold" in done.stderr
+    assert not Path("out.tif").exists()
+
+
+def test_what_needs_the_whole_picture_may_take_all_free_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sizing, "free_memory", lambda: 100_000)
+    save(Image(random_pixels("uint8", 3, 80, 60)), Path("in.png"))  # takes 72,000
+    assert "done by rows" in cli("blur", "in.png", "out.png").stderr
+    done = cli("threshold", "--otsu", "in.png", "other.png")
+    assert done.exit_code == 0, done.stderr
+    assert "done by rows" not in done.stderr
+
+
+def test_rows_of_what_needs_the_whole_picture_are_not_compared() -> None:
+    otsu, pixels = make("threshold", otsu=True), random_pixels("uint8", 1, 9, 9)
+    pixels = pixels.reshape(9, 9, 1)
+    with pytest.raises(LimitError, match="threshold is checked on the whole picture only"):
+        compare_rows(pixels[:3], 0, pixels, otsu, Border(), False)
+    assert not_by_bands(otsu, Border()) == "threshold depends on the whole picture"
 
 
 class Liar(StandIn):

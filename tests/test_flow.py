@@ -22,7 +22,7 @@ from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.difference import tophat
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, whole_of
 from cudafilter.operations.pixels import DTYPES, Pixels
 from cudafilter.operations.rank import median
 from cudafilter.operations.window import square
@@ -31,11 +31,13 @@ from test_host import HostEngine
 
 RANDOM = np.random.default_rng(7)
 
+EACH = {
+    name: make(name, **({"weights": RANDOM.random((5, 3))} if name == "kernel" else {}))
+    for name in CATALOGUE
+}
+
 OPERATIONS: dict[str, Operation] = {
-    **{
-        name: make(name, **({"weights": RANDOM.random((5, 3))} if name == "kernel" else {}))
-        for name in CATALOGUE
-    },
+    **{name: each for name, each in EACH.items() if whole_of(each.unrolled(Border())) is None},
     "long": make("blur", sigma=25),
     "by Fourier": make("kernel", weights=RANDOM.standard_normal((13, 19))),
     "taller than its bands": make("kernel", weights=RANDOM.random((37, 2))),
@@ -44,6 +46,10 @@ OPERATIONS: dict[str, Operation] = {
         (Link(make("blur", sigma=1)), Link(tophat(square(2))), Link(make("sobel")))
     ),
     "of a large window": median(4),
+    "points at both ends": Chain(
+        tuple(Link(make(name)) for name in ("invert", "blur", "sobel", "threshold"))
+    ),
+    "steep points": Chain((Link(make("levels", black=0.4, gamma=2)), Link(make("invert")))),
     **{f"chain {n}": chain for n, chain in enumerate(CHAINS)},
 }
 
@@ -103,6 +109,15 @@ def test_the_bits_are_those_of_one_piece(
         pixels = random_pixels((150, 33, channels), dtype)
         expected = cpu.run(pixels, filter, border, alpha).pixels
         assert not differing(flowed(cpu, pixels, filter, border, alpha), expected), channels
+
+
+def test_what_needs_the_whole_image_gets_it(cpu: Engine) -> None:
+    otsu, pixels = make("threshold", otsu=True), random_pixels((50, 33, 1), "uint8")
+    assert cpu.step(pixels.shape, "uint8", otsu, Border(), False) == 50
+    some = cpu.run(pixels, otsu, rows=(7, 20)).pixels
+    assert not differing(some, cpu.run(pixels, otsu).pixels[7:20])
+    with pytest.raises(AssertionError):
+        flowed(cpu, pixels, otsu, Border())
 
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)

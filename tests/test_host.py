@@ -27,7 +27,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import Operation, only_stage
+from cudafilter.operations.operation import Operation, WholeImage, only_stage
 from cudafilter.operations.pixels import Pixels
 
 HERE = Path(__file__).parent / "host"
@@ -57,8 +57,11 @@ class HostEngine(StandIn):
         rows: tuple[int, int] | None = None,
     ) -> Result:
         """As CudaEngine.run."""
-        if only_stage(plan := filter.unrolled(border)) is None:
+        if (stage := only_stage(plan := filter.unrolled(border))) is None:
             return run_plan(one_by_one(self.run), pixels, plan, alpha, rows)
+        filter, border = stage
+        if rows is not None and isinstance(filter, WholeImage):
+            return Result(self.run(pixels, filter, border, alpha).pixels[slice(*rows)])
         ready = ladder.prepare(filter, pixels.shape[2], pixels.dtype, border, alpha, self.variant)
         library = self.compiled(ready.variant, ready.defines)
         height, width, _ = pixels.shape

@@ -88,6 +88,8 @@ def operations() -> list[Operation]:
         erosion(disk(3)),
         make("bilateral", sigma=1),
         make("bilateral", radius=18),
+        make("levels", black=0.1, gamma=2),
+        make("threshold", otsu=True),
     ]
 
 

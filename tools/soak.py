@@ -64,10 +64,13 @@ OPERATIONS: tuple[Operation, ...] = (
     make("erode"), make("dilate", radius=5), make("open", shape="disk", radius=3), make("close"),
     make("tophat"), make("outline"),
     make("bilateral", sigma=1), make("bilateral", range=0.4, radius=9),
+    make("invert"), make("levels", black=0.1, gamma=2), make("threshold", at=0.4),
+    make("threshold", otsu=True),
     make("kernel", weights="0 1 0; 1 -3 1; 0 1 0"),
     make("kernel", weights=_RANDOM.random((9, 7)), normalize=True),
     make("kernel", weights=_RANDOM.random((25, 25)), normalize=True),
     Chain((Link(make("blur", sigma=1)), Link(make("sobel"), Border("wrap")))),
+    Chain((Link(make("levels", gamma=0.7)), Link(make("blur", sigma=1)), Link(make("threshold")))),
 )  # fmt: skip
 
 

@@ -80,6 +80,8 @@ class Command(click.Command):
         if help_option and (record := help_option.get_help_record(ctx)):
             records[list(records)[-1]].append(record)
         for title, rows in records.items():
+            if not rows:
+                continue
             with formatter.section(title):
                 formatter.write_dl(rows)
 

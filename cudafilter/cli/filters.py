@@ -27,15 +27,15 @@ def _write(spec: FilterSpec, formatter: click.HelpFormatter) -> None:
     formatter.write(f"{spec.name}: {spec.summary}\n")
     with formatter.indentation():
         formatter.write_text(spec.description)
-        formatter.write_dl(
-            [
-                (
-                    "--" + p.name.replace("_", "-"),
-                    f"{p.help}  [{'; '.join(filter(None, (p.limits, _default(p))))}]",
-                )
-                for p in spec.parameters
-            ]
-        )
+        rows = [
+            (
+                "--" + p.name.replace("_", "-"),
+                f"{p.help}  [{'; '.join(filter(None, (p.limits, _default(p))))}]",
+            )
+            for p in spec.parameters
+        ]
+        if rows:
+            formatter.write_dl(rows)
     formatter.write(f"{spec.example}\n\n")
 
 

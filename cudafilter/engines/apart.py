@@ -28,7 +28,7 @@ from cudafilter.errors import (
     in_words,
 )
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, WholeImage
 from cudafilter.operations.pixels import Pixels
 
 _KINDS: dict[str, type[CudafilterError]] = {
@@ -106,8 +106,8 @@ class Apart:
     def step(
         self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
     ) -> int:
-        """See Engine.step: it is a GPU, whose bits depend on no cut."""
-        return 1
+        """See Engine.step: it is a GPU, whose bits depend on no cut; see CudaEngine.step."""
+        return shape[0] if isinstance(filter, WholeImage) else 1
 
     def close(self) -> None:
         """See Engine.close."""

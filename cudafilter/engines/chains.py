@@ -11,8 +11,9 @@ import numpy as np
 
 from cudafilter.engines import Result
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Fork, Operation, Plan, Stage
-from cudafilter.operations.pixels import Pixels, full_scale
+from cudafilter.operations.operation import Fork, Operation, Plan, Stage, split
+from cudafilter.operations.pixels import Pixels, full_scale, in_floats
+from cudafilter.operations.point import Points
 
 
 class Run(Protocol):
@@ -64,23 +65,34 @@ def run_plan(
 ) -> Result:
     """*pixels* (H, W, C) after *plan*, whose stages *linear* does; rounded at the end.
 
-    Of these, *rows* are given; see Engine.run.
+    Of these, *rows* are given; see Engine.run. Integers go through as float32, see to_floats(),
+    except where samples are only picked. Point operations at the beginning are looked up.
     """
     dtype = pixels.dtype
     if keeps_type(plan, dtype):
         done = _run(linear, pixels, plan, alpha)
         return done._replace(pixels=picked(done.pixels, rows))
-    done = _run(linear, to_floats(pixels), in_floats(plan, dtype), alpha)
+    before, rest = split(plan)
+    if before:
+        begun = _run(linear, pixels, before, alpha)
+        done = run_plan(linear, begun.pixels, rest, alpha, rows)
+        return _joined([begun, done], done.pixels)
+    points, rest = leading(plan)
+    done = _run(linear, to_floats(pixels, points, alpha), in_fractions(rest, dtype), alpha)
     return done._replace(pixels=from_floats(picked(done.pixels, rows), dtype))
 
 
-def to_floats(pixels: Pixels) -> Pixels:
-    """Integers as float32 from 0 to 1.
+def to_floats(pixels: Pixels, points: Points | None, alpha: bool) -> Pixels:
+    """Integers as float32 from 0 to 1, after *points* where there are some.
 
     Engines take that for full scale, so biases, thresholds and alpha mean the same as in a single
     run.
     """
-    return np.divide(pixels, full_scale(pixels.dtype), dtype=np.float32)
+    if points is None:
+        return in_floats(pixels)
+    from cudafilter.engines.points import pointed  # not before: most chains do without
+
+    return pointed(pixels, points, alpha, None, np.float32)
 
 
 def from_floats(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
@@ -96,6 +108,14 @@ def keeps_type(plan: Plan, dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or _picks(plan)
 
 
+def leading(plan: Plan) -> tuple[Points | None, Plan]:
+    """The point operations that *plan* begins with, None where there are none, and the rest."""
+    first = plan[0]
+    if isinstance(first, Stage) and isinstance(first.operation, Points):
+        return first.operation, plan[1:]
+    return None, plan
+
+
 def _picks(plan: Plan) -> bool:
     """Whether *plan* only picks samples, and at most subtracts them at its end."""
     *before, last = plan
@@ -104,12 +124,12 @@ def _picks(plan: Plan) -> bool:
     return all(isinstance(each, Stage) and each.operation.picks for each in (*before, *ends))
 
 
-def in_floats(plan: Plan, dtype: np.dtype[Any]) -> Plan:
+def in_fractions(plan: Plan, dtype: np.dtype[Any]) -> Plan:
     """*plan* with borders as they are in an image of *dtype*, of which constants are rounded."""
     found: list[Stage | Fork] = []
     for each in plan:
         if isinstance(each, Fork):
-            found.append(Fork(*(in_floats(branch, dtype) for branch in each)))
+            found.append(Fork(*(in_fractions(branch, dtype) for branch in each)))
         else:
             value = each.border.sample(dtype) / full_scale(dtype)
             found.append(Stage(each.operation, Border(each.border.mode, value)))

@@ -20,7 +20,7 @@ from cudafilter.errors import EngineError, LimitError
 from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border, border_index, extract
 from cudafilter.operations.correlation import Correlation
-from cudafilter.operations.operation import Operation, only_stage
+from cudafilter.operations.operation import Operation, WholeImage, only_stage
 from cudafilter.operations.pixels import Pixels, require_pixels
 
 if TYPE_CHECKING:
@@ -86,6 +86,14 @@ class CpuEngine:
                 return Result(rank_of(pixels, operation, border, self._threads, rows))
             if isinstance(operation, Bilateral):
                 return Result(bilateral_of(pixels, operation, border, alpha, self._threads, rows))
+            from cudafilter.engines.points import of_whole, pointed
+            from cudafilter.operations.point import Points
+
+            if isinstance(operation, Points):
+                return Result(pointed(picked(pixels, rows), operation, alpha, self._threads))
+            if isinstance(operation, WholeImage):
+                done = of_whole(pixels, operation, border, alpha, self._threads)
+                return Result(picked(done, rows))
         except (cv2.error, MemoryError) as error:
             raise EngineError(f"the CPU engine failed: {error}") from error
         raise LimitError(f"the CPU engine has no {operation.name}")
@@ -112,7 +120,12 @@ class CpuEngine:
         from cudafilter.engines.bilateral import block_rows
         from cudafilter.engines.ranks import band
         from cudafilter.operations.bilateral import Bilateral
+        from cudafilter.operations.point import Points
 
+        if isinstance(filter, WholeImage):
+            return height
+        if isinstance(filter, Points):
+            return 1
         if isinstance(filter, Bilateral):
             return block_rows(filter.radius)
         return band(width * channels * np.dtype(dtype).itemsize, filter)

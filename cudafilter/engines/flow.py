@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 
 from cudafilter.engines import Engine, Result
-from cudafilter.engines.chains import difference, from_floats, in_floats, keeps_type, to_floats
+from cudafilter.engines.chains import (
+    difference,
+    from_floats,
+    in_fractions,
+    keeps_type,
+    leading,
+    to_floats,
+)
 from cudafilter.operations.borders import Border, border_index
 from cudafilter.operations.operation import (
     Fork,
@@ -23,6 +31,7 @@ from cudafilter.operations.operation import (
     Windowed,
     only_stage,
     stages_of,
+    whole_of,
 )
 from cudafilter.operations.pixels import Pixels
 
@@ -37,7 +46,7 @@ class Flow:
     """An image of *size*, whose rows *bands* gives from above to below, filtered by *engine*.
 
     *reread* gives any rows once more, from the first to the one before the last. *looked_at* says
-    that source() is asked for each band, too.
+    that source() is asked for each band, too. The operation needs no whole image.
     """
 
     def __init__(
@@ -61,6 +70,7 @@ class Flow:
         self._looks = self._source.tap() if looked_at else None
         self._dtype = dtype
         plan = filter.unrolled(border)
+        assert whole_of(plan) is None
         steps = [self._step(stage, dtype) for stage in stages_of(plan)]
         one = not plan or only_stage(plan) is not None
         self._in_type = one or keeps_type(plan, dtype)
@@ -72,7 +82,9 @@ class Flow:
         elif self._in_type:
             last = self._planned(plan, self._source)
         else:
-            last = self._planned(in_floats(plan, dtype), _Mapped(self._source.tap(), to_floats))
+            points, rest = leading(plan)
+            begun = partial(to_floats, points=points, alpha=alpha)
+            last = self._planned(in_fractions(rest, dtype), _Mapped(self._source.tap(), begun))
         self._last = last.tap()
 
     def rows(self, first: int, last: int) -> Pixels:

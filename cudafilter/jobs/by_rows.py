@@ -26,6 +26,7 @@ from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Shared
 from cudafilter.jobs.waiting import Channel
 from cudafilter.operations.borders import border_index
+from cudafilter.operations.operation import whole_of
 from cudafilter.operations.pixels import Pixels
 from cudafilter.start.words import STDIO
 from cudafilter.stores.buffers import Sink, Source
@@ -77,6 +78,12 @@ class ByRows:
     def _refuse(self, source: str, encoded: bool) -> None:
         """Raise ImageError for what cannot be done by rows."""
         worker = self._worker
+        if (name := whole_of(worker.filter.unrolled(worker.border))) is not None:
+            takes = _words(self._header.pixel_bytes * sizing.COPIES)
+            raise ImageError(
+                f"it would take about {takes} of memory, more than there is for images:"
+                f" {name} needs the whole picture at once"
+            )
         if encoded:
             why = f"{self._format.upper()} files are encoded as a whole"
         else:

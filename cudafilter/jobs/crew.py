@@ -22,7 +22,7 @@ from cudafilter.jobs.record import DONE, Record
 from cudafilter.jobs.waiting import MemoryBudget, Stopped
 from cudafilter.jobs.worker import Settings, Worker
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, whole_of
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
@@ -62,6 +62,8 @@ def run(
     memory = MemoryBudget(None if threads else room)
     most = operator.length_hint(jobs, sizing.MOST_THREADS)
     at_first = min(most, threads or cores())
+    if whole_of(filter.unrolled(border)) is not None:
+        room = sizing.memory_for_images(share=1.0)  # there are no rows, so it may take all
     worker = Worker(
         filter, border, settings, stdin, stdout, memory, journal, room=room, on_rows=on_rows
     )

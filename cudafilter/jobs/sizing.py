@@ -185,8 +185,10 @@ def small(jobs: Collection[Job], filter: Operation) -> str | None:
     return "small job, done before a GPU would have started"
 
 
-def memory_for_images() -> int | None:
+def memory_for_images(share: float = MEMORY_SHARE) -> int | None:
     """Bytes that images in work may take together; None where the system does not tell.
+
+    That is a *share* of the free memory.
 
     $CUDAFILTER_MEMORY tells it instead, where that is set. Raises ParameterError where it is no
     number of bytes.
@@ -196,7 +198,7 @@ def memory_for_images() -> int | None:
             raise ParameterError(MEMORY, f"{MEMORY} must be a number of bytes, not {told!r}")
         return int(told)
     free = free_memory()
-    return None if free is None else int(free * MEMORY_SHARE)
+    return None if free is None else int(free * share)
 
 
 def footprint(data: Source) -> int:

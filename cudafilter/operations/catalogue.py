@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from cudafilter.operations.alike import ALIKE
+from cudafilter.operations.catalogue_points import POINTS
 from cudafilter.operations.parameter import GROUPS, FilterSpec, Parameter
 
 MAX_RADIUS = 4095
@@ -356,6 +357,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             "cudafilter gabor --wavelength 8 --angle 45 --scale 3 photo.jpg stripes.png",
             "edges",
         ),
+        *POINTS,
     )
 }
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import (
+    Fork,
     Operation,
     Plan,
     Reach,
+    Stage,
     Windowed,
+    split,
     stages_of,
 )
+from cudafilter.operations.point import Points
 
 
 class Link(NamedTuple):
@@ -32,7 +37,10 @@ class Chain:
     clamped. Each border is that of the whole image that its link gets. A chain of one link is that
     link, bit for bit.
 
-    Raises ParameterError for a chain without links.
+    What needs the whole image, such as the threshold of Otsu, hangs on each last bit of it. So
+    before it there may only be what computes no samples: then every engine has the same bits.
+
+    Raises ParameterError for a chain without links, and for what was just said.
     """
 
     links: tuple[Link, ...]
@@ -42,6 +50,19 @@ class Chain:
     def __post_init__(self) -> None:
         if not self.links:
             raise ParameterError("links", "a chain needs a link")
+        before, _ = split(self.unrolled(Border()))
+        for step in before:
+            if isinstance(step, Fork) or not step.operation.picks:
+                last = before[-1]
+                assert isinstance(last, Stage)
+                name = last.operation.name
+                what = "a difference" if isinstance(step, Fork) else step.operation.name
+                raise ParameterError(
+                    "links",
+                    f"{name} cannot follow {what}: it hangs on the last bit of every pixel,"
+                    " in which engines differ",
+                    hint=f"run {name} first, or on the file that the other steps write",
+                )
 
     @property
     def name(self) -> str:
@@ -62,7 +83,7 @@ class Chain:
 
     def unrolled(self, border: Border) -> Plan:
         """See Operation.unrolled."""
-        return tuple(
+        return _joined(
             stage
             for link in self.links
             for stage in link.operation.unrolled(border if link.border is None else link.border)
@@ -71,3 +92,22 @@ class Chain:
     @property
     def _operations(self) -> list[Windowed]:
         return [stage.operation for stage in stages_of(self.unrolled(Border()))]
+
+
+def _joined(stages: Iterable[Stage | Fork]) -> Plan:
+    """*stages*, where point operations side by side are one."""
+    found: list[Stage | Fork] = []
+    for each in stages:
+        before = found[-1] if found else None
+        if (
+            isinstance(each, Stage)
+            and isinstance(before, Stage)
+            and isinstance(each.operation, Points)
+            and isinstance(before.operation, Points)
+        ):
+            first, second = before.operation, each.operation
+            both = Points(f"{first.name} then {second.name}", first.curves + second.curves)
+            found[-1] = Stage(both, each.border)
+        else:
+            found.append(each)
+    return tuple(found)

@@ -44,9 +44,9 @@ def make(name: str, **parameters: Any) -> Operation:
 def _maker(name: str) -> Callable[..., Operation]:
     if name in _MAKERS:
         return _MAKERS[name]
-    from cudafilter.operations import make_alike, make_ranks
+    from cudafilter.operations import make_alike, make_points, make_ranks
 
-    return (make_ranks.MAKERS | make_alike.MAKERS)[name]
+    return (make_ranks.MAKERS | make_alike.MAKERS | make_points.MAKERS)[name]
 
 
 def gaussian(sigma: float, radius: int | None = None) -> Weights:

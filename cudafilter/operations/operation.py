@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeGuard
 
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import Exact
@@ -52,7 +53,8 @@ class Windowed(Operation, Protocol):
 
     @property
     def picks(self) -> bool:
-        """Whether each sample of the result is one of the image, picked and not computed."""
+        """Whether each sample of the result is one of the image, or black or white: none is
+        computed, so that none is rounded."""
         ...
 
     def exact(self, padded: Exact, source: Exact, full: float, alpha: bool) -> Exact:
@@ -116,6 +118,75 @@ class Fork(NamedTuple):
 
 Plan = tuple[Stage | Fork, ...]
 """What is done to an image, one after the other; nothing where it is empty."""
+
+
+class WholeImage:
+    """What a windowed operation derives from whose result depends on all of the image.
+
+    Its exact() and engines get the whole image, and *reach* is what it pads. Each sample of the
+    result is black or white, or alpha, which is kept.
+    """
+
+    picks: ClassVar[bool] = True
+
+    def unrolled(self: Windowed, border: Border) -> Plan:
+        """See Operation.unrolled."""
+        return (Stage(self, border),)
+
+    def slack(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.slack."""
+        return 0.0
+
+    def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...] | None:
+        """See Windowed.majorant: none. Checks begin behind it."""
+        return None
+
+    def roundings(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.roundings."""
+        return 0.0
+
+    def carries(self, alpha: bool) -> float:
+        """See Windowed.carries: no error comes before it; see Chain."""
+        return 1.0
+
+    def amplification(self) -> float:
+        """See Windowed.amplification."""
+        return 1.0
+
+    def denormals(self) -> float:
+        """See Windowed.denormals."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, with the borders that it has, as an operation."""
+
+    plan: Plan
+    reach: Reach
+    name: str
+    alpha: Literal["filter", "keep"] = "keep"
+
+    def unrolled(self, border: Border) -> Plan:
+        """See Operation.unrolled."""
+        return self.plan
+
+
+def split(plan: Plan) -> tuple[Plan, Plan]:
+    """*plan* up to the last stage that needs the whole image, and what is left."""
+    last = max((n for n, each in enumerate(plan, 1) if needs_whole(each)), default=0)
+    return plan[:last], plan[last:]
+
+
+def whole_of(plan: Plan) -> str | None:
+    """The name of what in *plan* needs the whole image; None where nothing does."""
+    before, _ = split(plan)
+    return next((step.operation.name for step in before if needs_whole(step)), None)
+
+
+def needs_whole(step: Stage | Fork) -> TypeGuard[Stage]:
+    """Whether *step* depends on all of the image."""
+    return isinstance(step, Stage) and isinstance(step.operation, WholeImage)
 
 
 def stages_of(plan: Plan) -> Iterator[Stage]:

@@ -65,3 +65,8 @@ def quantise(exact: Exact, dtype: npt.DTypeLike) -> Pixels:
     if dtype.kind == "u":
         return np.clip(np.rint(exact), 0, full_scale(dtype)).astype(dtype)
     return exact.astype(dtype)
+
+
+def in_floats(samples: Pixels) -> Pixels:
+    """Integers as float32 from 0 to 1."""
+    return np.divide(samples, full_scale(samples.dtype), dtype=np.float32)

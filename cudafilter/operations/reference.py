@@ -5,11 +5,21 @@ Engines are compared with this. It pads the image; the operation says what becom
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
-from cudafilter.operations.operation import Fork, Operation, Plan
+from cudafilter.operations.operation import (
+    Fork,
+    Operation,
+    Plan,
+    Planned,
+    Stage,
+    needs_whole,
+    split,
+)
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
 
 Span = tuple[int, int]
@@ -45,6 +55,22 @@ def exact(
         return _block(pixels, plan, alpha, rows or (0, height), columns or (0, width))
 
 
+def begun(
+    pixels: Pixels, operation: Operation, border: Border, alpha: bool
+) -> tuple[Pixels, Operation]:
+    """The image after the last stage that needs the whole image, and what is left of *operation*.
+
+    So that some rows of the rest can be asked for. Both are as given where there is no such stage.
+    """
+    before, rest = split(operation.unrolled(border))
+    if not before:
+        return pixels, operation
+    with np.errstate(invalid="ignore"):
+        (height, width), name = pixels.shape[:2], operation.name
+        values = _block(pixels, before, alpha, (0, height), (0, width))
+        return quantise(values, pixels.dtype), Planned(rest, operation.reach, name)
+
+
 def _block(pixels: Pixels, plan: Plan, alpha: bool, rows: Span, columns: Span) -> Exact:
     """The block *rows* by *columns* of the image after *plan*.
 
@@ -56,21 +82,44 @@ def _block(pixels: Pixels, plan: Plan, alpha: bool, rows: Span, columns: Span) -
     if isinstance(final, Fork):
         return _difference(pixels, tuple(before), final, alpha, rows, columns)
     operation, border = final
-    above, below, left, right = operation.reach
+    above, _, left, _ = operation.reach
     height, width = pixels.shape[:2]
-    down = border_index(rows[0] - above, rows[1] + below, height, border.mode)
-    across = border_index(columns[0] - left, columns[1] + right, width, border.mode)
-    there = [
-        np.concatenate([_block(pixels, tuple(before), alpha, y, x) for x in _runs(across)], axis=1)
-        for y in _runs(down)
-    ]
-    block = np.take(np.concatenate(there), np.searchsorted(_needed(down), down), axis=0)
-    padded = np.take(block, np.searchsorted(_needed(across), across), axis=1)
-    padded[down == OUTSIDE] = border.sample(pixels.dtype)
-    padded[:, across == OUTSIDE] = border.sample(pixels.dtype)
+    if needs_whole(final) and (rows, columns) != ((0, height), (0, width)):
+        whole = _block(pixels, plan, alpha, (0, height), (0, width))
+        return whole[slice(*rows), slice(*columns)]
+    padded = surrounded(
+        lambda y, x: _block(pixels, tuple(before), alpha, y, x),
+        (height, width),
+        final,
+        (rows, columns),
+        border.sample(pixels.dtype),
+    )
     (first, last), (start, stop) = rows, columns
     source = padded[above : above + last - first, left : left + stop - start]
     return operation.exact(padded, source, full_scale(pixels.dtype), alpha)
+
+
+def surrounded(
+    block: Callable[[Span, Span], Exact],
+    size: Span,
+    stage: Stage,
+    within: tuple[Span, Span],
+    constant: float | Exact,
+) -> Exact:
+    """Rows and columns *within* an image with as much around them as *stage* reaches.
+
+    *block* gives rows by columns of the image, which has *size*; *constant* is what the border of
+    that name repeats, for all channels or each.
+    """
+    (rows, columns), (above, below, left, right) = within, stage.operation.reach
+    down = border_index(rows[0] - above, rows[1] + below, size[0], stage.border.mode)
+    across = border_index(columns[0] - left, columns[1] + right, size[1], stage.border.mode)
+    there = [np.concatenate([block(y, x) for x in _runs(across)], axis=1) for y in _runs(down)]
+    gathered = np.take(np.concatenate(there), np.searchsorted(_needed(down), down), axis=0)
+    padded = np.take(gathered, np.searchsorted(_needed(across), across), axis=1)
+    padded[down == OUTSIDE] = constant
+    padded[:, across == OUTSIDE] = constant
+    return padded
 
 
 def _needed(index: Index) -> Index:

@@ -9,14 +9,17 @@ import numpy as np
 
 from cudafilter.check import at_random, compare_rows
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, stages_of
+from cudafilter.operations.operation import Operation, stages_of, whole_of
 from cudafilter.operations.pixels import Pixels
 from cudafilter.proof.agreement import QUICK, Agreement, joined
 
 
 def not_by_bands(filter: Operation, border: Border) -> str | None:
     """Why a result of *filter* cannot be checked by bands; None where it can."""
-    stages = list(stages_of(filter.unrolled(border)))
+    plan = filter.unrolled(border)
+    if (name := whole_of(plan)) is not None:
+        return f"{name} depends on the whole picture"
+    stages = list(stages_of(plan))
     modes = {stage.border.mode for stage in stages if any(stage.operation.reach[:2])}
     if "wrap" in modes and len(modes) > 1:
         return "steps whose borders are wrap and others depend on both ends of the picture"

@@ -8,8 +8,7 @@ positive.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,18 +20,17 @@ from cudafilter.operations.operation import (
     Fork,
     Operation,
     Plan,
-    Reach,
+    Planned,
     Stage,
     only_stage,
     stages_of,
 )
 from cudafilter.operations.pixels import Exact, Pixels, largest_finite
+from cudafilter.operations.point import Points
+from cudafilter.proof.errors import DENORMAL, Errors
 from cudafilter.proof.planes import Index, Planes
 from cudafilter.proof.proof import Proof
 from cudafilter.proof.values import Values
-
-DENORMAL = 2.0**-149
-"""From one of float32's least numbers to the next."""
 
 NEGATED = Correlation("negated", IDENTITY.kernels, gain=0.0, source_gain=-1.0)
 
@@ -44,21 +42,6 @@ class Error(NamedTuple):
     """Times ROUNDING, relative to the majorant."""
     denormals: float = 0.0
     """Times DENORMAL."""
-
-
-@dataclass(frozen=True)
-class _Majorant:
-    """A plan with the borders that it has, as an operation."""
-
-    plan: Plan
-    reach: Reach
-    name: str = "majorant"
-
-    alpha: ClassVar[Literal["filter", "keep"]] = "keep"
-
-    def unrolled(self, border: Border) -> Plan:
-        """See Operation.unrolled."""
-        return self.plan
 
 
 class Tolerance:
@@ -78,6 +61,11 @@ class Tolerance:
             self.fixed = stage.operation.slack(source.dtype.name, alpha)
         if self.fixed is not None:
             return
+        self._source, self._cancels = source, False
+        self._errors: Errors | None = None
+        if not _picks(plan) and any(isinstance(s.operation, Points) for s in stages_of(plan)):
+            self._errors = Errors(source, plan, alpha)
+            return
         # Integers are divided by full scale before a chain, and multiplied by it after it.
         chained = whole and stage is None
         error = _error(plan, Error(1.0 if chained else 0.0), source.dtype.name, alpha)
@@ -86,14 +74,13 @@ class Tolerance:
         if not self._share:
             self.fixed = 0.0
             return
-        self._source, self._operation, self._border = source, operation, border
+        self._operation, self._border = operation, border
         self._alpha = alpha
         self._keeps = all(each.operation.alpha == "keep" for each in stages_of(plan))
         outside = [each.border.sample(source.dtype) for each in stages_of(plan)]
         sizes = source if whole else np.abs(source)
         signed = not whole and (bool((source < 0).any()) or min(outside) < 0)
         self._divides = alpha and isinstance(operation, Correlation) and operation.alpha == "filter"
-        self._cancels = False
         if self._divides:
             assert isinstance(operation, Correlation)
             negative = not whole and (bool((source[..., -1] < 0).any()) or min(outside) < 0)
@@ -116,7 +103,7 @@ class Tolerance:
         if majorant is None:
             self.fixed = math.inf
             return
-        of_plan: Operation = _Majorant(majorant.plan, operation.reach)
+        of_plan: Operation = Planned(majorant.plan, operation.reach, "majorant")
         self._are_terms = not majorant.signed
         if (only := only_stage(majorant.plan)) is not None:
             of_plan, border = only
@@ -135,6 +122,8 @@ class Tolerance:
         (rows, channels, columns); only where ``fixed`` is None. It is less by no more than the
         bound of the routes that find it; at() tells it without.
         """
+        if self._errors is not None:
+            return self._errors.rows(first, last)
         if self._cancels:
             y, x = np.mgrid[first:last, : self._source.shape[1]]
             planes = [
@@ -160,6 +149,8 @@ class Tolerance:
 
         Infinite where float32 can give anything. Only where ``fixed`` is None.
         """
+        if self._errors is not None:
+            return self._errors.at(y, x, c)
         most = self._terms.at(y, x, c)
         limit: Exact = self._share * most + self._least
         if not self._alpha:

@@ -175,8 +175,8 @@ class Device:
         slot holds already is used again; *uses* are the names of source, output and scratch there.
         """
         kernel = self._kernels.get(launch)
-        pixel = launch.channels * launch.itemsize
-        source_pitch, out_pitch = (row_pitch(width, pixel) for _, width in (source_size, out_size))
+        source_pitch = row_pitch(source_size[1], launch.channels * launch.itemsize)
+        out_pitch = row_pitch(out_size[1], launch.channels * launch.out_itemsize)
         scratch = launch.scratch_bytes(source_size, out_size, origin, kernel.resident)
         return Applied(
             slot, launch, kernel, source_size, out_size, origin,

@@ -22,7 +22,7 @@ from cudafilter.engines.jpeg import JpegPath
 from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, Stage, only_stage
+from cudafilter.operations.operation import Operation, Stage, WholeImage, only_stage
 from cudafilter.operations.pixels import Pixels, require_pixels
 
 MEMORY_SHARE = 0.9
@@ -101,6 +101,9 @@ class CudaEngine:
         if stage is None:
             return run_plan(self._linear, pixels, plan, alpha, rows)
         operation, border = stage
+        if rows is not None and isinstance(operation, WholeImage):
+            done = self.run(pixels, operation, border, alpha)
+            return done._replace(pixels=picked(done.pixels, rows))
         ready = self.prepare(pixels, operation, border, alpha)
         out = np.empty_like(picked(pixels, rows))
         first = 0 if rows is None else rows[0]
@@ -238,8 +241,8 @@ class CudaEngine:
     def step(
         self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
     ) -> int:
-        """See Engine.step: the bits depend on no cut."""
-        return 1
+        """See Engine.step: the bits depend on no cut, but of what needs the whole image."""
+        return shape[0] if isinstance(filter, WholeImage) else 1
 
     def close(self) -> None:
         """See Engine.close."""
@@ -264,6 +267,11 @@ class CudaEngine:
             except self._device.out_of_memory as full:
                 slot.abandon()
                 slot.free()
+                if work.whole:
+                    raise self._device.full(
+                        f"{work.filter.name} needs all of the {width}x{height} pixels at once:"
+                        f" {full}"
+                    ) from full
                 budget = tried = budget // 2
                 try:
                     work.cut(pixels, out, budget)
@@ -294,6 +302,9 @@ class CudaEngine:
     def _bands(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> list[Band]:
         """All of *out*, or bands of it that leave the other slots their share of the memory."""
         limit = self._device.memory_limit
+        if work.whole:
+            height, width, _ = pixels.shape
+            return [((0, height), (0, width))]
         if limit is not None:
             return work.cut(pixels, out, limit)
         size, width = pixels.shape[:2], pixels.shape[1]
@@ -324,6 +335,11 @@ class _Work:
         """Bands of *out*, which *pixels* become: see bands.cut()."""
         return cut(out, self.filter, budget, self.launch.alignment, len(pixels))
 
+    @property
+    def whole(self) -> bool:
+        """Whether it needs all of the image at once."""
+        return isinstance(self.filter, WholeImage)
+
     def stream(self, slot: Slot, block: Pixels, out: Pixels, origin: tuple[int, int]) -> None:
         """Filter *block* through *slot* into *out*, which starts at *origin* (y, x) of the block.
 
@@ -337,6 +353,8 @@ class _Work:
         for arrived in slot.upload(block, applied.source, applied.source_pitch):
             end = height
             if arrived < source_height:
+                if self.whole:
+                    continue
                 if needed is None:
                     needed = last_taps(self.filter, self.border, source_height, origin[0], height)
                 end = int(np.searchsorted(needed, arrived)) // alignment * alignment

@@ -194,6 +194,11 @@ class Launch:
         return np.dtype(DTYPES[self.defines["SAMPLE"]]).itemsize
 
     @property
+    def out_itemsize(self) -> int:
+        """Bytes of a sample of the result."""
+        return self.itemsize
+
+    @property
     def task_format(self) -> str:
         """The task as struct.pack takes it."""
         return f"{ctypes.sizeof(Task)}s"
@@ -231,7 +236,8 @@ class Launch:
         task.height, task.width = out_size
         task.y0, task.x0 = origin
         task.source_pitch = row_pitch(source_size[1], pixel) // self.itemsize
-        task.out_pitch = row_pitch(width, pixel) // self.itemsize
+        out_pixel = self.channels * self.out_itemsize
+        task.out_pitch = row_pitch(width, out_pixel) // self.out_itemsize
         return self._passes(task, resident)
 
     def _passes(self, task: Task, resident: int) -> list[Pass]:

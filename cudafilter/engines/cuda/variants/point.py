@@ -1,0 +1,93 @@
+"""Launches of point.cu: point operations, and the way from integers to floats and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.engines.cuda.variants.task import ALPHAS, Launch, Layout, Pass, Task, takes
+from cudafilter.operations.pixels import DTYPES, full_scale
+from cudafilter.operations.point import Curve, Levels, Points, Threshold, invert, least_float
+
+THREADS = 256
+
+COST = 1
+"""A sample, in multiply-adds of ``stream``: an estimate. No other variant takes points."""
+
+END = -1.0
+LEVELS, THRESHOLD = 0.0, 1.0
+"""KIND in curve.cuh."""
+
+NOTHING = Points("nothing", ())
+
+
+@dataclass(frozen=True, eq=False)
+class Pointed(Launch):
+    """Blocks of threads, each thread with 16 bytes of a row."""
+
+    weights_in_constant_memory: ClassVar[bool] = False
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """See Launch.block."""
+        return THREADS, 1, 1
+
+    @property
+    def out_itemsize(self) -> int:
+        """See Launch.out_itemsize."""
+        return np.dtype(DTYPES[self.defines["TO"]]).itemsize
+
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
+        samples = THREADS * 16 // self.itemsize
+        task.blocks_x = -(-task.width * self.channels // samples)
+        return [self._pass(task, task.blocks_x * task.height)]
+
+
+@takes(Points)
+def plan(points: Points, layout: Layout) -> Launch:
+    """The launch of *points*."""
+    return launch(points, layout, layout.dtype)
+
+
+def launch(points: Points, layout: Layout, to: str) -> Launch:
+    """The launch of *points* on pixels of *layout*, with results of the type *to*.
+
+    One of both types is float32 where they differ; 1 means full scale there.
+    """
+
+    def numbers() -> npt.NDArray[np.floating]:
+        if layout.dtype == "float32":
+            return np.array([*(n for curve in points.curves for n in numbers_of(curve)), END])
+        table = points.table(layout.dtype)
+        if to == "float32":
+            return table / layout.full
+        return np.clip(np.rint(table), 0, full_scale(to))
+
+    macros = {
+        "SAMPLE": layout.sample, "CHANNELS": layout.channels, "KERNELS": 1,
+        "ALPHA": ALPHAS["keep" if layout.alpha else None],
+        "TO": DTYPES.index(to), "THREADS": THREADS,
+    }  # fmt: skip
+    return Pointed("point", macros, numbers, Task(), COST)
+
+
+def numbers_of(curve: Curve) -> list[float]:
+    """What curve.cuh wants of *curve*."""
+    if isinstance(curve, Threshold):
+        return [THRESHOLD, 0, 0, 0, 0, 0, least_float(curve.at)]
+    assert isinstance(curve, Levels)
+    high = float(np.float32(curve.black))
+    power, scale = 1 / curve.gamma, 1 / (curve.white - curve.black)
+    # A scale past 1 might make a large sample infinite before the power makes it small again.
+    after = 1.0
+    if power != 1 and abs(scale) > 1:
+        scale, after = float(np.sign(scale)), abs(scale) ** power
+    return [LEVELS, high, curve.black - high, scale, power, after, 0]
+
+
+def hardest() -> list[Points]:
+    """No curve takes more registers than another."""
+    return [invert()]

@@ -181,6 +181,13 @@ def test_it_explains_itself_without_an_image() -> None:
     assert lines[3].split() == ["together", *"5555", "27"]
 
 
+def test_it_tells_which_steps_are_one_launch() -> None:
+    steps = "blur --sigma 2 | sharpen | sobel | levels --gamma 2 | median"
+    told = cli("chain", steps, "--explain").stdout
+    assert "\nIn one launch on a GPU, without alpha: sharpen, sobel, levels.\n" in told
+    assert "In one launch" not in cli("chain", "median | erode", "--explain").stdout
+
+
 def test_an_image_is_missing() -> None:
     result = cli("chain", "box")
     assert result.exit_code == 2

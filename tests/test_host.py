@@ -92,7 +92,8 @@ class HostEngine(StandIn):
     ) -> Pixels:
         pixel = block[0, 0].nbytes
         source = _aligned(block.shape[0], row_pitch(block.shape[1], pixel))
-        target = _aligned(height, row_pitch(width, pixel))
+        out_pixel = block.shape[2] * ready.out_itemsize
+        target = _aligned(height, row_pitch(width, out_pixel))
         source[:, : block[0].nbytes] = block.reshape(block.shape[0], -1).view(np.uint8)
         target[:] = 0xA5  # what is not written shows
         scratch = _aligned(1, ready.scratch_bytes(block.shape[:2], (height, width), origin, 8))
@@ -104,8 +105,8 @@ class HostEngine(StandIn):
                 given, ready.weights.ctypes.data_as(ctypes.c_void_p),
                 ctypes.c_size_t(ready.weights.size), blocks, x, y,
             )  # fmt: skip
-        rows = np.ascontiguousarray(target[:, : width * pixel])
-        return rows.view(block.dtype).reshape(height, width, block.shape[2])
+        rows = np.ascontiguousarray(target[:, : width * out_pixel])
+        return rows.view(ready.out_dtype).reshape(height, width, block.shape[2])
 
     def compiled(self, variant: str, defines: Mapping[str, int]) -> ctypes.CDLL:
         """The functions of a kernel, each as launch_NAME; compiled unless it was before."""

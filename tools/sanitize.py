@@ -30,6 +30,7 @@ from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.nvidia.toolkit import find_toolkit
 from cudafilter.operations import reference
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES
@@ -90,6 +91,7 @@ def operations() -> list[Operation]:
         make("bilateral", radius=18),
         make("levels", black=0.1, gamma=2),
         make("threshold", otsu=True),
+        Chain((Link(make("sharpen")), Link(make("sobel")), Link(make("levels", gamma=2)))),
     ]
 
 

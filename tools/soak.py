@@ -70,6 +70,7 @@ OPERATIONS: tuple[Operation, ...] = (
     make("kernel", weights=_RANDOM.random((9, 7)), normalize=True),
     make("kernel", weights=_RANDOM.random((25, 25)), normalize=True),
     Chain((Link(make("blur", sigma=1)), Link(make("sobel"), Border("wrap")))),
+    Chain((Link(make("sharpen")), Link(make("laplacian")), Link(make("levels", gamma=2)))),
     Chain((Link(make("levels", gamma=0.7)), Link(make("blur", sigma=1)), Link(make("threshold")))),
 )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -82,10 +82,28 @@ def _explain(steps: Sequence[Step], chain: Chain) -> None:
     for n, (step, link) in enumerate(zip(steps, chain.links, strict=True), start=1):
         put(f"{n:2} {step.text:{width}}  {_reach(link.operation.reach)}  {taps(link.operation):8,}")
     put(f"   {'together':{width}}  {_reach(chain.reach)}  {taps(chain):8,}")
+    for names in _together(chain):
+        put(f"In one launch on a GPU, without alpha: {', '.join(names)}.")
     put(
         "Between steps pixels are float32, neither rounded nor clamped, unless all steps pick"
         " samples; the result is rounded once."
     )
+
+
+def _together(chain: Chain) -> Iterator[list[str]]:
+    """The names of steps that one launch does, of float32 and so of all that is computed."""
+    from cudafilter.engines.chains import picks
+    from cudafilter.engines.cuda.variants.together import Together, grouped
+    from cudafilter.operations.borders import Border
+    from cudafilter.operations.operation import Stage
+
+    plan = chain.unrolled(Border())
+    stages = [step for step in plan if isinstance(step, Stage)]
+    if len(stages) < len(plan) or picks(plan):
+        return
+    for stage in grouped(stages, alpha=False):
+        if isinstance(stage.operation, Together):
+            yield [each.operation.name for each in stage.operation.stages]
 
 
 def _reach(reach: tuple[int, int, int, int]) -> str:

@@ -105,7 +105,7 @@ def from_floats(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
 
 def keeps_type(plan: Plan, dtype: np.dtype[Any]) -> bool:
     """Whether samples of *dtype* stay what they are: floats, and those that are only picked."""
-    return dtype.kind == "f" or _picks(plan)
+    return dtype.kind == "f" or picks(plan)
 
 
 def leading(plan: Plan) -> tuple[Points | None, Plan]:
@@ -116,7 +116,7 @@ def leading(plan: Plan) -> tuple[Points | None, Plan]:
     return None, plan
 
 
-def _picks(plan: Plan) -> bool:
+def picks(plan: Plan) -> bool:
     """Whether *plan* only picks samples, and at most subtracts them at its end."""
     *before, last = plan
     branches = last if isinstance(last, Fork) else ((last,),)

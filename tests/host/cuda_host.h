@@ -142,6 +142,16 @@ inline unsigned __shfl_up_sync(unsigned, unsigned value, int delta)
     return got;
 }
 
+inline float __shfl_sync(unsigned, float value, int lane)
+{
+    const unsigned me = host::thread();
+    host::exchange[me] = __float_as_int(value);
+    host::barrier();
+    const float got = __uint_as_float(host::exchange[me / 32 * 32 + lane]);
+    host::barrier();
+    return got;
+}
+
 inline bool __all_sync(unsigned, bool value)
 {
     const unsigned me = host::thread(), first = me / 32 * 32;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from cudafilter.engines import Result, Screening
 from cudafilter.engines.chains import one_by_one, picked, run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
+from cudafilter.engines.cuda.chains import Stretch, Stretched, placed, stretch_of
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg
 from cudafilter.engines.cuda.slots import Slot
@@ -99,6 +99,9 @@ class CudaEngine:
             return Result(picked(pixels, rows).copy())
         stage = only_stage(plan)
         if stage is None:
+            stages = [each for each in plan if isinstance(each, Stage)]
+            if len(stages) == len(plan) and (done := self._stretched(pixels, stages, alpha, rows)):
+                return done
             return run_plan(self._linear, pixels, plan, alpha, rows)
         operation, border = stage
         if rows is not None and isinstance(operation, WholeImage):
@@ -129,41 +132,46 @@ class CudaEngine:
         self, pixels: Pixels, stages: Sequence[Stage], alpha: bool, *, overwrite: bool
     ) -> Result:
         """See chains.Linear: pixels stay on the device between stages, where memory allows it."""
-        if len(stages) > 1:
-            started = perf_counter()
-            launches = [self.prepare(pixels, *stage, alpha) for stage in stages]
-            out = np.empty_like(pixels)
-            device = self._device
-            # Memory that others hold is given back by the way below.
-            with device.current(), suppress(device.out_of_memory), device.slots.one() as slot:
-                if self._through(slot, launches, pixels, out):
-                    spent = slot.seconds()
-                    rest = perf_counter() - started - sum(spent.values())
-                    return Result(out, spent | {"download": max(0.0, rest)})
-        return one_by_one(self.run)(pixels, stages, alpha, overwrite=overwrite)
+        done = self._stretched(pixels, stages, alpha) if len(stages) > 1 else None
+        return done or one_by_one(self.run)(pixels, stages, alpha, overwrite=overwrite)
 
-    def _through(self, slot: Slot, launches: Sequence[Launch], pixels: Pixels, out: Pixels) -> bool:
-        """*pixels* through all *launches* into *out*; False where the whole is too large for it."""
-        device, size = self._device, (pixels.shape[0], pixels.shape[1])
-        whole = size[0] * row_pitch(size[1], pixels[0, 0].nbytes)
-        scratch = max(device.scratch_bytes(launch, size, size) for launch in launches)
-        if not slot.holds(source=whole, out=whole, scratch=scratch):
-            limit = device.memory_limit
-            if 2 * whole + scratch > (self._share(slot) if limit is None else limit):
-                return False
-        slot.memory("scratch", scratch)  # before any launch has its address
-        way = itertools.cycle((("source", "out", "scratch"), ("out", "source", "scratch")))
-        applied = [
-            device.apply(slot, launch, size, size, uses=uses)
-            for launch, uses in zip(launches, way, strict=False)
-        ]
-        for _ in slot.upload(pixels, applied[0].source, applied[0].source_pitch):
-            pass
-        for each in applied:
-            each.queue()
-        slot.download(out, applied[-1].out, applied[-1].out_pitch)
-        slot.finish()
-        return True
+    def _stretched(
+        self,
+        pixels: Pixels,
+        stages: Sequence[Stage],
+        alpha: bool,
+        rows: tuple[int, int] | None = None,
+    ) -> Result | None:
+        """*rows* of *pixels* after *stages*, in as few bands as memory allows.
+
+        None where it takes the image as a whole and there is no memory for that.
+        """
+        started = perf_counter()
+        channels, dtype = pixels.shape[2], pixels.dtype.name
+        stretch = stretch_of(stages, channels, dtype, alpha, self.variant)
+        device = self._device
+        work = Stretched(device, stretch, pixels, rows or (0, len(pixels)))
+        with device.current():
+            try:
+                with device.slots.one() as slot:
+                    done = work.run(slot, work.rows_at_once(slot, lambda: self._share(slot)))
+                    spent = slot.seconds() if done else {}
+            except device.out_of_memory:
+                # The others' buffers may have taken what this image needs.
+                if self._jpeg is not None:
+                    self._jpeg.free()
+                with device.slots.alone() as slots:
+                    for slot in slots:
+                        slot.free()
+                    done = work.squeeze(slots[0])
+                    spent = slots[0].seconds()
+            if not done and stretch.joined and not stretch.whole:
+                width = pixels.shape[1]
+                raise device.full(f"a few rows of {width} pixels, in float32, do not find room")
+        if not done:
+            return None
+        rest = perf_counter() - started - sum(spent.values())
+        return Result(work.out, spent | {"download": max(0.0, rest)})
 
     def screen(
         self,
@@ -216,17 +224,31 @@ class CudaEngine:
         warmup: int = 3,
         repeats: int = 15,
     ) -> tuple[Pixels, list[float]]:
-        """The result, and the milliseconds of each of *repeats* launches on resident pixels."""
+        """The result, and the milliseconds of each of *repeats* launches on resident pixels.
+
+        Of a chain without differences, it is the time of all its launches.
+        """
         pixels = require_pixels(pixels, alpha)
-        ready = self.prepare(pixels, filter, border, alpha)
-        size, out = pixels.shape[:2], np.empty_like(pixels)
+        stages = [each for each in filter.unrolled(border) if isinstance(each, Stage)]
+        channels, dtype = pixels.shape[2], pixels.dtype.name
+        stretch = (
+            stretch_of(stages, channels, dtype, alpha, self.variant)
+            if len(stages) > 1
+            else Stretch(tuple(stages), (self.prepare(pixels, *stages[0], alpha),))
+        )
+        out = np.empty_like(pixels)
         with self._device.current(), self._device.slots.one() as slot:
-            applied = self._device.apply(slot, ready, size, size)
-            for _ in slot.upload(pixels, applied.source, applied.source_pitch):
+            applied = placed(self._device, slot, stretch, pixels.shape[:2], second="between")
+            for _ in slot.upload(pixels, applied[0].source, applied[0].source_pitch):
                 pass
-            passes = applied.passes()
-            times = self._device.time(slot, lambda: applied.run(passes), warmup, repeats)
-            slot.download(out, applied.out, applied.out_pitch)
+            passes = [each.passes() for each in applied]
+
+            def work() -> None:
+                for each, own in zip(applied, passes, strict=True):
+                    each.run(own)
+
+            times = self._device.time(slot, work, warmup, repeats)
+            slot.download(out, applied[-1].out, applied[-1].out_pitch)
             slot.finish()
         return out, times
 

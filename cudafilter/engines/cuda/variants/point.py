@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,9 +36,9 @@ class Pointed(Launch):
         return THREADS, 1, 1
 
     @property
-    def out_itemsize(self) -> int:
-        """See Launch.out_itemsize."""
-        return np.dtype(DTYPES[self.defines["TO"]]).itemsize
+    def out_dtype(self) -> np.dtype[Any]:
+        """See Launch.out_dtype."""
+        return np.dtype(DTYPES[self.defines["TO"]])
 
     def _passes(self, task: Task, resident: int) -> list[Pass]:
         samples = THREADS * 16 // self.itemsize

@@ -194,9 +194,14 @@ class Launch:
         return np.dtype(DTYPES[self.defines["SAMPLE"]]).itemsize
 
     @property
+    def out_dtype(self) -> np.dtype[Any]:
+        """The type of the result's samples; of most launches, that of the source's."""
+        return np.dtype(DTYPES[self.defines["SAMPLE"]])
+
+    @property
     def out_itemsize(self) -> int:
         """Bytes of a sample of the result."""
-        return self.itemsize
+        return self.out_dtype.itemsize
 
     @property
     def task_format(self) -> str:

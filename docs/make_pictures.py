@@ -33,6 +33,7 @@ PANELS = (
     "dog --sigma 2 --scale 3 --gray",
     "log --sigma 2 --scale 2 --gray",
     "gabor --angle 30 --scale 4 --gray",
+    "canny --gray --low 0.2 --high 0.6",
     "median --radius 3",
     "percentile --radius 2 --rank 25",
     "erode --radius 2",

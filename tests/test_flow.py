@@ -111,13 +111,14 @@ def test_the_bits_are_those_of_one_piece(
         assert not differing(flowed(cpu, pixels, filter, border, alpha), expected), channels
 
 
-def test_what_needs_the_whole_image_gets_it(cpu: Engine) -> None:
-    otsu, pixels = make("threshold", otsu=True), random_pixels((50, 33, 1), "uint8")
-    assert cpu.step(pixels.shape, "uint8", otsu, Border(), False) == 50
-    some = cpu.run(pixels, otsu, rows=(7, 20)).pixels
-    assert not differing(some, cpu.run(pixels, otsu).pixels[7:20])
+@pytest.mark.parametrize("filter", [make("threshold", otsu=True), make("canny")])
+def test_what_needs_the_whole_image_gets_it(cpu: Engine, filter: Operation) -> None:
+    pixels = random_pixels((50, 33, 1), "uint8")
+    assert cpu.step(pixels.shape, "uint8", filter, Border(), False) == 50
+    some = cpu.run(pixels, filter, rows=(7, 20)).pixels
+    assert not differing(some, cpu.run(pixels, filter).pixels[7:20])
     with pytest.raises(AssertionError):
-        flowed(cpu, pixels, otsu, Border())
+        flowed(cpu, pixels, filter, Border())
 
 
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)

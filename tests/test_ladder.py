@@ -119,7 +119,7 @@ def test_a_variant_gives_a_launch_or_the_reason_why_not(name: str) -> None:
     correlations = make("blur"), make("sobel"), make("laplacian"), make("box", radius=60)
     others = median(), median(radius=2), erosion(square(2)), *variant(name).hardest()[:1]
     for filter in (*correlations, *others):
-        for layout in (Layout(1, "uint8"), Layout(4, "float32", alpha=True)):
+        for layout in (Layout(1, "uint8"), Layout(3, "float32"), Layout(4, "float32", alpha=True)):
             planned = variant(name).plan(filter, layout)
             if isinstance(planned, Launch):
                 assert planned.variant == name

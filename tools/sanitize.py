@@ -91,6 +91,7 @@ def operations() -> list[Operation]:
         make("bilateral", radius=18),
         make("levels", black=0.1, gamma=2),
         make("threshold", otsu=True),
+        make("canny"),
         Chain((Link(make("sharpen")), Link(make("sobel")), Link(make("levels", gamma=2)))),
     ]
 

@@ -65,7 +65,7 @@ OPERATIONS: tuple[Operation, ...] = (
     make("tophat"), make("outline"),
     make("bilateral", sigma=1), make("bilateral", range=0.4, radius=9),
     make("invert"), make("levels", black=0.1, gamma=2), make("threshold", at=0.4),
-    make("threshold", otsu=True),
+    make("threshold", otsu=True), make("canny", sigma=1.5, low=0.3, high=0.7),
     make("kernel", weights="0 1 0; 1 -3 1; 0 1 0"),
     make("kernel", weights=_RANDOM.random((9, 7)), normalize=True),
     make("kernel", weights=_RANDOM.random((25, 25)), normalize=True),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cudafilter.host.cores import each
 from cudafilter.operations.borders import Border
+from cudafilter.operations.canny import Canny
 from cudafilter.operations.operation import WholeImage, Windowed
 from cudafilter.operations.pixels import Pixels, full_scale, in_floats, quantise
 from cudafilter.operations.point import Otsu, Points, counted, levels_of, otsu
@@ -64,6 +65,10 @@ def of_whole(
 ) -> Pixels:
     """*pixels*, (H, W, C), after an *operation* on the whole image."""
     assert isinstance(operation, WholeImage)
+    if isinstance(operation, Canny):
+        from cudafilter.engines.canny import edges
+
+        return edges(pixels, operation, border, alpha, threads)
     assert isinstance(operation, Otsu)
     out = pixels.copy()
     full = full_scale(pixels.dtype)

@@ -15,7 +15,7 @@ from cudafilter.host.cores import cores, free_memory
 from cudafilter.jobs.plan import Job
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
-from cudafilter.operations.operation import Operation, stages_of
+from cudafilter.operations.operation import Operation, WholeImage, stages_of
 from cudafilter.start.words import FEW
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Source
@@ -123,7 +123,7 @@ def _taps(operation: Operation) -> int:
 
     if isinstance(operation, Bilateral):
         return len(operation.taps) + 1
-    return rows * columns
+    return rows + columns if isinstance(operation, WholeImage) else rows * columns
 
 
 def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:

@@ -8,6 +8,27 @@ _ALPHA = " Alpha is kept, and colour is taken as it is, not premultiplied."
 
 POINTS = (
     FilterSpec(
+        "canny",
+        "Thin edges, by Canny.",
+        "Blurs by a Gaussian of --sigma, takes the largest gradients along their direction, of at"
+        " least --high, and follows them down to --low; white on black. Gradients count as in"
+        " sobel: a step from black to white has 4. All is done in whole numbers, so that every"
+        " engine finds the same edges; a float image is taken as 65536 levels from 0 to 1. Each"
+        " channel is treated by itself. In a chain, only steps that compute no samples may come"
+        " before it." + _ALPHA,
+        (
+            Parameter(
+                "sigma", float, 1.0, "Of the Gaussian, in pixels; 0 is none.", least=0, most=100
+            ),
+            Parameter(
+                "low", float, 0.1, "Least gradient, a fraction of full scale.", least=0, most=10
+            ),
+            Parameter("high", float, 0.2, "Where an edge begins.", least=0, most=10),
+        ),
+        "cudafilter canny --gray --sigma 1.5 --low 0.2 --high 0.6 photo.jpg edges.png",
+        "edges",
+    ),
+    FilterSpec(
         "invert",
         "Negative: full scale less each sample.",
         "Black becomes white and white black. Floats are not clamped: 1.5 becomes -0.5." + _ALPHA,

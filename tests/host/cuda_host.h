@@ -218,6 +218,13 @@ T atomicAdd(T* to, T value)
     return before;
 }
 
+inline int atomicMin(int* to, int value)
+{
+    const int before = *to;
+    if (value < before) *to = value;
+    return before;
+}
+
 // ---- float64, each operation rounded by itself: compiled without contraction
 
 inline double __dadd_rn(double a, double b) { return a + b; }

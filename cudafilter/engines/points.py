@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -35,22 +36,25 @@ def pointed(
 
     def run_band(y: int) -> None:
         band = slice(y, y + step)
+        own = pixels[band]
         with np.errstate(all="ignore"):  # NaN and infinity are results like others
-            out[band] = _band(pixels[band], points, table)
+            _into(out[band], own, points, table)
             if colours < pixels.shape[2]:
-                own = pixels[band, :, colours]
-                out[band, :, colours] = own if kind == own.dtype else in_floats(own)
+                kept = own[..., colours]
+                out[band, :, colours] = kept if kind == kept.dtype else in_floats(kept)
 
     each(run_band, range(0, len(pixels), step), threads)
     return out
 
 
-def _band(pixels: Pixels, points: Points, table: Pixels | None) -> Pixels:
+def _into(out: Pixels, pixels: Pixels, points: Points, table: Pixels | None) -> None:
+    """*pixels* after *points* into *out*, both contiguous."""
     if table is None:
-        return points.of(pixels.astype(np.float64), 1.0).astype(np.float32)
-    if len(table) == 256:
-        return np.asarray(cv2.LUT(pixels, table)).reshape(pixels.shape)
-    return np.take(table, pixels)
+        out[...] = points.of(pixels.astype(np.float64), 1.0)
+    elif len(table) == 256:
+        cv2.LUT(pixels.reshape(1, -1), table, dst=out.reshape(1, -1))
+    else:
+        np.take(table, pixels, out=out, mode="clip")  # without a copy, as no index is outside
 
 
 @functools.lru_cache(16)
@@ -72,15 +76,30 @@ def of_whole(
     assert isinstance(operation, Otsu)
     out = pixels.copy()
     full = full_scale(pixels.dtype)
+    step = max(1, BAND_BYTES // pixels[0].nbytes)
+    bands = range(0, len(pixels), step)
+    for c in range(pixels.shape[2] - alpha):
 
-    def run(c: int) -> None:
-        channel = np.ascontiguousarray(pixels[..., c])
-        if channel.dtype.kind == "f":
-            channel = levels_of(channel.astype(np.float64), full)
-            counts = counted(channel)
-        else:
-            counts = np.bincount(channel.ravel(), minlength=int(full) + 1)
-        out[..., c] = np.where(channel > otsu(counts), full, 0)
+        def levels(y: int, c: int = c) -> Pixels:
+            own = np.ascontiguousarray(pixels[y : y + step, :, c])
+            return own if own.dtype.kind == "u" else levels_of(own.astype(np.float64), full)
 
-    each(run, range(pixels.shape[2] - alpha), threads)
+        def count(y: int, levels: Callable[[int], Pixels] = levels) -> Pixels:
+            band = levels(y)
+            return counted(band) if band.dtype.kind == "f" else _histogram(band)
+
+        level = otsu(np.sum(each(count, bands, threads), axis=0))
+
+        def apply(y: int, levels: Callable[[int], Pixels] = levels, c: int = c) -> None:
+            out[y : y + step, :, c] = (levels(y) > level) * out.dtype.type(full)  # noqa: B023
+
+        each(apply, bands, threads)
     return out
+
+
+def _histogram(band: Pixels) -> npt.NDArray[np.int64]:
+    """How many samples there are of each of an integer type, (full scale + 1,)."""
+    bins = int(full_scale(band.dtype)) + 1
+    if band.size >= 1 << 24:  # a row: OpenCV counts in float32
+        return np.bincount(band.ravel(), minlength=bins)
+    return cv2.calcHist([band], [0], None, [bins], [0, bins]).ravel().astype(np.int64)

@@ -11,7 +11,7 @@ COMMANDS = {
     "box": "mean average avgblur uniform blockblur",
     "sharpen": "sharp crisp cas",
     "unsharp": "usm",
-    "sobel": "edges edge gradient contour canny edgedetect findedges",
+    "sobel": "edges edge gradient contour edgedetect findedges",
     "laplacian": "laplace",
     "emboss": "relief bump",
     "motion": "motionblur directional linear",
@@ -29,6 +29,9 @@ COMMANDS = {
     "tophat": "whitetophat",
     "blackhat": "blacktophat bothat bottomhat",
     "outline": "morphologicalgradient",
+    "invert": "negate negative",
+    "levels": "level gamma brightness contrast curves",
+    "threshold": "binarize binarise otsu",
     "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
     "chain": "pipeline pipe sequence recipe combine",
     "filters": "list ls catalogue catalog",
@@ -42,8 +45,7 @@ COMMANDS = {
 ABSENT = {
     "there is no such filter here yet; a small blur takes noise away": ("denoise nlmeans"),
     "no command changes colours; the option --gray turns an image gray first": (
-        "gray grey grayscale greyscale monochrome invert negate brightness contrast equalize gamma"
-        " threshold"
+        "gray grey grayscale greyscale monochrome equalize"
     ),
     "no command resizes, turns or crops": "resize scale thumbnail crop rotate flip",
     "name the filter first: cudafilter FILTER SRC... DEST": "filter apply run convert",

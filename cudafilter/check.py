@@ -74,6 +74,8 @@ def compare_all(
     """compare() for several results of one filter on one image: the reference runs but once."""
     started = time.perf_counter()
     border = Border(border) if isinstance(border, str) else border
+    if not results:
+        return []
     for result in results:
         _require_like(result, source)
     if source.ndim == 2:

@@ -47,7 +47,7 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "of a large window": median(4),
     "points at both ends": Chain(
-        tuple(Link(make(name)) for name in ("invert", "blur", "sobel", "threshold"))
+        (Link(make("levels", gamma=2)), Link(make("sharpen")), Link(make("levels", gamma=0.7)))
     ),
     "steep points": Chain((Link(make("levels", black=0.4, gamma=2)), Link(make("invert")))),
     **{f"chain {n}": chain for n, chain in enumerate(CHAINS)},

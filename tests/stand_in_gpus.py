@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import agreement
 from agreement import random_pixels
-from cudafilter.engines import Engine, Result, Screening
+from cudafilter.engines import Engine, Result
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.engines.mended import Mended
@@ -25,7 +26,7 @@ BLUR = make("blur", sigma=1)
 PIXELS = random_pixels((9, 11, 3), "uint8")
 
 
-class StandIn:
+class StandIn(agreement.StandIn):
     """A GPU that the test makes work, wait or fail."""
 
     name = "cuda"
@@ -63,20 +64,6 @@ class StandIn:
         self.runs += 1
         kernel = {} if self.kernel is None else {"kernel": self.kernel}
         return Result(pixels + np.uint8(1), {self.title: float(self.runs), **kernel})
-
-    def screen(
-        self,
-        source: Pixels,
-        result: Pixels,
-        filter: Operation,
-        border: Border = Border(),
-        alpha: bool = False,
-    ) -> Screening:
-        """It proves nothing."""
-        return Screening()
-
-    def step(self, *_: object) -> int:
-        return 1
 
     def close(self) -> None:
         self.closed = True

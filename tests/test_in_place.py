@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import agreement
-from command_line import HOME
+from command_line import HOME, cli
 from cudafilter.cli import app
 from cudafilter.engines import Engine, Result
 from cudafilter.errors import CudafilterError
@@ -398,6 +398,28 @@ class TestJob:
         ]
         assert len(set(jobs)) == len(jobs)
         assert job_of(make("blur", sigma=2.0), Border()) == jobs[0]
+
+    @pytest.mark.parametrize(
+        ("option", "other"),
+        [
+            ([], False), (["--gray"], True), (["--quality", "80"], True), (["--dither"], True),
+            (["--compress-level", "9"], False),
+        ],
+    )  # fmt: skip
+    def test_options_that_make_other_pixels_make_another(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch, option: list[str], other: bool
+    ) -> None:
+        told: list[str] = []
+
+        def heard(*what: Any) -> str:
+            told.append(job_of(*what))
+            return told[-1]
+
+        monkeypatch.setattr("cudafilter.jobs.journal.job_of", heard)
+        for options in [], option:
+            cli("blur", "--in-place", str(photos / "trip" / "1.bmp"), *options)
+        assert (len(set(told)) == 2) is other
+        assert len(told) == 2
 
     def test_a_line_that_a_power_cut_tore_is_left_out(self, photos: Path, state: Path) -> None:
         path = photos / "trip" / "1.bmp"

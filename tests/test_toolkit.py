@@ -254,6 +254,24 @@ def test_a_toolkit_newer_than_the_driver_is_told(
     assert any("CUDA 13.1" in what for what in lacks()) is told
 
 
+@pytest.mark.parametrize("with_nvrtc", [True, False])
+def test_pycudas_build_needs_what_kernels_do_without(
+    with_nvrtc: bool, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NVRTC compiles kernels without a C++ compiler, and with a toolkit that is too new."""
+    if with_nvrtc:
+        (tmp_path / "prefix" / "lib").mkdir(parents=True)
+        (tmp_path / "prefix" / "lib" / "libnvrtc.so.12").touch()
+    monkeypatch.setattr(toolkit, "driver_version", lambda: (12, 8))
+    monkeypatch.setattr(install, "driver_version", lambda: (12, 8))
+    with pytest.raises(EngineUnavailable, match=r"no C\+\+ compiler, which PyCUDA's build needs"):
+        install.install()
+    make_toolkit(machine / "cuda", version=13010)
+    monkeypatch.setattr(install, "has_host_compiler", lambda: True)
+    with pytest.raises(EngineUnavailable, match=r"the driver runs CUDA up to 12\.8"):
+        install.install()
+
+
 def test_a_host_compiler_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not toolkit.has_host_compiler()
     make_script(tmp_path / "path" / "gcc", "#!/bin/sh\n")

@@ -98,7 +98,7 @@ def _open_journal(plan: Plan, filter: Operation, border: Border, shared: Shared)
     journal = Journal(
         user_state_path("cudafilter") / "in-place",
         # The others change how fast a job is done, or how large its files are.
-        job_of(filter, border, shared.gray, shared.quality),
+        job_of(filter, border, shared.gray, shared.quality, shared.dither),
         filter.name,
         (job.source for job in plan.jobs if job.source is not None),
     )

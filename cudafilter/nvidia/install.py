@@ -22,15 +22,16 @@ from pathlib import Path
 
 from cudafilter.errors import CudafilterError, EngineUnavailable
 from cudafilter.host.escape import escaped
+from cudafilter.nvidia.nvrtc import WINDOWS
 from cudafilter.nvidia.toolkit import (
     DRIVER,
-    WINDOWS,
     Toolkit,
     driver_version,
     find_nvrtc,
     find_toolkit,
     has_host_compiler,
-    missing,
+    newer_than,
+    no_host_compiler,
 )
 
 PYCUDA = "pycuda>=2025.1"
@@ -61,8 +62,8 @@ def install() -> str:
             hint=f"{sys.executable} -m ensurepip",
         )
     if not has_host_compiler():
-        compiler = next(lack for lack in missing() if "C++" in lack.what)
-        raise EngineUnavailable(compiler.what, hint=compiler.mend)
+        lack = no_host_compiler("PyCUDA's build")
+        raise EngineUnavailable(lack.what, hint=lack.mend)
     toolkit = find_toolkit()
     if driver is None and not (toolkit and stubs(toolkit)):
         raise EngineUnavailable(
@@ -79,8 +80,7 @@ def install() -> str:
                 "PyPI's CUDA packages are installed, but hold no complete compiler",
                 hint="install NVIDIA's CUDA toolkit and set CUDA_ROOT to its folder",
             )
-    elif driver and toolkit.version and toolkit.version[0] > driver[0]:
-        newer = next(lack for lack in missing() if "the toolkit in" in lack.what)
+    elif (newer := newer_than(driver, toolkit)) is not None:
         raise EngineUnavailable(newer.what, hint=newer.mend)
     say(f"toolkit: {toolkit}")
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import EngineUnavailable
+from cudafilter.nvidia.nvrtc import WINDOWS as WINDOWS
 from cudafilter.nvidia.nvrtc import Nvrtc, in_folder
 
-WINDOWS = sys.platform == "win32"
 NVCC = "nvcc.exe" if WINDOWS else "nvcc"
 DRIVER = "nvcuda.dll" if WINDOWS else "libcuda.so.1"
 
@@ -224,39 +224,47 @@ def missing() -> list[Missing]:
         lacking.append(_no_driver())
     if importlib.util.find_spec("pycuda") is None:
         lacking.append(Missing(_NO_PYCUDA, _install()))
-    toolkit = find_compiler()
-    if (
-        isinstance(toolkit, Toolkit)
-        and driver
-        and toolkit.version
-        and toolkit.version[0] > driver[0]
-    ):
-        lacking.append(
-            Missing(
-                f"the driver runs CUDA up to {driver[0]}.{driver[1]}, but the toolkit in"
-                f" {toolkit.root} is CUDA {toolkit.version[0]}.{toolkit.version[1]}",
-                f"update the driver, or set CUDA_ROOT to a CUDA {driver[0]} toolkit",
-            )
-        )
-    return lacking + missing_compiler()
+    compiler = find_compiler()
+    if isinstance(compiler, Toolkit) and (newer := newer_than(driver, compiler)) is not None:
+        lacking.append(newer)
+    return lacking + _missing_for(compiler)
 
 
 def missing_compiler() -> list[Missing]:
     """The part of missing() that compiling kernels needs: neither a GPU nor its driver."""
-    compiler, lacking = find_compiler(), []
+    return _missing_for(find_compiler())
+
+
+def _missing_for(compiler: Nvrtc | Toolkit | None) -> list[Missing]:
+    """What *compiler*, the one that was found, lacks."""
+    lacking = []
     if compiler is None:
         what = "no CUDA compiler (NVRTC, or nvcc with its headers)"
         lacking.append(Missing(what, _install()))
     if not isinstance(compiler, Nvrtc) and not has_host_compiler():
-        lacking.append(
-            Missing(
-                "no C++ compiler, which nvcc needs",
-                "install Visual Studio's C++ build tools and use its developer prompt"
-                if WINDOWS
-                else "apt install g++ (Fedora, RHEL: dnf install gcc-c++; Arch: pacman -S gcc)",
-            )
-        )
+        lacking.append(no_host_compiler("nvcc"))
     return lacking
+
+
+def no_host_compiler(needed_by: str) -> Missing:
+    """That there is no C++ compiler, for what needs one."""
+    return Missing(
+        f"no C++ compiler, which {needed_by} needs",
+        "install Visual Studio's C++ build tools and use its developer prompt"
+        if WINDOWS
+        else "apt install g++ (Fedora, RHEL: dnf install gcc-c++; Arch: pacman -S gcc)",
+    )
+
+
+def newer_than(driver: tuple[int, int] | None, toolkit: Toolkit) -> Missing | None:
+    """That *driver* is too old for what *toolkit* compiles; None where it is not."""
+    if not driver or not toolkit.version or toolkit.version[0] <= driver[0]:
+        return None
+    return Missing(
+        f"the driver runs CUDA up to {driver[0]}.{driver[1]}, but the toolkit in"
+        f" {toolkit.root} is CUDA {toolkit.version[0]}.{toolkit.version[1]}",
+        f"update the driver, or set CUDA_ROOT to a CUDA {driver[0]} toolkit",
+    )
 
 
 def _install() -> str:

@@ -120,7 +120,34 @@ Plan = tuple[Stage | Fork, ...]
 """What is done to an image, one after the other; nothing where it is empty."""
 
 
-class WholeImage:
+class Errorless:
+    """What a windowed operation derives from whose results are picked or looked up.
+
+    Nothing is computed, so it adds no error of its own, and those before it grow no larger.
+    """
+
+    def slack(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.slack."""
+        return 0.0
+
+    def roundings(self, dtype: str, alpha: bool) -> float:
+        """See Windowed.roundings."""
+        return 0.0
+
+    def carries(self, alpha: bool) -> float:
+        """See Windowed.carries."""
+        return 1.0
+
+    def amplification(self) -> float:
+        """See Windowed.amplification."""
+        return 1.0
+
+    def denormals(self) -> float:
+        """See Windowed.denormals."""
+        return 0.0
+
+
+class WholeImage(Errorless):
     """What a windowed operation derives from whose result depends on all of the image.
 
     Its exact() and engines get the whole image, and *reach* is what it pads. Each sample of the
@@ -133,29 +160,9 @@ class WholeImage:
         """See Operation.unrolled."""
         return (Stage(self, border),)
 
-    def slack(self, dtype: str, alpha: bool) -> float:
-        """See Windowed.slack."""
-        return 0.0
-
     def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...] | None:
         """See Windowed.majorant: none. Checks begin behind it."""
         return None
-
-    def roundings(self, dtype: str, alpha: bool) -> float:
-        """See Windowed.roundings."""
-        return 0.0
-
-    def carries(self, alpha: bool) -> float:
-        """See Windowed.carries: no error comes before it; see Chain."""
-        return 1.0
-
-    def amplification(self) -> float:
-        """See Windowed.amplification."""
-        return 1.0
-
-    def denormals(self) -> float:
-        """See Windowed.denormals."""
-        return 0.0
 
 
 @dataclass(frozen=True)

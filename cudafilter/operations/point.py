@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Plan, Reach, Stage, WholeImage, Windowed
+from cudafilter.operations.operation import Errorless, Plan, Reach, Stage, WholeImage, Windowed
 from cudafilter.operations.pixels import Exact, full_scale
 
 LEVELS = 65535
@@ -61,7 +61,7 @@ Curve = Levels | Threshold
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Errorless):
     """Curves that each colour sample goes through, one after the other; alpha is kept.
 
     Colour is taken as it is, not premultiplied: what a transparent pixel hides changes too.
@@ -100,29 +100,9 @@ class Points:
         full = full_scale(dtype)
         return self.of(np.arange(full + 1), full)
 
-    def slack(self, dtype: str, alpha: bool) -> float:
-        """See Windowed.slack: engines look integers up in a table of the exact results."""
-        return 0.0
-
     def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...] | None:
         """See Windowed.majorant: none, for curves are steep; proof/errors.py follows them."""
         return None
-
-    def roundings(self, dtype: str, alpha: bool) -> float:
-        """See Windowed.roundings: of a threshold."""
-        return 0.0
-
-    def carries(self, alpha: bool) -> float:
-        """See Windowed.carries: of a threshold among picked samples."""
-        return 1.0
-
-    def amplification(self) -> float:
-        """See Windowed.amplification: of a threshold among picked samples."""
-        return 1.0
-
-    def denormals(self) -> float:
-        """See Windowed.denormals."""
-        return 0.0
 
 
 @dataclass(frozen=True)

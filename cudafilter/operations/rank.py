@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Plan, Reach, Stage, Windowed
+from cudafilter.operations.operation import Errorless, Plan, Reach, Stage, Windowed
 from cudafilter.operations.pixels import Exact
 from cudafilter.operations.window import Window, square
 
@@ -20,7 +20,7 @@ WINDOW_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
-class Rank:
+class Rank(Errorless):
     """Of the samples in the window around a pixel, the one of *rank*: 0 is the least.
 
     NaN sorts last, as NumPy has it: it comes out where no more than *rank* samples are numbers.
@@ -67,10 +67,6 @@ class Rank:
         """See Windowed.exact."""
         return ranked(padded, self)
 
-    def slack(self, dtype: str, alpha: bool) -> float:
-        """See Windowed.slack: 0, since a sample is picked and nothing computed."""
-        return 0.0
-
     def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...]:
         """See Windowed.majorant.
 
@@ -78,22 +74,6 @@ class Rank:
         n-th as its bound. Others only say that it is no larger than their largest.
         """
         return (Rank(self.name, self.window, self.window.count - 1) if signed else self,)
-
-    def roundings(self, dtype: str, alpha: bool) -> float:
-        """See Windowed.roundings."""
-        return 0.0
-
-    def carries(self, alpha: bool) -> float:
-        """See Windowed.carries: the n-th of samples moves no further than they do."""
-        return 1.0
-
-    def amplification(self) -> float:
-        """See Windowed.amplification."""
-        return 1.0
-
-    def denormals(self) -> float:
-        """See Windowed.denormals."""
-        return 0.0
 
 
 def median(radius: int = 1) -> Rank:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +394,13 @@ def test_ctrl_c_leaves_nothing(stop: signal.Signals) -> None:
     assert [path.name for path in Path().iterdir()] == ["in.ppm"]
 
 
+def size_of_new(before: set[Path]) -> int:
+    """Bytes in files that were not there *before*."""
+    with suppress(FileNotFoundError):
+        return sum(path.stat().st_size for path in {*Path().iterdir()} - before)
+    return 0
+
+
 def test_kills_leave_nothing_after_the_next_run() -> None:
     large(Path("in.ppm"), 1024)
     environment = {**ENVIRONMENT, sizing.MEMORY: str(8 << 20)}
@@ -400,10 +408,11 @@ def test_kills_leave_nothing_after_the_next_run() -> None:
     slow = [*words[:-4], "median", "--radius", "9", *words[-4:]]
     left = 0
     for _ in range(5):
+        before = set(Path().iterdir())
         process = subprocess.Popen(slow, env=environment, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + random.uniform(0.3, 2)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        written = random.uniform(1, 4e6)  # of 9 MB
+        while process.poll() is None and size_of_new(before) < written:
+            time.sleep(0.001)
         process.kill()
         if process.wait() == -signal.SIGKILL:
             assert not Path("out.png").exists()

@@ -82,6 +82,12 @@ def test_rank_1_is_found(name: str) -> None:
         np.testing.assert_allclose(np.outer(*kernel.factors), kernel.weights, rtol=1e-14)
 
 
+@pytest.mark.filterwarnings("error")
+def test_weights_of_any_size_give_no_warning() -> None:
+    kernel = Kernel([[1e300, 1e300], [5e-324, 5e-324]])
+    assert kernel.factors is not None
+
+
 def test_rank_2_is_found() -> None:
     assert Kernel([[0, 1, 0], [1, -4, 1], [0, 1, 0]]).factors is None
     nearly = np.outer(gaussian(2), gaussian(2))

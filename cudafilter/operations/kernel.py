@@ -124,7 +124,8 @@ class Kernel:
         if pivot == 0:
             return np.zeros(self.shape[0]), np.zeros(self.shape[1])
         column, row = self.weights[:, j], self.weights[i, :]
-        whole = column / grain(column)
+        with np.errstate(over="ignore"):  # past every float is past MOST_WHOLE
+            whole = column / grain(column)
         if np.abs(whole).max() <= MOST_WHOLE:
             column = whole / math.gcd(*(int(n) for n in whole))
             row = row / column[i]

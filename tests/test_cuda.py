@@ -221,6 +221,10 @@ def test_sums_of_starts_fit_into_their_memory() -> None:
     assert started > 200
 
 
+BY_THEMSELVES = [variant for variant in CHOICES if variant != "together"]
+"""Variants of an operation, not of a chain's steps, which test_together.py has."""
+
+
 def fit_for(variant: str, size: int) -> Operation:
     """An operation of about that radius which *variant* runs."""
     others: dict[str, Operation] = {
@@ -229,12 +233,16 @@ def fit_for(variant: str, size: int) -> Operation:
         "extreme": erosion(square(size)),
         "network": median(2),
         "histogram": median(size),
+        "bilateral": make("bilateral", radius=size),
+        "point": make("levels", gamma=2),
+        "otsu": make("threshold", otsu=True),
+        "canny": make("canny"),
     }
     return others.get(variant, make("blur", sigma=size / 3))
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("variant", CHOICES)
+@pytest.mark.parametrize("variant", [v for v in BY_THEMSELVES if v not in ("otsu", "canny")])
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
     unlimited = CudaEngine(variant=variant)
@@ -259,7 +267,8 @@ def test_a_second_run_starts_no_compiler(tmp_path: Path) -> None:
     script = (
         "import sys, numpy as np, cudafilter\n"
         "def audit(event, args):\n"
-        "    if event == 'subprocess.Popen': print('started', args[0])\n"
+        "    if event == 'subprocess.Popen' or event == 'ctypes.dlopen' and 'nvrtc' in str(args[0]):\n"
+        "        print('started', args[0])\n"
         "sys.addaudithook(audit)\n"
         "x = np.arange(300, dtype=np.uint8).reshape(10, 10, 3)\n"
         "print(cudafilter.apply(x, 'blur', engine='cuda').sum())\n"
@@ -275,11 +284,11 @@ def test_a_second_run_starts_no_compiler(tmp_path: Path) -> None:
     first = run()
     (kept,) = tmp_path.glob("*.cubin")
     second = run()
-    assert "nvcc" in first
+    assert "started" in first
     assert "started" not in second
     assert first.splitlines()[-1] == second.splitlines()[-1]
     kept.write_bytes(kept.read_bytes()[:-9])  # a damaged kernel is compiled anew, not loaded
-    assert "nvcc" in run()
+    assert "started" in run()
 
 
 @pytest.mark.gpu
@@ -315,7 +324,7 @@ def test_resident_timing_gives_the_result_too() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("variant", CHOICES)
+@pytest.mark.parametrize("variant", BY_THEMSELVES)
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_chunks_have_the_same_bits(
     variant: str, border: Border, monkeypatch: pytest.MonkeyPatch

@@ -62,6 +62,12 @@ class Proof:
         """Whether rows() are found by a faster route than the definition's."""
         return self._fast is not None
 
+    @property
+    def window(self) -> int:
+        """Pixels that a value depends on."""
+        above, below, left, right = self._operation.reach
+        return (above + 1 + below) * (left + 1 + right)
+
     def rows(self, first: int, last: int) -> Values:
         """The values of rows *first* to *last* - 1."""
         if isinstance(self._fast, Ranked):
@@ -75,7 +81,7 @@ class Proof:
         if not len(y):
             return np.empty(0)
         above, below, left, right = self._operation.reach
-        window = (above + 1 + below) * (left + 1 + right)
+        window = self.window
         first, last = int(y.min()), int(y.max()) + 1
         row = self._source[0].size * (last - first)
         together = self._stage is not None and isinstance(self._stage.operation, Bilateral)

@@ -174,8 +174,9 @@ class Banded:
             flat = down @ block.reshape(len(needed), -1)
             sums[:, :, start:stop] = flat.reshape(last - first, image.channels, -1)
         flat = sums.reshape(-1, image.columns)
-        out = np.empty((len(flat), image.width))
-        for start in range(0, image.width, BLOCK):
+        out = np.empty((len(flat), image.width), self._dtype)
+        first_inner, last_inner = self._along_rows(flat, out)
+        for start in [*range(0, first_inner, BLOCK), *range(last_inner, image.width, BLOCK)]:
             stop = min(start + BLOCK, image.width)
             if start not in self._columns:  # the same for all rows
                 index = image.across(
@@ -183,12 +184,27 @@ class Banded:
                 )
                 self._columns[start] = self._matrix(index, self._row)
             needed, across = self._columns[start]
-            if needed[-1] - needed[0] == len(needed) - 1:
-                block = flat[:, needed[0] : needed[-1] + 1]
-            else:
-                block = flat[:, needed]
-            out[:, start:stop] = block @ across.T
+            out[:, start:stop] = flat[:, needed] @ across.T
         return out.reshape(last - first, image.channels, image.width)
+
+    def _along_rows(self, flat: Planes, out: Planes) -> tuple[int, int]:
+        """Fill the blocks of *out* that no border reaches; returns their first and last column.
+
+        One product of stacked matrices: NumPy lets other threads run while it lasts, and asks for
+        the interpreter's lock once, not once a block.
+        """
+        width, left, needed = out.shape[1], self._anchor[1], BLOCK + len(self._row) - 1
+        first = -(-left // BLOCK) * BLOCK
+        count = (width - first + left - needed) // BLOCK + 1
+        if count < 1:
+            return 0, 0
+        read = np.lib.stride_tricks.sliding_window_view(flat[:, first - left :], needed, axis=1)
+        blocks = read[:, : count * BLOCK : BLOCK].transpose(1, 0, 2)
+        last = first + count * BLOCK
+        written = out[:, first:last].reshape(len(out), count, BLOCK).transpose(1, 0, 2)
+        _, across = self._matrix(np.arange(needed), self._row)
+        np.matmul(blocks, across.T, out=written)
+        return first, last
 
     def _matrix(self, index: Planes, weights: Weights) -> tuple[Planes, Planes]:
         """The positions among *index* that are read, in order, and (outputs, positions) weights."""

@@ -58,9 +58,9 @@ def _suspect(got: Planes, values: Planes, bound: float) -> Mask:
         return different
     # Clamped first: past full scale nothing depends on the bound.
     clamped = np.clip(values, 0, full_scale(got.dtype))
-    nearest = np.rint(clamped)
-    different = nearest.astype(got.dtype) != got
     if bound:
-        np.abs(np.subtract(clamped, nearest, out=clamped), out=clamped)
-        different |= clamped > 0.5 - 1.01 * bound
+        np.abs(np.subtract(clamped, got, out=clamped), out=clamped)
+        different = clamped >= 0.5 - 1.01 * bound
+    else:  # so many may lie halfway that these are not left for a closer look
+        different = np.rint(clamped, out=clamped) != got
     return different

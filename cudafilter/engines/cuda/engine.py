@@ -263,8 +263,10 @@ class CudaEngine:
     def step(
         self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool
     ) -> int:
-        """See Engine.step: the bits depend on no cut, but of what needs the whole image."""
-        return shape[0] if isinstance(filter, WholeImage) else 1
+        """See Engine.step: of most launches the bits depend on no cut."""
+        if isinstance(filter, WholeImage):
+            return shape[0]
+        return prepare(filter, shape[2], dtype, border, alpha, self.variant).alignment
 
     def close(self) -> None:
         """See Engine.close."""

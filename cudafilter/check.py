@@ -162,7 +162,7 @@ def _at(
     top, x, c = np.unravel_index(places, shape)
     y = top + first
     threads = min(share(), max(1, len(places) * proof.window // THREAD_TAPS))
-    parts = np.array_split(np.arange(len(places)), 8 * threads)
+    parts = np.array_split(np.arange(len(places)), 8 * threads if threads > 1 else 1)
     with np.errstate(all="ignore"):
         exact = np.concatenate(each(lambda n: proof.at(y[n], x[n], c[n]), parts, threads))
         if tolerance.fixed is not None:

@@ -51,9 +51,7 @@ def check(
     # Some samples, or what a device has proven, leave little to do: each thread does its own.
     with nullcontext() if quick or screened else run.checks:
         run.writing.require_open()
-        found = compare(
-            result, source, run.filter, run.border, alpha, quick=quick, screen=screened
-        )
+        found = compare(result, source, run.filter, run.border, alpha, quick=quick, screen=screened)
     if found.note and found.note not in record.notes:
         record.notes += (found.note,)
     record.agreement = both(record.agreement, found) if found.ok else found

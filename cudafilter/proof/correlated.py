@@ -11,7 +11,7 @@ from cudafilter.operations.correlation import Correlation, combine, finish
 from cudafilter.operations.pixels import Pixels, full_scale, largest_finite
 from cudafilter.proof.planes import Image, Planes
 from cudafilter.proof.sums import UNIT, Route, route
-from cudafilter.proof.values import LOOK_SAMPLES, Mask, Values
+from cudafilter.proof.values import Mask, Values
 
 SMALLEST = 1e-60
 """Weights smaller than that may underflow in products, where relative errors have no bound."""
@@ -76,13 +76,7 @@ class Correlated:
                 values, bound = self._with_alpha(sums, self._source(first, last))
             else:
                 bound = self._bound([route.error * self._largest for route in self._routes])
-                values = sums[0] if sums[0].dtype == np.float64 else np.empty(sums[0].shape)
-                rows = max(1, LOOK_SAMPLES // values[0].size)
-                for y in range(0, last - first, rows):  # few at a time: they stay in the cache
-                    few = slice(y, y + rows)
-                    values[few] = self._finished(
-                        [each[few] for each in sums], first + y, min(first + y + rows, last)
-                    )
+                values = self._finished(sums, first, last)
         return Values(values, bound, self._finite.unproven(first, last))
 
     def _source(self, first: int, last: int) -> Planes:

@@ -25,9 +25,6 @@ SAFE = 1.01
 BLOCK = 48
 """Outputs of one banded product: few zeros beside the band, and enough for BLAS to be fast."""
 
-CHUNK = 1 << 17
-"""Samples converted to float64 at a time: 1 MiB, which stays in the cache."""
-
 TAPS = {"integers": 24, "floats": 12}
 """Up to so many taps, sums one after the other are as fast as other routes."""
 
@@ -166,14 +163,8 @@ class Banded:
         """See Route.sums."""
         index = image.down(first - self._anchor[0], last + len(self._column) - 1 - self._anchor[0])
         needed, down = self._matrix(index, self._column)
-        sums = np.empty((last - first, image.channels, image.columns), self._dtype)
-        chunk = max(1, CHUNK // (len(needed) * image.channels))
-        for start in range(0, image.columns, chunk):
-            stop = min(start + chunk, image.columns)
-            block = image.rows(needed, start, stop).astype(self._dtype)
-            flat = down @ block.reshape(len(needed), -1)
-            sums[:, :, start:stop] = flat.reshape(last - first, image.channels, -1)
-        flat = sums.reshape(-1, image.columns)
+        block = image.rows(needed).astype(self._dtype)
+        flat = (down @ block.reshape(len(needed), -1)).reshape(-1, image.columns)
         out = np.empty((len(flat), image.width), self._dtype)
         first_inner, last_inner = self._along_rows(flat, out)
         for start in [*range(0, first_inner, BLOCK), *range(last_inner, image.width, BLOCK)]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +9,6 @@ import numpy.typing as npt
 
 from cudafilter.operations.pixels import full_scale
 from cudafilter.proof.planes import Planes
-
-LOOK_SAMPLES = 1 << 16
-"""Samples compared at a time: they stay in the cache."""
-
 
 Mask = npt.NDArray[np.bool_]
 
@@ -27,14 +22,6 @@ class Values(NamedTuple):
     """Most that a value may differ from the definition's: 0 where all have the same bits."""
     unproven: Mask | None = None
     """Which values have no bound, (rows, channels, columns); None: all have it."""
-
-    def parts(self) -> Iterator[tuple[int, Values]]:
-        """A few rows at a time, and the first one's number, counted from 0."""
-        rows = max(1, LOOK_SAMPLES // self.values[0].size)
-        for y in range(0, len(self.values), rows):
-            part = slice(y, y + rows)
-            unproven = None if self.unproven is None else self.unproven[part]
-            yield y, Values(self.values[part], self.bound, unproven)
 
 
 def suspect(got: Planes, values: Values) -> Mask:

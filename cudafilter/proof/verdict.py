@@ -56,45 +56,36 @@ def examine(
     within its bound rounds otherwise. Only the others are looked at more closely, and the
     definition is asked where the bound decides.
     """
-    planes = got.transpose(0, 2, 1)
-    found = []
-    all_limits: Planes | None = None  # of all rows, once some are wanted: routes like many rows
-    for y, part in values.parts():
-        rows = planes[y : y + len(part.values)]
-        top = first + y
-        look = suspect(rows, part)
-        limits = None
-        if tolerance.differs or (tolerance.fixed is None and look.any()):
-            if all_limits is None:
-                all_limits = tolerance.rows(first, first + len(got), values)
-            limits = all_limits[y : y + len(rows)]
-        unproven = 0
-        if tolerance.differs or tolerance.fixed is not None:
-            unproven = unproven_of(tolerance.fixed if limits is None else limits, rows)
-        if not look.any():
-            value = float(rows[0, 0, 0])
-            found.append(Finding(0, 0, 0.0, (False, 0.0), (0, top, 0), value, value, unproven))
-            continue
-        at_y, at_c, at_x = np.nonzero(look)
-        places = np.stack([at_y + top, at_x, at_c])
-        limit = np.full(len(at_y), tolerance.fixed) if limits is None else limits[look]
-        samples, exact = rows[look], part.values[look].astype(np.float64)
-        unsure = unsure_of(samples, exact, part.bound, limit)
-        if part.unproven is not None:
-            unsure |= part.unproven[look]
-        exact[unsure] = proof.at(*places[:, unsure])
-        if tolerance.fixed is None:  # the fast routes' limit may be too small, and only that
-            wrong = beyond(samples, exact, limit) > 0
-            exact[wrong] = proof.at(*places[:, wrong])
-            limit[wrong] = tolerance.at(*places[:, wrong])
-        finding, n = find(samples, exact, limit)
-        worst = int(at_x[n]), int(at_y[n]) + top, int(at_c[n])
-        found.append(finding._replace(worst=worst, unproven=unproven))
-        if differing is not None and finding.differing:
-            other = ~_same(samples, quantise(exact, samples.dtype))
-            at = places[:, other]
-            differing.append(Differing(at[0], at[1], at[2], exact[other], part.bound))
-    return together(found)
+    rows = got.transpose(0, 2, 1)
+    look = suspect(rows, values)
+    limits: Planes | None = None
+    if tolerance.differs or (tolerance.fixed is None and look.any()):
+        limits = tolerance.rows(first, first + len(got), values)
+    unproven = 0
+    if tolerance.differs or tolerance.fixed is not None:
+        unproven = unproven_of(tolerance.fixed if limits is None else limits, rows)
+    if not look.any():
+        value = float(rows[0, 0, 0])
+        return Finding(0, 0, 0.0, (False, 0.0), (0, first, 0), value, value, unproven)
+    at_y, at_c, at_x = np.nonzero(look)
+    places = np.stack([at_y + first, at_x, at_c])
+    limit = np.full(len(at_y), tolerance.fixed) if limits is None else limits[look]
+    samples, exact = rows[look], values.values[look].astype(np.float64)
+    unsure = unsure_of(samples, exact, values.bound, limit)
+    if values.unproven is not None:
+        unsure |= values.unproven[look]
+    exact[unsure] = proof.at(*places[:, unsure])
+    if tolerance.fixed is None:  # the fast routes' limit may be too small, and only that
+        wrong = beyond(samples, exact, limit) > 0
+        exact[wrong] = proof.at(*places[:, wrong])
+        limit[wrong] = tolerance.at(*places[:, wrong])
+    finding, n = find(samples, exact, limit)
+    if differing is not None and finding.differing:
+        other = ~_same(samples, quantise(exact, samples.dtype))
+        at = places[:, other]
+        differing.append(Differing(at[0], at[1], at[2], exact[other], values.bound))
+    worst = int(at_x[n]), int(at_y[n]) + first, int(at_c[n])
+    return finding._replace(worst=worst, unproven=unproven)
 
 
 def unproven_of(limit: Exact | float | None, got: Planes) -> int:

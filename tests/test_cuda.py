@@ -246,8 +246,8 @@ def fit_for(variant: str, size: int) -> Operation:
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
     unlimited = CudaEngine(variant=variant)
-    for channels, alpha, dtype in [(3, False, "uint8"), (4, True, "float32")]:
-        if alpha and variant not in (AUTO, *GENERAL):
+    for channels, alpha, dtype in [(3, False, "uint8"), (1, False, "uint16"), (4, True, "float32")]:
+        if dtype != "uint8" and variant not in (AUTO, *GENERAL):
             continue
         pixels = random_pixels((150, 90, channels), dtype)
         filter = fit_for(variant, 6)

@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from agreement import ALL_BORDERS, StandIn, assert_agrees, random_pixels
+from conftest import GENERAL
 from cudafilter.engines import Result
 from cudafilter.engines.chains import one_by_one, run_plan
 from cudafilter.engines.cuda.bands import block_of
 from cudafilter.engines.cuda.variants import ladder, task, tensor
 from cudafilter.engines.cuda.variants.task import row_pitch
+from cudafilter.errors import LimitError
 from cudafilter.nvidia.toolkit import kernel_sources
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
@@ -314,13 +316,31 @@ def test_no_tap_of_zero_weight_is_made_up(variant: str, built: Path) -> None:
     assert not np.isnan(got).any()
 
 
-@pytest.mark.parametrize("variant", ["tiled", "stream", "wide", "blocked"])
-def test_bands_have_the_same_bits(variant: str, built: Path) -> None:
-    pixels = random_pixels((50, 70, 3), "uint8")
-    for border in ALL_BORDERS:
-        whole = HostEngine(variant, built).run(pixels, make("blur", sigma=1), border).pixels
-        bands = HostEngine(variant, built, cut=7).run(pixels, make("blur", sigma=1), border).pixels
-        assert np.array_equal(whole, bands)
+CUT = {
+    "blur": make("blur", sigma=1),
+    "long": make("kernel", weights=_RANDOM.random((301, 1)), normalize=True),
+    "dense": make("kernel", weights=_RANDOM.random((9, 11)) - 0.4),
+}
+"""Kernels whose sums are made in parts, and one whose are not."""
+
+
+@pytest.mark.parametrize("variant", [v for v in GENERAL if v != "auto"])
+@pytest.mark.parametrize("name", CUT)
+def test_bands_have_the_same_bits(name: str, variant: str, built: Path) -> None:
+    """They start at multiples of the launch's alignment. Images by rows are cut there too."""
+    filter = CUT[name]
+    kinds = [(3, False, "uint8"), (4, True, "uint16"), (1, False, "uint16"), (3, False, "float32")]
+    for channels, alpha, dtype in kinds:
+        try:
+            ready = ladder.prepare(filter, channels, dtype, Border(), alpha, variant)
+        except LimitError:
+            continue
+        pixels = random_pixels((150, 20, channels), dtype)
+        rows = -(-21 // ready.alignment) * ready.alignment
+        engine, cutting = HostEngine(variant, built), HostEngine(variant, built, cut=rows)
+        for border in ALL_BORDERS if dtype == "uint8" else (Border(),):
+            whole = engine.run(pixels, filter, border, alpha).pixels
+            assert np.array_equal(cutting.run(pixels, filter, border, alpha).pixels, whole), dtype
 
 
 def test_bands_have_the_same_bits_beside_an_infinity(built: Path) -> None:

@@ -68,6 +68,8 @@ class Wide(Launch):
 
     functions: ClassVar[tuple[str, ...]] = ("columns", "rows")
     """The two passes, in their order."""
+    alignment: ClassVar[int] = RUN
+    """Outputs of a run share partial sums, so the bits of each depend on its place in the run."""
 
     def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
         """See Launch.scratch_bytes."""

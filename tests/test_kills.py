@@ -15,7 +15,7 @@ import pytest
 from command_line import ENVIRONMENT
 
 TOOLS = Path(__file__).parents[1] / "tools"
-WAYS = ("folder", "in-place", "watch")
+WAYS = ("folder", "in-place", "watch", "large")
 
 
 def kills(way: str, *words: str, breaks: str = "") -> subprocess.CompletedProcess[str]:
@@ -47,8 +47,10 @@ BREAKS = {
     "watch": "from cudafilter.cli.report import JsonLines\n"
     "write = JsonLines.write\n"
     "JsonLines.write = lambda self, record: (write(self, record), write(self, record))[0]",
+    "large": "from cudafilter.stores import leftovers\nleftovers.sweep = lambda folder: None",
 }
-"""What each way would find: a file that appears in parts, one done twice, a record told twice."""
+"""What each way would find: a file that appears in parts, one done twice, a record told twice, a
+temporary that stays."""
 
 
 @pytest.mark.parametrize("way", WAYS)

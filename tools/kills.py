@@ -1,9 +1,10 @@
 """Runs killed at random moments (SIGKILL), and run again until all is done.
 
-    python tools/kills.py                              100 kills each: folder, in place, watch
+    python tools/kills.py                              100 kills of each way
     python tools/kills.py --kills 1000 --ways in-place --seed 7
 
-Each way has small pictures in a tree. A run is killed at a random moment, mostly after its first
+The ways: a folder, one in place, one that is watched, and a large picture that goes by rows. Each
+has its pictures in a tree. A run is killed at a random moment, mostly after its first
 picture, and begun again, until one ends by itself; then comes a new tree. At the end of each tree
 its bytes must be those of a run that nobody killed, no temporary may be left, the report must have
 one record a picture of the last run, and no picture may have been done twice. Exits 1 where not.
@@ -30,16 +31,19 @@ import numpy as np
 from PIL import Image
 
 from cudafilter.__main__ import main as program
-from cudafilter.jobs import watch
+from cudafilter.jobs import sizing, watch
 
-WAYS = ("folder", "in-place", "watch")
-PICTURES = 24
+WAYS = ("folder", "in-place", "watch", "large")
+PICTURES = {"large": 1}
+"""Of a tree; else SMALL_PICTURES."""
+SMALL_PICTURES = 24
 ANYWHERE = 0.25
 """Share of the kills that fall anywhere in a run; the others fall after its first picture."""
 LOADED = (
     "PIL.BmpImagePlugin", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "cudafilter.cli.filter",
     "cudafilter.cli.left", "cudafilter.cli.run", "cudafilter.engines.cpu", "cudafilter.formats.bmp",
-    "cudafilter.images", "cudafilter.jobs.journal", "platformdirs",
+    "cudafilter.formats.tiff", "cudafilter.images", "cudafilter.jobs.by_rows",
+    "cudafilter.jobs.journal", "platformdirs",
 )  # fmt: skip
 """What a run imports, before it is forked: so kills fall into its work."""
 
@@ -64,16 +68,20 @@ class Tree:
         self.report = place / "report"
         source, out = place / "in", place / "out"
         self.result = source if way == "in-place" else out
+        self.pictures = PICTURES.get(way, SMALL_PICTURES)
+        self.suffix = ".tif" if way == "large" else ".bmp"
+        shape = (1500, 2000, 3) if way == "large" else (40, 50, 3)
         noise = np.random.default_rng(0)
-        for n in range(PICTURES):
-            path = source / f"{'trip/' * (n % 2)}{n}.bmp"
+        for n in range(self.pictures):
+            path = source / f"{'trip/' * (n % 2)}{n}{self.suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+            Image.fromarray(noise.integers(0, 256, shape, np.uint8)).save(path)
         words = ["blur", "-r", "--engine", "cpu", "-j", "1", "-q", "--report", self.report]
         more = {
             "folder": [source, out, "--existing", "skip"],
             "in-place": [source, "--in-place"],
             "watch": [source, out, "--existing", "skip", "--watch"],
+            "large": [source, out, "--existing", "skip"],
         }
         self.words = [str(word) for word in (*words, *more[way])]
 
@@ -88,6 +96,8 @@ class Tree:
             os.dup2(log, 1)
             os.dup2(log, 2)
             os.environ["XDG_STATE_HOME"] = str(self.place / "state")
+            if self.way == "large":
+                os.environ[sizing.MEMORY] = "2000000"
             sys.argv = ["cudafilter", *self.words]
             try:
                 program()
@@ -116,7 +126,7 @@ class Tree:
 
     def inodes(self) -> set[int]:
         """What changes with each picture that is done, and with each temporary."""
-        return {path.lstat().st_ino for path in self.result.rglob("*.bmp")}
+        return {path.lstat().st_ino for path in self.result.rglob(f"*{self.suffix}")}
 
     def wait_for_work(self, child: int, before: set[int]) -> None:
         """Wait until the run *child* has done something, or has ended."""
@@ -138,7 +148,7 @@ class Tree:
             time.sleep(0.001)
 
     def _all_told(self) -> bool:
-        return len(self.last_run()) >= PICTURES
+        return len(self.last_run()) >= self.pictures
 
     def lines(self) -> list[dict[str, str]]:
         """The report's lines. A kill may have cut one off."""
@@ -180,7 +190,7 @@ class Tree:
             }
             raise Fault(f"{sorted(wrong)} are not what a run that nobody killed leaves")
         last = Counter(line["source"] for line in self.last_run())
-        if len(last) != PICTURES or set(last.values()) != {1}:
+        if len(last) != self.pictures or set(last.values()) != {1}:
             raise Fault(f"the last run's records: {last}")
         statuses = {line["status"] for line in self.last_run()}
         done = Counter(line["source"] for line in self.lines() if line["status"] == "done")
@@ -260,8 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed = True
         else:
             print(
-                f"{way}: {done.kills} kills, {done.trees} trees of {PICTURES} pictures, each"
-                f" finished to the same bytes, one record a picture; {done.seconds:.1f} s",
+                f"{way}: {done.kills} kills, {done.trees} trees, each finished to the same bytes,"
+                f" one record a picture; {done.seconds:.1f} s",
                 flush=True,
             )
     return int(failed)

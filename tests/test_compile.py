@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cudafilter.cli import app
-from cudafilter.engines import nvcc
+from cudafilter.engines import nvcc, shipped
 from cudafilter.engines.cuda import device as cuda
 from cudafilter.engines.cuda.ahead import common as common_kernels
 from cudafilter.engines.cuda.variants import CHOICES
@@ -29,7 +29,11 @@ KERNELS = [("vanilla", {"SAMPLE": 0}), ("vanilla", {"SAMPLE": 1}), ("tiled", {"S
 
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toolkit.Toolkit:
-    """A toolkit that compiles nothing, found by all, and an empty cache in ``cache``."""
+    """A toolkit that compiles nothing, found by all, and an empty cache in ``cache``.
+
+    The package brings no kernels.
+    """
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
     nvcc_file = tmp_path / "nvcc"
     nvcc_file.write_text("no compiler")
     (tmp_path / "cuda.h").write_text("#define CUDA_VERSION 13000\n")
@@ -152,6 +156,7 @@ class TestCompilingAhead:
         except EngineUnavailable as reason:
             pytest.skip(str(reason))
         monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path))
+        monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
         kernels = common_kernels("vanilla")[:1] + common_kernels("stream")[:1]
         assert nvcc.compile_ahead(kernels, "sm_90", real, jobs=2) == (2, 0)
         assert nvcc.cubin(*kernels[1], "sm_90", real).startswith(b"\x7fELF")

@@ -29,6 +29,7 @@ lint: $(VENV)/installed-dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 kernels: $(VENV)/installed ## compile every kernel for every GPU generation
 	$(BIN)/python tools/kernels.py

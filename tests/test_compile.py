@@ -22,7 +22,7 @@ from cudafilter.nvidia import toolkit
 from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import stages_of
+from cudafilter.operations.operation import Operation, stages_of
 
 KERNELS = [("vanilla", {"SAMPLE": 0}), ("vanilla", {"SAMPLE": 1}), ("tiled", {"SAMPLE": 0})]
 
@@ -70,7 +70,7 @@ class TestTheCommonKernels:
     @pytest.mark.parametrize("variant", CHOICES)
     def test_are_a_moderate_number_each_once(self, variant: str) -> None:
         found = [(name, tuple(defines.items())) for name, defines in common_kernels(variant)]
-        assert 0 < len(set(found)) == len(found) < 300
+        assert 0 < len(set(found)) == len(found) < 400
         assert variant == "auto" or {name for name, _ in found} == {variant}
 
     @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "kernel"])
@@ -82,10 +82,13 @@ class TestTheCommonKernels:
                     asked = prepare(stage.operation, channels, dtype, stage.border, alpha, "auto")
                     assert (asked.variant, asked.defines) in common
 
-    @pytest.mark.parametrize("sigma", [1, 2, 3, 5])
-    def test_have_the_common_blurs(self, sigma: float) -> None:
-        blur = make("blur", sigma=sigma)
-        asked = prepare(blur, 3, np.uint8, Border(), False, "auto")
+    @pytest.mark.parametrize(
+        "filter",
+        [make("blur", sigma=sigma) for sigma in (1, 2, 3, 5)]
+        + [make("median", radius=radius) for radius in (2, 3)],
+    )
+    def test_have_common_blurs_and_medians(self, filter: Operation) -> None:
+        asked = prepare(filter, 3, np.uint8, Border(), False, "auto")
         assert (asked.variant, asked.defines) in common_kernels()
 
 

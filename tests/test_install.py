@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import shutil
 import subprocess
@@ -163,6 +164,25 @@ def test_what_is_missing_is_told_in_a_line_before_anything_is_fetched(
     )
     expected = {"driver": "--wheel FOLDER", "g++": "apt install g++", "Python.h": "python3-dev"}
     assert expected[lack] in mend
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_pip_is_brought_where_there_is_none(works: bool, monkeypatch: Patch) -> None:
+    """As in the environments of pipx and uv."""
+    commands = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0 if works else 1)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", run)
+    if works:
+        install.require_build_tools()
+    else:
+        with pytest.raises(CudafilterError, match="has no pip to install with"):
+            install.require_build_tools()
+    assert commands == [[sys.executable, "-m", "ensurepip"]]
 
 
 def test_cxx_names_another_compiler(tmp_path: Path, monkeypatch: Patch) -> None:

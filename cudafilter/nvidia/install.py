@@ -45,7 +45,6 @@ def install() -> str:
 
     Raises CudafilterError, which says what is missing or quotes the step that failed.
     """
-    require_build_tools()
     driver = driver_version()
     if driver is None:
         raise EngineUnavailable(
@@ -53,6 +52,7 @@ def install() -> str:
             hint="install NVIDIA's driver first; without a GPU the cpu engine does the work,"
             " and for another machine --wheel FOLDER builds PyCUDA",
         )
+    require_build_tools()
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:
         wheel = build_pycuda(driver, Path(folder))
         pip("install", "--force-reinstall", "--no-deps", str(wheel))
@@ -75,12 +75,7 @@ def build_wheel(folder: Path) -> str:
 
 
 def require_build_tools() -> None:
-    """Raises CudafilterError for what PyCUDA's build lacks here."""
-    if importlib.util.find_spec("pip") is None:
-        raise CudafilterError(
-            f"{sys.executable} has no pip to install with",
-            hint=f"{sys.executable} -m ensurepip",
-        )
+    """Raises CudafilterError for what PyCUDA's build lacks here. Python brings pip, if it must."""
     if shutil.which(cxx()[0]) is None:
         lack = no_host_compiler("PyCUDA's build")
         raise EngineUnavailable(lack.what, hint=lack.mend)
@@ -90,6 +85,13 @@ def require_build_tools() -> None:
             f"building PyCUDA needs Python's own headers, and {header} is not here",
             hint="apt install python3-dev (Fedora, RHEL: dnf install python3-devel)",
         )
+    if importlib.util.find_spec("pip") is None:  # as where pipx or uv made the environment
+        command = [sys.executable, "-m", "ensurepip"]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            raise CudafilterError(
+                f"{sys.executable} has no pip to install with",
+                hint="apt install python3-venv, which brings it (with uv: uv pip install pip)",
+            )
 
 
 def install_nvrtc(driver: tuple[int, int]) -> str:

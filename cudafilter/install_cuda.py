@@ -1,4 +1,4 @@
-"""``python -m cudafilter.install_cuda``: PyCUDA, and a compiler where there is none."""
+"""``python -m cudafilter.install_cuda``: PyCUDA, NVRTC and nvJPEG."""
 
 import sys
 

@@ -12,7 +12,7 @@ import pytest
 
 from command_line import cli
 from cudafilter import images
-from cudafilter.engines import Result, nvcc
+from cudafilter.engines import Result, nvcc, shipped
 from cudafilter.engines.cpu import CpuEngine
 from cudafilter.engines.cuda import device as cuda
 from cudafilter.engines.cuda import engine as cuda_engine
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.usefixtures("here")
 def no_gpu(request: pytest.FixtureRequest, monkeypatch: Patch, tmp_path: Path) -> None:
     """A machine without a GPU, and folders of its own; GPU tests look at the real one."""
     monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
     if request.node.get_closest_marker("gpu") is None:
         monkeypatch.setattr(toolkit, "DEVICES", ())
         lacks = [toolkit.Missing("no driver", "install one")]
@@ -49,7 +50,7 @@ def test_all_is_tried_and_a_machine_without_a_gpu_is_well() -> None:
     code, checks = found()
     assert code == 0
     assert list(checks) == [
-        "cpu engine", "cuda engine", *written(), "kernel cache", "journals", "limits"
+        "cpu engine", "cuda engine", "kernels", *written(), "kernel cache", "journals", "limits"
     ]  # fmt: skip
     assert {status for status, *_ in checks.values()} == {"ok", "none"}
     assert checks["cuda engine"] == ("none", "no driver; the CPU does the work", "install one")
@@ -62,6 +63,18 @@ def test_a_line_for_each_and_one_for_what_mends_it() -> None:
     assert "none   cuda engine   no driver; the CPU does the work" in lines
     assert f"{'':20} to have it: install one" in lines
     assert all(line[:5] in {"ok   ", "none ", "     "} for line in lines)
+
+
+def test_kernels_that_come_along_are_held_to_their_digests(tmp_path: Path) -> None:
+    assert found()[1]["kernels"][0] == "none"
+    for arch in ("sm_100", "sm_75"):
+        shipped.write(shipped.FOLDER, arch, {"blur": b"code", "box": b"other"}, 13, "a test")
+    told = "4 come compiled and undamaged, for sm_75, sm_100"
+    assert found()[1]["kernels"] == ("ok", told, "")
+    (shipped.FOLDER / "sm_75.xz").write_bytes(b"damaged")
+    code, checks = found()
+    assert (code, checks["kernels"][0]) == (1, "FAULT")
+    assert "sm_75.xz is damaged" in checks["kernels"][1]
 
 
 def wrong_pixels(monkeypatch: Patch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cudafilter.cli import app
-from cudafilter.engines import nvcc
+from cudafilter.engines import nvcc, shipped
 from cudafilter.engines.cuda import device as cuda
 from cudafilter.engines.cuda.ahead import common as common_kernels
 from cudafilter.engines.cuda.variants import CHOICES
@@ -22,14 +22,18 @@ from cudafilter.nvidia import toolkit
 from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.make import make
-from cudafilter.operations.operation import stages_of
+from cudafilter.operations.operation import Operation, stages_of
 
 KERNELS = [("vanilla", {"SAMPLE": 0}), ("vanilla", {"SAMPLE": 1}), ("tiled", {"SAMPLE": 0})]
 
 
 @pytest.fixture
 def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toolkit.Toolkit:
-    """A toolkit that compiles nothing, found by all, and an empty cache in ``cache``."""
+    """A toolkit that compiles nothing, found by all, and an empty cache in ``cache``.
+
+    The package brings no kernels.
+    """
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
     nvcc_file = tmp_path / "nvcc"
     nvcc_file.write_text("no compiler")
     (tmp_path / "cuda.h").write_text("#define CUDA_VERSION 13000\n")
@@ -66,7 +70,7 @@ class TestTheCommonKernels:
     @pytest.mark.parametrize("variant", CHOICES)
     def test_are_a_moderate_number_each_once(self, variant: str) -> None:
         found = [(name, tuple(defines.items())) for name, defines in common_kernels(variant)]
-        assert 0 < len(set(found)) == len(found) < 300
+        assert 0 < len(set(found)) == len(found) < 400
         assert variant == "auto" or {name for name, _ in found} == {variant}
 
     @pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "kernel"])
@@ -78,10 +82,13 @@ class TestTheCommonKernels:
                     asked = prepare(stage.operation, channels, dtype, stage.border, alpha, "auto")
                     assert (asked.variant, asked.defines) in common
 
-    @pytest.mark.parametrize("sigma", [1, 2, 3, 5])
-    def test_have_the_common_blurs(self, sigma: float) -> None:
-        blur = make("blur", sigma=sigma)
-        asked = prepare(blur, 3, np.uint8, Border(), False, "auto")
+    @pytest.mark.parametrize(
+        "filter",
+        [make("blur", sigma=sigma) for sigma in (1, 2, 3, 5)]
+        + [make("median", radius=radius) for radius in (2, 3)],
+    )
+    def test_have_common_blurs_and_medians(self, filter: Operation) -> None:
+        asked = prepare(filter, 3, np.uint8, Border(), False, "auto")
         assert (asked.variant, asked.defines) in common_kernels()
 
 
@@ -152,6 +159,7 @@ class TestCompilingAhead:
         except EngineUnavailable as reason:
             pytest.skip(str(reason))
         monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path))
+        monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
         kernels = common_kernels("vanilla")[:1] + common_kernels("stream")[:1]
         assert nvcc.compile_ahead(kernels, "sm_90", real, jobs=2) == (2, 0)
         assert nvcc.cubin(*kernels[1], "sm_90", real).startswith(b"\x7fELF")

@@ -274,10 +274,10 @@ def absent(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("driver", "package"),
-    [((12, 8), "nvidia-nvjpeg-cu12"), ((13, 0), "nvidia-nvjpeg>="), (None, "nvidia-nvjpeg>=")],
+    [((12, 8), "nvidia-nvjpeg-cu12"), ((13, 0), "nvidia-nvjpeg>=")],
 )
 def test_the_installer_takes_the_library_of_the_driver_and_does_without_it(
-    driver: tuple[int, int] | None, package: str, monkeypatch: pytest.MonkeyPatch
+    driver: tuple[int, int], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started = []
     monkeypatch.setattr(install, "pip", lambda *line: started.append(line))

@@ -99,7 +99,7 @@ def test_a_damaged_one_is_compiled_anew_and_told(
     assert nvcc.cubin(*kernel()) == b"compiled"
     assert nvcc._read(path) == b"compiled"
     (record,) = caplog.records
-    assert record.getMessage() == f"{path}: compiled anew, as it is damaged"
+    assert record.getMessage() == f"{path}: not used, as it is damaged"
 
 
 def test_one_that_the_driver_does_not_load_is_compiled_anew_and_told(

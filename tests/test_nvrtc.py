@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cudafilter.engines import nvcc
+from cudafilter.engines import nvcc, shipped
 from cudafilter.engines.cuda.ahead import every
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.errors import EngineError
@@ -125,6 +125,7 @@ class TestWhatItCompiles:
         self, real: nvrtc.Nvrtc, tmp_path: Path, monkeypatch: Patch
     ) -> None:
         monkeypatch.setenv("CUDAFILTER_CACHE", str(tmp_path))
+        monkeypatch.setattr(shipped, "FOLDER", tmp_path / "none")
         kernels = [(name, every(name)[0]) for name in ("vanilla", "tiled", "rank")]
         assert nvcc.compile_ahead(kernels, "sm_90", real, jobs=2) == (3, 0)
         for kernel in kernels:

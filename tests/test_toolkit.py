@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cudafilter.errors import EngineUnavailable
-from cudafilter.nvidia import install, toolkit
+from cudafilter.nvidia import toolkit
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="lays POSIX folders and links")
 
@@ -254,24 +253,6 @@ def test_a_toolkit_newer_than_the_driver_is_told(
     assert any("CUDA 13.1" in what for what in lacks()) is told
 
 
-@pytest.mark.parametrize("with_nvrtc", [True, False])
-def test_pycudas_build_needs_what_kernels_do_without(
-    with_nvrtc: bool, machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """NVRTC compiles kernels without a C++ compiler, and with a toolkit that is too new."""
-    if with_nvrtc:
-        (tmp_path / "prefix" / "lib").mkdir(parents=True)
-        (tmp_path / "prefix" / "lib" / "libnvrtc.so.12").touch()
-    monkeypatch.setattr(toolkit, "driver_version", lambda: (12, 8))
-    monkeypatch.setattr(install, "driver_version", lambda: (12, 8))
-    with pytest.raises(EngineUnavailable, match=r"no C\+\+ compiler, which PyCUDA's build needs"):
-        install.install()
-    make_toolkit(machine / "cuda", version=13010)
-    monkeypatch.setattr(install, "has_host_compiler", lambda: True)
-    with pytest.raises(EngineUnavailable, match=r"the driver runs CUDA up to 12\.8"):
-        install.install()
-
-
 def test_a_host_compiler_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not toolkit.has_host_compiler()
     make_script(tmp_path / "path" / "gcc", "#!/bin/sh\n")
@@ -297,59 +278,6 @@ def test_the_command_says_what_is_missing(capsys: pytest.CaptureFixture[str]) ->
     assert out == ""
     assert "nvcc" in err
     assert "install_cuda" in err
-
-
-@pytest.mark.parametrize(
-    ("driver", "bound"),
-    [(None, ">=13,<14"), ((13, 0), ">=13,<13.1"), ((13, 5), ">=13,<13.6"), ((14, 2), ">=13,<14")],
-)
-def test_pypi_pieces_are_no_newer_than_the_driver(
-    driver: tuple[int, int] | None, bound: str
-) -> None:
-    assert install.pieces_bound(driver) == bound
-
-
-def test_an_old_driver_is_told_before_anything_is_installed() -> None:
-    with pytest.raises(EngineUnavailable, match=r"12\.4") as raised:
-        install.pieces_bound((12, 4))
-    assert raised.value.hint is not None
-    assert "update the driver" in raised.value.hint
-
-
-@pytest.mark.parametrize("with_toolkit", [True, False])
-def test_without_a_driver_nothing_is_installed(
-    with_toolkit: bool, tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if with_toolkit:
-        make_toolkit(machine / "cuda")
-    monkeypatch.setattr(install, "has_host_compiler", lambda: True)
-    monkeypatch.setattr(install, "driver_version", lambda: None)
-    monkeypatch.setattr(install, "pip", lambda *_: pytest.fail("pip was started"))
-    with pytest.raises(EngineUnavailable, match="no NVIDIA driver"):
-        install.install()
-
-
-def test_without_a_driver_the_toolkit_may_stand_in(
-    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_toolkit(machine / "cuda")
-    monkeypatch.setattr(install, "driver_library", lambda: None)
-    assert install.driver_folders(found(), tmp_path) == []
-    stubs = machine / "cuda" / "lib64" / "stubs"
-    stubs.mkdir(parents=True)
-    (stubs / "libcuda.so").touch()
-    assert install.driver_folders(found(), tmp_path) == [str(stubs)]
-
-
-def test_the_driver_alone_is_enough_to_link_with(
-    machine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_toolkit(machine / "cuda")
-    library = tmp_path / "libcuda.so.580.1"
-    library.touch()
-    monkeypatch.setattr(install, "driver_library", lambda: library)
-    (folder,) = install.driver_folders(found(), tmp_path)
-    assert (Path(folder) / "libcuda.so").resolve() == library
 
 
 class TestNoGpu:

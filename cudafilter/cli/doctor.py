@@ -42,6 +42,7 @@ def examine() -> Iterator[Found]:
     """Every check, each as soon as it is made."""
     yield _cpu()
     yield from _gpus()
+    yield _kernels()
     yield from _codecs()
     yield from _folders()
     yield _limits()
@@ -153,6 +154,24 @@ def _gpu_jpeg(engine: Engine, check: str) -> Found:
     if not agreement.ok:
         raise CudafilterError(f"a blurred JPEG is wrong: {agreement}")
     return Found(check, OK, "a file is decoded, filtered, proven right and encoded on the GPU")
+
+
+def _kernels() -> Found:
+    """The kernels that the package brings along, each held to its digest."""
+    from cudafilter.engines import shipped
+
+    check = "kernels"
+    try:
+        counts = {
+            arch: shipped.verified(shipped.FOLDER, arch)
+            for arch in shipped.architectures(shipped.FOLDER)
+        }
+    except shipped.Damaged as damage:
+        return Found(check, FAULT, f"{damage}; they are compiled instead", "install it again")
+    if not counts:
+        return Found(check, LACKS, "none come with it: each is compiled at its first use")
+    told = f"{sum(counts.values()):,} come compiled and undamaged, for {', '.join(counts)}"
+    return Found(check, OK, told)
 
 
 def _codecs() -> Iterator[Found]:

@@ -1,6 +1,7 @@
 """Kernels compiled once per specialisation and architecture, kept in the user's cache.
 
-NVRTC compiles them, or nvcc where NVRTC is not here.
+Those that the package brings along need no compiler. NVRTC compiles the others, or nvcc where NVRTC
+is not here.
 
 PyCUDA's own cache starts ``nvcc --version`` on every call, and the preprocessor for every source
 with an ``#include``. This one hashes the sources instead, so a later run starts no process.
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cudafilter.engines import shipped
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.host.cores import each
 from cudafilter.host.escape import escaped
@@ -29,6 +31,7 @@ from cudafilter.nvidia.nvrtc import CompileError, Nvrtc
 from cudafilter.nvidia.toolkit import (
     Missing,
     Toolkit,
+    driver_version,
     find_compiler,
     kernel_sources,
     missing,
@@ -97,25 +100,46 @@ def cubin(
 ) -> bytes:
     """The machine code of ``cuda_src/VARIANT.cu`` under *defines* for *arch*, such as ``sm_90``.
 
-    It comes from the cache where that has it undamaged, else from the compiler. A damaged one is
-    told, and so is one that the driver did not load: *refused* is its reason. A cache that others
-    can write to is not used; the user is told once. Raises EngineError, with the compiler's log,
-    where the kernel does not compile.
+    It comes from the cache where that has it undamaged, else from the package, else from the
+    compiler. A damaged one is told, and so is one that the driver did not load: *refused* is its
+    reason. A cache that others can write to is not used; the user is told once of what is compiled
+    for that. Raises EngineError, with the compiler's log, where the kernel does not compile.
     """
     path = _path(variant, defines, arch, compiler)
-    if (unsafe := cache_fault(path.parent)) is not None:
-        _tell(f"compiled kernels are not kept, so each run compiles anew: {unsafe}")
-        return compile_cubin(variant, defines, arch, compiler)
+    fault, code = cache_fault(path.parent), None
     if refused is not None:
         _tell(f"{path}: compiled anew, as the driver does not load it: {refused}")
-    kept = _read(path) if refused is None else None
-    if kept is None:
-        kept = compile_cubin(variant, defines, arch, compiler)
+    else:
+        if fault is None and (kept := _read(path)) is not None:
+            return kept
+        code = _from_package(variant, defines, arch)
+    compiled = code is None
+    if code is None:
+        code = compile_cubin(variant, defines, arch, compiler)
+    if fault is None:
         try:
-            _write(path, kept)
+            _write(path, code)
         except OSError as error:
-            _tell(f"compiled kernels are not kept, so each run compiles anew: {error}")
-    return kept
+            fault = str(error)
+    if compiled and fault is not None:
+        _tell(f"compiled kernels are not kept, so each run compiles anew: {fault}")
+    return code
+
+
+def package_key(variant: str, defines: Mapping[str, int], arch: str) -> str:
+    """What the package knows a kernel by: its variant, and a hash of source, macros and options."""
+    return f"{variant}-{_key(variant, defines, arch, NVRTC_FLAGS)}"
+
+
+def _from_package(variant: str, defines: Mapping[str, int], arch: str) -> bytes | None:
+    """The kernel that the package brings; None if it brings none for these sources."""
+    driver = driver_version()
+    key = package_key(variant, defines, arch)
+    try:
+        return shipped.find(shipped.FOLDER, arch, key, driver and driver[0])
+    except shipped.Damaged as damage:
+        _tell(f"{damage}; its kernels are compiled")
+        return None
 
 
 def _tell(text: str) -> None:
@@ -135,9 +159,9 @@ def compile_ahead(
     """Compile *kernels*, each (variant, macros), into the cache with *jobs* compilers at a time.
 
     *on_kernel* is called after each kernel, from the thread that compiled it. Returns how many
-    were compiled and how many were there already. Raises EngineError for the first one that does
-    not compile and for a cache that others can write to, and OSError where the cache cannot be
-    written. After an error no further kernel is begun.
+    were compiled and how many were there already, in the cache or the package. Raises EngineError
+    for the first one that does not compile and for a cache that others can write to, and OSError
+    where the cache cannot be written. After an error no further kernel is begun.
     """
     _make_private(cache_dir())  # better known before the work than after
     if (unsafe := cache_fault(cache_dir())) is not None:
@@ -146,7 +170,7 @@ def compile_ahead(
 
     def bring(kernel: tuple[str, Mapping[str, int]]) -> bool:
         path = _path(*kernel, arch, compiler)
-        missing = _read(path) is None
+        missing = _read(path) is None and _from_package(*kernel, arch) is None
         if missing:
             _write(path, compile_cubin(*kernel, arch, compiler, apart=True))
         on_kernel()
@@ -238,16 +262,16 @@ def _run_nvcc(source: Path, options: list[str], toolkit: Toolkit) -> tuple[bytes
 
 def _path(variant: str, defines: Mapping[str, int], arch: str, compiler: Compiler) -> Path:
     """Where the cache keeps a kernel."""
-    return cache_dir() / f"{variant}-{arch}-{_key(variant, defines, arch, compiler)}.cubin"
+    key = _key(variant, defines, arch, _flags(compiler), compiler.identity)
+    return cache_dir() / f"{variant}-{arch}-{key}.cubin"
 
 
-def _key(variant: str, defines: Mapping[str, int], arch: str, compiler: Compiler) -> str:
-    """A hash of all that decides the machine code: source, defines, architecture, compiler."""
+def _key(variant: str, defines: Mapping[str, int], *how: object) -> str:
+    """A hash of all that decides the machine code: source, defines, and *how* it is compiled."""
     digest = hashlib.sha256()
     sources = kernel_sources()
     for source in (sources / f"{variant}.cu", *sorted(sources.glob("*.cuh"))):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    how = arch, _flags(compiler), compiler.identity
     digest.update(repr((sorted(defines.items()), *how)).encode())
     return digest.hexdigest()[:32]
 
@@ -295,7 +319,7 @@ def _read(path: Path) -> bytes | None:
         return None
     digest, kept = content[:_DIGEST], content[_DIGEST:]
     if hashlib.sha256(kept).digest() != digest:
-        _tell(f"{path}: compiled anew, as it is damaged")
+        _tell(f"{path}: not used, as it is damaged")
         return None
     return kept
 

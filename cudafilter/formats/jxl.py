@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ _BARE, _SIGNATURE = FORMATS["jxl"].starts
 _LINEAR = (SRGB[0], 8)
 """The colour space of floats, unless another one is told."""
 _LOSSY_LEVEL = 5
+_MORE_EFFORT = (7, 9, 10)
+"""What libjxl 0.12 needs for lossless floats of both signs: less fails, at some pixels 9 too."""
 _STREAM = {b"jxlc", b"jxlp"}
 _PASSED = {b"JXL ", b"ftyp", b"jxll", b"jxli", b"jbrd", b"free"}
 """Boxes that tell nothing of the result; jbrd makes a JPEG of the source again."""
@@ -164,14 +167,34 @@ def _profile(stream: bytes, head: Head, notes: list[str]) -> tuple[bytes | None,
     return None, stream
 
 
+def _encoded(pixels: Pixels, efforts: list[int], **ways: Any) -> bytes:
+    """A file of *pixels*, by the first of *efforts* with which libjxl does not fail.
+
+    Raises ImageError for floats with which it always fails.
+    """
+    import imagecodecs
+
+    for effort in efforts:
+        try:
+            return bytes(
+                imagecodecs.jpegxl_encode(pixels, effort=effort, numthreads=share(), **ways)
+            )
+        except imagecodecs.JpegxlError as error:
+            failed = error
+    if pixels.dtype == np.float32:
+        raise ImageError(
+            f"{imagecodecs.jpegxl_version()} does not encode these values losslessly",
+            hint="TIFF holds them",
+        ) from failed
+    raise failed
+
+
 def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     """Encode *pixels*: lossless unless a quality is given. A compress level is libjxl's effort.
 
     uint16 pixels from a file of fewer bits get these bits again. Raises ImageError for a quality
     and colours that are not sRGB: what imagecodecs codes so is taken for sRGB.
     """
-    import imagecodecs
-
     lossy = ways.quality is not None
     icc, cicp = metadata.icc, metadata.cicp
     usual = _LINEAR if pixels.dtype == np.float32 else SRGB
@@ -186,15 +209,16 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     if pixels.dtype == np.uint16:
         pixels = drawn(_linear(pixels), 16) if lossy else drawn(pixels, bits)
     level = ways.compress_level
-    data = imagecodecs.jpegxl_encode(
+    effort = max(1, (_LOSSY_LEVEL if lossy else 1) if level is None else level)
+    floats = pixels.dtype == np.float32
+    further = [each for each in _MORE_EFFORT if each > effort] if floats and not lossy else []
+    data = _encoded(
         pixels,
+        [effort, *further],
         level=ways.quality,
         lossless=not lossy,
-        effort=max(1, (_LOSSY_LEVEL if lossy else 1) if level is None else level),
-        bitspersample=None if pixels.dtype == np.float32 or lossy else bits,
-        numthreads=share(),
+        bitspersample=None if floats or lossy else bits,
     )
-    data = bytes(data)
     level_box = b""
     if not data.startswith(_BARE):
         told = {kind: data[a:b] for kind, a, b in boxes(data)}

@@ -1,22 +1,22 @@
-"""``python -m cudafilter.install_cuda``: PyCUDA into this environment, built for its toolkit.
+"""``python -m cudafilter.install_cuda``: PyCUDA into this environment, and what it works with.
 
-PyCUDA comes only as source, takes its toolkit from the first nvcc on PATH and asks for cuRAND.
-Here it is told the toolkit that ``toolkit.py`` finds, or, where there is none, the compiler and
-headers that PyPI carries, and the driver's own library to link with.
+PyCUDA comes only as source. Its build needs g++, Python's headers, and two headers of CUDA, which
+PyPI carries. It needs no toolkit, and with ``--wheel`` no driver and no GPU either.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
 import importlib.util
-import re
+import os
+import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,91 +25,97 @@ from cudafilter.host.escape import escaped
 from cudafilter.nvidia.nvrtc import WINDOWS
 from cudafilter.nvidia.toolkit import (
     DRIVER,
-    Toolkit,
     driver_version,
     find_nvrtc,
     find_toolkit,
-    has_host_compiler,
-    newer_than,
     no_host_compiler,
 )
 
 PYCUDA = "pycuda>=2025.1"
 
-PIECES = (
-    "nvidia-cuda-nvcc",
-    "nvidia-cuda-runtime",
-    "nvidia-cuda-crt",
-    "nvidia-nvvm",
-    "nvidia-cuda-cccl",
-    "nvidia-cuda-profiler-api",
-)
-"""The toolkit in PyPI's packages; the last one is for PyCUDA's build, the others are for nvcc."""
+HEADERS = {"nvidia-cuda-runtime": "cuda.h", "nvidia-cuda-profiler-api": "cudaProfiler.h"}
+"""PyPI's packages, and the headers of theirs that PyCUDA includes. They are not installed."""
 
-PIECES_MAJOR = 13
-"""The oldest CUDA whose compiler is on PyPI as a whole."""
+OLDEST = 12
+"""The oldest CUDA that cudafilter takes; before 13 the packages' names end in -cu12."""
 
 
 def install() -> str:
-    """Install PyCUDA, and a toolkit where there is none; returns what was done, in a line.
+    """Install PyCUDA and what it works with; returns what was done, in a line.
 
     Raises CudafilterError, which says what is missing or quotes the step that failed.
     """
     driver = driver_version()
-    if importlib.util.find_spec("pip") is None:
-        raise CudafilterError(
-            f"{sys.executable} has no pip to install with",
-            hint=f"{sys.executable} -m ensurepip",
+    if driver is None:
+        raise EngineUnavailable(
+            f"there is no NVIDIA driver here ({DRIVER} cannot be loaded)",
+            hint="install NVIDIA's driver first; without a GPU the cpu engine does the work,"
+            " and for another machine --wheel FOLDER builds PyCUDA",
         )
-    if not has_host_compiler():
+    require_build_tools()
+    with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:
+        wheel = build_pycuda(driver, Path(folder))
+        pip("install", "--force-reinstall", "--no-deps", str(wheel))
+        pip("install", str(wheel))
+    try_import()
+    return f"PyCUDA is installed; {install_nvrtc(driver)}; {install_nvjpeg(driver)}"
+
+
+def build_wheel(folder: Path) -> str:
+    """Build PyCUDA's wheel into *folder*, for this Python; returns what was done, in a line.
+
+    It runs with every driver for CUDA 13. Raises CudafilterError as install() does.
+    """
+    require_build_tools()
+    with tempfile.TemporaryDirectory(prefix="cudafilter-") as work:
+        wheel = build_pycuda((13, 0), Path(work))
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wheel, folder)
+    return f"{folder / wheel.name} is built"
+
+
+def require_build_tools() -> None:
+    """Raises CudafilterError for what PyCUDA's build lacks here. Python brings pip, if it must."""
+    if shutil.which(cxx()[0]) is None:
         lack = no_host_compiler("PyCUDA's build")
         raise EngineUnavailable(lack.what, hint=lack.mend)
-    toolkit = find_toolkit()
-    if driver is None and not (toolkit and stubs(toolkit)):
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.is_file():
         raise EngineUnavailable(
-            f"there is no NVIDIA driver here ({DRIVER} cannot be loaded) to link PyCUDA with",
-            hint="install NVIDIA's driver first; without a GPU the cpu engine does the work",
+            f"building PyCUDA needs Python's own headers, and {header} is not here",
+            hint="apt install python3-dev (Fedora, RHEL: dnf install python3-devel)",
         )
-    if toolkit is None:
-        say("no CUDA toolkit here: installing the compiler and headers from PyPI")
-        pip("install", *(piece + pieces_bound(driver) for piece in PIECES))
-        importlib.invalidate_caches()
-        toolkit = find_toolkit()
-        if toolkit is None:
-            raise EngineUnavailable(
-                "PyPI's CUDA packages are installed, but hold no complete compiler",
-                hint="install NVIDIA's CUDA toolkit and set CUDA_ROOT to its folder",
+    if importlib.util.find_spec("pip") is None:  # as where pipx or uv made the environment
+        command = [sys.executable, "-m", "ensurepip"]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            raise CudafilterError(
+                f"{sys.executable} has no pip to install with",
+                hint="apt install python3-venv, which brings it (with uv: uv pip install pip)",
             )
-    elif (newer := newer_than(driver, toolkit)) is not None:
-        raise EngineUnavailable(newer.what, hint=newer.mend)
-    say(f"toolkit: {toolkit}")
-    with tempfile.TemporaryDirectory(prefix="cudafilter-") as folder:
-        build_pycuda(toolkit, Path(folder))
-    try_import()
-    return f"PyCUDA is installed, with {toolkit}; {install_nvrtc(driver)}; {install_nvjpeg(driver)}"
 
 
-def install_nvrtc(driver: tuple[int, int] | None) -> str:
+def install_nvrtc(driver: tuple[int, int]) -> str:
     """Install the compiler of kernels for *driver*, where there is none; what came of it, in words.
 
-    Without it nvcc compiles them.
+    Without it nvcc compiles them. Raises CudafilterError where that is not here either.
     """
     if (there := find_nvrtc()) is not None:
         return f"kernels are compiled by {there}"
-    of_12 = driver is not None and driver[0] == 12
-    package = "nvidia-cuda-nvrtc-cu12" if of_12 else "nvidia-cuda-nvrtc>=13,<14"
+    package = "nvidia-cuda-nvrtc-cu12" if driver[0] == 12 else "nvidia-cuda-nvrtc>=13,<14"
     say(f"installing {package}, which compiles kernels")
     try:
         pip("install", package)
     except CudafilterError as error:
+        if find_toolkit() is None:
+            raise
         return f"{package} was not installed, so nvcc compiles kernels: {error}"
     importlib.invalidate_caches()
-    return f"kernels are compiled by {find_nvrtc() or find_toolkit()}"
+    return f"kernels are compiled by {find_nvrtc()}"
 
 
-def install_nvjpeg(driver: tuple[int, int] | None) -> str:
+def install_nvjpeg(driver: tuple[int, int]) -> str:
     """Install the JPEG codec for *driver*; what came of it, in words. The engine does without."""
-    package = "nvidia-nvjpeg-cu12>=12.3" if driver and driver[0] == 12 else "nvidia-nvjpeg>=13"
+    package = "nvidia-nvjpeg-cu12>=12.3" if driver[0] == 12 else "nvidia-nvjpeg>=13"
     say(f"installing {package}, for JPEG on the GPU")
     try:
         pip("install", package)
@@ -118,95 +124,87 @@ def install_nvjpeg(driver: tuple[int, int] | None) -> str:
     return "JPEGs are coded on the GPU too"
 
 
-def pieces_bound(driver: tuple[int, int] | None) -> str:
-    """The version bound for PIECES: no newer than the driver runs (unknown: any of the major).
+def cxx() -> list[str]:
+    """The C++ compiler with its options, which $CXX may name."""
+    return shlex.split(os.environ.get("CXX", "")) or ["cl" if WINDOWS else "g++"]
 
-    Raises EngineUnavailable for a driver older than any compiler on PyPI.
+
+def header_packages(driver: tuple[int, int]) -> list[str]:
+    """PyPI's packages with CUDA's headers, no newer than *driver* runs.
+
+    Raises EngineUnavailable for a driver that is too old.
     """
-    if driver and driver[0] < PIECES_MAJOR:
+    major, minor = driver
+    if major < OLDEST:
         raise EngineUnavailable(
-            f"the driver runs CUDA up to {driver[0]}.{driver[1]}, and PyPI carries a compiler for"
-            f" CUDA {PIECES_MAJOR} and newer only",
-            hint=f"update the driver, or install a CUDA {driver[0]} toolkit and set CUDA_ROOT",
+            f"the driver runs CUDA up to {major}.{minor}, and cudafilter needs CUDA {OLDEST}",
+            hint="update the driver",
         )
-    if driver and driver[0] == PIECES_MAJOR:
-        return f">={PIECES_MAJOR},<{PIECES_MAJOR}.{driver[1] + 1}"
-    return f">={PIECES_MAJOR},<{PIECES_MAJOR + 1}"
+    of, suffix = (12, "-cu12") if major == 12 else (13, "")
+    return [f"{package}{suffix}>={of},<{major}.{minor + 1}" for package in HEADERS]
 
 
-def build_pycuda(toolkit: Toolkit, folder: Path) -> None:
-    """Fetch PyCUDA into *folder*; build it there with *toolkit*, unless it came as a wheel."""
-    # No cache: pip would take a wheel that it once built for another toolkit.
-    pip("install", "setuptools", "wheel")
-    say("fetching PyCUDA")
+def build_pycuda(driver: tuple[int, int], folder: Path) -> Path:
+    """Fetch PyCUDA and CUDA's headers for *driver* into *folder* and build it; its wheel."""
+    packages = header_packages(driver)
+    pip("install", "setuptools", "wheel", "numpy")
+    say(f"fetching PyCUDA's source, and CUDA's headers from {' and '.join(packages)}")
+    for package in packages:
+        pip("download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), package)
+    for wheel in [*folder.glob("*.whl")]:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder / "cuda")
+        wheel.unlink()
+    # No cache: pip would take a wheel that it once built in another way.
     pip(
         "download", "--no-cache-dir", "--no-deps", "--no-build-isolation",
         "--dest", str(folder), PYCUDA,
     )  # fmt: skip
-    (fetched,) = folder.iterdir()
+    (fetched,) = (file for file in folder.iterdir() if file.is_file())
     if fetched.suffix == ".whl":
-        pip("install", "--force-reinstall", "--no-deps", str(fetched))
-        pip("install", str(fetched))
-        return
-    header = Path(sysconfig.get_path("include")) / "Python.h"
-    if not header.is_file():
-        raise EngineUnavailable(
-            f"building PyCUDA needs Python's own headers, and {header} is not here",
-            hint="apt install python3-dev (Fedora, RHEL: dnf install python3-devel)",
-        )
+        return fetched
     shutil.unpack_archive(fetched, folder)
     (source,) = (setup.parent for setup in folder.glob("*/setup.py"))
     settings = {
-        "CUDA_ROOT": str(toolkit.root),
-        "CUDA_INC_DIR": [str(toolkit.include)],
-        "CUDADRV_LIB_DIR": driver_folders(toolkit, folder),
+        "CUDA_ROOT": None,  # else it takes the one of an nvcc on PATH
+        "CUDA_INC_DIR": [str(found_in(folder, header).parent) for header in HEADERS.values()],
         "CUDA_ENABLE_CURAND": False,
+        **driver_to_link_with(folder),
     }
     (source / "siteconf.py").write_text(
         "".join(f"{name} = {value!r}\n" for name, value in settings.items()), encoding="utf-8"
     )
-    say("building PyCUDA (a few minutes)")
-    pip("install", "--force-reinstall", "--no-deps", "--no-build-isolation", str(source))
-    pip("install", PYCUDA)
+    say("building PyCUDA (some minutes)")
+    built = folder / "built"
+    pip(
+        "wheel", "--no-cache-dir", "--no-deps", "--no-build-isolation",
+        "--wheel-dir", str(built), str(source),
+    )  # fmt: skip
+    return next(built.iterdir())
 
 
-def driver_folders(toolkit: Toolkit, folder: Path) -> list[str]:
-    """Where the linker finds libcuda: the driver's, else the toolkit's stand-in for it.
+def driver_to_link_with(folder: Path) -> dict[str, list[str]]:
+    """The settings of PyCUDA's build by which it asks for the driver when it is loaded.
 
-    A driver brings libcuda.so.1, but not the libcuda.so that a linker looks for. So a link of that
-    name is made in *folder*.
+    An empty library of the driver's name will do: which functions the driver has shows only then.
+    The linker drops a library that nothing is found in, unless it is told not to.
     """
-    folders = stubs(toolkit)
-    if library := driver_library():
-        links = folder / "driver"
-        links.mkdir()
-        (links / "libcuda.so").symlink_to(library)
-        folders.insert(0, links)
-    return [str(each) for each in folders]
-
-
-def stubs(toolkit: Toolkit) -> list[Path]:
-    """The toolkit's folders of stand-ins for the driver, to link with where there is none."""
     if WINDOWS:
-        return [toolkit.root / "lib" / "x64"]
-    libraries = (
-        *toolkit.root.glob("lib*/stubs/libcuda.so"),
-        *toolkit.root.glob("targets/*/lib/stubs/libcuda.so"),
-    )
-    return [library.parent for library in libraries]
+        return {"CUDADRV_LIB_DIR": [str(found_in(folder, "cuda.lib").parent)]}
+    library, source = folder / "libcuda.so", folder / "empty.cpp"
+    source.touch()
+    command = [*cxx(), "-shared", f"-Wl,-soname,{DRIVER}", "-o", str(library), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode:
+        raise CudafilterError(f"{command[0]} makes no library:\n{done.stderr.strip()}")
+    return {"CUDADRV_LIBNAME": [], "LDFLAGS": ["-Wl,--no-as-needed", str(library)]}
 
 
-def driver_library() -> Path | None:
-    """The file that the system loads as libcuda.so.1; None without a driver, and on Windows."""
-    if WINDOWS:
-        return None
-    try:
-        ctypes.CDLL(DRIVER)
-    except OSError:
-        return None
-    maps = Path("/proc/self/maps").read_text()
-    found = re.search(r"(/\S*/libcuda\.so[.\d]*)$", maps, re.MULTILINE)
-    return Path(found[1]) if found else None
+def found_in(folder: Path, name: str) -> Path:
+    """The file *name* in *folder*. Raises CudafilterError without one."""
+    for path in folder.rglob(name):
+        return path
+    raise CudafilterError(f"PyPI's packages of CUDA's headers lack {name}")
 
 
 def try_import() -> None:
@@ -218,8 +216,7 @@ def try_import() -> None:
         reason = (tried.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise EngineUnavailable(
             f"PyCUDA is installed but does not load: {reason}",
-            hint="a toolkit newer than the driver does that: update the driver, or set CUDA_ROOT"
-            " to an older toolkit and try again",
+            hint="a driver that lacks what PyCUDA asks for does that: update the driver",
         )
 
 
@@ -243,21 +240,27 @@ def say(message: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Install, unless *arguments* (the command line's) ask for help; 0 if PyCUDA loads afterwards.
+    """Install, unless *arguments* (the command line's) ask for something else; 0 if that is done.
 
     130 if interrupted. Raises SystemExit for help, and with code 2 for unknown arguments.
     """
-    argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m cudafilter.install_cuda",
-        description="Install PyCUDA into this environment, built for the CUDA toolkit found here."
-        " Where there is none, a compiler and headers from PyPI are installed too. Needs NVIDIA's"
-        " driver, a C++ compiler and Python's headers.",
+        description="Install PyCUDA into this environment, with NVRTC and nvJPEG. Needs NVIDIA's"
+        " driver, a C++ compiler (g++) and Python's headers, and no CUDA toolkit.",
         allow_abbrev=False,
-    ).parse_args(arguments)
+    )
+    parser.add_argument(
+        "--wheel",
+        type=Path,
+        metavar="FOLDER",
+        help="only build PyCUDA's wheel, into FOLDER; needs no driver",
+    )
+    folder: Path | None = parser.parse_args(arguments).wheel
     if WINDOWS and shutil.which("cl") is None:
         say("note: run this in Visual Studio's developer prompt")
     try:
-        say(install())
+        say(build_wheel(folder) if folder else install())
     except CudafilterError as error:
         say(f"cannot install PyCUDA: {error}")
         if error.hint:

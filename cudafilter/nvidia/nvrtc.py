@@ -46,6 +46,13 @@ class Nvrtc:
         stat = self.library.stat()
         return f"{self.library}:{stat.st_size}:{stat.st_mtime_ns}"
 
+    @property
+    def version(self) -> str:
+        """CUDA's, such as ``13.0``. Raises OSError where the library does not load."""
+        major, minor = ctypes.c_int(), ctypes.c_int()
+        _loaded(str(self.library)).nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+        return f"{major.value}.{minor.value}"
+
     def __str__(self) -> str:
         return f"NVRTC {self.library} ({self.origin})"
 

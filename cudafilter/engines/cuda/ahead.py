@@ -19,6 +19,9 @@ from cudafilter.operations.pixels import DTYPES
 COMMON_SIGMAS = (1, 2, 3, 5)
 """Blurs that are worth compiling ahead, sigma in pixels."""
 
+COMMON_MEDIANS = (2, 3)
+"""Radii in pixels. Of all filters, medians take longest to compile: up to 5 s for 7x7."""
+
 USUAL = ((1, False), (2, True), (3, False), (4, True))
 EVERY = (*USUAL, (2, False), (4, False))
 """Layouts: channels, and whether the last is alpha."""
@@ -29,8 +32,9 @@ Macros = dict[str, int]
 def common(name: str = AUTO) -> list[tuple[str, Macros]]:
     """The kernels that most runs ask the variant *name* for: see kernels_for().
 
-    They serve the catalogue's filters with their defaults, and blurs of COMMON_SIGMAS. A variant
-    that runs none of these gets the kernels of its hardest operations. AUTO has those of --check.
+    They serve the catalogue's filters with their defaults, blurs of COMMON_SIGMAS and medians of
+    COMMON_MEDIANS. A variant that runs none of these gets the kernels of its hardest operations.
+    AUTO has those of --check.
     """
     found = kernels_for(_usual(), name) + (proofs() if name == AUTO else [])
     return found or kernels_for(variant(name).hardest(), name)
@@ -77,6 +81,7 @@ def kernels_for(
 
 def _usual() -> list[Operation]:
     filters: list[Operation] = [make("blur", sigma=sigma) for sigma in COMMON_SIGMAS]
+    filters += [make("median", radius=radius) for radius in COMMON_MEDIANS]
     return filters + [
         make(name)
         for name, spec in CATALOGUE.items()

@@ -134,21 +134,21 @@ def _bars(title: str, panels: Sequence[tuple[str, str, Sequence[Bar]]]) -> str:
 
     In each panel cudafilter's bars stand out: those that name no other program.
     """
-    wide, left, row, head = 760, 190, 24, 54
+    wide, left, row, head = 520, 176, 24, 54
     parts, y = [], 44
     for name, told, bars in panels:
         parts.append(_text(16, y + 8, name, weight="bold"))
-        parts.append(_text(16, y + 25, told, colour=PALE, size=12))
+        parts.append(_text(16, y + 25, told, colour=PALE, size=14))
         y += head - 16
         most = max(bar.value for bar in bars)
         for bar in bars:
-            length = max(2, round(bar.value / most * (wide - left - 120)))
+            length = max(2, round(bar.value / most * (wide - left - 100)))
             colour = OURS if bar.label in ("cudafilter", *LADDER) else THEIRS
-            parts.append(_text(left - 8, y + 15, bar.label, anchor="end", size=13))
+            parts.append(_text(left - 8, y + 15, bar.label, anchor="end", size=14))
             parts.append(
                 f'<rect x="{left}" y="{y + 3}" width="{length}" height="16" fill="{colour}"/>'
             )
-            parts.append(_text(left + length + 6, y + 15, bar.told, size=13))
+            parts.append(_text(left + length + 6, y + 15, bar.told, size=14))
             y += row
         y += 18
     return _svg(title, wide, y, parts)
@@ -156,8 +156,8 @@ def _bars(title: str, panels: Sequence[tuple[str, str, Sequence[Bar]]]) -> str:
 
 def _lines(title: str, across: str, up: str, lines: Sequence[Line]) -> str:
     """Lines on two logarithmic axes."""
-    wide, high, left, top = 640, 380, 64, 60
-    right, bottom = wide - 110, high - 48
+    wide, high, left, top = 520, 360, 56, 64
+    right, bottom = wide - 96, high - 48
     (x0, x1), (y0, y1) = (
         _decades(p[axis] for line in lines for p in line.points) for axis in (0, 1)
     )
@@ -166,7 +166,7 @@ def _lines(title: str, across: str, up: str, lines: Sequence[Line]) -> str:
         over = (math.log10(x) - x0) / (x1 - x0), (math.log10(y) - y0) / (y1 - y0)
         return left + over[0] * (right - left), bottom - over[1] * (bottom - top)
 
-    parts = [_text(16, 50, up, colour=PALE, size=12)]
+    parts = [_text(16, 50, up, colour=PALE, size=14)]
     for decade, (low, high_) in ((0, (x0, x1)), (1, (y0, y1))):
         for tick in _ticks(low, high_):
             x, y = at(tick if decade == 0 else 10**x0, tick if decade else 10**y0)
@@ -175,9 +175,9 @@ def _lines(title: str, across: str, up: str, lines: Sequence[Line]) -> str:
                 ends = f'x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"'
             parts.append(f'<line {ends} stroke="{GRID}"/>')
             place = (left - 8, y + 4, "end") if decade else (x, bottom + 18, "middle")
-            parts.append(_text(*place[:2], f"{tick:g}", colour=PALE, size=12, anchor=place[2]))
+            parts.append(_text(*place[:2], f"{tick:g}", colour=PALE, size=13, anchor=place[2]))
     parts.append(
-        _text((left + right) / 2, high - 12, across, colour=PALE, size=12, anchor="middle")
+        _text((left + right) / 2, high - 12, across, colour=PALE, size=13, anchor="middle")
     )
     for line, colour in zip(lines, COLOURS, strict=False):
         points = [at(*point) for point in line.points]
@@ -185,7 +185,7 @@ def _lines(title: str, across: str, up: str, lines: Sequence[Line]) -> str:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
         parts.append(
-            _text(points[-1][0] + 8, points[-1][1] + 4, line.label, colour=colour, size=13)
+            _text(points[-1][0] + 8, points[-1][1] + 4, line.label, colour=colour, size=14)
         )
     return _svg(title, wide, high, parts)
 
@@ -204,7 +204,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _text(
-    x: float, y: float, text: str, colour: str = INK, size: int = 14, anchor: str = "start",
+    x: float, y: float, text: str, colour: str = INK, size: int = 15, anchor: str = "start",
     weight: str = "normal",
 ) -> str:  # fmt: skip
     return (

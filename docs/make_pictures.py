@@ -74,19 +74,22 @@ def filtered(arguments: str, source: Path, folder: Path) -> Image.Image:
 
 
 def pair(arguments: str, *sources: Path) -> Image.Image:
-    """Each of *sources* in a row: left as it is, right after ``cudafilter ARGUMENTS``."""
+    """Each of *sources* in a row: left as it is, right after ``cudafilter ARGUMENTS``.
+
+    Of those that are larger than others, a part is shown.
+    """
     with tempfile.TemporaryDirectory() as folder:
         rows = [
             (filtered("", source, Path(folder)), filtered(arguments, source, Path(folder)))
             for source in sources
         ]
-    width = 2 * max(left.width for left, _ in rows) + GAP
-    sheet = Image.new("RGB", (width, sum(left.height + GAP for left, _ in rows) - GAP), PAPER)
-    y = 0
-    for left, right in rows:
-        sheet.paste(left, (0, y))
-        sheet.paste(right, (left.width + GAP, y))
-        y += left.height + GAP
+    width, height = (min(left.size[axis] for left, _ in rows) for axis in (0, 1))
+    sheet = Image.new("RGB", (2 * width + GAP, len(rows) * (height + GAP) - GAP), PAPER)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            x, y = picture.width - width, picture.height - height
+            part = picture.crop((x // 2, y // 2, x // 2 + width, y // 2 + height))
+            sheet.paste(part, (column * (width + GAP), row * (height + GAP)))
     return sheet
 
 

@@ -109,14 +109,14 @@ def _parameters(spec: FilterSpec) -> Iterator[str]:
 def _elsewhere(name: str, more: dict[str, Any]) -> Iterator[str]:
     options = f" {more['options']}" if more["options"] else ""
     kind = "a gray image" if more.get("gray") else "an image"
-    yield f"Each of these does what `cudafilter {name}{options}` does, to {kind} of 8 bits."
+    yield f"What comes nearest to `cudafilter {name}{options}`, on {kind} of 8 bits:"
     for tool, (title, language) in TOOLS.items():
         if code := more.get(tool):
             yield f"**{title}**{_figure(name, title)}"
             yield f"```{language}\n{code.strip()}\n```"
     none = [title for tool, (title, _) in TOOLS.items() if tool not in more]
     if none:
-        yield f"Nothing of one or two lines was found for {' and '.join(none)}."
+        yield f"Not compared: {' and '.join(none)}."
     if note := more.get("note"):
         yield note
     yield "[Coming from other tools](../elsewhere.md) tells how these were compared."
@@ -172,13 +172,20 @@ def navigation() -> list[Any]:
     """The contents as MkDocs takes them."""
     there = set(pages())
     chapters: list[Any] = [
-        {title: [page for page in listed if page in there]} for title, listed in CONTENTS.items()
+        {title: [{_title(page): page} for page in listed if page in there]}
+        for title, listed in CONTENTS.items()
     ]
     filters: list[Any] = ["docs/filters.md"]
     for group, specs in grouped():
         listed = [f"docs/filters/{spec.name}.md" for spec in specs]
         filters.append({group[0].upper() + group[1:]: listed})
     return [chapters[0], {"Filters": filters}, *chapters[1:]]
+
+
+def _title(page: str) -> str:
+    """The first heading of a document, as plain text."""
+    first = (ROOT / page).read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.removeprefix("# ").replace("`", "")
 
 
 def write(folder: Path, pictures: bool) -> None:

@@ -8,10 +8,16 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
 
 import pytest
+from PIL import Image
 
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.parameter import FilterSpec
@@ -114,17 +120,81 @@ def test_a_difference_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     assert elsewhere.difference("blur", "opencv")[0] > 100
 
 
-def test_the_site_is_built_without_a_warning(site: Path) -> None:
+@pytest.fixture(scope="module")
+def built(site: Path) -> Path:
+    """The folder of the HTML, built without a warning."""
     builder = shutil.which("zensical")
     if builder is None:
         pytest.skip("Zensical is not installed: the extra docs")
     for name in CATALOGUE:
-        (site / "pages" / "docs" / "filters" / f"{name}.jpg").touch()
+        Image.new("RGB", (910, 608)).save(site / "pages" / "docs" / "filters" / f"{name}.jpg")
     build = [builder, "build", "--strict", "--config-file", str(site / "mkdocs.yml")]
     done = subprocess.run(build, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No issues found" in done.stdout + done.stderr
-    assert (site / "site" / "docs" / "filters" / "blur.html").is_file()
-    for page in (site / "site").rglob("*.html"):
+    return site / "site"
+
+
+def test_the_site_asks_nothing_of_others(built: Path) -> None:
+    pages = list(built.rglob("*.html"))
+    assert built / "docs" / "filters" / "blur.html" in pages
+    for page in pages:
         loaded = r'<(?:script|img|link)\b[^>]*\b(?:src|href)="?(https?:[^">\s]+)'
         assert re.findall(loaded, page.read_text(encoding="utf-8")) == [], page
+
+
+PROBE = """<body>FRAMES<script>
+onload = () => {
+  const wide = [...document.querySelectorAll("iframe")].filter(
+    frame => frame.contentDocument.documentElement.scrollWidth > frame.width
+  );
+  document.body.innerHTML = "wide: [" + wide.map(frame => frame.title).join(" ") + "]";
+}
+</script>"""
+"""A page of pages: it tells which of them are wider than their frame."""
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["dark", "light"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_pages_fit_their_window_and_the_console_is_silent(
+    width: int, scheme: int, built: Path
+) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("Chromium is not installed")
+    names = [path.relative_to(built).as_posix() for path in built.rglob("*.html")]
+    names.remove("404.html")  # its links begin at the root of a site
+    frames = [f'<iframe src="/{name}" title="{name}" width="{width}"></iframe>' for name in names]
+    (built / "probe").write_text(PROBE.replace("FRAMES", "".join(frames)), encoding="utf-8")
+    with serving(built) as address:
+        done = subprocess.run(
+            [
+                browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
+                f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", f"{address}/probe",
+            ],
+            capture_output=True, text=True, timeout=180, check=False,
+        )  # fmt: skip
+    assert "wide: []" in done.stdout, done.stdout[-2000:]
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """The address at which *folder* is served; what has no extension is HTML."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        extensions_map: ClassVar[dict[str, str]] = {  # type: ignore[misc]
+            **SimpleHTTPRequestHandler.extensions_map, "": "text/html"
+        }  # fmt: skip
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := build/demo
 
-.PHONY: help demo test lint docs kernels sanitize bench audit cuda cuda-if-driver clean
+.PHONY: help demo test lint docs man kernels sanitize bench audit cuda cuda-if-driver clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -34,6 +34,10 @@ docs: $(VENV)/installed-docs ## make the site of the documents
 	$(BIN)/python docs/make_site.py build/docs
 	$(BIN)/zensical build --strict --config-file build/docs/mkdocs.yml
 	@echo "Open $(CURDIR)/build/docs/site/index.html"
+
+man: $(VENV)/installed ## make the manual pages
+	$(BIN)/python docs/make_man.py build/man
+	@echo "Read one: man -l build/man/cudafilter-blur.1"
 
 kernels: $(VENV)/installed ## compile every kernel for every GPU generation
 	$(BIN)/python tools/kernels.py

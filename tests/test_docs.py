@@ -375,13 +375,14 @@ def test_pictures_stay_small() -> None:
     assert sum(path.stat().st_size for path in pictures) < 250_000
 
 
-PAGE_LINES = 280
-"""Most lines of a page; a longer one wants to be two."""
+PAGE_LINES = 250
+"""Most lines of a page, but for generated parts and code; a longer one wants to be two."""
 
 
 @pytest.mark.parametrize("page", [*PAGES, "cuda_src/README.md"])
 def test_no_page_is_long(page: str) -> None:
-    assert len(TEXTS[page].splitlines()) <= PAGE_LINES
+    written = without_blocks(GENERATED.sub("", TEXTS[page]))
+    assert len(written.splitlines()) <= PAGE_LINES
 
 
 SYMPTOMS = [

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,17 +27,23 @@ from test_docs import DOCUMENTS, NO_GPU, PAGES, ROOT, TEXTS, blocks
 READ = [*PAGES, "samples/README.md", "SECURITY.md", "CHANGELOG.md"]
 """What users read. CONTRIBUTING's commands are those of the Makefile and of tools."""
 
-NOT_RUN = re.compile(r"#\s(?:needs|takes) ")
-"""In the comment of a line: why it is not run."""
+MARK = re.compile(r"# (?:needs|takes) ")
+"""In the comment of a line, or in the first line of a block for all of it: why it is not run."""
 
-LINES = [
-    (page, line)
-    for page in READ
-    for block in blocks("sh", page)
-    for line in block.splitlines()
-    if line and not line.startswith("#")
-]
-EXAMPLES = list(dict.fromkeys(line for _, line in LINES if not NOT_RUN.search(line)))
+
+def lines_of(page: str) -> Iterator[tuple[str, str, bool]]:
+    """The page, each line of its shell blocks, and whether it is marked."""
+    for block in blocks("sh", page):
+        whole = MARK.match(block) is not None
+        for line in block.splitlines():
+            if line and not line.startswith("#"):
+                yield page, line, whole or MARK.search(line) is not None
+
+
+LINES = [line for page in READ for line in lines_of(page)]
+UNMARKED = list(dict.fromkeys(line for _, line, marked in LINES if not marked))
+OTHERS = [line for line in UNMARKED if not re.match(r"cudafilter |.*_CUDAFILTER_COMPLETE=", line)]
+EXAMPLES = [line for line in UNMARKED if line not in OTHERS]
 HELP = {
     name: command.example
     for name in app.list_commands(click.Context(app))
@@ -132,14 +139,18 @@ def test_of_the_help(name: str, example: Path) -> None:
 
 
 def test_those_that_are_not_run_say_why_and_are_few() -> None:
-    not_run = [(page, line) for page, line in LINES if NOT_RUN.search(line)]
+    not_run = [line for _, line, marked in LINES if marked]
     assert len(not_run) == 6, not_run
     assert set(LONG) <= set(HELP)
 
 
+def test_no_other_program_is_run() -> None:
+    assert OTHERS == [], "such lines need a mark: they may install what is not wanted here"
+
+
 @pytest.mark.parametrize(
     "line",
-    dict.fromkeys([*(line for _, line in LINES if line.startswith("cudafilter ")), *SPOKEN]),
+    dict.fromkeys([*(line for _, line, _ in LINES if line.startswith("cudafilter ")), *SPOKEN]),
 )
 def test_each_command_parses(line: str) -> None:
     name, *arguments = arguments_of(line)

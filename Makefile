@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := build/demo
 
-.PHONY: help demo test lint kernels wheel sanitize bench audit cuda cuda-if-driver clean
+.PHONY: help demo test lint docs man kernels wheel sanitize bench audit cuda cuda-if-driver clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -30,6 +30,15 @@ lint: $(VENV)/installed-dev ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+
+docs: $(VENV)/installed-docs ## make the site of the documents
+	$(BIN)/python docs/make_site.py build/docs
+	$(BIN)/zensical build --strict --config-file build/docs/mkdocs.yml
+	@echo "Open $(CURDIR)/build/docs/site/index.html"
+
+man: $(VENV)/installed ## make the manual pages
+	$(BIN)/python docs/make_man.py build/man
+	@echo "Read one: man -l build/man/cudafilter-blur.1"
 
 kernels: $(VENV)/installed ## compile every kernel for every GPU generation
 	$(BIN)/python tools/kernels.py

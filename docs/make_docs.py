@@ -1,9 +1,10 @@
 """Writes the parts of the documents that something else tells: python docs/make_docs.py.
 
 Each stands between ``<!-- made by docs/make_docs.py: NAME -->`` and ``<!-- end -->``. The program
-tells the filters, the formats, the help and the ladder. ``figures/NAME`` is a table of measured
-figures, from figures/NAME.json beside this script. With ``--check`` nothing is written, and 1 means
-that a part does not say what it should.
+tells the filters, the formats, the help and the ladder, and report.schema.json the report's fields.
+``figures/NAME`` is a table of measured figures, from figures/NAME.json beside this script. Charts
+of figures become SVG files there. With ``--check`` nothing is written, and 1 means that a part or a
+chart does not say what it should.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import textwrap
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from make_charts import charts
 
 from cudafilter.cli.options import shown
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.formats.table import FORMATS
-from cudafilter.operations.catalogue import CATALOGUE
-from cudafilter.operations.parameter import Parameter
+from cudafilter.operations.catalogue import CATALOGUE, grouped
+from cudafilter.operations.parameter import FilterSpec, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "docs" / "figures"
@@ -40,23 +44,44 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", ROOT / "cuda_src" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 
 
+def groups() -> str:
+    """The names of the filters, group by group."""
+    lines = ["| for | filters |", "|---|---|"]
+    for group, specs in grouped():
+        lines.append(f"| {group} | {' '.join(f'`{spec.name}`' for spec in specs)} |")
+    return "\n".join(lines) + "\n"
+
+
 def filters() -> str:
     """The table of filters."""
     lines = ["| filter | group | what it does | options |", "|---|---|---|---|"]
     for spec in CATALOGUE.values():
-        options = "<br>".join(map(_option, spec.parameters))
+        options = "<br>".join(map(_option, option_rows(spec)))
         lines.append(f"| `{spec.name}` | {spec.group} | {spec.summary} | {options} |")
     return "\n".join(lines) + "\n"
 
 
-def _option(parameter: Parameter) -> str:
-    facts = [parameter.limits] if parameter.limits else []
+def option_rows(spec: FilterSpec) -> list[tuple[str, str, str, str]]:
+    """Of each option of a filter its name, what it is, its range and its default."""
+    return [
+        (f"`--{each.name.replace('_', '-')}`", each.help, each.limits, _default(each))
+        for each in spec.parameters
+    ]
+
+
+def _default(parameter: Parameter) -> str:
     if parameter.required:
-        facts.append("required")
-    elif parameter.kind is not bool and parameter.default is not None:
-        facts.append(f"default {shown(parameter.default)}")
-    limits = f" ({', '.join(facts)})" if facts else ""
-    return f"`--{parameter.name.replace('_', '-')}`{limits}: {parameter.help}"
+        return "required"
+    told = parameter.kind is not bool and parameter.default is not None
+    return shown(parameter.default) if told else ""
+
+
+def _option(row: tuple[str, str, str, str]) -> str:
+    name, what, limits, default = row
+    if default and default != "required":
+        default = f"default {default}"
+    facts = ", ".join(filter(None, (limits, default)))
+    return f"{name} ({facts}): {what}" if facts else f"{name}: {what}"
 
 
 def formats() -> str:
@@ -66,6 +91,57 @@ def formats() -> str:
         files = " ".join(f"`{end}`" for end in format.extensions)
         lines.append(f"| `{name}` | {files} | {format.can_read} | {format.can_write or 'no'} |")
     return "\n".join(lines) + "\n"
+
+
+SURVIVE: dict[str, tuple[str, ...]] = {
+    "colour profile": ("icc",),
+    "EXIF": ("exif",),
+    "XMP": ("xmp",),
+    "resolution": ("resolution",),
+    "text": ("comments", "png_chunks", "tiff_tags"),
+    "frames": ("animation",),
+}
+"""What may survive in a file, and the fields of Metadata that are it."""
+
+
+def survives() -> str:
+    """What each written format holds of pixels and metadata."""
+    lines = [
+        "| format | samples | colours | " + " | ".join(SURVIVE) + " |",
+        "|---" * (3 + len(SURVIVE)) + "|",
+    ]
+    for name, format in FORMATS.items():
+        if format.writes is None:
+            continue
+        bits = {"uint8": "8", "uint16": f"{format.most_bits}", "float32": "float"}
+        samples = ", ".join(bits[each] for each in format.samples)
+        held = [any(field in format.keeps for field in fields) for fields in SURVIVE.values()]
+        held[-1] |= bool(format.frames)
+        told = ["yes" if each else "-" for each in held]
+        if format.frames:
+            told[-1] = format.frames
+        cells = [f"`{name}`", samples, ", ".join(format.colours), *told]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def report() -> str:
+    """The fields of a report's line, from its schema."""
+    schema = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+    lines = ["| field | type | what it tells |", "|---|---|---|"]
+    for name, field in schema["properties"].items():
+        lines.append(f"| `{name}` | {_type(field)} | {field['description']} |")
+        for inner, told in field.get("properties", {}).items():
+            lines.append(f"| `{name}.{inner}` | {_type(told)} | {told['description']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _type(field: dict[str, Any]) -> str:
+    """The type of a field in words."""
+    if "enum" in field:
+        return ", ".join("null" if value is None else f"`{value}`" for value in field["enum"])
+    kinds = field["type"] if isinstance(field["type"], list) else [field["type"]]
+    return " or ".join(kinds)
 
 
 def help() -> str:
@@ -121,8 +197,11 @@ def _cell(value: str) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "filters": filters,
     "formats": formats,
+    "groups": groups,
     "help": help,
     "ladder": ladder,
+    "report": report,
+    "survives": survives,
 }
 
 
@@ -154,6 +233,16 @@ def main(arguments: list[str]) -> int:
         elif new.split() != old.split():
             name = path.relative_to(ROOT)
             print(f"{name} is out of date: run python docs/make_docs.py", file=sys.stderr)
+            stale = 1
+    for name, drawn in charts().items():
+        path = FIGURES / f"{name}.svg"
+        if "--check" not in arguments:
+            path.write_text(drawn, encoding="utf-8")
+        elif not path.is_file() or path.read_text(encoding="utf-8") != drawn:
+            print(
+                f"{path.relative_to(ROOT)} is out of date: run python docs/make_docs.py",
+                file=sys.stderr,
+            )
             stale = 1
     return stale
 

@@ -1,6 +1,7 @@
-"""Makes filters.png beside it: python docs/make_pictures.py. Runs the real command line.
+"""Makes the pictures beside it: python docs/make_pictures.py. Runs the real command line.
 
-The same part of samples/chart.png, as it is and under each filter of the catalogue.
+filters.png is the same part of samples/chart.png, as it is and under each filter of the catalogue.
+before-after.jpg is samples/cat.jpg, as it is and sharpened. pair() makes those of the site's pages.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 HERE = Path(__file__).resolve().parent
 CHART = HERE.parent / "samples" / "chart.png"
+PHOTO = HERE.parent / "samples" / "cat.jpg"
+BEFORE_AFTER = "unsharp --sigma 1.5 --amount 2"
 PANELS = (
     "",
     "blur --sigma 3",
@@ -57,21 +60,42 @@ COLUMNS, GAP, CAPTION, LINE = 6, 8, 40, 15
 PAPER, INK = (255, 255, 255), (24, 28, 38)
 
 
-def panel(arguments: str, folder: Path) -> Image.Image:
-    """The part of the chart after ``cudafilter ARGUMENTS``."""
-    path = CHART
+def filtered(arguments: str, source: Path, folder: Path) -> Image.Image:
+    """The picture *source* after ``cudafilter ARGUMENTS``, or as it is."""
+    path = source
     if arguments:
         path = folder / "out.png"
         command = [sys.executable, "-m", "cudafilter", *shlex.split(arguments)]
         # One engine, so that the picture does not depend on where it is made.
         options = ["--engine", "cpu", "--check", "--quiet"]
-        subprocess.run([*command, *options, str(CHART), str(path)], check=True, cwd=HERE.parent)
+        subprocess.run([*command, *options, str(source), str(path)], check=True, cwd=HERE.parent)
     with Image.open(path) as image:
-        return image.convert("RGB").crop(PART)
+        return image.convert("RGB")
+
+
+def pair(arguments: str, *sources: Path) -> Image.Image:
+    """Each of *sources* in a row: left as it is, right after ``cudafilter ARGUMENTS``.
+
+    Of those that are larger than others, a part is shown.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [
+            (filtered("", source, Path(folder)), filtered(arguments, source, Path(folder)))
+            for source in sources
+        ]
+    width, height = (min(left.size[axis] for left, _ in rows) for axis in (0, 1))
+    sheet = Image.new("RGB", (2 * width + GAP, len(rows) * (height + GAP) - GAP), PAPER)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            x, y = picture.width - width, picture.height - height
+            part = picture.crop((x // 2, y // 2, x // 2 + width, y // 2 + height))
+            sheet.paste(part, (column * (width + GAP), row * (height + GAP)))
+    return sheet
 
 
 def main() -> None:
-    """Write filters.png."""
+    """Write filters.png and before-after.jpg."""
+    pair(BEFORE_AFTER, PHOTO).save(HERE / "before-after.jpg", quality=88, optimize=True)
     width, height = PART[2] - PART[0] + GAP, PART[3] - PART[1] + CAPTION
     size = COLUMNS * width - GAP, -(-len(PANELS) // COLUMNS) * height
     sheet = Image.new("RGB", size, PAPER)
@@ -79,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i, arguments in enumerate(PANELS):
             x, y = i % COLUMNS * width, i // COLUMNS * height
-            sheet.paste(panel(arguments, Path(folder)), (x, y))
+            sheet.paste(filtered(arguments, CHART, Path(folder)).crop(PART), (x, y))
             name, _, options = (arguments or "original").partition(" ")
             for line, text in enumerate((name, options)):
                 draw.text(

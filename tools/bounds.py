@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
-OURS = ("test", "dev")
+OURS = ("test", "docs", "dev")
 """Extras that no user needs."""
 
 

@@ -138,5 +138,6 @@ command = Command(
     " own command is, with --border if it has a border of its own, and '|' stands between two. Or"
     " it is @FILE, a TOML file of recipes. Pixels are float32 between steps, neither rounded nor"
     " clamped, and are rounded once at the end.",
+    presets=True,
     callback=_run,
 )

@@ -51,6 +51,7 @@ ELSEWHERE = {
         "-edge": "sobel", "-canny": "canny", "-emboss": "emboss", "-motion-blur": "motion",
         "-despeckle": "median", "-statistic": "median", "-morphology": "erode",
         "-negate": "invert", "-level": "levels", "-gamma": "levels", "-auto-threshold": "threshold",
+        "compare": "preview", "montage": "preview",
         "-convolve": "kernel", "-selective-blur": "bilateral", "-bilateral-blur": "bilateral",
     },
     "OpenCV": {

@@ -21,7 +21,7 @@ from cudafilter.cli.terminal import tell_error
 from cudafilter.operations.catalogue import CATALOGUE, grouped
 from cudafilter.start import interrupt
 
-_OTHERS = ("chain", "filters", "info", "doctor", "bench", "compile", "completion")
+_OTHERS = ("chain", "preview", "filters", "info", "doctor", "bench", "compile", "completion")
 """The commands that are not filters. Each is ``command`` in the module of the same name."""
 
 SWITCH_SECONDS = 0.0005

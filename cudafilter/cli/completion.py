@@ -111,6 +111,13 @@ def some_of(values: Sequence[str]) -> Offer:
     return offer
 
 
+def filters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of all filters."""
+    from cudafilter.operations.catalogue import CATALOGUE
+
+    return one_of(tuple(CATALOGUE))(ctx, param, incomplete)
+
+
 def formats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The formats that are written."""
     from cudafilter.formats.table import written

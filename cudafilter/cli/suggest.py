@@ -41,6 +41,7 @@ COMMANDS = {
     "filters": "list ls catalogue catalog",
     "info": "devices gpus gpu about status",
     "doctor": "diagnose selftest check-install",
+    "preview": "contactsheet sheet gallery compare montage show display",
     "completion": "complete shellcompletion autocomplete",
     "bench": "benchmark time timing",
     "compile": "build warm warmup cache",

@@ -21,7 +21,7 @@ from cudafilter.operations.catalogue import CATALOGUE, grouped
 
 pytestmark = pytest.mark.usefixtures("here")
 
-COMMANDS = [*CATALOGUE, "chain", "filters", "info", "bench"]
+COMMANDS = [*CATALOGUE, "chain", "preview", "filters", "info", "bench", "completion"]
 
 
 class TestHelp:

@@ -373,7 +373,7 @@ command = Command(
         ],
     },
     example="cudafilter preview --filter unsharp --vary amount=0.5,1,2 photo.jpg -o sheet.png",
-    help="Draw a sheet of what filters make of a picture, to choose by.\n\nWithout --filter it has"
+    help="Draw a sheet of what filters make of a picture.\n\nWithout --filter it has"
     " all filters, with their defaults. SRC is scaled down first where it is large, and the sheet"
     " says so. Of an animation it shows the first frame. Work is done on the CPU.",
     callback=_run,

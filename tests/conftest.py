@@ -41,6 +41,8 @@ def no_gpu() -> str | None:
 def pytest_configure() -> None:
     # Journals of changes in place are not to be left in the user's own folder.
     os.environ["XDG_STATE_HOME"] = STATE.name
+    # Nor are the user's presets to be taken.
+    os.environ["XDG_CONFIG_HOME"] = STATE.name
     # A shell's background jobs ignore Ctrl-C, and so would the commands that tests interrupt.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -16,12 +16,12 @@ from PIL import Image
 
 import cudafilter
 from command_line import ENVIRONMENT, call, cli, picture
-from cudafilter.cli import app, options
+from cudafilter.cli import _OTHERS, app, options
 from cudafilter.operations.catalogue import CATALOGUE, grouped
 
 pytestmark = pytest.mark.usefixtures("here")
 
-COMMANDS = [*CATALOGUE, "chain", "filters", "info", "bench"]
+COMMANDS = [*CATALOGUE, "chain", "preview", "filters", "info", "bench", "completion"]
 
 
 class TestHelp:
@@ -54,8 +54,8 @@ class TestHelp:
         assert [section.lower() for section, _ in sections] == [group for group, _ in grouped()]
         for (_, shown), (_, specs) in zip(sections, grouped(), strict=True):
             assert [line.split()[0] for line in shown.splitlines()] == [s.name for s in specs]
-        names = [line.split()[0] for line in others.splitlines()[:6]]
-        assert names == ["chain", "filters", "info", "doctor", "bench", "compile"]
+        names = [line.split()[0] for line in others.splitlines()[: len(_OTHERS)]]
+        assert names == list(_OTHERS)
         assert "..." not in others
 
     @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=lambda spec: spec.name)

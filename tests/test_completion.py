@@ -11,8 +11,9 @@ from pathlib import Path
 import click.shell_completion as shells
 import pytest
 
-from command_line import ENVIRONMENT, PROGRAM
-from cudafilter.cli import COMPLETION, app, completion
+from command_line import ENVIRONMENT, PROGRAM, call
+from cudafilter.cli import _OTHERS, app, completion
+from cudafilter.cli.command import COMPLETION
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.choices import BORDERS, CODECS, ENGINES
@@ -31,7 +32,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("line", "some"),
     [
         ("cudafilter so", ["sobel"]),
-        ("cudafilter ", [*CATALOGUE, "chain", "filters", "info", "doctor", "bench", "compile"]),
+        ("cudafilter ", [*CATALOGUE, *_OTHERS]),
         ("cudafilter blur --si", ["--sigma"]),
         ("cudafilter box --border ", list(BORDERS)),
         ("cudafilter box --border=re", ["reflect"]),
@@ -43,6 +44,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("cudafilter box --existing s", ["skip"]),
         ("cudafilter box --format p", ["png", "ppm", "pgm"]),
         ("cudafilter bench so", ["sobel"]),
+        ("cudafilter completion ", ["bash", "zsh", "fish"]),
         ("cudafilter bench --dtypes uint8,", ["uint8,uint16", "uint8,float32"]),
     ],
 )
@@ -102,24 +104,84 @@ def test_each_shell_gets_its_script_and_its_answers(shell: str) -> None:
     assert "sobel" in ask(**{COMPLETION: f"{shell}_complete"}, **line)
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
-def test_bash_completes_with_the_script(tmp_path: Path) -> None:
-    program = tmp_path / "cudafilter"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cudafilter "$@"\n')
-    program.chmod(0o755)
-    script = f"""
-eval "$({COMPLETION}=bash_source cudafilter)"
-complete -p cudafilter
-COMP_WORDS=(cudafilter blur --border = sym); COMP_CWORD=4
-_cudafilter_completion cudafilter; echo "${{COMPREPLY[@]}}"
-"""
-    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+def test_a_shape_is_a_word_or_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "cudafilter erode --shape "
+    assert offered(line, monkeypatch) == ["plain,square", "plain,disk", "plain,cross", "file,"]
+    assert offered(line + "di", monkeypatch) == ["plain,disk", "file,di"]
+
+
+ASK = {
+    "bash": """
+COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_cudafilter_completion cudafilter; printf '%s\\n' "${{COMPREPLY[@]}}"
+""",
+    # zsh's own completion runs at a terminal only; these take its place and print what it is given.
+    "zsh": """
+compadd() {{ print -l -- ${{(P)@[-1]}}; }}
+_describe() {{ print -l -- ${{${{(P)3}}%%:*}}; }}
+_path_files() {{ print -l -- *; }}
+words=({line}); CURRENT=$#words; _cudafilter_completion
+""",
+    "fish": """complete -C '{line}' | string replace -r '\\t.*' ''; true""",
+}
+"""Shell -> what prints the words that it offers for the last one of a line."""
+
+READ = {"bash": "", "zsh": "compdef() {};", "fish": ""}
+"""Shell -> what goes before its script is read."""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("cudafilter so", ["sobel"]),
+        ("cudafilter completion fi", ["fish"]),
+        ("cudafilter box --border sym", ["symmetric"]),
+        ("cudafilter box --bord", ["--border", "--border-value"]),
+        ("cudafilter bench --dtypes uint8,f", ["uint8,float32"]),
+        ("cudafilter kernel --weights ker", ["kernel.csv"]),
+        ("cudafilter box --check ker", ["kernel.csv"]),
+    ],
+)
+@pytest.mark.parametrize("shell", list(ASK))
+def test_the_shell_itself_offers_it(
+    shell: str, line: str, words: list[str], program: str, here: Path
+) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    Path("kernel.csv").touch()
+    Path("script").write_text(call("completion", shell).stdout.decode())
+    code = f"{READ[shell]} source ./script\n{ASK[shell].format(line=line)}"
+    options = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     done = subprocess.run(
-        ["bash", "--norc", "-c", script], env={**ENVIRONMENT, "PATH": path},
-        capture_output=True, text=True, check=True,
+        [shell, *options, "-c", code], env={**ENVIRONMENT, "PATH": program, "HOME": str(here)},
+        capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert done.stdout.splitlines()[0].endswith("-F _cudafilter_completion cudafilter")
-    assert done.stdout.splitlines()[1] == "symmetric"
+    # A file is what bash looks up itself, so its script offers nothing.
+    expected = [word for word in words if shell != "bash" or not word.endswith(".csv")]
+    assert sorted(set(done.stdout.split()) - {"script", "bin"}) == sorted(expected), done.stderr
+
+
+@pytest.fixture
+def program(here: Path) -> str:
+    """The path for commands, with ``cudafilter`` in it."""
+    path = here / "bin" / "cudafilter"
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec {sys.executable} -m cudafilter "$@"\n')
+    path.chmod(0o755)
+    return f"{path.parent}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_tells_how_it_is_installed(shell: str) -> None:
+    first, second, *_ = call("completion", shell).stdout.decode().splitlines()
+    assert f"cudafilter completion {shell} > " in f"{first}{second}"
+    assert (first == "#compdef cudafilter") == (shell == "zsh")
+
+
+def test_another_shell_is_a_usage_error() -> None:
+    done = call("completion", "tcsh")
+    assert done.returncode == 2
+    assert b"'tcsh' is not one of 'bash', 'zsh', 'fish'" in done.stderr
 
 
 @pytest.mark.parametrize("asked", ["1", "bash", "tcsh_source", "bash_complete", "zsh_complete"])

@@ -32,7 +32,7 @@ def hint_of(*arguments: str) -> str | None:
         ("unsharp_mask", "unsharp"),
         ("edges", "sobel"),
         ("sobl", "sobel"),
-        ("schar", "scharr or sharpen"),
+        ("schar", "scharr"),
         ("laplace", "laplacian"),
         ("convolve", "kernel"),
         ("filter2D", "kernel"),
@@ -43,6 +43,57 @@ def hint_of(*arguments: str) -> str | None:
 )
 def test_a_wrong_command_gets_the_likely_one(word: str, meant: str) -> None:
     assert hint_of(word, "a.png", "b.png") == f"did you mean {meant}?"
+
+
+ELSEWHERE = {
+    "ImageMagick": {
+        "-blur": "blur", "-gaussian-blur": "blur", "-sharpen": "sharpen", "-unsharp": "unsharp",
+        "-edge": "sobel", "-canny": "canny", "-emboss": "emboss", "-motion-blur": "motion",
+        "-despeckle": "median", "-statistic": "median", "-morphology": "erode",
+        "-negate": "invert", "-level": "levels", "-gamma": "levels", "-auto-threshold": "threshold",
+        "compare": "preview", "montage": "preview",
+        "-convolve": "kernel", "-selective-blur": "bilateral", "-bilateral-blur": "bilateral",
+    },
+    "OpenCV": {
+        "cv2.GaussianBlur": "blur", "cv2.blur": "blur", "boxFilter": "box", "medianBlur": "median",
+        "cv2.bilateralFilter": "bilateral", "cv2.Sobel": "sobel", "Scharr": "scharr",
+        "cv2.Laplacian": "laplacian", "cv2.Canny": "canny", "filter2D": "kernel",
+        "sepFilter2D": "kernel", "morphologyEx": "open", "getGaborKernel": "gabor",
+        "bitwise_not": "invert",
+    },
+    "scikit-image": {
+        "skimage.filters.gaussian": "blur", "filters.median": "median", "unsharp_mask": "unsharp",
+        "filters.sobel": "sobel", "filters.prewitt": "prewitt",
+        "laplace": "laplacian", "difference_of_gaussians": "dog", "feature.canny": "canny",
+        "denoise_bilateral": "bilateral", "morphology.erosion": "erode", "dilation": "dilate",
+        "white_tophat": "tophat", "black_tophat": "blackhat", "threshold_otsu": "threshold",
+        "adjust_gamma": "levels",
+    },
+    "SciPy": {
+        "ndimage.gaussian_filter": "blur", "uniform_filter": "box", "median_filter": "median",
+        "percentile_filter": "percentile", "minimum_filter": "erode", "maximum_filter": "dilate",
+        "gaussian_laplace": "log", "gaussian_gradient_magnitude": "sobel",
+        "correlate": "kernel", "grey_opening": "open or close",
+    },
+    "G'MIC": {
+        "blur_xy": "blur", "blur_linear": "motion", "blur_bokeh": "disk", "boxfilter": "box",
+        "gradient_norm": "sobel", "-sharpen": "sharpen", "fx_unsharp": "unsharp",
+        "negate": "invert", "cut": "threshold", "correlate": "kernel", "edges": "sobel",
+    },
+}  # fmt: skip
+"""Program -> what it calls a filter -> ours."""
+
+
+@pytest.mark.parametrize(
+    ("program", "word", "ours"),
+    [(name, word, ours) for name, words in ELSEWHERE.items() for word, ours in words.items()],
+)
+def test_names_of_other_programs_lead_to_ours(program: str, word: str, ours: str) -> None:
+    # morphologyEx, -morphology, bitwise_not: the operation is an argument there.
+    known = [*CATALOGUE, *_OTHERS]
+    assert suggest.command(word, known) == f"did you mean {ours}?"
+    if word.startswith("-"):
+        assert hint_of(word, "2", "a.png", "b.png") == f"did you mean {ours}?"
 
 
 @pytest.mark.parametrize(

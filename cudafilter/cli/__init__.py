@@ -16,16 +16,13 @@ from typing import Any, NoReturn
 import click
 
 from cudafilter import __version__
-from cudafilter.cli.command import FAILURE, exit_code
+from cudafilter.cli.command import COMPLETION, FAILURE, exit_code
 from cudafilter.cli.terminal import tell_error
 from cudafilter.operations.catalogue import CATALOGUE, grouped
 from cudafilter.start import interrupt
 
-_OTHERS = ("chain", "filters", "info", "doctor", "bench", "compile")
+_OTHERS = ("chain", "preview", "filters", "info", "doctor", "bench", "compile", "completion")
 """The commands that are not filters. Each is ``command`` in the module of the same name."""
-
-COMPLETION = "_CUDAFILTER_COMPLETE"
-"""The variable by which a shell asks for completion, as click names it."""
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep Python's lock from others that want it. Threads here mostly come back
@@ -48,6 +45,20 @@ class App(click.Group):
             command: click.Command = import_module(f"cudafilter.cli.{name}").command
             return command
         return None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read *args*. A filter's name with a dash, as ImageMagick has it, gets a hint."""
+        try:
+            return super().parse_args(ctx, list(args))  # which it takes apart
+        except click.NoSuchOption as error:
+            from cudafilter.cli.suggest import command
+
+            word = next(word for word in args if word.startswith("-"))
+            if (hint := command(word, self.list_commands(ctx))) is None:
+                raise
+            error = click.NoSuchOption(word, ctx=error.ctx)
+            error.hint = hint  # type: ignore[attr-defined]
+            raise error from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -92,10 +103,7 @@ class App(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""Exit codes: 0 all done, 1 an image failed, 2 usage, 130 interrupted.
 
-    For completion at Tab in bash (in zsh so too, in fish with | source):
-
-    \b
-      eval "$(_CUDAFILTER_COMPLETE=bash_source cudafilter)"
+    For completion at Tab, with bash, zsh or fish: cudafilter completion --help.
     """,
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")

@@ -29,14 +29,14 @@ def _run(
     text, *others = paths
     steps = _steps(text, recipe, settings)
     if explain:
-        return _explain(steps, _chain(steps))
+        return _explain(steps, chain_of(steps))
     if not others:
         raise click.UsageError("Missing argument 'SRC... DEST'.", click.get_current_context())
     shared = Shared(**values)
     told = {"steps": [step.text for step in steps]}
     from cudafilter.cli.filter import perform
 
-    return perform(lambda: _chain(steps), told, tuple(others), shared)
+    return perform(lambda: chain_of(steps), told, tuple(others), shared)
 
 
 def _steps(text: str, recipe: str | None, settings: Sequence[str]) -> list[Step]:
@@ -56,7 +56,8 @@ def _steps(text: str, recipe: str | None, settings: Sequence[str]) -> list[Step]
     return parse_steps(text)
 
 
-def _chain(steps: Sequence[Step]) -> Chain:
+def chain_of(steps: Sequence[Step]) -> Chain:
+    """The operation of *steps*. Raises ParameterError ("steps"), which names the step."""
     from cudafilter.errors import ParameterError
     from cudafilter.operations.borders import Border
     from cudafilter.operations.chain import Chain, Link
@@ -138,5 +139,6 @@ command = Command(
     " own command is, with --border if it has a border of its own, and '|' stands between two. Or"
     " it is @FILE, a TOML file of recipes. Pixels are float32 between steps, neither rounded nor"
     " clamped, and are rounded once at the end.",
+    presets=True,
     callback=_run,
 )

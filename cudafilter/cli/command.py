@@ -7,12 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from cudafilter.cli.terminal import tell_error, tell_lines
+from cudafilter.cli.terminal import tell, tell_error, tell_lines
 from cudafilter.errors import EngineError, ParameterError, in_words
 from cudafilter.start import interrupt
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, interrupt.CODE
+
+COMPLETION = "_CUDAFILTER_COMPLETE"
+"""The variable by which a shell asks for completion, as click names it."""
+
+_HELP = {"-h", "--help"}
+_PRESETS = "cudafilter.presets"
+"""Where a context keeps the place of each preset."""
 
 Sections = Mapping[str, Sequence[click.Option]]
 
@@ -51,7 +59,11 @@ class ValuedFlag(click.Option):
 
 
 class Command(click.Command):
-    """A command whose options stand in *sections* of its help and whose errors are one line."""
+    """A command whose options stand in *sections* of its help and whose errors are one line.
+
+    With *presets* its options have the user's own defaults. A flag is then switched off by
+    ``--no-NAME``.
+    """
 
     def __init__(
         self,
@@ -60,6 +72,7 @@ class Command(click.Command):
         arguments: Sequence[click.Argument] = (),
         sections: Sections,
         example: str,
+        presets: bool = False,
         **extra: Any,
     ) -> None:
         super().__init__(
@@ -69,6 +82,7 @@ class Command(click.Command):
         )
         self.sections = sections
         self.example = example
+        self.presets = presets
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options by section, and ``--help`` in the last one."""
@@ -99,8 +113,12 @@ class Command(click.Command):
             for name in param.opts
         }
         args = [*(bare.get(word, word) for word in args[:end]), *args[end:]]
+        if self.presets and not ctx.resilient_parsing and not _HELP & set(args):
+            self._take_presets(ctx)
         try:
             return super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            raise _placed(ctx, error) from None
         except click.NoSuchOption as error:
             from cudafilter.cli.suggest import option
 
@@ -113,8 +131,30 @@ class Command(click.Command):
             error.hint = hint  # type: ignore[attr-defined]
             raise error from None
 
+    def _take_presets(self, ctx: click.Context) -> None:
+        from cudafilter.cli.presets import presets
+
+        assert self.name is not None
+        found = presets(self.name, self.params)
+        ctx.default_map = {name: preset.value for name, preset in found.items()}
+        ctx.meta[_PRESETS] = found
+
+    def make_parser(self, ctx: click.Context) -> Any:
+        """Click's parser, which takes ``--no-NAME`` for what a preset may have switched on."""
+        parser = super().make_parser(ctx)
+        for param in self.params if self.presets else ():
+            if isinstance(param, click.Option) and (param.is_flag or isinstance(param, ValuedFlag)):
+                word = f"--no-{param.opts[-1].lstrip('-')}"
+                off = False if param.is_flag else None
+                parser.add_option(param, [word], param.name, action="store_const", const=off)
+        return parser
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what it raises becomes a message, with a traceback under --debug."""
+        if ctx.params.get("verbose"):
+            for name, preset in ctx.meta.get(_PRESETS, {}).items():
+                if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+                    tell(f"preset: --{name.replace('_', '-')} {preset.value} ({preset.place})")
         try:
             return super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
@@ -146,11 +186,23 @@ def _tell_traceback(error: Exception) -> None:
     tell_lines("".join(traceback.format_exception(error)))
 
 
+def _placed(ctx: click.Context, error: click.BadParameter) -> click.BadParameter:
+    """*error*, which tells where the wrong value is from if that is no word of the command line."""
+    name = error.param.name if error.param is not None else None
+    if name and ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+        placed = click.BadParameter(
+            f"{error.message} ({ctx.meta[_PRESETS][name].place})", ctx, error.param
+        )
+        placed.hint = getattr(error, "hint", None)  # type: ignore[attr-defined]
+        return placed
+    return error
+
+
 def _usage_error(ctx: click.Context, error: ParameterError) -> click.UsageError:
     """*error* as click tells it, naming the option that its parameter is, if it is one."""
     for param in ctx.command.params:
         if isinstance(param, click.Option) and param.name == error.parameter:
-            usage: click.UsageError = click.BadParameter(str(error), ctx, param)
+            usage: click.UsageError = _placed(ctx, click.BadParameter(str(error), ctx, param))
             break
     else:
         usage = click.UsageError(str(error), ctx)

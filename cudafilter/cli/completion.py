@@ -1,6 +1,7 @@
 """What the shell offers at Tab, beside the names of commands and options, which click offers.
 
-Nothing here opens an image or starts a GPU.
+``cudafilter completion SHELL`` prints the script by which a shell asks for it. Nothing here opens
+an image or starts a GPU.
 """
 
 from __future__ import annotations
@@ -12,10 +13,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cudafilter.cli.command import COMPLETION, Command
+from cudafilter.cli.terminal import put
 from cudafilter.operations.choices import ALL, CHECKS
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
+
+INSTALL = {
+    "bash": "cudafilter completion bash > ~/.local/share/bash-completion/completions/cudafilter",
+    "zsh": "cudafilter completion zsh > ~/.zfunc/_cudafilter;"
+    " ~/.zshrc: fpath+=~/.zfunc; autoload -Uz compinit; compinit",
+    "fish": "cudafilter completion fish > ~/.config/fish/completions/cudafilter.fish",
+}
+"""Shell -> how its script is installed. The folder must be there."""
 
 _ASKED = r"(?:bash|zsh|fish|powershell)_(source|complete)"
 
@@ -32,6 +43,8 @@ def prepare(wanted: str) -> None:
         raise click.UsageError(
             f"completion is asked for by bash_source, zsh_source or fish_source, not {wanted!r}"
         )
+    if wanted == "fish_source":
+        _mend_fish()
     if how[1] == "complete":
         words, at = os.environ.get("COMP_WORDS"), os.environ.get("COMP_CWORD")
         # fish has the word itself there in place of its number
@@ -40,9 +53,9 @@ def prepare(wanted: str) -> None:
         if wanted.startswith("bash"):
             _join_values(int(at))
         # By itself it takes no value, so click must not offer one for the next word.
-        *before, last = os.environ["COMP_WORDS"].split("\n")
-        before = [f"--check={CHECKS[0]}" if word == "--check" else word for word in before]
-        os.environ["COMP_WORDS"] = "\n".join([*before, last])
+        # bash sets words apart by line ends, zsh and fish by spaces.
+        given = os.environ["COMP_WORDS"]
+        os.environ["COMP_WORDS"] = re.sub(r"(?<=\s)--check(?=\s)", f"--check={CHECKS[0]}", given)
 
 
 def _join_values(at: int) -> None:
@@ -98,6 +111,13 @@ def some_of(values: Sequence[str]) -> Offer:
     return offer
 
 
+def filters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of all filters."""
+    from cudafilter.operations.catalogue import CATALOGUE
+
+    return one_of(tuple(CATALOGUE))(ctx, param, incomplete)
+
+
 def formats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The formats that are written."""
     from cudafilter.formats.table import written
@@ -115,3 +135,45 @@ def gpu_numbers() -> list[str]:
     """The numbers of the GPUs that the driver has made device files of."""
     names = (name.removeprefix("nvidia") for name in os.listdir("/dev"))
     return sorted((name for name in names if name.isdecimal()), key=int)
+
+
+def _mend_fish() -> None:
+    """Have click's script for fish keep the commas of a value: 0,1 is offered as it is."""
+    from click.shell_completion import FishComplete, add_completion_class
+
+    class Fish(FishComplete):
+        source_template = FishComplete.source_template.replace(
+            'string split "," ', 'string split -m 1 "," '
+        )
+
+    add_completion_class(Fish)
+
+
+def script(shell: str) -> str:
+    """What *shell* is to run so that it asks at Tab, with a line how to install it."""
+    from click.shell_completion import get_completion_class
+
+    _mend_fish()
+    root = click.get_current_context().find_root().command
+    kind = get_completion_class(shell)
+    assert kind is not None
+    first, rest = kind(root, {}, "cudafilter", COMPLETION).source().strip().split("\n", 1)
+    install = f"# To install: {INSTALL[shell]}"
+    # zsh knows a completion by its first line.
+    lines = (first, install) if first.startswith("#") else (install, first)
+    return "\n".join((*lines, rest))
+
+
+command = Command(
+    "completion",
+    arguments=[
+        click.Argument(["shell"], type=click.Choice(tuple(INSTALL)), metavar="SHELL"),
+    ],
+    sections={
+        "Options": [click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")]
+    },
+    example='eval "$(cudafilter completion bash)"',
+    help="Print the script for completion at Tab: bash, zsh or fish.\n\nIts head tells how to"
+    " install it. It completes filters, options, their values, GPUs and files.",
+    callback=lambda shell, debug: put(script(shell)),
+)

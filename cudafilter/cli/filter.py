@@ -48,6 +48,7 @@ def filter_command(spec: FilterSpec) -> Command:
         arguments=[options.paths("SRC... DEST")],
         sections={"Filter": [options.own(p) for p in spec.parameters], **options.shared()},
         example=spec.example,
+        presets=True,
         help=f"{spec.summary}\n\n{spec.description}",
         callback=callback,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from cudafilter import __version__
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
@@ -83,6 +85,25 @@ def gather() -> dict[str, Any]:
         "compiler": compiler and str(compiler),
         "nvjpeg": _nvjpeg(devices),
         "cache": str(cache_dir()),
+        "presets": _presets(),
+    }
+
+
+def _presets() -> dict[str, Any]:
+    """The file of the user's presets, all that are in force, and variables that mean nothing."""
+    import os
+
+    from cudafilter.cli import presets
+
+    ctx = click.get_current_context()
+    app = ctx.find_root().command
+    assert isinstance(app, click.Group)
+    name = presets.file_name()
+    return {
+        "file": name,
+        "found": name is not None and os.path.exists(name),
+        "values": presets.gather(app, ctx),
+        "strays": presets.strays(app, ctx),
     }
 
 
@@ -120,6 +141,18 @@ def _run(as_json: bool, debug: bool) -> None:
         versions.append(("nvJPEG", jpeg))
     _section("Versions", versions)
     _section("Compiled kernels are kept in", [(found["cache"], "")])
+    _section("Presets", _preset_rows(found["presets"]))
+
+
+def _preset_rows(presets: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        (f"{p['command'] or 'all'} --{p['option']}", f"{p['value']}  ({p['place']})")
+        for p in presets["values"]
+    ]
+    rows += [(name, "no option is called so") for name in presets["strays"]]
+    if not presets["found"]:
+        rows.append(("file", f"{presets['file']} (not there)" if presets["file"] else "none"))
+    return rows
 
 
 def _device_row(device: dict[str, Any]) -> tuple[str, str]:

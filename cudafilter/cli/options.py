@@ -291,14 +291,19 @@ def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[cli
     ]
 
 
-def offered(what: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """The function *what* of completion.py, which is only imported when a shell asks."""
+def offered(
+    what: str, words: Sequence[str] = ()
+) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """*words*, and what the function *what* of completion.py offers.
+
+    That module is only imported when a shell asks.
+    """
 
     def offer(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
         from cudafilter.cli import completion
 
         offers: list[CompletionItem] = getattr(completion, what)(ctx, param, word)
-        return offers
+        return [*completion.one_of(words)(ctx, param, word), *offers]
 
     return offer
 
@@ -386,6 +391,6 @@ def own(parameter: Parameter) -> click.Option:
         callback=_validation(parameter),
         required=parameter.required,
         metavar=_METAVARS[parameter.kind],
-        shell_complete=offered("files" if parameter.kind is str else "nothing"),
+        shell_complete=offered("files" if parameter.kind is str else "nothing", parameter.words),
         help=parameter.help + (f"  [{'; '.join(facts)}]" if facts else ""),
     )

@@ -7,36 +7,42 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 COMMANDS = {
-    "blur": "gaussian gauss smooth soften gblur",
-    "box": "mean average avgblur uniform blockblur",
-    "sharpen": "sharp crisp cas",
-    "unsharp": "usm",
-    "sobel": "edges edge gradient contour edgedetect findedges",
-    "laplacian": "laplace",
-    "emboss": "relief bump",
-    "motion": "motionblur directional linear",
-    "disk": "disc lens lensblur defocus bokeh pillbox",
+    "blur": "gaussian gauss smooth soften gblur gaussianfilter blurxy",
+    "box": "mean average avgblur boxfilter uniform blockblur uniformfilter sqrboxfilter meanblur",
+    "sharpen": "sharp crisp cas adaptivesharpen",
+    "unsharp": "usm unsharpmask unsharpgoldenratio",
+    "sobel": "edges edge gradient contour edgedetect findedges gradientmagnitude gradientnorm",
+    "scharr": "scharrh scharrv",
+    "prewitt": "prewitth prewittv",
+    "laplacian": "laplace edgeenhance",
+    "canny": "cannyedge thinedges",
+    "emboss": "relief bump shade",
+    "motion": "motionblur directional linear blurlinear",
+    "disk": "disc lens lensblur defocus bokeh pillbox blurbokeh",
     "highpass": "hpf detail",
-    "dog": "differenceofgaussians differenceofgaussian",
-    "log": "laplacianofgaussian gaussianlaplace marrhildreth",
-    "gabor": "gaborfilter",
-    "median": "medfilt medianblur despeckle rank",
-    "percentile": "quantile rankfilter",
-    "erode": "erosion minimum min morphology",
-    "dilate": "dilation maximum max",
-    "open": "opening",
-    "close": "closing",
+    "dog": "differenceofgaussians differenceofgaussian blobdog",
+    "log": "laplacianofgaussian gaussianlaplace marrhildreth bloblog",
+    "gabor": "gaborfilter gaborkernel getgaborkernel",
+    "median": "medfilt medianblur medianfilter despeckle rank statistic",
+    "percentile": "quantile rankfilter percentilefilter rankorder",
+    "erode": "erosion minimum min morphology minimumfilter greyerosion",
+    "dilate": "dilation maximum max maximumfilter greydilation",
+    "open": "opening morphologyex",
+    "close": "closing greyclosing",
     "tophat": "whitetophat",
     "blackhat": "blacktophat bothat bottomhat",
     "outline": "morphologicalgradient",
-    "invert": "negate negative",
-    "levels": "level gamma brightness contrast curves",
-    "threshold": "binarize binarise otsu",
-    "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix",
+    "invert": "negate negative bitwisenot",
+    "levels": "level gamma brightness contrast curves adjustgamma rescaleintensity",
+    "threshold": "binarize binarise otsu thresholdotsu autothreshold cut",
+    "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix sepfilter2d",
+    "bilateral": "bilateralfilter bilateralblur denoisebilateral selectiveblur",
     "chain": "pipeline pipe sequence recipe combine",
     "filters": "list ls catalogue catalog",
     "info": "devices gpus gpu about status",
     "doctor": "diagnose selftest check-install",
+    "preview": "contactsheet sheet gallery compare montage show display",
+    "completion": "complete shellcompletion autocomplete",
     "bench": "benchmark time timing",
     "compile": "build warm warmup cache",
 }
@@ -47,7 +53,7 @@ ABSENT = {
     "no command changes colours; the option --gray turns an image gray first": (
         "gray grey grayscale greyscale monochrome equalize"
     ),
-    "no command resizes, turns or crops": "resize scale thumbnail crop rotate flip",
+    "no command resizes, turns or crops": "resize scale thumbnail crop rotate flip flop transpose",
     "name the filter first: cudafilter FILTER SRC... DEST": "filter apply run convert",
 }
 """Hint -> words for what cudafilter does not have under that name."""
@@ -128,9 +134,14 @@ def option(word: str, known: Iterable[str]) -> str | None:
     return _did_you_mean([name for name in known if word in OPTIONS.get(name, "").split()])
 
 
+_LIBRARY = r"(?:(?:cv2?|skimage|scipy|ndimage|pil|imagefilter|filters|feature|morphology|fx)[._])*"
+"""What names of other programs begin with: cv2.GaussianBlur, fx_unsharp of G'MIC."""
+
+
 def _plain(word: str) -> str:
-    """*word* as the tables have it: GaussianBlur and gaussian-blur are gaussianblur."""
-    return word.casefold().replace("-", "").replace("_", "").replace(" ", "")
+    """*word* as the tables have it: -gaussian-blur and cv2.GaussianBlur are gaussianblur."""
+    word = re.sub(_LIBRARY, "", word.casefold().lstrip("-"), count=1)
+    return word.replace("-", "").replace("_", "").replace(" ", "")
 
 
 def _close(plain: str, known: Iterable[str], tables: dict[str, str]) -> list[str]:

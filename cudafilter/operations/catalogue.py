@@ -62,7 +62,10 @@ _SHAPE_RADIUS = Parameter(
     least=0,
     most=MAX_RADIUS,
 )
-_SHAPE = Parameter("shape", str, "square", "square, disk, cross, or the name of a file.")
+_SHAPE = Parameter(
+    "shape", str, "square", "square, disk, cross, or the name of a file.",
+    words=("square", "disk", "cross"),
+)  # fmt: skip
 
 
 def _in_groups(*specs: FilterSpec) -> list[FilterSpec]:

@@ -29,6 +29,8 @@ class Parameter(NamedTuple):
     most: float | None = None
     """Inclusive upper limit."""
     required: bool = False
+    words: tuple[str, ...] = ()
+    """Words that have a meaning of their own, of a parameter that takes a file's name too."""
 
     @property
     def limits(self) -> str:

@@ -114,7 +114,7 @@ class Worker:
                 self._by_rows(job, data, format, read, record, held)
                 return
             opened.enter_context(
-                self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0)
+                self.memory.taken(self._footprint(data) if self.memory.bounded else 0)
             )
             encoded: Content | None = None
             if isinstance(data, bytes):
@@ -134,9 +134,12 @@ class Worker:
 
         Frames do not: each is one image.
         """
-        if self.room is None or sizing.footprint(data) <= self.room:
+        if self.room is None or self._footprint(data) <= self.room:
             return False
         return sizing.frames(data) == 1
+
+    def _footprint(self, data: Source) -> int:
+        return sizing.footprint(data, self.settings.extra)
 
     def _by_rows(
         self,
@@ -243,10 +246,15 @@ class Worker:
         def take() -> Image | None:
             with self.stage("decode", record):
                 image = next(coming, None)
-                return images.to_gray(image) if image and self.settings.gray else image
+                if image is None or not self.settings.gray:
+                    return image
+                self.settings.require_gray(image.pixels.shape[2])
+                return images.to_gray(image)
 
         def make(image: Image) -> Image:
-            return self._filtered(image, next(numbers), record)
+            made = self._filtered(image, next(numbers), record)
+            background = self.settings.background
+            return made if background is None else images.flattened(made, background)
 
         def put(image: Image) -> None:
             nonlocal lost
@@ -273,18 +281,21 @@ class Worker:
             record.colour, record.dtype = image.colour, image.pixels.dtype.name
         engine = self.engine.get()
         record.engine = engine.title
+        record.add_notes(image.notes)
+        where = f"frame {number}: " if record.frames > 1 else ""
+        if self.settings.within:
+            from cudafilter.jobs.within import filter_within  # not before: most runs do without
+
+            return filter_within(self, engine, image, record, where)
         with self.stage("run", record):
             done = engine.run(
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=self.settings.check is None,
             )  # fmt: skip
-        for stage, spent in done.seconds.items():
-            record.engine_seconds[stage] = record.engine_seconds.get(stage, 0) + spent
-        record.notes += tuple(n for n in image.notes + done.notes if n not in record.notes)
+        record.took(done)
         if self.settings.check:
             with self.stage("check", record):
                 screened = screen(self, engine, done.pixels, image.pixels, image.alpha, record)
-                where = f"frame {number}: " if record.frames > 1 else ""
                 check(self, done.pixels, image.pixels, image.alpha, record, screened, where)
         return image.with_pixels(done.pixels)
 

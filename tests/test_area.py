@@ -58,7 +58,8 @@ class TestRegion:
             assert len(ends) == 2 or ends[1] == ends[2]
 
     @pytest.mark.parametrize(
-        "text", ["", "1,2,3", "1,2,3,4,5", "a,0,1,1", "1.5,0,1,1", "1,1,0,5", "1,1,5,-1", "1,1,0%,1"]
+        "text",
+        ["", "1,2,3", "1,2,3,4,5", "a,0,1,1", "1.5,0,1,1", "1,1,0,5", "1,1,5,-1", "1,1,0%,1"],
     )
     def test_what_is_none_is_refused_with_an_example(self, text: str) -> None:
         with pytest.raises(ParameterError) as error:
@@ -225,9 +226,7 @@ class TestBlend:
         assert got.tolist() == [[[0, 0, 200, 64]]]
 
     @pytest.mark.parametrize(("dtype", "channels", "alpha"), CASES)
-    def test_the_proof_finds_one_wrong_sample(
-        self, dtype: str, channels: int, alpha: bool
-    ) -> None:
+    def test_the_proof_finds_one_wrong_sample(self, dtype: str, channels: int, alpha: bool) -> None:
         source = random_pixels((9, 11, channels), dtype)
         filtered = random_pixels((9, 11, channels), dtype, seed=1)
         mask = some_weights((9, 11))

@@ -55,7 +55,7 @@ def _failed(path: str, facts: Mapping[str, Any]) -> set[tuple[str, str]]:
                     names = record["source"], record["destination"]
                     failed = record["status"] == FAILED
                     present = all(isinstance(name, str) for name in names)
-                except (ValueError, TypeError, KeyError):
+                except (ValueError, TypeError, KeyError, RecursionError):
                     present = False
                 if not present:
                     raise ParameterError(

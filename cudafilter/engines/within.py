@@ -64,8 +64,10 @@ class Parts(NamedTuple):
     """All of the image as the filter got it."""
     box: Rectangle
     """Which pixels may differ from the image's."""
+    first: int
+    """The first row that the engine gave, ..."""
     filtered: Pixels
-    """The rows of *box*, in full, as the engine gave them."""
+    """... and all of them: those of *box* in full, or more."""
     blended: Pixels
     """The pixels in *box*, blended with the source."""
     result: Pixels
@@ -82,30 +84,34 @@ def filtered_within(
     The filtered rows have the bits that they have in a result of the whole image. Raises what
     Engine.run does.
     """
-    source = within.begin(pixels)
-    box = within.box(*pixels.shape[:2])
-    done = _rows(engine, source, filter, border, within.alpha, (box.top, box.bottom))
+    source, box = within.begin(pixels), within.box(*pixels.shape[:2])
+    if not box.size:
+        none = source[:0]
+        return Parts(source, box, 0, none, none, pixels.copy(), Result(none))
     rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-    blended = within.blended(source[rows, columns], done.pixels[:, columns], box)
+    if whole_of(filter.unrolled(border)) is not None:
+        first, last = 0, len(source)
+    else:
+        first, last = box.top, box.bottom
+    done = _rows(engine, source, filter, border, within.alpha, (first, last))
+    filtered = done.pixels[box.top - first : box.bottom - first, columns]
+    blended = within.blended(source[rows, columns], filtered, box)
     ended = within.end(blended)
     if ended.shape == pixels.shape:
         result = ended
     else:
         result = pixels.copy()
         result[rows, columns] = ended
-    return Parts(source, box, done.pixels, blended, result, done)
+    return Parts(source, box, first, done.pixels, blended, result, done)
 
 
 def _rows(
     engine: Engine, source: Pixels, filter: Operation, border: Border, alpha: bool, rows: Span
 ) -> Result:
-    """*rows* of *source* after *filter*. Only what these need is computed, if that can be."""
+    """*rows* of *source* after *filter*; only what these need is computed."""
     first, last = rows
-    if first == last:
-        return Result(source[:0])
-    if last - first == len(source) or whole_of(filter.unrolled(border)) is not None:
-        done = engine.run(source, filter, border, alpha)
-        return done._replace(pixels=done.pixels[first:last])
+    if last - first == len(source):
+        return engine.run(source, filter, border, alpha)
     height, width, channels = source.shape
     flow = Flow(
         engine, filter, border, alpha, (height, width, channels), source.dtype, iter((source,)),

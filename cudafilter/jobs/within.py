@@ -53,7 +53,7 @@ def filter_within(run: Shared, engine: Engine, image: Image, record: Record, whe
         parts = filtered_within(engine, image.pixels, run.filter, run.border, within)
     record.took(parts.told)
     if not parts.box.size:
-        record.add_notes(("the mask is black: nothing is filtered",))
+        record.add_notes(("the mask is black there: nothing is filtered",))
     elif run.settings.check:
         with run.stage("check", record):
             _check(run, engine, within, parts, record, where)
@@ -70,12 +70,10 @@ def _check(
         screened = screen(run, engine, parts.filtered, source, alpha, record)
         check(run, parts.filtered, source, alpha, record, screened, where)
     else:
-        check_rows(run, parts.filtered, box.top, source, alpha, record, where)
-    rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-    require_ends(
-        within, source[rows, columns], parts.filtered[:, columns], parts.blended,
-        parts.result[rows, columns], box, where,
-    )  # fmt: skip
+        check_rows(run, parts.filtered, parts.first, source, alpha, record, where)
+    inside = slice(box.top, box.bottom), slice(box.left, box.right)
+    filtered = parts.filtered[box.top - parts.first : box.bottom - parts.first, inside[1]]
+    require_ends(within, source[inside], filtered, parts.blended, parts.result[inside], box, where)
 
 
 def require_ends(

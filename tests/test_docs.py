@@ -85,6 +85,7 @@ def example(tmp_path: Path) -> Path:
     for name in ("cat.gif", "stack.tif"):
         frames = [Image.fromarray(np.roll(pixels, n, axis=0)) for n in range(6)]
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
     (tmp_path / "photos" / "notes.txt").write_text("no image")
     (tmp_path / "weights.csv").write_text("1,2,1\n2,4,2\n1,2,1\n")
     program = tmp_path / "bin" / "cudafilter"

@@ -47,7 +47,7 @@ def run(
 
     *parameters* are those of *filter*; the report tells them.
     """
-    area = area_of(shared.mask, shared.region, shared.feather)
+    area = area_of(shared.mask, shared.region, shared.feather, shared.max_pixels)
     _keep_freed_memory()
     reporter = Reporter(shared)
     with ExitStack() as journals:
@@ -179,8 +179,6 @@ class _Run:
             strict=shared.strict,
             engine_codec=self._name != "cpu" and shared.codec != "cpu",
         )
-        if self.settings.within:  # an engine's own codec keeps the pixels from what is done to them
-            self.settings = self.settings._replace(engine_codec=False)
 
     def opened(self) -> Engine:
         """The engine; the first call opens it and tells what the plan refuses."""

@@ -93,8 +93,10 @@ def _colour(
     return red, green, blue
 
 
-def area_of(mask: str | None, regions: Sequence[Region], feather: int) -> Area | None:
-    """Where a filter is to work; None for everywhere.
+def area_of(
+    mask: str | None, regions: Sequence[Region], feather: int, max_pixels: int | None
+) -> Area | None:
+    """Where a filter is to work; None for everywhere. *max_pixels* is as images.load() has it.
 
     Raises ParameterError for a mask that cannot be read or is none, and for a feather of nothing.
     """
@@ -112,7 +114,7 @@ def area_of(mask: str | None, regions: Sequence[Region], feather: int) -> Area |
         from cudafilter import images
 
         try:
-            image = images.load(Path(mask))
+            image = images.load(Path(mask), max_pixels=max_pixels)
         except ImageError as error:
             raise ParameterError("mask", str(error), hint=error.hint) from error
         if image.metadata.cmyk:

@@ -32,6 +32,7 @@ from cudafilter.jobs.frames import Counted, picked, side_by_side
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
 from cudafilter.jobs.settings import Settings as Settings
+from cudafilter.jobs.stream import Stream, write_all
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import CHECKS
@@ -166,7 +167,9 @@ class Worker:
 
         *screen* says that the device may prove the result.
         """
-        if not (self.settings.engine_codec and FORMATS[format].engine_codec):
+        if self.settings.within or not self.settings.engine_codec:
+            return None
+        if not FORMATS[format].engine_codec:
             return None
         engine = self.engine.get()
         if engine.jpeg is None or format_of_bytes(data) != format:
@@ -335,9 +338,9 @@ class Worker:
     ) -> None:
         if job.destination is None:
             if callable(content):
-                content(_Stream(self.stdout or sys.stdout.buffer))
+                content(Stream(self.stdout or sys.stdout.buffer))
             else:
-                _write_all(self.stdout or sys.stdout.buffer, content)
+                write_all(self.stdout or sys.stdout.buffer, content)
             return
         target = self.store.resolve(job.destination)
         if target.stream is not None:  # its reader may let an interruption wait for ever
@@ -351,37 +354,6 @@ class Worker:
             add = partial(self.journal.add, job.destination)
             notes = self.store.write_whole(target, content, read=read, on_complete=add)
         record.notes += notes  # only now: frames that are filtered inside add their own
-
-
-class _Stream:
-    """A Sink: standard output."""
-
-    can_patch = False
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, piece: Buffer) -> None:
-        _write_all(self._stream, piece)
-
-    def patch(self, at: int, piece: bytes) -> None:
-        raise AssertionError(f"byte {at} was sent")
-
-
-def _write_all(stream: BinaryIO, data: Buffer) -> None:
-    """Write *data* to the end: under PYTHONUNBUFFERED a pipe takes only a part at a time.
-
-    Raises ImageError, or BrokenPipeError where the reader has gone.
-    """
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[stream.write(rest) :]
-        stream.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ImageError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def _reason(error: Exception, source: str) -> tuple[str, str | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cudafilter.engines.cpu import CpuEngine
 from cudafilter.engines.within import Parts, Within, filtered_within
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats import tiff_segments
+from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image
 from cudafilter.jobs import sizing
 from cudafilter.operations import blend as blending
@@ -37,7 +39,8 @@ from cudafilter.operations.operation import Operation, whole_of
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.region import Region
 from cudafilter.proof.ends import wrong_blend, wrong_samples
-from image_files import EXIF, encode, save
+from image_files import EXIF, ICC, encode, save
+from test_host import HostEngine
 
 REQUIRED = {"kernel": {"weights": "1,2,1;2,4,2;1,2,1"}}
 FILTERS: dict[str, Operation] = {
@@ -140,6 +143,22 @@ def test_only_some_rows_are_filtered_and_have_the_bits_of_the_whole(
     parts = parts_of(cpu, pixels, FILTERS[name], how, border)
     assert max(given) < HEIGHT
     np.testing.assert_array_equal(parts.filtered, whole[parts.box.top : parts.box.bottom])
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
+@pytest.mark.parametrize("variant", ["separable", "stream", "network"])
+@pytest.mark.parametrize("linear", [False, True])
+def test_kernels_give_the_bits_of_the_whole(variant: str, linear: bool, built: Path) -> None:
+    """On the CPU; the parameter *engine* of the tests above has the GPU's own."""
+    engine = HostEngine(variant, built)
+    filter = make("median") if variant == "network" else make("blur", sigma=2)
+    for alpha in (False, True):
+        pixels = random_pixels((90, 40, 3 + alpha), "uint8")
+        how = within("3,50,20,9", pixels=pixels, alpha=alpha, feather=2, linear=linear)
+        parts = filtered_within(engine, pixels, filter, Border(), how)
+        whole = engine.run(how.begin(pixels), filter, alpha=alpha).pixels
+        assert parts.filtered.tobytes() == whole[50:59].tobytes()
+        np.testing.assert_array_equal(parts.result[:50], pixels[:50])
 
 
 def test_what_needs_the_whole_image_gets_it(cpu: Engine) -> None:
@@ -339,7 +358,7 @@ class TestRefused:
 class TestTold:
     def test_what_light_it_is(self, photo: Pixels) -> None:
         assert "its light is that of sRGB" in cli("blur", "--linear", "in.png", "out.png").stderr
-        Pil.fromarray(photo).save("tagged.png", icc_profile=image_icc())
+        Pil.fromarray(photo).save("tagged.png", icc_profile=ICC)
         assert "sRGB" not in cli("blur", "--linear", "tagged.png", "out.png").stderr
         save(Image(photo.astype(np.float32) / 255), Path("float.tif"))
         told = cli("blur", "--linear", "float.tif", "light.tif")
@@ -371,15 +390,7 @@ class TestTold:
         }  # fmt: skip
 
 
-def image_icc() -> bytes:
-    from image_files import ICC
-
-    return ICC
-
-
 def turned(pixels: Pixels) -> Image:
-    from cudafilter.formats.metadata import Metadata
-
     return Image(pixels, metadata=Metadata(exif=EXIF))
 
 

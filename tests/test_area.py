@@ -219,6 +219,19 @@ class TestBlend:
         assert got[mask == 0].tobytes() == source[mask == 0].tobytes()
         assert got[mask == FULL].tobytes() == filtered[mask == FULL].tobytes()
 
+    @pytest.mark.parametrize(
+        ("dtype", "weight", "alphas"), [("uint8", FULL // 5, (1, 4)), ("uint16", 1, (1, FULL - 1))]
+    )
+    def test_a_tie_goes_to_even(self, dtype: str, weight: int, alphas: tuple[int, int]) -> None:
+        """By their alphas and the weight, both pixels count the same."""
+        colours = np.arange(10)
+        pixels = (
+            np.stack([side, np.full(10, alpha)], axis=1)[None].astype(dtype)
+            for side, alpha in zip((colours, colours + 1), alphas, strict=True)
+        )
+        got = blend(*pixels, np.full((1, 10), weight, np.uint16), True)
+        np.testing.assert_array_equal(got[0, :, 0], np.rint(colours + 0.5))
+
     def test_what_a_transparent_pixel_hides_does_not_show(self) -> None:
         source = np.array([[[255, 0, 0, 0]]], np.uint8)  # red, unseen
         filtered = np.array([[[0, 0, 200, 128]]], np.uint8)

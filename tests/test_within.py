@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats import tiff_segments
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image
-from cudafilter.jobs import sizing
+from cudafilter.jobs import by_rows, sizing
 from cudafilter.operations import blend as blending
 from cudafilter.operations import reference
 from cudafilter.operations.area import Area
@@ -286,6 +287,21 @@ class TestFiles:
         outside = (slice(0, 20), slice(0, 5)) if mask else (slice(9, 28), slice(0, 10))
         np.testing.assert_array_equal(got[outside], pixels[outside])
         assert not np.array_equal(got[30:45, 20:40], pixels[30:45, 20:40]) or not mask
+
+
+@pytest.mark.parametrize("area", AREAS[:1], ids=" ".join)
+def test_by_rows_no_row_is_read_twice_and_light_takes_its_memory(
+    little: Callable[..., str], area: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(Image(random_pixels((80, 60, 3), "uint8")), Path("in.png"))
+    monkeypatch.setattr(by_rows.ByRows, "_reread", lambda *_: pytest.fail("read again"))
+
+    def rows(*more: str) -> int:
+        told = re.search(r"by rows, (\d+) at a time", little("blur", *area, *more, "in.png"))
+        assert told is not None
+        return int(told[1])
+
+    assert rows("--linear", "--check") < rows("--check")
 
 
 @pytest.fixture

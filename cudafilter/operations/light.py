@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -70,17 +71,21 @@ class Light:
         found = [_tables(curve, self.dtype.name) for curve in curves]
         if alpha:  # which is no light
             found.append(_tables(IDENTITY, self.dtype.name))
-        self._light = [levels for levels, _, _ in found]
         self._bounds = [bounds for _, bounds, _ in found]
-        self._back = [back for _, _, back in found]
+        self._groups = []
+        """Channels side by side that have one curve, with its light and its way back."""
+        for _, group in groupby(range(len(found)), lambda c: id(found[c][2])):
+            channels = list(group)
+            light, _, back = found[channels[0]]
+            self._groups.append((slice(channels[0], channels[-1] + 1), light, back))
 
     def decoded(self, pixels: Pixels) -> Pixels:
         """The light of *pixels*, (N, W, C): the nearest float32 to the curve, 0 to 1."""
         out = np.empty(pixels.shape, np.float32)
 
         def do(band: slice) -> None:
-            for c, light in enumerate(self._light):
-                out[band, :, c] = light[pixels[band, :, c]]
+            for channels, light, _ in self._groups:
+                out[band, :, channels] = np.take(light, pixels[band, :, channels])
 
         each(do, _bands(pixels))
         return out
@@ -93,8 +98,8 @@ class Light:
         out = np.empty(light.shape, self.dtype)
 
         def do(band: slice) -> None:
-            for c, back in enumerate(self._back):
-                out[band, :, c] = back(light[band, :, c])
+            for channels, _, back in self._groups:
+                out[band, :, channels] = back(light[band, :, channels])
 
         each(do, _bands(light))
         return out

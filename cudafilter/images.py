@@ -239,6 +239,43 @@ def gray_pixels(pixels: Pixels, alpha: bool) -> Pixels:
     return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
 
+def flattened(image: Image, colour: tuple[int, int, int]) -> Image:
+    """*image* over *colour*, of 8 bits a sample, without alpha; one that has none as it is.
+
+    The colour's numbers count in the image's own space. Raises ImageError for a gray image and a
+    colour that is none.
+    """
+    if not image.alpha:
+        return image
+    header, notes = flat_header(Header.of(image.pixels, True, image.metadata), colour)
+    pixels = flat_pixels(image.pixels, colour)
+    return replace(
+        image, pixels=pixels, alpha=False, metadata=header.metadata, notes=image.notes + notes
+    )
+
+
+def flat_header(header: Header, colour: tuple[int, int, int]) -> tuple[Header, tuple[str, ...]]:
+    """flattened() of a header, and notes for the user."""
+    metadata, notes = header.metadata, tuple[str, ...]()
+    if not header.alpha:
+        return header, ()
+    channels = header.channels - 1
+    if channels == 1 and len(set(colour)) > 1:
+        raise ImageError("it is gray, and the background is a colour", hint="choose a gray one")
+    if metadata.exif is not None:
+        from cudafilter.formats.stacks import retyped  # not before: few pictures come here
+
+        metadata, notes = retyped(metadata, header.dtype, channels)
+    return replace(header, channels=channels, alpha=False, metadata=metadata), notes
+
+
+def flat_pixels(pixels: Pixels, colour: tuple[int, int, int]) -> Pixels:
+    """flattened() of rows of pixels that have alpha."""
+    from cudafilter.operations.blend import flattened as over  # not before: few are laid over one
+
+    return over(pixels, colour[: pixels.shape[2] - 1])
+
+
 def lost_metadata(image: Image, format: str) -> tuple[str, ...]:
     """Names for the metadata that a file of *format* cannot hold; encode leaves just these out.
 

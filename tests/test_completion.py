@@ -43,6 +43,7 @@ def offered(line: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("cudafilter box --variant ", list(CHOICES)),
         ("cudafilter box --existing s", ["skip"]),
         ("cudafilter box --format p", ["png", "ppm", "pgm"]),
+        ("cudafilter box --background toma", ["tomato"]),
         ("cudafilter bench so", ["sobel"]),
         ("cudafilter completion ", ["bash", "zsh", "fish"]),
         ("cudafilter bench --dtypes uint8,", ["uint8,uint16", "uint8,float32"]),
@@ -64,6 +65,8 @@ def test_commands_options_and_values_are_offered(
         "cudafilter kernel -w ker",
         "cudafilter kernel --weights ",
         "cudafilter box --report r",
+        "cudafilter box --retry-failed r",
+        "cudafilter box --mask m",
         "cudafilter bench --plot p",
     ],
 )
@@ -77,7 +80,8 @@ def test_a_check_has_a_value_after_the_sign_only(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_number_is_not_taken_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert offered("cudafilter blur --sigma ", monkeypatch) == []
+    for option in ("--sigma", "--feather", "--region"):
+        assert offered(f"cudafilter blur {option} ", monkeypatch) == []
 
 
 def test_gpus_are_offered_by_the_files_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,9 +22,11 @@ from cudafilter.jobs import crew
 from cudafilter.jobs.plan import Job, make_plan
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.worker import Settings
+from cudafilter.operations.area import Area
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.region import Region
 from many_images import BLUR, StandIn, folder_jobs, photos, run
 
 __all__ = ["photos"]
@@ -288,12 +290,23 @@ class TestEngineCodec:
         assert left.notes == ("decoded and encoded on the CPU: CMYK",)
         assert list(left.seconds) == ["read", "run", "decode", "encode", "write"]
 
-    def test_is_not_asked_where_it_may_not_be(self, mixed: Sequence[Job], cpu: Engine) -> None:
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            Settings(),
+            Settings(engine_codec=True, linear=True),
+            Settings(engine_codec=True, area=Area(None, (Region.parsed("0,0,9,9"),))),
+        ],
+        ids=["unasked", "light", "area"],
+    )
+    def test_is_not_asked_where_it_may_not_be(
+        self, mixed: Sequence[Job], cpu: Engine, settings: Settings
+    ) -> None:
         codec = self.Codec()
-        jobs = [job for job in mixed if job.format == "jpeg"]
+        jobs = [job for job in mixed if job.source == Path("in/rgb.jpg")]
         engine = StandIn(lambda pixels: cpu.run(pixels, BLUR).pixels, jpeg=codec)
-        records = run(jobs, engine, Settings())
-        assert [record.error for record in records.values()] == [None, None]
+        records = run(jobs, engine, settings)
+        assert [record.error for record in records.values()] == [None]
         assert not codec.offered
 
 

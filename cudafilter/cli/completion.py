@@ -125,6 +125,13 @@ def formats(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
     return one_of(written())(ctx, param, incomplete)
 
 
+def colours(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of colours."""
+    from PIL import ImageColor
+
+    return one_of(tuple(ImageColor.colormap))(ctx, param, incomplete)
+
+
 def gpus(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Numbers of the GPUs here. They come from the driver's device files, so no GPU starts."""
     offered = some_of(gpu_numbers())(ctx, param, incomplete)

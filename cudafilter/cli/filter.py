@@ -71,6 +71,8 @@ def perform(
         raise click.UsageError("--frames and --first-frame contradict each other")
     if shared.in_place and (shared.first_frame or shared.frames is not None):
         raise click.UsageError("in place, the frames that are not taken would be lost")
+    if shared.watch and shared.retry_failed is not None:
+        raise click.UsageError("--watch does not end, and --retry-failed does what is known")
     if shared.watch and shared.dry_run:
         raise click.UsageError("--watch does not end, and --dry-run writes nothing")
     _start_gpus(paths, shared)
@@ -80,6 +82,15 @@ def perform(
     border = Border(shared.border, shared.border_value)
     plans = _plans(paths, shared)
     plan = next(plans)
+    if shared.retry_failed is not None:
+        from cudafilter.cli.report import job_facts
+        from cudafilter.cli.retry import only_failed
+
+        facts = job_facts(filter, parameters, border, shared)
+        plan, missing = only_failed(plan, shared.retry_failed, facts)
+        _tell_retried(plan, missing, shared)
+        if not plan.jobs and not plan.refused:
+            return None
     if shared.dry_run:
         return _print(plan)
     _require_streams(plan, shared)
@@ -101,7 +112,8 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
     if named or shared.watch or len(names) > FEW:
         numbers = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
-        jpeg = shared.codec != "cpu" and any_jpeg(names)
+        within = shared.linear or shared.mask is not None or shared.region
+        jpeg = shared.codec != "cpu" and not within and any_jpeg(names)
         gpus.start(numbers, jpeg=jpeg)
 
 
@@ -131,6 +143,14 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
         existing=shared.existing, follow=shared.follow, strict=shared.strict,
     )  # fmt: skip
     return iter([plan])
+
+
+def _tell_retried(plan: Plan, missing: int, shared: Shared) -> None:
+    """Tell what of a report is left to do."""
+    if not plan.jobs and not plan.refused:
+        tell(f"nothing failed in {shared.retry_failed}")
+    elif missing and not shared.quiet:
+        tell(f"note: {missing} more failed in {shared.retry_failed}, and are not among these")
 
 
 def _print(plan: Plan) -> None:
@@ -177,24 +197,35 @@ def _require_streams(plan: Plan, shared: Shared) -> None:
             "'-' would write the image's bytes to the terminal",
             hint="send them on: cudafilter ... - > out.png",
         )
+    if shared.mask is not None:
+        _require_no_image(plan, "mask", shared.mask, sources=False)
     if shared.report is None:
         return
     if writes and _is_standard_output(shared.report):
         raise ParameterError("report", "standard output is taken by the image")
-    from cudafilter.jobs.sources import inode
-
     if shared.report == STDIO:
         if sys.stdout is None:
             raise ParameterError("report", "'-': standard output is closed")
         return
-    report, there = os.path.realpath(shared.report), inode(shared.report)
+    _require_no_image(plan, "report", shared.report)
+
+
+def _require_no_image(plan: Plan, option: str, name: str, sources: bool = True) -> None:
+    """Raise ParameterError (*option*) where the file *name* is an image of *plan*.
+
+    Its *sources* may be allowed.
+    """
+    from cudafilter.jobs.sources import inode
+
+    real, there = os.path.realpath(name), inode(name)
     for job in plan.jobs:
-        for path in (job.source, job.destination):
+        for path in (job.source if sources else None, job.destination):
             # Without a file there, only the name can be the same.
-            if path is None or (there is None and path.name != os.path.basename(report)):
+            if path is None or (there is None and path.name != os.path.basename(real)):
                 continue
-            if inode(path) == there if there else os.path.realpath(path) == report:
-                raise ParameterError("report", f"{path} is an image of this job")
+            if inode(path) == there if there else os.path.realpath(path) == real:
+                what = "is an image of this job" if sources else "would be overwritten"
+                raise ParameterError(option, f"{path} {what}")
 
 
 def _is_standard_output(name: str) -> bool:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from cudafilter.cli import within
 from cudafilter.cli.command import Sections, ValuedFlag
+from cudafilter.cli.values import Choice as Choice
+from cudafilter.cli.values import Number, offered
+from cudafilter.cli.values import Whole as Whole
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
 from cudafilter.formats.limits import MAX_PIXELS
@@ -24,65 +28,12 @@ from cudafilter.operations.choices import (
 from cudafilter.operations.parameter import Parameter
 
 if TYPE_CHECKING:
-    from click.shell_completion import CompletionItem
+    from cudafilter.operations.region import Region
 
 MAX_JOBS = 1024
 
 _SHORT = {"weights": "-w"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
-
-
-class Choice(click.Choice[str]):
-    """One of some words. A hint says which one was likely meant.
-
-    *old* maps former words to the present ones. Neither help nor completion shows them.
-    """
-
-    def __init__(self, choices: Sequence[str], old: Mapping[str, str] | None = None) -> None:
-        super().__init__(choices)
-        self._old = old or {}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        try:
-            return super().convert(self._old.get(value, value), param, ctx)
-        except click.UsageError as error:
-            from cudafilter.cli.suggest import value as meant
-
-            error.hint = meant(value, self.choices)  # type: ignore[attr-defined]
-            raise
-
-
-class Whole(click.IntRange):
-    """A whole number from *min* to *max*, refused in our words."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return int(super().convert(value, param, ctx))
-        except click.UsageError:
-            limits = f" from {self.min}" + (f" to {self.max}" if self.max is not None else "")
-            raise _wrong_number(f"a whole number{limits}", value, param, ctx) from None
-
-
-class Number(click.types.FloatParamType):
-    """A number, refused in our words."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return float(super().convert(value, param, ctx))
-        except click.UsageError:
-            raise _wrong_number("a number", value, param, ctx) from None
-
-
-def _wrong_number(
-    wanted: str, value: Any, param: click.Parameter | None, ctx: click.Context | None
-) -> click.BadParameter:
-    from cudafilter.cli.suggest import number
-
-    error = click.BadParameter(f"must be {wanted}, not {value!r}", ctx, param)
-    error.hint = number(value)  # type: ignore[attr-defined]
-    return error
 
 
 class Shared(NamedTuple):
@@ -91,6 +42,11 @@ class Shared(NamedTuple):
     border: str
     border_value: float
     gray: bool
+    linear: bool
+    background: tuple[int, int, int] | None
+    mask: str | None
+    region: tuple[Region, ...]
+    feather: int
     engine: str
     gpu: str | None
     variant: str
@@ -106,6 +62,7 @@ class Shared(NamedTuple):
     watch: bool
     dry_run: bool
     report: str | None
+    retry_failed: str | None
     format: str | None
     quality: int | None
     compress_level: int | None
@@ -145,7 +102,14 @@ def shared() -> Sections:
         "Edges and colour": [
             *borders("edge"),
             click.Option(["--gray"], is_flag=True, help="Turn the image gray first."),
+            click.Option(
+                ["--linear"],
+                is_flag=True,
+                help="Filter in linear light, by the image's colour profile or as sRGB.",
+            ),
+            within.background(),
         ],
+        "Where": within.where(),
         "Engine": [
             *engine(
                 "auto takes CUDA where a GPU answers and the job is worth its start, else the CPU.",
@@ -269,6 +233,12 @@ def shared() -> Sections:
                 shell_complete=offered("files"),
                 help="Add a JSON line for each image: job, sizes, times, error ('-' is stdout).",
             ),
+            click.Option(
+                ["--retry-failed"],
+                metavar="FILE",
+                shell_complete=offered("files"),
+                help="Do only what failed by this report of the same command.",
+            ),
             quiet(),
             click.Option(["-v", "--verbose"], is_flag=True, help="Tell more about each image."),
             debug(),
@@ -289,23 +259,6 @@ def engine(about_engine: str, gpu: click.Option, about_variant: str) -> list[cli
         gpu,
         variant(about_variant),
     ]
-
-
-def offered(
-    what: str, words: Sequence[str] = ()
-) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """*words*, and what the function *what* of completion.py offers.
-
-    That module is only imported when a shell asks.
-    """
-
-    def offer(ctx: click.Context, param: click.Parameter, word: str) -> list[CompletionItem]:
-        from cudafilter.cli import completion
-
-        offers: list[CompletionItem] = getattr(completion, what)(ctx, param, word)
-        return [*completion.one_of(words)(ctx, param, word), *offers]
-
-    return offer
 
 
 def paths(metavar: str) -> click.Argument:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from cudafilter import __version__
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
+from cudafilter.cli.within import facts
 from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.jobs.plan import Plan
@@ -268,7 +269,9 @@ class JsonLines:
         self._give_up()
 
 
-def job_facts(filter: Operation, parameters: Mapping[str, Any], border: Border) -> dict[str, Any]:
+def job_facts(
+    filter: Operation, parameters: Mapping[str, Any], border: Border, shared: Shared
+) -> dict[str, Any]:
     """What every line of a report tells of the job, as plain data."""
     return {
         "version": __version__,
@@ -276,6 +279,7 @@ def job_facts(filter: Operation, parameters: Mapping[str, Any], border: Border) 
         "parameters": dict(parameters),
         "border": border.mode,
         "border_value": border.value,
+        **facts(shared.mask, shared.region, shared.feather, shared.linear, shared.background),
     }
 
 

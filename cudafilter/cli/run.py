@@ -13,6 +13,7 @@ from cudafilter.cli.command import FAILURE, INTERRUPTED
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter, job_facts
 from cudafilter.cli.terminal import tell
+from cudafilter.cli.within import area_of
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
@@ -26,6 +27,7 @@ from cudafilter.start.garbage import collect_again
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
+    from cudafilter.operations.area import Area
 
 # mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
 # back 64 MiB at a time.
@@ -45,10 +47,11 @@ def run(
 
     *parameters* are those of *filter*; the report tells them.
     """
+    area = area_of(shared.mask, shared.region, shared.feather, shared.max_pixels)
     _keep_freed_memory()
     reporter = Reporter(shared)
     with ExitStack() as journals:
-        _run(plans, filter, border, shared, parameters, reporter, journals)
+        _run(plans, filter, border, shared, area, parameters, reporter, journals)
     if reporter.failed:
         click.get_current_context().exit(FAILURE)
 
@@ -58,19 +61,22 @@ def _run(
     filter: Operation,
     border: Border,
     shared: Shared,
+    area: Area | None,
     parameters: Mapping[str, Any],
     reporter: Reporter,
     journals: ExitStack,
 ) -> None:
     engine = journal = None
     failed = False
-    with JsonLines(shared.report, job_facts(filter, parameters, border)) as report:
+    with JsonLines(shared.report, job_facts(filter, parameters, border, shared)) as report:
         try:
             for plan in plans:
-                one = _Run(plan, filter, shared, reporter, report, engine)
+                one = _Run(plan, filter, shared, area, reporter, report, engine)
                 reporter.add(plan)
                 if shared.in_place:
-                    journal = journals.enter_context(_open_journal(plan, filter, border, shared))
+                    journal = journals.enter_context(
+                        _open_journal(plan, filter, border, shared, area)
+                    )
                 crew.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
                     threads=shared.jobs, journal=journal, on_rows=reporter.rows,
@@ -90,7 +96,9 @@ def _run(
     _close(journal, not failed, shared)
 
 
-def _open_journal(plan: Plan, filter: Operation, border: Border, shared: Shared) -> Journal:
+def _open_journal(
+    plan: Plan, filter: Operation, border: Border, shared: Shared, area: Area | None
+) -> Journal:
     from platformdirs import user_state_path
 
     from cudafilter.jobs.journal import Journal, job_of
@@ -98,13 +106,18 @@ def _open_journal(plan: Plan, filter: Operation, border: Border, shared: Shared)
     journal = Journal(
         user_state_path("cudafilter") / "in-place",
         # The others change how fast a job is done, or how large its files are.
-        job_of(filter, border, shared.gray, shared.quality, shared.dither),
+        job_of(filter, border, *_pixels(shared), area and area.told),
         filter.name,
         (job.source for job in plan.jobs if job.source is not None),
     )
     for note in journal.notes:
         _note(note, shared)
     return journal
+
+
+def _pixels(shared: Shared) -> tuple[object, ...]:
+    """The options that count for pixels, beside the filter's own, the border and the area."""
+    return shared.gray, shared.quality, shared.dither, shared.linear, shared.background
 
 
 def _close(journal: Journal | None, finished: bool, shared: Shared) -> None:
@@ -137,6 +150,7 @@ class _Run:
         plan: Plan,
         filter: Operation,
         shared: Shared,
+        area: Area | None,
         reporter: Reporter,
         report: JsonLines,
         engine: Engine | None,
@@ -153,6 +167,9 @@ class _Run:
             self._name = "cpu"
         self.settings = Settings(
             gray=shared.gray,
+            area=area,
+            linear=shared.linear,
+            background=shared.background,
             check=shared.check,
             quality=shared.quality,
             compress_level=shared.compress_level,

@@ -48,7 +48,10 @@ def require_held(
             hint=f"choose {_choice(dtype, whole)}",
         )
     if whole not in known.colours:
-        raise ImageError(f"{title} holds no transparency", hint=f"choose {_choice(dtype, whole)}")
+        raise ImageError(
+            f"{title} holds no transparency",
+            hint=f"choose {_choice(dtype, whole)}, or lay it over a colour: --background white",
+        )
 
 
 def require_frames(format: str, frames: int, timed: bool) -> None:

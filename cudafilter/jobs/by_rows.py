@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,10 +29,12 @@ from cudafilter.jobs.waiting import Channel
 from cudafilter.operations.borders import border_index
 from cudafilter.operations.operation import whole_of
 from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.region import Rectangle
 from cudafilter.start.words import STDIO
 from cudafilter.stores.buffers import Sink, Source
 
 if TYPE_CHECKING:
+    from cudafilter.engines.within import Within
     from cudafilter.proof.bands import BandCheck
 
 T = TypeVar("T")
@@ -55,12 +58,27 @@ class ByRows:
             self._reader = self._timed("read", rows.open, data, settings.max_pixels, True)
             header, self._notes = self._reader.header, tuple[str, ...]()
             if settings.gray:
+                settings.require_gray(header.channels)
                 header, self._notes = images.gray_header(header)
+            self._within: Within | None = None
+            filtered = header
+            if settings.within:
+                from cudafilter.jobs.within import within_of  # not before: most runs do without
+
+                self._within, told = within_of(settings, header)
+                self._notes += told
+                if self._within.light is not None:
+                    filtered = replace(header, dtype="float32")
+            self._out = header
+            if settings.background is not None:
+                self._out, told = images.flat_header(header, settings.background)
+                self._notes += told
             self._effort = Ways(settings.quality, settings.compress_level, settings.dither)
-            encoded = rows.is_encoded_whole(format, header, self._effort)
+            encoded = rows.is_encoded_whole(format, self._out, self._effort)
         self._header = header
+        self._dtype = np.dtype(filtered.dtype)
         self._size = header.height, header.width, header.channels
-        self._bands = sizing.bands(header, self._reader.step, worker.filter, decoded, encoded)
+        self._bands = sizing.bands(filtered, self._reader.step, worker.filter, decoded, encoded)
         self._reading = Lock()
         self._fill_in()
         self._refuse(source_format, encoded)
@@ -113,8 +131,8 @@ class ByRows:
         done: Channel[Pixels] = Channel()
         flow = Flow(
             engine, worker.filter, worker.border, header.alpha, self._size,
-            np.dtype(header.dtype), self._taken(read), self._reread,
-            looked_at=worker.settings.check is not None,
+            self._dtype, self._taken(read), self._reread,
+            looked_at=worker.settings.check is not None or worker.settings.area is not None,
         )  # fmt: skip
         counted = Counted(target)
 
@@ -126,14 +144,18 @@ class ByRows:
             check = self._checking()
             for first, last in self._spans():
                 result = self._timed("run", flow.rows, first, last)
+                own = None
+                if worker.settings.area is not None:  # before the check lets go of these rows
+                    halo = max(worker.filter.reach[:2])
+                    own = flow.source(first, last, max(0, first - halo) if check else last)
                 if check is not None:
                     self._check(check, flow, result, first)
-                done.put(result)
+                done.put(self._ended(own, result, first))
 
         threads = [_begun(work, (read, done)) for work in (reading, filtering)]
         try:
             with images.encoding(name):
-                writer = rows.create(self._format, counted, header, **self._effort._asdict())
+                writer = rows.create(self._format, counted, self._out, **self._effort._asdict())
             for _, last in self._spans():
                 result = done.take()
                 worker.writing.require_open()
@@ -158,7 +180,7 @@ class ByRows:
         """Tell what the user should know."""
         record, header = self._record, self._header
         record.notes += (*self._reader.notes, *self._notes)
-        _, lost = split(header.metadata, self._format, header.channels)
+        _, lost = split(self._out.metadata, self._format, self._out.channels)
         record.notes += tuple(
             f"{self._format.upper()} does not hold {what}, which is left out" for what in lost
         )
@@ -182,7 +204,23 @@ class ByRows:
             found = self._timed("decode", reader.rows, first, last)
             if self._worker.settings.gray:
                 found = images.gray_pixels(found, self._header.alpha)
-            return found
+            return found if self._within is None else self._within.begin(found)
+
+    def _ended(self, own: Pixels | None, filtered: Pixels, first: int) -> Pixels:
+        """The *filtered* rows from row *first* on as they are written; *own* are the source's."""
+        settings, within, result = self._worker.settings, self._within, filtered
+        if within is not None:
+            source = filtered if own is None else own
+            box = Rectangle(0, first, self._header.width, first + len(filtered))
+            blended = within.blended(source, filtered, box)
+            result = within.end(blended)
+            if settings.check is not None:
+                from cudafilter.jobs.within import require_ends
+
+                require_ends(within, source, filtered, blended, result, box)
+        if settings.background is not None and self._header.alpha:
+            result = images.flat_pixels(result, settings.background)
+        return result
 
     def _taken(self, channel: Channel[Pixels]) -> Iterator[Pixels]:
         """What comes from *channel*. The time that it takes is not the filter's."""

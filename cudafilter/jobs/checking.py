@@ -14,6 +14,7 @@ from cudafilter.operations.choices import CHECKS
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
+    from cudafilter.check import Agreement
     from cudafilter.proof.screened import Screened
 
 
@@ -52,6 +53,26 @@ def check(
     with nullcontext() if quick or screened else run.checks:
         run.writing.require_open()
         found = compare(result, source, run.filter, run.border, alpha, quick=quick, screen=screened)
+    _settle(found, record, where)
+
+
+def check_rows(
+    run: Shared, result: Pixels, first: int, source: Pixels, alpha: bool, record: Record, where: str
+) -> None:
+    """check() for *result*, rows from row *first* on of what *source* is to become."""
+    from cudafilter.check import QUICK, at_random, compare_rows
+
+    quick = run.settings.check == "quick" and result.size > QUICK
+    with run.checks:
+        run.writing.require_open()
+        found = compare_rows(
+            result, first, source, run.filter, run.border, alpha,
+            at_random(result.size) if quick else None,
+        )  # fmt: skip
+    _settle(found, record, where)
+
+
+def _settle(found: Agreement, record: Record, where: str) -> None:
     if found.note and found.note not in record.notes:
         record.notes += (found.note,)
     record.agreement = both(record.agreement, found) if found.ok else found

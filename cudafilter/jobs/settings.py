@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import Lock
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cudafilter.engines import Engine
+from cudafilter.errors import ImageError
+from cudafilter.jobs.record import Record
 from cudafilter.jobs.waiting import Future, Gate
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
+
+if TYPE_CHECKING:
+    from cudafilter.operations.area import Area
 
 
 class Settings(NamedTuple):
     """How each image is treated."""
 
     gray: bool = False
+    area: Area | None = None
+    """Where the images are filtered; None for everywhere."""
+    linear: bool = False
+    """They are filtered in linear light."""
+    background: tuple[int, int, int] | None = None
+    """The colour, of 8 bits, that transparent pixels are laid over; None where alpha stays."""
     check: str | None = None
     """One of catalogue.CHECKS: every result is compared with the reference, and one that disagrees
     is not written."""
@@ -32,6 +44,24 @@ class Settings(NamedTuple):
     """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
     open, so that the way of an image never depends on time."""
 
+    @property
+    def within(self) -> bool:
+        """Whether something is done around the filter; see jobs/within.py."""
+        return self.linear or self.area is not None
+
+    def require_gray(self, channels: int) -> None:
+        """Raise ImageError where gray would change an image of so many *channels* everywhere."""
+        if self.area is not None and channels > 2:
+            raise ImageError(
+                "--gray would change the picture outside the mask or region, too",
+                hint="make it gray first, or leave out --gray",
+            )
+
+    @property
+    def extra(self) -> int:
+        """Bytes of memory that each sample takes beside its own: light, and what is blended."""
+        return 8 * self.linear + 4 * (self.area is not None)
+
 
 class Shared(Protocol):
     """What the images of a run have in common: a Worker."""
@@ -42,6 +72,10 @@ class Shared(Protocol):
     engine: Future[Engine]
     writing: Gate
     checks: Lock
+
+    def stage(self, name: str, record: Record) -> AbstractContextManager[None]:
+        """Do a stage inside, unless all work has ended, and have *record* tell its time."""
+        ...
 
     @property
     def on_rows(self) -> Callable[[int, int], None]:

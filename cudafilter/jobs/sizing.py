@@ -201,21 +201,26 @@ def memory_for_images(share: float = MEMORY_SHARE) -> int | None:
     return None if free is None else int(free * share)
 
 
-def footprint(data: Source) -> int:
-    """Bytes of memory that an image takes from decoding to writing, by its file's *data*."""
+def footprint(data: Source, extra: int = 0) -> int:
+    """Bytes of memory that an image takes from decoding to writing, by its file's *data*.
+
+    *extra* is what each sample takes beside its own bytes.
+    """
     head = data[:HEAD]
     size = extent(head)
     if size is None and isinstance(data, bytes):  # few headers are longer, and files are large
         size = extent(data)
     if size is not None:
-        return size.samples * size.bytes_per_sample * COPIES
+        return size.samples * (size.bytes_per_sample * COPIES + extra)
     if isinstance(data, bytes):
         return 0
     try:  # a TIFF's header stands anywhere
         told = None if rows.is_decoded_whole(head) else rows.open(data, by_rows=True).header
     except Exception:  # noqa: BLE001 - what is wrong is told when it is read
         told = None
-    return 0 if told is None else told.pixel_bytes * COPIES
+    if told is None:
+        return 0
+    return told.pixel_bytes * COPIES + told.width * told.height * told.channels * extra
 
 
 class Bands(NamedTuple):

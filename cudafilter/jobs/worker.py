@@ -32,6 +32,7 @@ from cudafilter.jobs.frames import Counted, picked, side_by_side
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
 from cudafilter.jobs.settings import Settings as Settings
+from cudafilter.jobs.stream import Stream, write_all
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import CHECKS
@@ -114,7 +115,7 @@ class Worker:
                 self._by_rows(job, data, format, read, record, held)
                 return
             opened.enter_context(
-                self.memory.taken(sizing.footprint(data) if self.memory.bounded else 0)
+                self.memory.taken(self._footprint(data) if self.memory.bounded else 0)
             )
             encoded: Content | None = None
             if isinstance(data, bytes):
@@ -134,9 +135,12 @@ class Worker:
 
         Frames do not: each is one image.
         """
-        if self.room is None or sizing.footprint(data) <= self.room:
+        if self.room is None or self._footprint(data) <= self.room:
             return False
         return sizing.frames(data) == 1
+
+    def _footprint(self, data: Source) -> int:
+        return sizing.footprint(data, self.settings.extra)
 
     def _by_rows(
         self,
@@ -163,7 +167,9 @@ class Worker:
 
         *screen* says that the device may prove the result.
         """
-        if not (self.settings.engine_codec and FORMATS[format].engine_codec):
+        if self.settings.within or not self.settings.engine_codec:
+            return None
+        if not FORMATS[format].engine_codec:
             return None
         engine = self.engine.get()
         if engine.jpeg is None or format_of_bytes(data) != format:
@@ -243,10 +249,15 @@ class Worker:
         def take() -> Image | None:
             with self.stage("decode", record):
                 image = next(coming, None)
-                return images.to_gray(image) if image and self.settings.gray else image
+                if image is None or not self.settings.gray:
+                    return image
+                self.settings.require_gray(image.pixels.shape[2])
+                return images.to_gray(image)
 
         def make(image: Image) -> Image:
-            return self._filtered(image, next(numbers), record)
+            made = self._filtered(image, next(numbers), record)
+            background = self.settings.background
+            return made if background is None else images.flattened(made, background)
 
         def put(image: Image) -> None:
             nonlocal lost
@@ -273,18 +284,21 @@ class Worker:
             record.colour, record.dtype = image.colour, image.pixels.dtype.name
         engine = self.engine.get()
         record.engine = engine.title
+        record.add_notes(image.notes)
+        where = f"frame {number}: " if record.frames > 1 else ""
+        if self.settings.within:
+            from cudafilter.jobs.within import filter_within  # not before: most runs do without
+
+            return filter_within(self, engine, image, record, where)
         with self.stage("run", record):
             done = engine.run(
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=self.settings.check is None,
             )  # fmt: skip
-        for stage, spent in done.seconds.items():
-            record.engine_seconds[stage] = record.engine_seconds.get(stage, 0) + spent
-        record.notes += tuple(n for n in image.notes + done.notes if n not in record.notes)
+        record.took(done)
         if self.settings.check:
             with self.stage("check", record):
                 screened = screen(self, engine, done.pixels, image.pixels, image.alpha, record)
-                where = f"frame {number}: " if record.frames > 1 else ""
                 check(self, done.pixels, image.pixels, image.alpha, record, screened, where)
         return image.with_pixels(done.pixels)
 
@@ -324,9 +338,9 @@ class Worker:
     ) -> None:
         if job.destination is None:
             if callable(content):
-                content(_Stream(self.stdout or sys.stdout.buffer))
+                content(Stream(self.stdout or sys.stdout.buffer))
             else:
-                _write_all(self.stdout or sys.stdout.buffer, content)
+                write_all(self.stdout or sys.stdout.buffer, content)
             return
         target = self.store.resolve(job.destination)
         if target.stream is not None:  # its reader may let an interruption wait for ever
@@ -340,37 +354,6 @@ class Worker:
             add = partial(self.journal.add, job.destination)
             notes = self.store.write_whole(target, content, read=read, on_complete=add)
         record.notes += notes  # only now: frames that are filtered inside add their own
-
-
-class _Stream:
-    """A Sink: standard output."""
-
-    can_patch = False
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-
-    def write(self, piece: Buffer) -> None:
-        _write_all(self._stream, piece)
-
-    def patch(self, at: int, piece: bytes) -> None:
-        raise AssertionError(f"byte {at} was sent")
-
-
-def _write_all(stream: BinaryIO, data: Buffer) -> None:
-    """Write *data* to the end: under PYTHONUNBUFFERED a pipe takes only a part at a time.
-
-    Raises ImageError, or BrokenPipeError where the reader has gone.
-    """
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[stream.write(rest) :]
-        stream.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise ImageError(f"standard output: cannot be written: {error.strerror}") from error
 
 
 def _reason(error: Exception, source: str) -> tuple[str, str | None]:

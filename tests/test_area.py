@@ -225,11 +225,11 @@ class TestBlend:
     def test_a_tie_goes_to_even(self, dtype: str, weight: int, alphas: tuple[int, int]) -> None:
         """By their alphas and the weight, both pixels count the same."""
         colours = np.arange(10)
-        pixels = (
+        source, filtered = (
             np.stack([side, np.full(10, alpha)], axis=1)[None].astype(dtype)
             for side, alpha in zip((colours, colours + 1), alphas, strict=True)
         )
-        got = blend(*pixels, np.full((1, 10), weight, np.uint16), True)
+        got = blend(source, filtered, np.full((1, 10), weight, np.uint16), True)
         np.testing.assert_array_equal(got[0, :, 0], np.rint(colours + 0.5))
 
     def test_what_a_transparent_pixel_hides_does_not_show(self) -> None:

@@ -21,6 +21,7 @@ from cudafilter.formats.rows import Reader
 from cudafilter.formats.table import Ways, format_of_bytes, unused_settings
 from cudafilter.host.cores import free_memory
 from cudafilter.jobs import sizing
+from cudafilter.jobs.checking import require_proven
 from cudafilter.jobs.frames import Counted
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Shared
@@ -128,6 +129,8 @@ class ByRows:
                 result = self._timed("run", flow.rows, first, last)
                 if check is not None:
                     self._check(check, flow, result, first)
+                    if last == header.height:
+                        require_proven(check.agreement)
                 done.put(result)
 
         threads = [_begun(work, (read, done)) for work in (reading, filtering)]

@@ -24,6 +24,8 @@ from test_together import HostChains
 
 needs_gpp = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 
+ON_A_GPU = pytest.param("cuda-auto", marks=pytest.mark.gpu)
+
 WEIGHTS = np.random.default_rng(1).normal(size=(5, 7))
 
 LINKS: dict[str, Operation] = {
@@ -102,11 +104,10 @@ def assert_proven(engine: Engine, names: str, dtype: str, border: Border) -> Non
         assert not compare(result, source, filter, border, alpha).ok
 
 
+@pytest.mark.parametrize("engine", ["cpu", ON_A_GPU], indirect=True)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("names", [*DOUBLE, "blur gamma"])
 def test_every_sample_is_proven(engine: Engine, names: str, dtype: str) -> None:
-    if getattr(engine, "variant", "auto") != "auto":
-        pytest.skip("another test has what other variants do")
     for border in ALL_BORDERS:
         assert_proven(engine, names, dtype, border)
 

@@ -1,18 +1,34 @@
 // Step 14, double: any correlation of integers, in double: where float32 cannot tell which is nearest.
+// In chains from double to double.
 //
 // What is summed may be a hundred times as large as the result, such as in unsharp with an amount of 50
 // on 16 bits. Float32 then errs by more than a part of a step, in any order of the sums. Else it is
 // vanilla.cu, and takes its time: it runs where no other variant may.
 // Launch: a block of TILE_WIDTH x TILE_HEIGHT threads for as many output pixels, blocks in blockIdx.x
 // row by row. Planned by variants/double.py. `numbers` are doubles: gain, source gain, bias, threshold,
-// each of two weight sums, then (KERNELS, kernel_height, kernel_width) weights. SAMPLE is 0 or 1.
+// each of two weight sums, what lies outside, then (KERNELS, kernel_height, kernel_width) weights. SAMPLE is 0, 1 or 3.
 #include "pixel.cuh"
 
-#define WEIGHTS_AT 6
+#define WEIGHTS_AT 7
 
-// Round half to even and clamp.
+struct Samples {
+    double v[CHANNELS];
+};
+
+// The source's pixel at (x, y), inside it.
+__device__ __forceinline__ Samples samples_at(const Task& task, int x, int y)
+{
+    const sample_t* at = task.source + y * task.source_pitch + (size_t)x * CHANNELS;
+    Samples samples;
+#pragma unroll
+    for (int c = 0; c < CHANNELS; ++c) samples.v[c] = at[c];
+    return samples;
+}
+
+// Round half to even and clamp; doubles pass.
 __device__ __forceinline__ sample_t nearest(double value)
 {
+    if (SAMPLE == 3) return (sample_t)value;
     return (sample_t)fmin(fmax(rint(value), 0.0), (double)FULL_SCALE);
 }
 
@@ -33,16 +49,16 @@ filter(const Task task, const float* __restrict__ numbers)
         const int row = border_index(y + task.y0 + i - task.anchor_y, task.source_height, task.border);
         for (int j = 0; j < task.kernel_width; ++j) {
             const int column = border_index(x + task.x0 + j - task.anchor_x, task.source_width, task.border);
-            Pixel pixel;
+            Samples pixel;
             if (row < 0 || column < 0) {
 #pragma unroll
-                for (int c = 0; c < CHANNELS; ++c) pixel.v[c] = task.border_value;
+                for (int c = 0; c < CHANNELS; ++c) pixel.v[c] = number[6];
             } else {
-                pixel = read_pixel(task, column, row);
+                pixel = samples_at(task, column, row);
             }
 #pragma unroll
             for (int c = 0; c < CHANNELS; ++c) {
-                const double tap = ALPHA && c < COLOURS ? (double)pixel.v[c] * pixel.v[COLOURS] : pixel.v[c];
+                const double tap = ALPHA && c < COLOURS ? pixel.v[c] * pixel.v[COLOURS] : pixel.v[c];
 #pragma unroll
                 for (int k = 0; k < KERNELS; ++k)
                     sum[k][c] += weights[k * taps + i * task.kernel_width + j] * tap;
@@ -50,7 +66,7 @@ filter(const Task task, const float* __restrict__ numbers)
         }
     }
 
-    const Pixel source = read_pixel(task, x + task.x0, y + task.y0);
+    const Samples source = samples_at(task, x + task.x0, y + task.y0);
     sample_t* out = task.out + y * task.out_pitch + (size_t)x * CHANNELS;
     auto combined = [&](int c) {
         return KERNELS == 2 ? sqrt(sum[0][c] * sum[0][c] + sum[KERNELS - 1][c] * sum[KERNELS - 1][c])
@@ -60,7 +76,7 @@ filter(const Task task, const float* __restrict__ numbers)
     const double coverage = gain * combined(COLOURS) + source_gain * source.v[COLOURS];
 #pragma unroll
     for (int c = 0; c < COLOURS; ++c) {
-        const double own = (double)source.v[c] * source.v[COLOURS];
+        const double own = source.v[c] * source.v[COLOURS];
         const double colour = (gain * combined(c) + source_gain * own) / coverage + bias;
         out[c] = coverage > 0.0 ? nearest(colour) : (sample_t)0;
     }

@@ -20,6 +20,19 @@ __device__ __forceinline__ float value_of(Key key)
 {
     return __uint_as_float(key ^ (key >> 31 ? 0x80000000u : 0xffffffffu));
 }
+#elif SAMPLE == 3
+typedef unsigned long long Key;
+
+__device__ __forceinline__ Key key_of(double value)
+{
+    const Key bits = __double_as_longlong(value);  // a chain on integers has no NaN
+    return bits ^ (bits >> 63 ? ~0ull : 1ull << 63);
+}
+
+__device__ __forceinline__ double value_of(Key key)
+{
+    return __longlong_as_double(key ^ (key >> 63 ? 1ull << 63 : ~0ull));
+}
 #else
 typedef unsigned Key;
 

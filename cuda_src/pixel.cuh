@@ -1,7 +1,7 @@
 // Load, store, convert, border index: what all variants share, written once.
 //
 // Each .cu is compiled once per specialisation, given by macros (variants/task.py):
-//   SAMPLE    0 uint8, 1 uint16, 2 float32
+//   SAMPLE    0 uint8, 1 uint16, 2 float32, 3 float64 (double, rank, point: inside a chain)
 //   CHANNELS  1..4, interleaved
 //   ALPHA     0 none, 1 filtered along, 2 kept; alpha is then the last channel
 //   KERNELS   1, or 2 for the magnitude sqrt(a^2 + b^2)
@@ -16,8 +16,11 @@ typedef unsigned char sample_t;
 #elif SAMPLE == 1
 typedef unsigned short sample_t;
 #define FULL_SCALE 65535.0f
-#else
+#elif SAMPLE == 2
 typedef float sample_t;
+#define FULL_SCALE 1.0f
+#else
+typedef double sample_t;
 #define FULL_SCALE 1.0f
 #endif
 

@@ -5,8 +5,17 @@
 // Launch: a block of THREADS threads for as many pieces of a row, blocks in blockIdx.x row by row.
 // Planned by variants/point.py. TO is the type of the result, as SAMPLE. `weights` are the curves
 // (curve.cuh), one with KIND END behind the last, or, of integers, what each sample becomes. From
-// and to floats, 1 is full scale. task.x0 is 0.
+// and to floats, 1 is full scale; where one of both is double, `weights` are doubles. task.x0 is 0.
 #include "pixel.cuh"
+
+#define DOUBLE (SAMPLE == 3 || TO == 3)
+#if DOUBLE
+typedef double number_t;
+#define WHITE (double)FULL_SCALE
+#else
+typedef float number_t;
+#define WHITE FULL_SCALE
+#endif
 
 #include "curve.cuh"
 
@@ -14,8 +23,10 @@
 typedef unsigned char out_t;
 #elif TO == 1
 typedef unsigned short out_t;
-#else
+#elif TO == 2
 typedef float out_t;
+#else
+typedef double out_t;
 #endif
 
 #define PIECE (16 / (int)sizeof(sample_t))
@@ -28,9 +39,12 @@ struct __align__(STORED) Out {
     out_t v[STORED / sizeof(out_t)];
 };
 
-__device__ __forceinline__ out_t stored(float value)
+__device__ __forceinline__ out_t stored(number_t value)
 {
-#if TO == 0
+#if SAMPLE == 3 && TO < 2
+    constexpr double full = TO == 0 ? 255.0 : 65535.0;
+    return (out_t)fmin(fmax(rint(value * full), 0.0), full);
+#elif TO == 0
     return to_uint8(SAMPLE == 2 ? value * 255.0f : value);
 #elif TO == 1
     return to_uint16(SAMPLE == 2 ? value * 65535.0f : value);
@@ -42,6 +56,7 @@ __device__ __forceinline__ out_t stored(float value)
 extern "C" __global__ void __launch_bounds__(THREADS)
 filter(const Task task, const float* __restrict__ weights)
 {
+    const number_t* numbers = (const number_t*)weights;
     const int first = (blockIdx.x % task.blocks_x * THREADS + threadIdx.x) * PIECE;
     const int y = blockIdx.x / task.blocks_x;
     if (first >= task.width * CHANNELS) return;
@@ -50,17 +65,18 @@ filter(const Task task, const float* __restrict__ weights)
 #pragma unroll
     for (int i = 0; i < PIECE; ++i) {
         const bool kept = ALPHA && (first + i) % CHANNELS == COLOURS;
-#if SAMPLE == 2
-        out[i] = stored(kept ? in.v[i] : all_curved(in.v[i], weights));
+#if SAMPLE >= 2
+        out[i] = stored(kept ? in.v[i] : all_curved(in.v[i], numbers));
 #else
-        out[i] = kept ? (out_t)(TO == 2 ? in.v[i] / FULL_SCALE : in.v[i])
-                      : stored(weights[in.v[i]]);
+        out[i] = kept ? (out_t)(TO >= 2 ? in.v[i] / WHITE : in.v[i])
+                      : stored(numbers[in.v[i]]);
 #endif
     }
     constexpr int EACH = STORED / sizeof(out_t);
     Out* to = (Out*)((out_t*)task.out + y * task.out_pitch + first);
 #pragma unroll
     for (int n = 0; n < PIECE / EACH; ++n) {
+        if (TO == 3 && first + n * EACH >= task.width * CHANNELS) break;  // 16 doubles have no room
         Out piece;
 #pragma unroll
         for (int i = 0; i < EACH; ++i) piece.v[i] = out[n * EACH + i];

@@ -7,7 +7,8 @@
 // where that lies inside the image.
 // Launch: a block of TILE_WIDTH x TILE_HEIGHT threads for as many output pixels, blocks in blockIdx.x
 // row by row. Planned by variants/rank.py. `weights` are the runs in global memory, three floats each,
-// row, first column and end, and a row of -1 behind the last. ALPHA is 0; task.rank is below 2^26.
+// row, first column and end, and a row of -1 behind the last; of doubles behind what lies outside, one
+// more. ALPHA is 0; task.rank is below 2^26.
 #include "keys.cuh"
 
 enum { ANY, LEAST, LARGEST };  // PICK
@@ -18,7 +19,12 @@ __device__ __forceinline__ void each_key(
     const Task& task, const float* __restrict__ runs, int x, int y, int c, Use use)
 {
     const int left = x + task.x0 - task.anchor_x, top = y + task.y0 - task.anchor_y;
+#if SAMPLE == 3
+    const Key outside = key_of(*(const double*)runs);
+    runs += 2;
+#else
     const Key outside = key_of((sample_t)task.border_value);
+#endif
 #pragma unroll 1
     for (; runs[0] >= 0.0f; runs += 3) {
         const int row = border_index(top + (int)runs[0], task.source_height, task.border);
@@ -51,12 +57,12 @@ filter(const Task task, const float* __restrict__ weights)
     sample_t* out = task.out + y * task.out_pitch + (size_t)x * CHANNELS;
 #pragma unroll 1
     for (int c = 0; c < CHANNELS; ++c) {
-        Key found = PICK == LEAST ? ~0u : 0;
+        Key found = PICK == LEAST ? ~(Key)0 : 0;
         if (PICK == ANY) {
 #pragma unroll 1
             for (int shift = KEY_BITS - 2; shift >= 0; shift -= 2) {
-                const Key first = found + (1u << shift), second = found + (2u << shift),
-                          third = found + (3u << shift);
+                const Key one = (Key)1 << shift, first = found + one, second = first + one,
+                          third = second + one;
                 int below[3] = {};
                 each_key(task, weights, x, y, c, [&](Key key, int count) {
                     below[0] += key < first ? count : 0;
@@ -64,7 +70,7 @@ filter(const Task task, const float* __restrict__ weights)
                     below[2] += key < third ? count : 0;
                 });
 #pragma unroll
-                for (int i = 0; i < 3; ++i) found += below[i] <= task.rank ? 1u << shift : 0;
+                for (int i = 0; i < 3; ++i) found += below[i] <= task.rank ? one : 0;
             }
         } else {
             each_key(task, weights, x, y, c, [&](Key key, int) {

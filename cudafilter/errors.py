@@ -63,6 +63,10 @@ class DisagreementError(CudafilterError):
     """A result does not agree with the reference by the contract."""
 
 
+class UnprovenError(CudafilterError):
+    """No sample of a result can be proven."""
+
+
 UNEXPECTED = "something unexpected happened"
 UNEXPECTED_HINT = "run again with --debug, and report what it shows"
 

@@ -10,6 +10,7 @@ import pytest
 
 from agreement import ALL_BORDERS, LAYOUTS, random_pixels, tolerance
 from cudafilter.operations import reference
+from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
@@ -18,6 +19,7 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Pixels
 from cudafilter.operations.rank import erosion
 from cudafilter.operations.window import square
+from cudafilter.proof.alike import most
 from cudafilter.proof.proof import Proof
 from cudafilter.proof.ranks import MEDIAN_OF_9
 from cudafilter.proof.sums import Banded, Taps, Transformed, route
@@ -53,6 +55,9 @@ OPERATIONS: dict[str, Operation] = {
     "open": make("open", radius=2),
     "top hat": make("tophat"),
     "identity": make("sharpen", amount=0),
+    "alike": make("bilateral", radius=3),
+    "nearly all alike": Bilateral(sigma=40, range=3, radius=2),
+    "none alike": Bilateral(sigma=1, range=1e-30, radius=2),
 }
 
 SHAPES = [(1, 1), (1, 37), (29, 1), (2, 3), (70, 53), (131, 40)]
@@ -228,6 +233,15 @@ def test_what_a_bound_leaves_open_is_suspect(
 ) -> None:
     values = Values(np.full((1, 1, 1), value), bound)
     assert suspect(np.full((1, 1, 1), got, np.uint8), values).all() == suspected
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("taps", [1, 8, 112, 5000])
+def test_no_weights_have_a_larger_mean(power: float, taps: int) -> None:
+    for scale in np.linspace(0.1, 20, 60):
+        x = random.exponential(scale, taps) if taps % 2 else np.full(taps, scale)
+        weights = np.exp(-x)
+        assert (weights * x**power).sum() / (1 + weights.sum()) <= most(power, taps)
 
 
 def test_floats_are_suspect_where_a_bound_reaches_the_next_one() -> None:

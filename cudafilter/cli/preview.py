@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.cli import options
+from cudafilter.cli import options, values
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import tell
 from cudafilter.errors import ImageError, ParameterError
@@ -309,7 +309,7 @@ command = Command(
     "preview",
     arguments=[
         click.Argument(
-            ["source"], required=False, metavar="SRC", shell_complete=options.offered("files")
+            ["source"], required=False, metavar="SRC", shell_complete=values.offered("files")
         )
     ],
     sections={
@@ -317,14 +317,14 @@ command = Command(
             click.Option(
                 ["--filter", "text"],
                 metavar="STEPS",
-                shell_complete=options.offered("filters"),
+                shell_complete=values.offered("filters"),
                 help="One filter with its options, or several as chain has them; else all.",
             ),
             click.Option(
                 ["--vary"],
                 multiple=True,
                 metavar="NAME=V,V",
-                shell_complete=options.offered("nothing"),
+                shell_complete=values.offered("nothing"),
                 help="Values of one of its options, a picture each. Twice makes a grid.",
             ),
             click.Option(
@@ -336,7 +336,7 @@ command = Command(
                 ["--at"],
                 callback=_at,
                 metavar="X,Y",
-                shell_complete=options.offered("nothing"),
+                shell_complete=values.offered("nothing"),
                 show_default="where most has changed",
                 help="Middle of the enlarged part, in pixels.",
             ),
@@ -358,7 +358,7 @@ command = Command(
             click.Option(
                 ["-o", "--output"],
                 metavar="FILE",
-                shell_complete=options.offered("files"),
+                shell_complete=values.offered("files"),
                 show_default="SRC's name with -preview.png, beside it",
                 help="The sheet.",
             ),

@@ -43,7 +43,8 @@ class Reporter:
         self._counts: Counter[str] = Counter()
         self._notes: Counter[str] = Counter()
         self._worst: Record | None = None
-        self._checked = self._agreed = 0
+        self._checked = self._agreed = self._in_part = 0
+        self._samples = self._unproven = 0
         self._check_seconds = 0.0
         self._lost_report = False
         self._importing = 0.0
@@ -133,14 +134,17 @@ class Reporter:
             self._say(f"{names} skipped: {record.skipped}")
         for note in record.notes:
             self._say(f"note: {_source(record)}: {note}")
-        if record.agreement and record.agreement.ok:
+        if record.agreement and record.agreement.ok and record.agreement.proves:
             self._say(f"check: {record.agreement}")
 
     def _count_check(self, record: Record) -> None:
         if record.agreement is None:
             return
         self._checked += 1
-        self._agreed += record.agreement.ok
+        self._agreed += record.agreement.ok and record.agreement.proves
+        self._in_part += record.agreement.verdict == "partly proven"
+        self._samples += record.agreement.samples
+        self._unproven += record.agreement.unproven
         self._check_seconds += record.agreement.seconds
         if self._worst is None or _badness(record) > _badness(self._worst):
             self._worst = record
@@ -158,7 +162,7 @@ class Reporter:
         if self._worst is not None and self._many:
             self._say(
                 f"check: {self._agreed} of {_images(self._checked)} agree with the reference,"
-                f" {self._check_seconds:.2f} s"
+                f"{self._open} {self._check_seconds:.2f} s"
             )
             from cudafilter.check import AGREES
 
@@ -174,6 +178,14 @@ class Reporter:
                 f" {self._left_alone} left alone; {seconds:.2f} s,"
                 f" {(done + failed) / max(seconds, 1e-9):.3g} images/s"
             )
+
+    @property
+    def _open(self) -> str:
+        """What the checks leave open, in words."""
+        if not self._unproven:
+            return ""
+        part = f" {self._in_part} of them in part," if self._in_part else ""
+        return f"{part} {self._unproven:,} of {self._samples:,} samples cannot be proven,"
 
     def _say(self, text: str) -> None:
         if not self._shared.quiet:
@@ -319,7 +331,8 @@ def _images(count: int) -> str:
     return f"{count} image" if count == 1 else f"{count} images"
 
 
-def _badness(record: Record) -> tuple[int, float]:
+def _badness(record: Record) -> tuple[int, int, float]:
     assert record.agreement is not None
     largest = record.agreement.largest
-    return record.agreement.violations, math.inf if math.isnan(largest) else largest
+    unproven = record.agreement.unproven
+    return record.agreement.violations, unproven, math.inf if math.isnan(largest) else largest

@@ -188,7 +188,7 @@ def _choose(contestant: Contestant, pixels: Pixels, filter: Operation) -> str | 
 
 
 def _require(agreement: Agreement, case: Case, row: Row) -> None:
-    if not agreement.ok:
+    if not (agreement.ok and agreement.proves):
         raise DisagreementError(f"{case}, {row.engine} {row.variant or ''}: {agreement}")
 
 

@@ -1,4 +1,4 @@
-"""Chains on any engine, by way of float32."""
+"""Chains on any engine, by way of float32 or float64."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Fork, Operation, Plan, Stage, split
 from cudafilter.operations.pixels import Pixels, full_scale, in_floats
 from cudafilter.operations.point import Points
+from cudafilter.operations.precision import between
 
 
 class Run(Protocol):
@@ -65,7 +66,7 @@ def run_plan(
 ) -> Result:
     """*pixels* (H, W, C) after *plan*, whose stages *linear* does; rounded at the end.
 
-    Of these, *rows* are given; see Engine.run. Integers go through as float32, see to_floats(),
+    Of these, *rows* are given; see Engine.run. Integers go through as floats, see to_floats(),
     except where samples are only picked. Point operations at the beginning are looked up.
     """
     dtype = pixels.dtype
@@ -77,22 +78,23 @@ def run_plan(
         begun = _run(linear, pixels, before, alpha)
         done = run_plan(linear, begun.pixels, rest, alpha, rows)
         return _joined([begun, done], done.pixels)
+    kind = between(plan, dtype, alpha)
     points, rest = leading(plan)
-    done = _run(linear, to_floats(pixels, points, alpha), in_fractions(rest, dtype), alpha)
+    done = _run(linear, to_floats(pixels, points, alpha, kind), in_fractions(rest, dtype), alpha)
     return done._replace(pixels=from_floats(picked(done.pixels, rows), dtype))
 
 
-def to_floats(pixels: Pixels, points: Points | None, alpha: bool) -> Pixels:
-    """Integers as float32 from 0 to 1, after *points* where there are some.
+def to_floats(pixels: Pixels, points: Points | None, alpha: bool, kind: np.dtype[Any]) -> Pixels:
+    """Integers as floats of the type *kind* from 0 to 1, after *points* where there are some.
 
     Engines take that for full scale, so biases, thresholds and alpha mean the same as in a single
     run.
     """
     if points is None:
-        return in_floats(pixels)
+        return in_floats(pixels, kind)
     from cudafilter.engines.points import pointed  # not before: most chains do without
 
-    return pointed(pixels, points, alpha, None, np.float32)
+    return pointed(pixels, points, alpha, None, kind)
 
 
 def from_floats(values: Pixels, dtype: np.dtype[Any]) -> Pixels:

@@ -21,7 +21,7 @@ from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border, border_index, extract
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, WholeImage, only_stage
-from cudafilter.operations.pixels import Pixels, require_pixels
+from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
@@ -38,7 +38,8 @@ class CpuEngine:
     """Runs filters on all cores.
 
     Work is done in float32, and in float64 for uint16, whose contract leaves float32 no room when
-    terms cancel. Bands depend only on the image, so the bits do not depend on the core count.
+    terms cancel; in chains as precision.py says. Bands depend only on the image, so the bits do not
+    depend on the core count.
 
     Of float32 images, a sample influences only the pixels that have a tap on it: a Fourier
     transform would spread NaN, infinity and the noise of large samples. What is not finite in a
@@ -65,7 +66,7 @@ class CpuEngine:
         rows: tuple[int, int] | None = None,
     ) -> Result:
         """See Engine.run."""
-        pixels = require_pixels(pixels, alpha)
+        pixels = require_pixels(pixels, alpha, KINDS)
         plan = filter.unrolled(border)
         if not plan:
             return Result(pixels if overwrite and rows is None else picked(pixels, rows).copy())
@@ -185,7 +186,7 @@ def _work_of(
 ) -> np.dtype[np.floating]:
     """The type to work in."""
     single, double = np.dtype(np.float32), np.dtype(np.float64)
-    if dtype == np.uint16 or filter.in_double(dtype.name, alpha):
+    if dtype in (np.uint16, double) or filter.in_double(dtype.name, alpha):
         return double
     return double if not alpha and takes_transform(filter, dtype, single) else single
 

@@ -34,6 +34,7 @@ from cudafilter.operations.operation import (
     whole_of,
 )
 from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.precision import between
 
 Size = tuple[int, int, int]
 """(H, W, C)."""
@@ -83,7 +84,8 @@ class Flow:
             last = self._planned(plan, self._source)
         else:
             points, rest = leading(plan)
-            begun = partial(to_floats, points=points, alpha=alpha)
+            self._between = between(plan, dtype, alpha)
+            begun = partial(to_floats, points=points, alpha=alpha, kind=self._between)
             last = self._planned(in_fractions(rest, dtype), _Mapped(self._source.tap(), begun))
         self._last = last.tap()
 
@@ -105,7 +107,7 @@ class Flow:
 
     def _planned(self, plan: Plan, source: _Rows) -> _Rows:
         """The result of *plan* on *source*."""
-        dtype = self._dtype if self._in_type else np.dtype(np.float32)
+        dtype = self._dtype if self._in_type else self._between
         for each in plan:
             if isinstance(each, Fork):
                 more, less = (self._planned(branch, source).tap() for branch in each)

@@ -28,7 +28,7 @@ def pointed(
     threads: int | None,
     to: npt.DTypeLike | None = None,
 ) -> Pixels:
-    """*pixels*, (H, W, C), after *points*: in their type, or as float32 of 0..1 for *to*."""
+    """*pixels*, (H, W, C), after *points*: in their type, or as floats *to* of 0..1."""
     kind = pixels.dtype if to is None else np.dtype(to)
     out, colours = np.empty(pixels.shape, kind), pixels.shape[2] - alpha
     step = max(1, BAND_BYTES // pixels[0].nbytes)
@@ -41,7 +41,7 @@ def pointed(
             _into(out[band], own, points, table)
             if colours < pixels.shape[2]:
                 kept = own[..., colours]
-                out[band, :, colours] = kept if kind == kept.dtype else in_floats(kept)
+                out[band, :, colours] = kept if kind == kept.dtype else in_floats(kept, kind)
 
     each(run_band, range(0, len(pixels), step), threads)
     return out
@@ -59,7 +59,7 @@ def _into(out: Pixels, pixels: Pixels, points: Points, table: Pixels | None) -> 
 
 @functools.lru_cache(16)
 def table_of(points: Points, dtype: np.dtype[Any], kind: np.dtype[Any]) -> Pixels:
-    """What each sample of the integer *dtype* becomes: in it, or as float32 of 0..1."""
+    """What each sample of the integer *dtype* becomes: in it, or as floats of 0..1."""
     table = points.table(dtype)
     return quantise(table, dtype) if kind == dtype else (table / full_scale(dtype)).astype(kind)
 

@@ -96,6 +96,8 @@ def _of_opencv(rank: Rank, dtype: np.dtype[Any]) -> _ByOpenCV | None:
             lambda block, outside: extreme(block, mask, anchor=(x, y), borderType=outside), BORDERS
         )
     side, _ = window.shape
+    if dtype == np.float64:
+        return None
     if rank.rank != window.count // 2 or window != square(side // 2):
         return None
     if not (side in SMALL or (dtype == np.uint8 and side <= LARGEST)):

@@ -22,6 +22,7 @@ from cudafilter.formats.rows import Reader
 from cudafilter.formats.table import Ways, format_of_bytes, unused_settings
 from cudafilter.host.cores import free_memory
 from cudafilter.jobs import sizing
+from cudafilter.jobs.checking import require_proven
 from cudafilter.jobs.frames import Counted
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Shared
@@ -150,6 +151,8 @@ class ByRows:
                     own = flow.source(first, last, max(0, first - halo) if check else last)
                 if check is not None:
                     self._check(check, flow, result, first)
+                    if last == header.height:
+                        require_proven(check.agreement)
                 done.put(self._ended(own, result, first))
 
         threads = [_begun(work, (read, done)) for work in (reading, filtering)]

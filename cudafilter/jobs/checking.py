@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from cudafilter.engines import Engine
-from cudafilter.errors import DisagreementError, EngineError
+from cudafilter.errors import DisagreementError, EngineError, UnprovenError
 from cudafilter.jobs.frames import both
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Shared
@@ -14,7 +14,7 @@ from cudafilter.operations.choices import CHECKS
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
-    from cudafilter.check import Agreement
+    from cudafilter.proof.agreement import Agreement
     from cudafilter.proof.screened import Screened
 
 
@@ -42,7 +42,8 @@ def check(
     screened: Screened | None = None,
     where: str = "",
 ) -> None:
-    """Raise DisagreementError unless *result* is what *source* is to become.
+    """Raise DisagreementError unless *result* is what *source* is to become, and UnprovenError
+    where of none of its samples that can be told.
 
     *where* begins what it says, such as the number of a frame.
     """
@@ -75,6 +76,17 @@ def check_rows(
 def _settle(found: Agreement, record: Record, where: str) -> None:
     if found.note and found.note not in record.notes:
         record.notes += (found.note,)
-    record.agreement = both(record.agreement, found) if found.ok else found
+    told = found.ok and found.proves
+    record.agreement = both(record.agreement, found) if told else found
     if not found.ok:
         raise DisagreementError(f"{where}{found}", hint="nothing was written; please report this")
+    require_proven(found, where)
+
+
+def require_proven(found: Agreement, where: str = "") -> None:
+    """Raise UnprovenError where *found* proves no sample."""
+    if not found.proves:
+        raise UnprovenError(
+            f"{where}{found}",
+            hint="nothing was written; each step of a chain can be proven by itself",
+        )

@@ -44,7 +44,7 @@ class Border:
         native = self.value * full_scale(dtype)
         if np.dtype(dtype).kind == "u":
             return float(np.clip(np.rint(native), 0, full_scale(dtype)))
-        return float(np.float32(native))
+        return native if np.dtype(dtype) == np.float64 else float(np.float32(native))
 
 
 def border_index(start: int, stop: int, n: int, mode: str) -> npt.NDArray[np.intp]:

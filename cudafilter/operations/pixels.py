@@ -17,6 +17,9 @@ Exact = npt.NDArray[np.float64]
 
 DTYPES: tuple[str, ...] = ("uint8", "uint16", "float32")
 
+KINDS = (*DTYPES, "float64")
+"""What engines take: float64 only between the stages of a chain, see precision.between()."""
+
 
 def full_scale(dtype: npt.DTypeLike) -> float:
     """The sample value that means white: 255, 65535, or 1.0 for float32."""
@@ -24,15 +27,16 @@ def full_scale(dtype: npt.DTypeLike) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
 
 
-def require_pixels(pixels: Pixels, alpha: bool = False) -> Pixels:
+def require_pixels(pixels: Pixels, alpha: bool = False, kinds: tuple[str, ...] = DTYPES) -> Pixels:
     """Return *pixels* C-contiguous, or raise ParameterError where they break the contract.
 
-    *alpha* says that the last channel is alpha, so it needs 2 or 4 channels.
+    *alpha* says that the last channel is alpha, so it needs 2 or 4 channels. *kinds* are the types
+    that are taken.
     """
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 3:
         shape = getattr(pixels, "shape", None)
         raise ParameterError("pixels", f"pixels must be an array (H, W, C), not of shape {shape}")
-    if pixels.dtype.name not in DTYPES or not pixels.dtype.isnative:
+    if pixels.dtype.name not in kinds or not pixels.dtype.isnative:
         raise ParameterError(
             "pixels", f"pixels must be {', '.join(DTYPES)} in native order, not {pixels.dtype}"
         )
@@ -67,6 +71,6 @@ def quantise(exact: Exact, dtype: npt.DTypeLike) -> Pixels:
     return exact.astype(dtype)
 
 
-def in_floats(samples: Pixels) -> Pixels:
-    """Integers as float32 from 0 to 1."""
-    return np.divide(samples, full_scale(samples.dtype), dtype=np.float32)
+def in_floats(samples: Pixels, to: npt.DTypeLike = np.float32) -> Pixels:
+    """Integers as floats of the type *to* from 0 to 1."""
+    return np.divide(samples, full_scale(samples.dtype), dtype=to)

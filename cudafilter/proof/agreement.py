@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 QUICK = 4096
 """Samples that a quick check looks at."""
@@ -13,7 +13,10 @@ CONFIDENCE = 0.95
 """How sure a quick check is of the share that it tells."""
 
 AGREES = "agrees with the reference: "
-"""How the line of a result begins that keeps the contract."""
+"""How the line of a result begins of which every sample is proven."""
+
+OPEN = "rounding errors may be too large there"
+"""Why a sample cannot be proven."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,22 @@ class Agreement:
 
     @property
     def ok(self) -> bool:
-        """Whether every sample keeps the contract."""
+        """Whether every sample keeps the contract, which leaves open those that are unproven."""
         return self.violations == 0
+
+    @property
+    def proves(self) -> bool:
+        """Whether some sample looked at is proven, if any was looked at."""
+        return self.unproven < self.samples or not self.samples
+
+    @property
+    def verdict(self) -> Literal["proven", "partly proven", "unproven", "wrong"]:
+        """What it comes to; the contract says nothing of samples that are unproven."""
+        if not self.ok:
+            return "wrong"
+        if not self.proves:
+            return "unproven"
+        return "partly proven" if self.unproven else "proven"
 
     @property
     def exact_share(self) -> float:
@@ -80,6 +97,7 @@ class Agreement:
         floats = {"largest": self.largest, "got": self.got, "expected": self.expected}
         return {
             "ok": self.ok,
+            "verdict": self.verdict,
             "samples": self.samples,
             "of": self.of,
             "unproven": self.unproven,
@@ -104,7 +122,15 @@ class Agreement:
         if self.ok and self.wrong_below is not None:
             figures += (
                 f": with {100 * CONFIDENCE:g} % confidence fewer than"
-                f" {_percent(self.wrong_below)} % of samples are wrong"
+                f" {_percent(self.wrong_below)} % of samples are"
+                f" {'outside the contract' if self.unproven else 'wrong'}"
+            )
+        if self.verdict == "unproven":
+            return f"unproven: none of {self.samples:,} samples can be proven: {OPEN}; {figures}"
+        if self.verdict == "partly proven":
+            return (
+                f"partly proven: {self.samples - self.unproven:,} of {self.samples:,} samples agree"
+                f" with the reference, {self.unproven:,} cannot be proven: {OPEN}; {figures}"
             )
         if self.ok:
             return f"{AGREES}{self.proven}; {figures}"

@@ -30,7 +30,8 @@ BLACK = 2.0**-48
 class Errors:
     """The bounds for *plan*, whose stages are no differences of the whole image, on *source*."""
 
-    def __init__(self, source: Pixels, plan: Plan, alpha: bool) -> None:
+    def __init__(self, source: Pixels, plan: Plan, alpha: bool, unit: float = ROUNDING) -> None:
+        self._unit = unit
         self._source, self._plan, self._alpha = source, plan, alpha
         self._full = full_scale(source.dtype)
         self._whole = source.dtype.kind == "u"
@@ -56,7 +57,7 @@ class Errors:
         """The errors of a block, those of scaling integers back included."""
         with np.errstate(all="ignore"):  # NaN and infinity are found, not warned of
             values, errors = _halves(self._block(self._plan, rows, columns))
-        return errors + (ROUNDING * (np.abs(values) + errors) if self._whole else 0.0)
+        return errors + (self._unit * (np.abs(values) + errors) if self._whole else 0.0)
 
     def _block(self, plan: Plan, rows: Span, columns: Span) -> Exact:
         """Values and errors of a block after *plan*, (h, w, 2 C)."""
@@ -74,7 +75,7 @@ class Errors:
         constant = np.zeros(2 * channels)
         constant[:channels] = final.border.sample(self._source.dtype)
         if self._whole:
-            constant[channels:] = ROUNDING * constant[:channels]
+            constant[channels:] = self._unit * constant[:channels]
         padded = surrounded(
             lambda y, x: self._block(tuple(before), y, x),
             (height, width), final, (rows, columns), constant,
@@ -88,14 +89,14 @@ class Errors:
 
     def _scaled(self, values: Exact) -> Exact:
         """*values* of integers, which were divided by full scale or looked up."""
-        return _both(values, ROUNDING * np.abs(values))
+        return _both(values, self._unit * np.abs(values))
 
     def _difference(self, before: Plan, fork: Fork, rows: Span, columns: Span) -> Exact:
         (more, error), (less, other) = (
             _halves(self._block((*before, *branch), rows, columns)) for branch in fork
         )
         values, errors = more - less, error + other
-        errors = errors + ROUNDING * (np.abs(values) + errors)
+        errors = errors + self._unit * (np.abs(values) + errors)
         if self._alpha:
             kept, own = _halves(self._block(before, rows, columns))
             values[..., -1], errors[..., -1] = kept[..., -1], own[..., -1]
@@ -132,7 +133,7 @@ class Errors:
         ends = curve(given - error, full), curve(given + error, full)  # curves are monotone
         most = np.maximum(*(np.abs(end - result) for end in ends))
         if isinstance(curve, Levels):
-            most += _rounded(curve, result / full) * full
+            most += _rounded(curve, result / full, self._unit) * full
         else:
             assert isinstance(curve, Threshold)
         values, errors = values.copy(), errors.copy()
@@ -169,7 +170,7 @@ class Errors:
         terms = sizes
         for operation in filter.majorant(self._alpha, opaque, signed=True):
             terms = size = operation.exact(terms, size, full, False)
-        share = ROUNDING * filter.roundings(name, self._alpha)
+        share = self._unit * filter.roundings(name, self._alpha)
         found: Exact = carried + share * terms + filter.denormals() * DENORMAL
         if self._alpha:
             found[..., -1] = own[..., -1]
@@ -180,7 +181,7 @@ class Errors:
     ) -> Exact:
         """Errors after *filter*: what it makes of those of its samples, and its own roundings."""
         full, name = self._full, self._source.dtype.name
-        share = ROUNDING * filter.roundings(name, self._alpha)
+        share = self._unit * filter.roundings(name, self._alpha)
         least = filter.denormals() * DENORMAL
         sizes, size = np.abs(around) + errors, np.abs(values) + own
         if not self._alpha:
@@ -214,11 +215,12 @@ class Errors:
         found[..., :-1] *= 1 + 4 * relative
         found[..., :-1] += (share + 4 * relative) * (terms[..., :-1] + abs(filter.bias) * full)
         found[..., :-1] += least * (1 + terms[..., :-1]) / np.minimum(below / full, 1.0)
+        found[..., :-1][np.broadcast_to(terms[..., -1:] == 0, found[..., :-1].shape)] = 0.0
         found[..., -1:] = (share + relative) * terms[..., -1:] + least
         return found
 
 
-def _rounded(curve: Levels, shares: Exact) -> Exact:
+def _rounded(curve: Levels, shares: Exact, unit: float) -> Exact:
     """Largest error of float32 in a result of *curve*, both as a fraction of full scale.
 
     Three roundings up to the power's argument, and of the power its exponent's, which counts as
@@ -227,10 +229,10 @@ def _rounded(curve: Levels, shares: Exact) -> Exact:
     power, scale = 1 / curve.gamma, abs(curve.white - curve.black)
     size = np.abs(shares)
     if power == 1:
-        return 6 * ROUNDING * size + DENORMAL
+        return 6 * unit * size + DENORMAL
     logs = np.abs(np.log(np.where(size > 0, size, 1.0)))  # of the result: power times the other
     least = 4 * DENORMAL * max(1.0, min(scale**-power, 1e300))
-    most: Exact = ROUNDING * (4 * power + 12 + logs) * size + least
+    most: Exact = unit * (4 * power + 12 + logs) * size + least
     return most
 
 

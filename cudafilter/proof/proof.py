@@ -17,6 +17,7 @@ from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, Stage, only_stage
 from cudafilter.operations.pixels import Exact, Pixels, full_scale
+from cudafilter.proof.alike import Alike
 from cudafilter.proof.correlated import Correlated
 from cudafilter.proof.planes import Index
 from cudafilter.proof.ranks import Ranked, networks
@@ -42,7 +43,8 @@ class Proof:
         self._plan = operation.unrolled(border)
         self._stage = only_stage(self._plan) if self._plan else None
         self._fast = self._fast_route()
-        """The correlation's or the ranks' rows; None where only the definition has them."""
+        """The rows of a correlation, ranks or the bilateral filter; None where only the definition
+        has them."""
         # glibc gives freed blocks back to the system, and clears them when they come again, which
         # took a third of the time. It keeps those no larger than the largest it has seen freed, up
         # to 32 MiB. So one is shown to it, which is never touched and so takes no memory.
@@ -147,12 +149,14 @@ class Proof:
             found: Exact = stage.operation.exact(windows, source, self._full, False)[0, 0]
             return found
 
-    def _fast_route(self) -> Correlated | Ranked | None:
+    def _fast_route(self) -> Correlated | Ranked | Alike | None:
         if self._plan and networks(self._plan) and not math.isnan(self._source.max()):
             return Ranked(self._source, self._plan, self._alpha)
         if self._stage is None:
             return None
         operation, border = self._stage
+        if type(operation) is Bilateral and self._source.dtype.kind == "u":
+            return Alike(self._source, operation, border, self._alpha)
         if not isinstance(operation, Correlation):
             return None
         correlated = Correlated(self._source, operation, border, self._alpha)

@@ -27,6 +27,7 @@ from cudafilter.operations.operation import (
 )
 from cudafilter.operations.pixels import Exact, Pixels, largest_finite
 from cudafilter.operations.point import Points
+from cudafilter.operations.precision import DOUBLE, between, worst
 from cudafilter.proof.errors import DENORMAL, Errors
 from cudafilter.proof.planes import Index, Planes
 from cudafilter.proof.proof import Proof
@@ -59,15 +60,21 @@ class Tolerance:
             self.fixed = 0.0
         elif whole and stage is not None:
             self.fixed = stage.operation.slack(source.dtype.name, alpha)
+        curved = any(isinstance(each.operation, Points) for each in stages_of(plan))
+        unit = ROUNDING
+        chained = whole and stage is None
+        if self.fixed is None and chained and between(plan, source.dtype, alpha) == np.float64:
+            unit = DOUBLE
+            # So small that it may count at every sample.
+            self.fixed = None if curved else worst(plan, source.dtype, alpha, unit)
         if self.fixed is not None:
             return
         self._source, self._cancels = source, False
         self._errors: Errors | None = None
-        if not _picks(plan) and any(isinstance(s.operation, Points) for s in stages_of(plan)):
-            self._errors = Errors(source, plan, alpha)
+        if curved and not _picks(plan):
+            self._errors = Errors(source, plan, alpha, unit)
             return
         # Integers are divided by full scale before a chain, and multiplied by it after it.
-        chained = whole and stage is None
         error = _error(plan, Error(1.0 if chained else 0.0), source.dtype.name, alpha)
         self._share = (error.roundings + chained) * ROUNDING
         self._least = 0.0 if whole else error.denormals * DENORMAL

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, cycle, pairwise
 from math import lcm
 
@@ -18,9 +18,12 @@ from cudafilter.engines.cuda.variants.point import NOTHING, launch
 from cudafilter.engines.cuda.variants.task import Launch, Layout, Size, row_pitch
 from cudafilter.engines.cuda.variants.together import WRAP, Together, grouped
 from cudafilter.operations.borders import Border, extract
+from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.operation import Stage, needs_whole, split
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.point import Points
+from cudafilter.operations.precision import between as between_stages
 
 
 @dataclass(frozen=True)
@@ -92,19 +95,22 @@ def stretch_of(
             prepare(each.operation, channels, kind, each.border, alpha, variant) for each in some
         ]
 
-    floats, joins = "float32", variant == AUTO and not _mixed(stages)
-    if dtype == floats or picks(tuple(stages)):
-        if dtype == floats and joins:
+    joins = variant == AUTO and not _mixed(stages)
+    if dtype.startswith("float") or picks(tuple(stages)):
+        if dtype == "float32" and joins:
             stages = grouped(stages, alpha)
         return Stretch(tuple(stages), tuple(launches(stages, dtype)))
     picked, rest = split(tuple(stages))
+    floats = between_stages(rest, np.dtype(dtype), alpha).name
     first, rest = leading(rest)
     between = [each for each in in_fractions(rest, np.dtype(dtype)) if isinstance(each, Stage)]
     last = NOTHING
     if between and isinstance(points := between[-1].operation, Points):
         last = points
         between.pop()
-    if joins:
+    if floats == "float64" and not alpha:
+        between = [each for stage in between for each in _in_two(stage)]
+    if joins and floats == "float32":
         between = grouped(between, alpha)
     into = launch(first or NOTHING, Layout(channels, dtype, alpha=alpha), floats)
     out_of = launch(last, Layout(channels, floats, alpha=alpha), dtype)
@@ -112,6 +118,23 @@ def stretch_of(
     return Stretch(
         (*done, *between), (*launches(done, dtype), into, *launches(between, floats), out_of)
     )
+
+
+def _in_two(stage: Stage) -> tuple[Stage, ...]:
+    """*stage* down and then across, where that is the same: double.cu takes each tap by itself."""
+    operation, border = stage
+    if not isinstance(operation, Correlation) or min(operation.size) == 1:
+        return (stage,)
+    plain = not (operation.source_gain or operation.threshold or border.value)
+    if len(operation.kernels) > 1 or not plain:
+        return (stage,)
+    (kernel,) = operation.kernels
+    if kernel.factors is None:
+        return (stage,)
+    (column, row), (y, x) = kernel.factors, kernel.anchor
+    down = Correlation(operation.name, (Kernel.outer(column, [1.0], (y, 0)),))
+    across = replace(operation, kernels=(Kernel.outer([1.0], row, (0, x)),))
+    return Stage(down, border), Stage(across, border)
 
 
 def _mixed(stages: Sequence[Stage]) -> bool:

@@ -23,7 +23,7 @@ from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, Stage, WholeImage, only_stage
-from cudafilter.operations.pixels import Pixels, require_pixels
+from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
 MEMORY_SHARE = 0.9
 """Share of the free device memory that all slots together may take."""
@@ -93,7 +93,7 @@ class CudaEngine:
         kernels), one download and one wait; a larger one as many of each as it has chunks.
         """
         started = perf_counter()
-        pixels = require_pixels(pixels, alpha)
+        pixels = require_pixels(pixels, alpha, KINDS)
         plan = filter.unrolled(border)
         if not plan:
             return Result(picked(pixels, rows).copy())
@@ -167,7 +167,7 @@ class CudaEngine:
                     spent = slots[0].seconds()
             if not done and stretch.joined and not stretch.whole:
                 width = pixels.shape[1]
-                raise device.full(f"a few rows of {width} pixels, in float32, do not find room")
+                raise device.full(f"a few rows of {width} pixels, in floats, do not find room")
         if not done:
             return None
         rest = perf_counter() - started - sum(spent.values())

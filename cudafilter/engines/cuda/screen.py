@@ -21,6 +21,7 @@ from cudafilter.engines.cuda.variants.task import (
     Weights,
     defines_of,
     flat,
+    in_pairs,
     task_of,
 )
 from cudafilter.engines.cuda.variants.tiles import tile_macros
@@ -66,7 +67,7 @@ class Proof(Launch):
     @functools.cached_property
     def weights(self) -> Weights:
         """The doubles that the kernel reads, each as two floats."""
-        return self.make_weights().astype(np.float64).view(np.float32)
+        return in_pairs(self.make_weights())
 
     @property
     def block(self) -> tuple[int, int, int]:

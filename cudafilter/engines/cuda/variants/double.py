@@ -1,4 +1,4 @@
-"""Launches of double.cu: any correlation of integers, in double."""
+"""Launches of double.cu: any correlation of integers, or inside a chain, in double."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cudafilter.engines.cuda.variants.task import (
     Weights,
     defines_of,
     flat,
+    in_pairs,
     takes,
     task_of,
 )
@@ -37,7 +38,7 @@ class Double(Tiles):
     @cached_property
     def weights(self) -> Weights:
         """The doubles that the kernel reads, each as two floats."""
-        return self.make_weights().astype(np.float64).view(np.float32)
+        return in_pairs(self.make_weights())
 
 
 @takes(Correlation)
@@ -53,7 +54,8 @@ def plan(filter: Correlation, layout: Layout) -> Launch | LimitError:
         full = layout.full
         sums = [kernel.sum for kernel in filter.kernels] + [0.0]
         gains = filter.gain, filter.source_gain, filter.bias * full, filter.threshold * full
-        return np.concatenate([gains, sums[:2], flat(filter, factored=False)])
+        outside = [layout.border.sample(layout.dtype)]
+        return np.concatenate([gains, sums[:2], outside, flat(filter, factored=False)])
 
     rows, columns = filter.size
     threads, tile = (32, 8, 1), (32, 8)

@@ -21,6 +21,9 @@ from cudafilter.operations.operation import Operation
 DOUBLE = "double"
 """The variant that works in double."""
 
+IN_DOUBLE = (DOUBLE, "rank", "point")
+"""Variants that take double, each another kind of operation."""
+
 
 class Variant(Protocol):
     """What the module of a variant has."""
@@ -60,6 +63,8 @@ def prepare(
 
 @functools.lru_cache(16)  # a folder asks for one filter many times, and this takes 0.3 ms
 def _planned(operation: Operation, layout: Layout, name: str) -> Launch | LimitError:
+    if layout.dtype == "float64":
+        return _between(operation, layout, name)
     if isinstance(operation, Correlation) and layout.dtype == "float32":
         operation, unit = bounded(operation, layout.mode(operation))
         layout = layout._replace(unit=unit)
@@ -75,6 +80,17 @@ def _planned(operation: Operation, layout: Layout, name: str) -> Launch | LimitE
         return min(launches, key=lambda launch: launch.cost)  # of equals the earlier step
     refusals = [plan for plan in plans if isinstance(plan, LimitError)]
     return min(refusals, key=lambda refusal: isinstance(refusal, Unfit))
+
+
+def _between(operation: Operation, layout: Layout, name: str) -> Launch | LimitError:
+    """_planned() between the stages of a chain that float32 is too little for."""
+    if name not in (variants.AUTO, DOUBLE):
+        return LimitError(
+            f"the {name} kernel works in float32, which is too little for this chain on integers",
+            hint=f"use --variant {DOUBLE} or auto",
+        )
+    plans = [variant(each).plan(operation, layout) for each in IN_DOUBLE]
+    return next((plan for plan in plans if isinstance(plan, Launch)), plans[0])
 
 
 def _in_double(operation: Correlation, layout: Layout, name: str) -> Launch | LimitError:

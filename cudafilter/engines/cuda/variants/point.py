@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.engines.cuda.variants.task import ALPHAS, Launch, Layout, Pass, Task, takes
-from cudafilter.operations.pixels import DTYPES, full_scale
+from cudafilter.engines.cuda.variants.task import (
+    ALPHAS,
+    Launch,
+    Layout,
+    Pass,
+    Task,
+    Weights,
+    in_pairs,
+    takes,
+)
+from cudafilter.operations.pixels import KINDS, full_scale
 from cudafilter.operations.point import Curve, Levels, Points, Threshold, invert, least_float
 
 THREADS = 256
@@ -38,12 +48,22 @@ class Pointed(Launch):
     @property
     def out_dtype(self) -> np.dtype[Any]:
         """See Launch.out_dtype."""
-        return np.dtype(DTYPES[self.defines["TO"]])
+        return np.dtype(KINDS[self.defines["TO"]])
 
     def _passes(self, task: Task, resident: int) -> list[Pass]:
         samples = THREADS * 16 // self.itemsize
         task.blocks_x = -(-task.width * self.channels // samples)
         return [self._pass(task, task.blocks_x * task.height)]
+
+
+@dataclass(frozen=True, eq=False)
+class PointedInDouble(Pointed):
+    """From or to double."""
+
+    @cached_property
+    def weights(self) -> Weights:
+        """The doubles that the kernel reads, each as two floats."""
+        return in_pairs(self.make_weights())
 
 
 @takes(Points)
@@ -55,31 +75,34 @@ def plan(points: Points, layout: Layout) -> Launch:
 def launch(points: Points, layout: Layout, to: str) -> Launch:
     """The launch of *points* on pixels of *layout*, with results of the type *to*.
 
-    One of both types is float32 where they differ; 1 means full scale there.
+    One of both types is of floats where they differ; 1 means full scale there.
     """
+    in_double = "float64" in (layout.dtype, to)
 
     def numbers() -> npt.NDArray[np.floating]:
-        if layout.dtype == "float32":
-            return np.array([*(n for curve in points.curves for n in numbers_of(curve)), END])
+        if layout.dtype.startswith("float"):
+            numbers = [n for curve in points.curves for n in numbers_of(curve, in_double)]
+            return np.array([*numbers, END])
         table = points.table(layout.dtype)
-        if to == "float32":
+        if to.startswith("float"):
             return table / layout.full
         return np.clip(np.rint(table), 0, full_scale(to))
 
     macros = {
         "SAMPLE": layout.sample, "CHANNELS": layout.channels, "KERNELS": 1,
         "ALPHA": ALPHAS["keep" if layout.alpha else None],
-        "TO": DTYPES.index(to), "THREADS": THREADS,
+        "TO": KINDS.index(to), "THREADS": THREADS,
     }  # fmt: skip
-    return Pointed("point", macros, numbers, Task(), COST)
+    kind = PointedInDouble if in_double else Pointed
+    return kind("point", macros, numbers, Task(), COST)
 
 
-def numbers_of(curve: Curve) -> list[float]:
+def numbers_of(curve: Curve, in_double: bool = False) -> list[float]:
     """What curve.cuh wants of *curve*."""
     if isinstance(curve, Threshold):
-        return [THRESHOLD, 0, 0, 0, 0, 0, least_float(curve.at)]
+        return [THRESHOLD, 0, 0, 0, 0, 0, curve.at if in_double else least_float(curve.at)]
     assert isinstance(curve, Levels)
-    high = float(np.float32(curve.black))
+    high = curve.black if in_double else float(np.float32(curve.black))
     power, scale = 1 / curve.gamma, 1 / (curve.white - curve.black)
     # A scale past 1 might make a large sample infinite before the power makes it small again.
     after = 1.0

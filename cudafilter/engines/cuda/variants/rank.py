@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.engines.cuda.variants.ranks import pick, rank_macros, rank_task
-from cudafilter.engines.cuda.variants.task import Launch, Layout, takes
+from cudafilter.engines.cuda.variants.task import Launch, Layout, in_pairs, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles, tile_macros
 from cudafilter.operations.rank import Rank, dilation, erosion, median
 from cudafilter.operations.window import Window, square
 
-PASSES = {"uint8": 4, "uint16": 8, "float32": 16}
+PASSES = {"uint8": 4, "uint16": 8, "float32": 16, "float64": 32}
 """Times that a thread goes through its window for a rank that is no extreme."""
 
 COST, COST_EXTREME = 4, 2
@@ -35,9 +35,15 @@ def plan(rank: Rank, layout: Layout) -> Launch:
     threads, tile = (32, 8, 1), (32, 8)
     macros = rank_macros(layout) | tile_macros(threads, tile) | {"PICK": pick(rank)}
     cost = rank.window.count * (COST_EXTREME if pick(rank) else COST * PASSES[layout.dtype])
-    return Plain(
-        "rank", macros, partial(runs, rank.window), rank_task(rank, layout), cost, threads, tile
-    )
+    numbers = partial(numbers_of, rank.window, layout)
+    return Plain("rank", macros, numbers, rank_task(rank, layout), cost, threads, tile)
+
+
+def numbers_of(window: Window, layout: Layout) -> npt.NDArray[np.floating]:
+    """The runs of *window*; of doubles behind what lies outside, as two floats."""
+    if layout.dtype != "float64":
+        return runs(window)
+    return np.concatenate([in_pairs(np.array([layout.border.sample(layout.dtype)])), runs(window)])
 
 
 def runs(window: Window) -> npt.NDArray[np.float64]:

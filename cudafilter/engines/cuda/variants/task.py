@@ -17,7 +17,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation
-from cudafilter.operations.pixels import DTYPES, full_scale
+from cudafilter.operations.pixels import KINDS, full_scale
 
 CONSTANT_BYTES = 65536
 """Constant memory of a CUDA module, on every architecture."""
@@ -100,7 +100,7 @@ class Layout(NamedTuple):
 
     channels: int
     dtype: str
-    """One of pixels.DTYPES."""
+    """One of pixels.KINDS."""
     border: Border = Border()
     alpha: bool = False
     """The last channel is alpha."""
@@ -110,7 +110,7 @@ class Layout(NamedTuple):
     @property
     def sample(self) -> int:
         """The macro SAMPLE."""
-        return DTYPES.index(self.dtype)
+        return KINDS.index(self.dtype)
 
     @property
     def full(self) -> float:
@@ -191,12 +191,12 @@ class Launch:
     @property
     def itemsize(self) -> int:
         """Bytes of a sample."""
-        return np.dtype(DTYPES[self.defines["SAMPLE"]]).itemsize
+        return np.dtype(KINDS[self.defines["SAMPLE"]]).itemsize
 
     @property
     def out_dtype(self) -> np.dtype[Any]:
         """The type of the result's samples; of most launches, that of the source's."""
-        return np.dtype(DTYPES[self.defines["SAMPLE"]])
+        return np.dtype(KINDS[self.defines["SAMPLE"]])
 
     @property
     def out_itemsize(self) -> int:
@@ -319,6 +319,11 @@ def defines_of(filter: Correlation, layout: Layout) -> dict[str, int]:
         "ALPHA": layout.mode(filter),
         "KERNELS": len(filter.kernels),
     }
+
+
+def in_pairs(doubles: npt.NDArray[np.floating]) -> Weights:
+    """*doubles*, each as two floats: weights go to the device as floats."""
+    return doubles.astype(np.float64).view(np.float32)
 
 
 def row_pitch(width: int, pixel_bytes: int) -> int:

@@ -18,32 +18,22 @@
 // and its exponent; then the exponents of columns, from the radius rounded up to whole fours. task.gain
 // is the factor of squared changes. Exponents are of 2. Needs rows that start on 16 bytes with 64 bytes of
 // slack behind, and x0 % 4 == 0. ALPHA is 0 or 2.
-#include "pixel.cuh"
+#include "fours.cuh"
 
-#define RUN 4
+#define ALPHA_UNIT (1.0f / FULL_SCALE)  // alpha is a fraction
 #define THREADS (32 * WARPS)
 #define TILE_WIDTH (32 * RUN)
 #define TILE_HEIGHT (DOWN * WARPS)
 #define LOADED (TILE_HEIGHT + CHUNK - 1)  // rows
 #define PITCH (TILE_WIDTH + COLUMNS)
-#define QUAD_BYTES (RUN * CHANNELS * (int)sizeof(sample_t))
 
 // Where weights have the exponent of the middle column.
 #define ACROSS(radius) ((4 * (radius) + 2 + 3) / 4 * 4 + ((radius) + 3) / 4 * 4)
 
 __constant__ float weights[512];
 
-struct __align__(QUAD_BYTES % 16 == 0 ? 16 : QUAD_BYTES % 8 == 0 ? 8 : 4) Quad {
-    sample_t v[RUN * CHANNELS];
-};
-
 struct __align__(16) Tile {
     float v[CHANNELS][LOADED][PITCH];
-};
-
-// Four neighbours, channel by channel.
-struct Four {
-    float v[CHANNELS][RUN];
 };
 
 struct Sums {
@@ -62,50 +52,13 @@ __device__ __forceinline__ void add(Sums& to, const Sums& from)
         }
 }
 
-// The pixels from column x on in a row of the source, x % 4 == 0, or the border's value where row is -1.
-// Alpha is a fraction.
-__device__ __forceinline__ Four read_four(const Task& task, int x, int row)
-{
-    const sample_t* from = task.source + row * task.source_pitch;
-    Four out;
-    if (row >= 0 && x >= 0 && x + RUN <= task.source_width) {
-        const Quad quad = *(const Quad*)(from + (size_t)x * CHANNELS);
-#pragma unroll
-        for (int r = 0; r < RUN; ++r)
-#pragma unroll
-            for (int c = 0; c < CHANNELS; ++c) out.v[c][r] = quad.v[r * CHANNELS + c];
-    } else {
-#pragma unroll
-        for (int r = 0; r < RUN; ++r) {
-            const int column = border_index(x + r, task.source_width, task.border);
-#pragma unroll
-            for (int c = 0; c < CHANNELS; ++c)
-                out.v[c][r] = row < 0 || column < 0 ? task.border_value
-                                                    : (float)from[(size_t)column * CHANNELS + c];
-        }
-    }
-#pragma unroll
-    for (int r = 0; r < RUN; ++r) {
-#if SAMPLE == 2
-        bool finite = true;
-#pragma unroll
-        for (int c = 0; c < CHANNELS; ++c) finite &= fabsf(out.v[c][r]) <= LARGEST_FLOAT;
-#pragma unroll
-        for (int c = 0; c < CHANNELS; ++c)
-            if (!finite) out.v[c][r] = INFINITY - INFINITY;
-#endif
-        if (ALPHA) out.v[CHANNELS - 1][r] *= 1.0f / FULL_SCALE;
-    }
-    return out;
-}
-
 // Rows from y on of the source to the tile, from column x on, so many fours of each.
 __device__ __forceinline__ void load(const Task& task, Tile& tile, int x, int y, int rows, int fours)
 {
 #pragma unroll 1
     for (int n = threadIdx.x; n < rows * fours; n += THREADS) {
         const int i = n / fours, column = n % fours * RUN;
-        const Four four = read_four(task, x + column, border_index(y + i, task.source_height, task.border));
+        const Four four = read_four(task, x + column, border_index(y + i, task.source_height, task.border), ALPHA_UNIT);
 #pragma unroll
         for (int c = 0; c < CHANNELS; ++c)
             *(float4*)&tile.v[c][i][column] =
@@ -239,7 +192,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
 
     Four own[DOWN];
 #pragma unroll
-    for (int d = 0; d < DOWN; ++d) own[d] = read_four(task, x, min(y + d, task.source_height - 1));
+    for (int d = 0; d < DOWN; ++d) own[d] = read_four(task, x, min(y + d, task.source_height - 1), ALPHA_UNIT);
     Sums total = {};
 #pragma unroll 1
     for (int top = 0; top < side; top += rows) {

@@ -25,6 +25,7 @@ PANELS = (
     "motion --length 15 --angle 30",
     "disk --radius 5",
     "bilateral --sigma 3 --range 0.15",
+    "denoise --strength 0.1",
     "sharpen --amount 2",
     "unsharp --sigma 2 --amount 2",
     "highpass --sigma 3",

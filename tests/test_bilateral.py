@@ -21,11 +21,12 @@ from cudafilter.engines.cuda.variants.bilateral import MOST_RADIUS, SHARED_BYTES
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.errors import LimitError, ParameterError
 from cudafilter.operations import reference
-from cudafilter.operations.bilateral import Bilateral, BilateralTerms, mean_exponent
+from cudafilter.operations.bilateral import Bilateral, BilateralTerms
 from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from cudafilter.operations.pixels import DTYPES, Pixels, full_scale
+from cudafilter.operations.weighed import mean_exponent
 from cudafilter.proof.proof import Proof
 from test_host import LAYOUTS as KINDS
 from test_host import HostEngine
@@ -172,7 +173,7 @@ def test_the_cpu(cpu: Engine, dtype: str, channels: int, alpha: bool, border: Bo
 def test_the_cpu_by_blocks(cpu: Engine, alpha: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = random_pixels((67, 53, 4), "uint16")
     whole = cpu.run(pixels, USUAL, alpha=alpha).pixels
-    monkeypatch.setattr("cudafilter.engines.bilateral.BLOCK", (1, 1))
+    monkeypatch.setattr("cudafilter.engines.weighed.BLOCK", (1, 1))
     assert cpu.run(pixels, USUAL, alpha=alpha).pixels.tobytes() == whole.tobytes()
 
 

@@ -89,6 +89,8 @@ def operations() -> list[Operation]:
         erosion(disk(3)),
         make("bilateral", sigma=1),
         make("bilateral", radius=18),
+        make("denoise", strength=0.3, patch=5, search=7),
+        make("denoise", patch=11, search=19),
         make("levels", black=0.1, gamma=2),
         make("threshold", otsu=True),
         make("canny"),

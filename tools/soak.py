@@ -64,6 +64,7 @@ OPERATIONS: tuple[Operation, ...] = (
     make("erode"), make("dilate", radius=5), make("open", shape="disk", radius=3), make("close"),
     make("tophat"), make("outline"),
     make("bilateral", sigma=1), make("bilateral", range=0.4, radius=9),
+    make("denoise"), make("denoise", strength=0.3, patch=3, search=7),
     make("invert"), make("levels", black=0.1, gamma=2), make("threshold", at=0.4),
     make("threshold", otsu=True), make("canny", sigma=1.5, low=0.3, high=0.7),
     make("kernel", weights="0 1 0; 1 -3 1; 0 1 0"),

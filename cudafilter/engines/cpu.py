@@ -78,15 +78,21 @@ class CpuEngine:
             if isinstance(operation, Correlation):
                 return Result(self._correlated(pixels, operation, border, alpha, overwrite, rows))
             # Not before: most runs do without.
-            from cudafilter.engines.bilateral import bilateral_of
             from cudafilter.engines.ranks import rank_of
-            from cudafilter.operations.bilateral import Bilateral
             from cudafilter.operations.rank import Rank
+            from cudafilter.operations.weighed import Weighed
 
             if isinstance(operation, Rank):
                 return Result(rank_of(pixels, operation, border, self._threads, rows))
-            if isinstance(operation, Bilateral):
-                return Result(bilateral_of(pixels, operation, border, alpha, self._threads, rows))
+            if isinstance(operation, Weighed):
+                from cudafilter.engines.bilateral import BilateralSums
+                from cudafilter.engines.denoise import DenoiseSums
+                from cudafilter.engines.weighed import weighed_of
+                from cudafilter.operations.denoise import Denoise
+
+                kind = DenoiseSums if isinstance(operation, Denoise) else BilateralSums
+                done = weighed_of(kind, pixels, operation, border, alpha, self._threads, rows)
+                return Result(done)
             from cudafilter.engines.points import of_whole, pointed
             from cudafilter.operations.point import Points
 
@@ -118,17 +124,17 @@ class CpuEngine:
         if isinstance(filter, Correlation):
             folded = fold(filter, height, width, border)
             return _band(width * channels, folded, _work_of(np.dtype(dtype), filter, alpha))
-        from cudafilter.engines.bilateral import block_rows
         from cudafilter.engines.ranks import band
-        from cudafilter.operations.bilateral import Bilateral
+        from cudafilter.engines.weighed import block_rows
         from cudafilter.operations.point import Points
+        from cudafilter.operations.weighed import Weighed
 
         if isinstance(filter, WholeImage):
             return height
         if isinstance(filter, Points):
             return 1
-        if isinstance(filter, Bilateral):
-            return block_rows(filter.radius)
+        if isinstance(filter, Weighed):
+            return block_rows(filter.halo)
         return band(width * channels * np.dtype(dtype).itemsize, filter)
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from cudafilter.errors import ParameterError
 from cudafilter.operations.alike import MAX_BILATERAL_RADIUS
 from cudafilter.operations.bilateral import Bilateral
+from cudafilter.operations.denoise import Denoise
 from cudafilter.operations.operation import Operation
 
 
@@ -29,5 +30,5 @@ def bilateral(sigma: float, range: float, radius: int | None = None) -> Bilatera
     return Bilateral(sigma, range, reach)
 
 
-MAKERS: dict[str, Callable[..., Operation]] = {"bilateral": bilateral}
+MAKERS: dict[str, Callable[..., Operation]] = {"bilateral": bilateral, "denoise": Denoise}
 """The filters, by their names and parameters."""

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import ROUNDING, Fork, Plan, Stage
 from cudafilter.operations.pixels import Exact, Pixels, full_scale
 from cudafilter.operations.point import Curve, Levels, Points, Threshold
 from cudafilter.operations.rank import Rank
 from cudafilter.operations.reference import Span, surrounded
+from cudafilter.operations.weighed import Weighed
 from cudafilter.operations.window import square
 from cudafilter.proof.planes import Index, Planes
 
@@ -114,7 +114,7 @@ class Errors:
         if isinstance(operation, Rank):
             window = operation.window
             found = Rank("most", window, window.count - 1).exact(errors, own, self._full, False)
-        elif isinstance(operation, Bilateral):
+        elif isinstance(operation, Weighed):
             found = self._alike(operation, around, errors, values, own)
         else:
             assert isinstance(operation, Correlation)
@@ -142,12 +142,12 @@ class Errors:
         return values, errors
 
     def _alike(
-        self, filter: Bilateral, around: Exact, errors: Exact, values: Exact, own: Exact
+        self, filter: Weighed, around: Exact, errors: Exact, values: Exact, own: Exact
     ) -> Exact:
         """Errors after *filter*, whose change is that of its own pixel and of distances to it.
 
         A distance is off by twice the largest error of the window's colours, times alpha, and by
-        that of alpha times two of the largest samples. See Bilateral.carries for what it does.
+        that of alpha times two of the largest samples. See Weighed.amplification for what it does.
         """
         full, name, colours = self._full, self._source.dtype.name, slice(0, -1)
         if not self._alpha:
@@ -156,7 +156,7 @@ class Errors:
         # Pixels that are not finite do not count.
         counts = np.isfinite(around).all(axis=2, keepdims=True)
         errors, sizes = np.where(counts, errors, 0.0), np.where(counts, sizes, 0.0)
-        most = Rank("most", square(filter.radius), (2 * filter.radius + 1) ** 2 - 1)
+        most = Rank("most", square(filter.halo), (2 * filter.halo + 1) ** 2 - 1)
         largest = most.exact(errors, own, full, False)
         error = largest[..., colours].max(axis=2, keepdims=True)
         opaque = 1.0

@@ -15,10 +15,13 @@ from cudafilter.operations import reference
 from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
 from cudafilter.operations.correlation import Correlation
+from cudafilter.operations.denoise import Denoise
 from cudafilter.operations.operation import Operation, Stage, only_stage
 from cudafilter.operations.pixels import Exact, Pixels, full_scale
+from cudafilter.operations.weighed import Weighed
 from cudafilter.proof.alike import Alike
 from cudafilter.proof.correlated import Correlated
+from cudafilter.proof.patches import Patches
 from cudafilter.proof.planes import Index
 from cudafilter.proof.ranks import Ranked, networks
 from cudafilter.proof.values import Values
@@ -86,7 +89,7 @@ class Proof:
         window = self.window
         first, last = int(y.min()), int(y.max()) + 1
         row = self._source[0].size * (last - first)
-        together = self._stage is not None and isinstance(self._stage.operation, Bilateral)
+        together = self._stage is not None and isinstance(self._stage.operation, Weighed)
         joint = self._alpha and isinstance(self._operation, Correlation)
         if self._stage is None or joint:
             if len(y) > row // 64:
@@ -96,7 +99,7 @@ class Proof:
             return self._in_rows(first, last)[y - first, x, c]
         out = np.empty(len(y))
         count = max(1, WINDOW_BYTES // (8 * window))
-        find = self._side_by_side if together else self._windows
+        find = self._beside if together else self._windows
         for n in range(0, len(y), count):
             part = slice(n, n + count)
             out[part] = find(self._stage, y[part], x[part], c[part])
@@ -120,19 +123,19 @@ class Proof:
         found: Exact = np.array(values)[inverse.ravel(), c]
         return found
 
-    def _side_by_side(self, stage: Stage, y: Index, x: Index, c: Index) -> Exact:
-        """at() for what needs all channels of a pixel: the windows make one image."""
+    def _beside(self, stage: Stage, y: Index, x: Index, c: Index) -> Exact:
+        """at() for what needs all channels of a pixel, whose definition takes many windows."""
         (above, below, left, right), (height, width, _) = stage.operation.reach, self._source.shape
         rows = _around(y, above, below, height, stage.border.mode)
         columns = _around(x, left, right, width, stage.border.mode)
-        windows = self._source[rows[:, :, None], columns.T[None]].astype(np.float64)
-        outside = (rows == OUTSIDE)[:, :, None] | (columns == OUTSIDE).T[None]
+        windows = self._source[rows[:, None, :], columns[None, :, :]].astype(np.float64)
+        outside = (rows == OUTSIDE)[:, None, :] | (columns == OUTSIDE)[None, :, :]
         windows[outside] = stage.border.sample(self._source.dtype)
-        padded = windows.reshape(len(rows), -1, windows.shape[3])
-        source = padded[above : above + 1, left : padded.shape[1] - right]
+        padded = np.ascontiguousarray(windows.swapaxes(2, 3))
+        source = padded[above : above + 1, left : left + 1]
         with np.errstate(all="ignore"):
-            all_of_them = stage.operation.exact(padded, source, self._full, self._alpha)[0]
-        found: Exact = all_of_them[:: len(columns)][np.arange(len(c)), c]
+            pixels = stage.operation.exact(padded, source, self._full, self._alpha)[0, 0]
+        found: Exact = pixels[c, np.arange(len(c))]
         return found
 
     def _windows(self, stage: Stage, y: Index, x: Index, c: Index) -> Exact:
@@ -149,7 +152,7 @@ class Proof:
             found: Exact = stage.operation.exact(windows, source, self._full, False)[0, 0]
             return found
 
-    def _fast_route(self) -> Correlated | Ranked | Alike | None:
+    def _fast_route(self) -> Correlated | Ranked | Alike | Patches | None:
         if self._plan and networks(self._plan) and not math.isnan(self._source.max()):
             return Ranked(self._source, self._plan, self._alpha)
         if self._stage is None:
@@ -157,6 +160,8 @@ class Proof:
         operation, border = self._stage
         if type(operation) is Bilateral and self._source.dtype.kind == "u":
             return Alike(self._source, operation, border, self._alpha)
+        if isinstance(operation, Denoise):
+            return Patches(self._source, operation, border, self._alpha)
         if not isinstance(operation, Correlation):
             return None
         correlated = Correlated(self._source, operation, border, self._alpha)

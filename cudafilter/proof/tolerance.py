@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import IDENTITY, Correlation
 from cudafilter.operations.operation import (
@@ -28,6 +27,7 @@ from cudafilter.operations.operation import (
 from cudafilter.operations.pixels import Exact, Pixels, largest_finite
 from cudafilter.operations.point import Points
 from cudafilter.operations.precision import DOUBLE, between, worst
+from cudafilter.operations.weighed import Weighed
 from cudafilter.proof.errors import DENORMAL, Errors
 from cudafilter.proof.planes import Index, Planes
 from cudafilter.proof.proof import Proof
@@ -96,7 +96,7 @@ class Tolerance:
             self._are_terms = not signed and operation.absolute == operation
             self._terms = Proof(sizes, operation.absolute, edge, True)
             return
-        if stage is not None and isinstance(stage.operation, Bilateral):
+        if stage is not None and isinstance(stage.operation, Weighed):
             # Of the image itself its terms are known, whatever their sign.
             self._are_terms = False
             self._terms = Proof(source, stage.operation.terms, stage.border, alpha)

@@ -13,7 +13,7 @@ from __future__ import annotations
 LADDER: tuple[str, ...] = (
     "vanilla", "constant", "tiled", "separable", "stream", "box", "wide", "blocked", "tensor",
     "rank", "extreme", "network", "histogram", "double", "bilateral", "point", "otsu",
-    "together", "canny",
+    "together", "canny", "denoise",
 )  # fmt: skip
 """The variants in the order of their steps. A new variant is a .cu, a .py and a name here."""
 

@@ -83,14 +83,15 @@ class Reporter:
 
             self._progress = progress(self._total)
 
-    def rows(self, done: int, of: int) -> None:
-        """Tell how far an image is that is done by rows; among many, the bar tells of images."""
+    def rows(self, done: int, of: int, size: int) -> None:
+        """Tell how far an image is that is done by rows: *done* of all, whose pixels are *size*
+        bytes. Among many, the bar tells of images."""
         if self._many or self._shared.quiet or self._shared.watch:
             return
         if self._progress is None:
             from cudafilter.cli.progress import progress
 
-            self._progress = progress(of, "rows")
+            self._progress = progress(of, "rows", size)
         self._progress.advance(worked=True, by=done - self._progress.done)
 
     def record(self, record: Record) -> None:
@@ -151,7 +152,8 @@ class Reporter:
 
     def finish(self, interrupted: bool = False) -> None:
         """Tell the totals."""
-        self.clear()
+        if self._progress:
+            self._progress.close()
         for note, count in self._notes.most_common():
             self._say(f"note: {note} ({_images(count)})")
         if self._left:

@@ -164,7 +164,7 @@ class ByRows:
                 worker.writing.require_open()
                 with images.encoding(name):
                     self._timed("encode", writer.write, result)
-                worker.on_rows(last, header.height)
+                worker.on_rows(last, header.height, header.pixel_bytes)
             with images.encoding(name):
                 self._timed("encode", writer.close)
         except BaseException as error:  # noqa: BLE001 - raised on, and the others wait

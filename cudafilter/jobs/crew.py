@@ -40,7 +40,7 @@ def run(
     stdin: BinaryIO | None = None,
     stdout: BinaryIO | None = None,
     journal: Journal | None = None,
-    on_rows: Callable[[int, int], None] = lambda done, of: None,
+    on_rows: Callable[[int, int, int], None] = lambda done, of, size: None,
 ) -> None:
     """Do *jobs*, calling *on_record* as each one ends, from one thread at a time.
 
@@ -49,10 +49,10 @@ def run(
 
     At most *threads* images are in memory; unless given, as many as keep cores and engine busy, and
     fit into half of the free memory; an image that takes more than that is done by rows, and
-    *on_rows* is told of these. A job is taken from *jobs* when a thread is free for
-    it, so these may be endless. An image that fails gets a record and the rest goes on. *stdin*
-    and *stdout* serve the jobs that name them, sys's unless given. What is changed in place is
-    written down in *journal*, and skipped where that has it already.
+    *on_rows* is told of these: rows done, all rows, bytes of all pixels. A job is taken from *jobs*
+    when a thread is free for it, so these may be endless. An image that fails gets a record and the
+    rest goes on. *stdin* and *stdout* serve the jobs that name them, sys's unless given. What is
+    changed in place is written down in *journal*, and skipped where that has it already.
 
     KeyboardInterrupt stops it: images being written are finished, those not yet there are dropped,
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without

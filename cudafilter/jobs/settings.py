@@ -78,6 +78,6 @@ class Shared(Protocol):
         ...
 
     @property
-    def on_rows(self) -> Callable[[int, int], None]:
-        """Told how many rows are written, and of how many."""
+    def on_rows(self) -> Callable[[int, int, int], None]:
+        """Told how many rows are written, of how many, and the bytes of all pixels."""
         ...

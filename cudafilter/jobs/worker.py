@@ -61,8 +61,9 @@ class Worker:
     """Where sources and destinations are."""
     room: int | None = None
     """Bytes of memory beyond which an image is done by rows; None for none."""
-    on_rows: Callable[[int, int], None] = lambda done, of: None
-    """Told of an image that is done by rows: how many of them are written, and of how many."""
+    on_rows: Callable[[int, int, int], None] = lambda done, of, size: None
+    """Told of an image that is done by rows: how many rows are written, of how many, and how
+    many bytes of pixels these all are."""
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
     checks: Lock = field(default_factory=Lock)

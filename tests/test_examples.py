@@ -42,7 +42,9 @@ def lines_of(page: str) -> Iterator[tuple[str, str, bool]]:
 
 LINES = [line for page in READ for line in lines_of(page)]
 UNMARKED = list(dict.fromkeys(line for _, line, marked in LINES if not marked))
-OTHERS = [line for line in UNMARKED if not re.match(r"cudafilter |.*_CUDAFILTER_COMPLETE=", line)]
+EVALUATED = re.compile(r'eval "\$\((cudafilter completion \w+)\)"')
+"""What the shell does with it is the shell's, which need not be here."""
+OTHERS = [line for line in UNMARKED if not re.match(rf"cudafilter |{EVALUATED.pattern}", line)]
 EXAMPLES = [line for line in UNMARKED if line not in OTHERS]
 HELP = {
     name: command.example
@@ -50,7 +52,7 @@ HELP = {
     if (command := app.get_command(click.Context(app), name)) and hasattr(command, "example")
 }
 """The example of each command's help."""
-MOST_MARKED = 20
+MOST_MARKED = 40
 """Lines that are not run; most of them install something."""
 LONG = {"compile": "takes minutes; tests/test_compile.py compiles fewer kernels"}
 """Commands whose example is not run."""
@@ -69,10 +71,11 @@ def example(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
     for name in (
         "photo.jpg", "in.png", "a.png", "b.png", "photos/a.jpg", "photos/trip/b.png", "scan.png",
-        "mask.png", "page.png", "stars.png", "negative.tif",
+        "page.png", "stars.png", "negative.tif",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / name)
+    Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
     for name in ("cat.gif", "stack.tif"):
         frames = [Image.fromarray(np.roll(pixels, n, axis=0)) for n in range(6)]
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
@@ -115,12 +118,12 @@ def files(folder: Path) -> set[Path]:
 def does(line: str, folder: Path) -> None:
     """Run an example. One that filters must write a file, or print what it would write."""
     before = files(folder)
-    if completion := re.search(r"_CUDAFILTER_COMPLETE=\w+ cudafilter", line):
-        line = completion[0]  # the rest is the shell's, which need not be here
+    if completion := EVALUATED.search(line):
+        line = completion[1]
     done = run(line, folder)
     assert done.returncode == 0, done.stderr
     words = shlex.split(line, comments=True)
-    filters = words[0] == "cudafilter" and words[1] in (*CATALOGUE, "chain")
+    filters = words[1] in (*CATALOGUE, "chain", "preview")
     if not filters or {"--dry-run", "--explain", "--help"} & set(words):
         assert files(folder) == before
         assert done.stdout

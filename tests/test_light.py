@@ -104,6 +104,16 @@ class TestLight:
         with pytest.raises(ImageError, match=f"does not rise from sample {first} to {first + 1}:"):
             Light([curve], "uint8", False)
 
+    @pytest.mark.parametrize("white", [0.99, 1.00005, 1.5])
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+    def test_white_may_have_other_light_than_1(self, white: float, dtype: str) -> None:
+        light = Light([Power(2.0, white)], dtype, False)
+        samples = all_samples(dtype)
+        np.testing.assert_array_equal(light.encoded(light.decoded(samples)), samples)
+        brighter = np.full((1, 1, 1), 9, np.float32)
+        assert light.encoded(brighter) == full_scale(dtype)
+        assert wrong_samples(light.encoded(brighter), brighter, light) is None
+
     def test_a_curve_that_is_steep_is_searched_by_halves(self) -> None:
         steep = Table((65000, 65535))
         light = Light([steep], "uint16", False)
@@ -216,6 +226,25 @@ class TestProfiles:
             curves_of(metadata, colours)
         assert reason in str(error.value)
         assert "convert the picture to sRGB first" in str(error.value.hint)
+
+    @pytest.mark.filterwarnings("error")
+    def test_damaged_profiles_are_read_or_refused_and_nothing_else(self) -> None:
+        rng = np.random.default_rng(0)
+        seeds = [ICC, of_three(para(4, 2, 0.8, 0.1, 1.038, 0.2, 0.19, 0.05)), of_three(curv(0x1CD))]
+        read = 0
+        for n in range(3000):
+            data = bytearray(seeds[n % 3])
+            for _ in range(rng.integers(1, 4)):
+                data[rng.integers(128, len(data))] = rng.integers(256)
+            try:
+                curves, _ = curves_of(Metadata(bytes(data[: rng.integers(100, 2000)])), 3)
+                light = Light(curves, "uint8", False)
+            except ImageError:
+                continue
+            read += 1
+            samples = np.repeat(all_samples("uint8"), 3, axis=2)
+            np.testing.assert_array_equal(light.encoded(light.decoded(samples)), samples)
+        assert 300 < read < 2900
 
     @pytest.mark.parametrize(
         ("metadata", "curve", "told"),

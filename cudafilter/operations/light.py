@@ -119,17 +119,17 @@ class _Back:
     The first bits of a float tell how many bounds it has passed at least, which leaves few.
     """
 
-    def __init__(self, bounds: Exact) -> None:
-        self._shift = 14 if len(bounds) < 256 else 10
-        one = int(np.float32(1).view(np.uint32)) >> self._shift
-        edges = (np.arange(one + 2, dtype=np.uint32) << self._shift).view(np.float32)
+    def __init__(self, bounds: Exact, white: np.float32) -> None:
+        self._shift, self._white = 14 if len(bounds) < 256 else 10, white
+        last = int(white.view(np.uint32)) >> self._shift
+        edges = (np.arange(last + 2, dtype=np.uint32) << self._shift).view(np.float32)
         passed = np.searchsorted(bounds, edges)
         self._passed, self._most = passed[:-1].astype(np.int32), int(np.diff(passed).max())
         self._ends = np.append(bounds, np.nan)
 
     def __call__(self, light: Pixels) -> Pixels:
         """The nearest samples of *light*, float32; of a tie the even one. NaN becomes 0."""
-        light = np.fmin(np.fmax(light, np.float32(0)), np.float32(1)) + np.float32(0)  # no -0
+        light = np.fmin(np.fmax(light, np.float32(0)), self._white) + np.float32(0)  # no -0
         if self._most > MOST_STEPS:
             levels = np.searchsorted(self._ends[:-1], light)
         else:
@@ -146,11 +146,12 @@ def _tables(curve: Curve, name: str) -> tuple[Pixels, Exact, _Back]:
     back by these. Raises ImageError as Light does.
     """
     full = full_scale(name)
-    light = curve(np.arange(full + 1) / full).astype(np.float32)
-    bounds = curve((np.arange(full) + 0.5) / full)
-    falls = np.flatnonzero((np.diff(light) <= 0) | ~np.isfinite(light[1:])).tolist()
-    if not falls and (np.diff(bounds) > 0).all():
-        back = _Back(bounds)
+    with np.errstate(all="ignore"):  # what is no curve is refused below
+        light = curve(np.arange(full + 1) / full).astype(np.float32)
+        bounds = curve((np.arange(full) + 0.5) / full)
+    falls = np.flatnonzero(~(light[:-1] < light[1:])).tolist()
+    if not falls and np.isfinite(light).all() and (bounds[:-1] < bounds[1:]).all():
+        back = _Back(bounds, light[-1])  # which may be a little more than 1, by its rounding
         falls = np.flatnonzero(back(light) != np.arange(len(light))).tolist()
         if not falls:
             return light, bounds, back

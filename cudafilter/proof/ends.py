@@ -50,10 +50,11 @@ def wrong_samples(result: Pixels, light: Pixels, way: Light) -> tuple[int, int, 
     """x, y and channel of a sample of *result* that *light* does not round to; None for none."""
 
     def look(band: slice) -> Mask:
-        got, given = result[band], np.clip(light[band], -1, 2)  # infinity lies in no bounds
+        got, given = result[band], light[band]
         low, high = way.bounds(got)
         even = got & 1 == 0
-        right = ((low < given) & (given < high)) | (even & ((low == given) | (given == high)))
+        above = (low < given) | (even & (low == given)) | np.isneginf(low)
+        right = above & ((given < high) | (even & (given == high)) | np.isposinf(high))
         wrong: Mask = ~(right | (np.isnan(given) & (got == 0)))
         return wrong
 

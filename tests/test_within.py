@@ -28,6 +28,7 @@ from cudafilter.formats import tiff_segments
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image
 from cudafilter.jobs import by_rows, sizing
+from cudafilter.jobs import within as jobs_within
 from cudafilter.operations import blend as blending
 from cudafilter.operations import reference
 from cudafilter.operations.area import Area
@@ -443,6 +444,20 @@ class TestCheckFinds:
             monkeypatch.setenv(sizing.MEMORY, memory)
         told = failed("blur", "--linear", check, "in.png", "out.png", code=1)
         assert "the way back from linear light is wrong at x=1" in told
+
+
+@pytest.mark.parametrize("at", [(0, 0), (79, 59), (20, 0), (20, 59)])
+def test_a_check_finds_a_sample_outside_that_changed(
+    photo: Pixels, at: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(*given: Any) -> Parts:
+        parts = filtered_within(*given)
+        parts.result[at] ^= 1
+        return parts
+
+    monkeypatch.setattr(jobs_within, "filtered_within", changed)
+    words = ("blur", "--region", "10,10,20,20", "--check", "in.png", "out.png")
+    assert "a sample outside the area changed" in failed(*words, code=1)
 
 
 def test_frames_each_have_the_area(here: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+import numpy as np
+
 from cudafilter.engines import Engine
 from cudafilter.engines.within import Parts, Within, filtered_within
 from cudafilter.errors import DisagreementError
@@ -57,6 +61,7 @@ def filter_within(run: Shared, engine: Engine, image: Image, record: Record, whe
     elif run.settings.check:
         with run.stage("check", record):
             _check(run, engine, within, parts, record, where)
+            _require_outside(image.pixels, parts, where)
         if within.light is not None:
             record.add_notes(("checked in linear light; the way back to samples is exact",))
     return image.with_pixels(parts.result)
@@ -74,6 +79,20 @@ def _check(
     inside = slice(box.top, box.bottom), slice(box.left, box.right)
     filtered = parts.filtered[box.top - parts.first : box.bottom - parts.first, inside[1]]
     require_ends(within, source[inside], filtered, parts.blended, parts.result[inside], box, where)
+
+
+def _require_outside(pixels: Pixels, parts: Parts, where: str) -> None:
+    """Raise DisagreementError unless all outside the box of *parts* is as in *pixels*."""
+    box, rows = parts.box, slice(parts.box.top, parts.box.bottom)
+    for part in (
+        np.s_[: box.top], np.s_[box.bottom :], np.s_[rows, : box.left], np.s_[rows, box.right :],
+    ):  # fmt: skip
+        if not np.array_equal(parts.result[part], pixels[part], equal_nan=True):
+            _disagree(f"{where}DISAGREES with the reference: a sample outside the area changed")
+
+
+def _disagree(what: str) -> NoReturn:
+    raise DisagreementError(what, hint="nothing was written; please report this")
 
 
 def require_ends(
@@ -99,8 +118,7 @@ def require_ends(
         wrong, what = wrong_samples(result, blended, within.light), "way back from linear light"
     if wrong is not None:
         x, y, channel = wrong
-        raise DisagreementError(
+        _disagree(
             f"{where}DISAGREES with the reference: the {what} is wrong at x={x + box.left}"
-            f" y={y + box.top} channel={channel}",
-            hint="nothing was written; please report this",
+            f" y={y + box.top} channel={channel}"
         )

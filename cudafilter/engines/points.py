@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.host.cores import each
+from cudafilter.host.cores import cores, each
 from cudafilter.operations.borders import Border
 from cudafilter.operations.canny import Canny
 from cudafilter.operations.operation import WholeImage, Windowed
 from cudafilter.operations.pixels import Pixels, full_scale, in_floats, quantise
-from cudafilter.operations.point import Otsu, Points, counted, levels_of, otsu
+from cudafilter.operations.point import (
+    Levels,
+    Otsu,
+    Points,
+    Threshold,
+    counted,
+    least_float,
+    levels_of,
+    otsu,
+)
 
 BAND_BYTES = 1 << 20
 """Size of a band: it stays in the cache, in float64 too."""
+
+WIDE_TABLES = int(cv2.__version__.split(".")[0]) >= 5
+"""Whether OpenCV looks 16 bits up in a table."""
+
+MOST = (1 << 24) - 1
+"""Samples that OpenCV counts at a time, at most: it does so in float32."""
+
+INVERTED = Levels(1.0, 0.0)
 
 
 def pointed(
@@ -49,12 +66,39 @@ def pointed(
 
 def _into(out: Pixels, pixels: Pixels, points: Points, table: Pixels | None) -> None:
     """*pixels* after *points* into *out*, both contiguous."""
+    if out.dtype == pixels.dtype and len(points.curves) == 1:
+        given, done = pixels.reshape(1, -1), out.reshape(1, -1)
+        (curve,) = points.curves
+        if isinstance(curve, Threshold):
+            above(given, curve.at, done)
+            return
+        if curve == INVERTED:
+            if table is None:
+                np.subtract(np.float32(1), given, out=done)
+            else:
+                cv2.bitwise_not(given, dst=done)
+            return
     if table is None:
         out[...] = points.of(pixels.astype(np.float64), 1.0)
     elif len(table) == 256:
         cv2.LUT(pixels.reshape(1, -1), table, dst=out.reshape(1, -1))
+    elif WIDE_TABLES and table.dtype == np.uint16:
+        cv2.LUT(pixels.reshape(1, -1), table.reshape(1, -1), dst=out.reshape(1, -1))
     else:
         np.take(table, pixels, out=out, mode="clip")  # without a copy, as no index is outside
+
+
+def above(samples: Pixels, at: float, out: Pixels) -> None:
+    """Full scale into *out* where *samples* are at least *at*, a fraction of it; 0 elsewhere.
+
+    Both have one row. OpenCV's threshold is for what lies above a number.
+    """
+    full = full_scale(samples.dtype)
+    if samples.dtype.kind == "f":
+        last = float(np.nextafter(np.float32(least_float(at)), np.float32(-math.inf)))
+    else:
+        last = min(max(math.ceil(at * full) - 1.0, -1.0), full)
+    cv2.threshold(samples, last, full, cv2.THRESH_BINARY, dst=out)
 
 
 @functools.lru_cache(16)
@@ -74,32 +118,41 @@ def of_whole(
 
         return edges(pixels, operation, border, alpha, threads)
     assert isinstance(operation, Otsu)
-    out = pixels.copy()
-    full = full_scale(pixels.dtype)
+    (height, width, channels), full = pixels.shape, full_scale(pixels.dtype)
+    floats, out = pixels.dtype.kind == "f", np.empty_like(pixels)
     step = max(1, BAND_BYTES // pixels[0].nbytes)
-    bands = range(0, len(pixels), step)
-    for c in range(pixels.shape[2] - alpha):
+    # Integers are counted in few parts: of 16 bits, counts take a while to add up.
+    part = (
+        step
+        if floats
+        else min(max(step, -(-height // (threads or cores()))), max(1, MOST // width))
+    )
 
-        def levels(y: int, c: int = c) -> Pixels:
-            own = np.ascontiguousarray(pixels[y : y + step, :, c])
-            return own if own.dtype.kind == "u" else levels_of(own.astype(np.float64), full)
+    def samples(c: int, first: int, end: int) -> Pixels:
+        band = pixels[first:end]
+        own = band[..., 0] if channels == 1 else cv2.extractChannel(band, c)
+        return levels_of(own.astype(np.float64), full) if floats else own
 
-        def count(y: int, levels: Callable[[int], Pixels] = levels) -> Pixels:
-            band = levels(y)
-            return counted(band) if band.dtype.kind == "f" else _histogram(band)
+    def count(c: int, y: int) -> npt.NDArray[np.int64]:
+        band = samples(c, y, y + part)
+        return counted(band) if floats else _histogram(band)
 
-        level = otsu(np.sum(each(count, bands, threads), axis=0))
+    def apply(c: int, level: int, y: int) -> None:
+        _, done = cv2.threshold(samples(c, y, y + step), level, full, cv2.THRESH_BINARY)
+        out[y : y + step, :, c] = done
 
-        def apply(y: int, levels: Callable[[int], Pixels] = levels, c: int = c) -> None:
-            out[y : y + step, :, c] = (levels(y) > level) * out.dtype.type(full)  # noqa: B023
-
-        each(apply, bands, threads)
+    for c in range(channels - alpha):
+        counts = each(functools.partial(count, c), range(0, height, part), threads)
+        level = otsu(np.sum(counts, axis=0))
+        each(functools.partial(apply, c, level), range(0, height, step), threads)
+    if alpha:
+        out[..., -1] = pixels[..., -1]
     return out
 
 
 def _histogram(band: Pixels) -> npt.NDArray[np.int64]:
     """How many samples there are of each of an integer type, (full scale + 1,)."""
     bins = int(full_scale(band.dtype)) + 1
-    if band.size >= 1 << 24:  # a row: OpenCV counts in float32
+    if band.size > MOST:  # a row
         return np.bincount(band.ravel(), minlength=bins)
     return cv2.calcHist([band], [0], None, [bins], [0, bins]).ravel().astype(np.int64)

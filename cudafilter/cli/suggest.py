@@ -36,6 +36,7 @@ COMMANDS = {
     "levels": "level gamma brightness contrast curves adjustgamma rescaleintensity",
     "threshold": "binarize binarise otsu thresholdotsu autothreshold cut",
     "kernel": "convolve convolution conv conv2d conv2 correlate filter2d custom matrix sepfilter2d",
+    "denoise": "nlmeans fastnlmeansdenoising denoisenlmeans",
     "bilateral": "bilateralfilter bilateralblur denoisebilateral selectiveblur",
     "chain": "pipeline pipe sequence recipe combine",
     "filters": "list ls catalogue catalog",
@@ -49,7 +50,6 @@ COMMANDS = {
 """Command -> what other programs and people call it."""
 
 ABSENT = {
-    "there is no such filter here yet; a small blur takes noise away": ("denoise nlmeans"),
     "no command changes colours; the option --gray turns an image gray first": (
         "gray grey grayscale greyscale monochrome equalize"
     ),

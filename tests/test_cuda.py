@@ -235,6 +235,7 @@ def fit_for(variant: str, size: int) -> Operation:
         "network": median(2),
         "histogram": median(size),
         "bilateral": make("bilateral", radius=size),
+        "denoise": make("denoise", search=2 * size + 1),
         "point": make("levels", gamma=2),
         "otsu": make("threshold", otsu=True),
         "canny": make("canny"),
@@ -254,7 +255,7 @@ def test_bands_have_the_same_bits(variant: str, border: Border) -> None:
         filter = fit_for(variant, 6)
         expected = unlimited.run(pixels, filter, border, alpha).pixels
         whole = 2 * 150 * row_pitch(90, pixels[0, 0].nbytes)
-        for budget in (whole - 1, whole // 3, 32 * 1024):
+        for budget in (whole - 1, whole // 3, 40 * 1024):
             banded = CudaEngine(variant=variant, memory_limit=budget)
             step = banded.prepare(pixels, filter, border, alpha).alignment
             assert len(cut(pixels, filter, budget, step)) > 1

@@ -55,7 +55,7 @@ def traced(filter: tuple[str, ...], strace: list[str]) -> tuple[list[str], list[
         lines = log.read_text(errors="replace").splitlines()
     lines = [line for line in lines if " = -1" not in line]
     started = [line for line in lines if re.search(r"\bexecve(at)?\(", line)][1:]
-    loaded = [line for line in lines if re.search(r"nvrtc|nvptxcompiler|cicc|ptxas", line)]
+    loaded = [line for line in lines if re.search(r"lib(nvrtc|nvptxcompiler)|cicc|ptxas", line)]
     return started, loaded
 
 

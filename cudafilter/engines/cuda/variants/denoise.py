@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 
@@ -39,6 +41,13 @@ COST = 12
 filter."""
 
 
+@dataclass(frozen=True, eq=False)
+class Denoised(Tiles):
+    """Pixels of a lane share sums, so the bits of each depend on its place in the lane."""
+
+    alignment: ClassVar[int] = math.lcm(RUN, *range(1, max(DOWN.values()) + 1))
+
+
 @takes(Denoise)
 def plan(filter: Denoise, layout: Layout) -> Launch:
     """The launch of *filter*; there is none that denoise.cu does not take."""
@@ -58,7 +67,7 @@ def plan(filter: Denoise, layout: Layout) -> Launch:
         border=BORDERS.index(layout.border.mode), border_value=layout.border.sample(layout.dtype),
         gain=filter.factor(colours, layout.full) / math.log(2),
     )  # fmt: skip
-    return Tiles(
+    return Denoised(
         "denoise", own, lambda: np.zeros(0), task, COST * filter.others,
         (32 * warps, 1, 1), (RUN * (32 - 2 * edge(filter.patch)), down * warps),
     )  # fmt: skip

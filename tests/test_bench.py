@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 from agreement import StandIn
 from cudafilter.engines import Engine, Result, bench
 from cudafilter.engines.open import open_engine
-from cudafilter.errors import CudafilterError, DisagreementError, LimitError
+from cudafilter.errors import DisagreementError, LimitError
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.pixels import DTYPES, Pixels
 
@@ -121,24 +120,6 @@ def test_no_filter_named_takes_the_usual_ones() -> None:
     done = run("--sizes", "16", "--channels", "1", "--repeat", "1", "--json")
     names = [case["filter"] for case in json.loads(done.stdout)["cases"]]
     assert names == list(bench.DEFAULT_FILTERS)
-
-
-def test_plot(cpu: Engine, tmp_path: Path) -> None:
-    cases = measure(cpu, "blur", "sobel", sizes=[16, 32])
-    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    bench.plot(cases, tmp_path / "plot.png")
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(CudafilterError, match="cannot write"):
-        bench.plot(cases, tmp_path / "no-such-folder" / "plot.png")
-
-
-def test_plot_without_matplotlib_names_the_extra(
-    cpu: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(CudafilterError, match="needs Matplotlib") as caught:
-        bench.plot(measure(cpu, "blur"), tmp_path / "plot.png")
-    assert caught.value.hint == "pip install 'cudafilter[plot]'"
 
 
 @pytest.mark.gpu

@@ -41,6 +41,7 @@ def _run(
     repeat: int,
     as_json: bool,
     plot: str | None,
+    html: str | None,
     debug: bool,
 ) -> None:
     import json
@@ -67,11 +68,46 @@ def _run(
             engine_used.close()
     if as_json:
         put(json.dumps(bench.as_json(cases, contestants), indent=2))
-    if plot:
+    if plot or html:
         from pathlib import Path
 
-        bench.plot(cases, Path(plot))
-        tell(f"plot: {plot}")
+        from cudafilter.cli import bench_page
+        from cudafilter.stores.local import write_atomically
+
+        if plot:
+            write_atomically(Path(plot), bench_page.svg(cases).encode())
+            tell(f"plot: {plot}")
+        if html:
+            engines = [contestant.engine.title for contestant in contestants]
+            page = bench_page.page(cases, engines, note, _command_line())
+            write_atomically(Path(html), page.encode())
+            tell(f"page: {html}")
+
+
+def _command_line() -> str:
+    import shlex
+    import sys
+
+    return shlex.join(["cudafilter", *sys.argv[1:]])
+
+
+def _ending(end: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A converter of a file's name, which must have the extension *end*: all else is refused
+    before hours are spent."""
+
+    def convert(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        import os
+
+        if value is None:
+            return None
+        if not value.lower().endswith(end):
+            raise click.BadParameter(f"{value}: its name must end in {end}", ctx, param)
+        folder = os.path.dirname(value) or "."
+        if not os.path.isdir(folder):
+            raise click.BadParameter(f"{value}: there is no folder {folder}", ctx, param)
+        return value
+
+    return convert
 
 
 _COLUMNS = ("kernel ms", "total ms", "GB/s", "copy %", "x cpu", "x vanilla")
@@ -161,15 +197,22 @@ command = Command(
             options.as_json(),
             click.Option(
                 ["--plot"],
-                type=click.Path(dir_okay=False),
-                metavar="PATH",
+                callback=_ending(".svg"),
+                metavar="FILE.svg",
                 shell_complete=completion.files,
-                help="Draw the timings into an image (needs Matplotlib).",
+                help="Draw the timings and a roofline.",
+            ),
+            click.Option(
+                ["--html"],
+                callback=_ending(".html"),
+                metavar="FILE.html",
+                shell_complete=completion.files,
+                help="Write a page with charts and tables, which needs no other file.",
             ),
             options.debug(),
         ]
     },
-    example="cudafilter bench blur sobel --sizes 2048 --json",
+    example="cudafilter bench blur sobel --sizes 2048 --html report.html",
     help="Time the engines, each result verified first.",
     callback=_run,
 )

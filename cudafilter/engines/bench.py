@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from cudafilter.check import Agreement, compare_all
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, LADDER
 from cudafilter.engines.open import open_engine
-from cudafilter.errors import CudafilterError, DisagreementError, EngineUnavailable, LimitError
+from cudafilter.errors import DisagreementError, EngineUnavailable, LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation, only_stage, stages_of
@@ -226,46 +225,6 @@ def _relate(case: Case) -> None:
             row.times_cpu = cpu / row.total_ms
         if vanilla and row.kernel_ms:
             row.times_vanilla = vanilla / row.kernel_ms
-
-
-def plot(cases: Sequence[Case], path: Path) -> None:
-    """Draw *cases* to *path*: a panel for each filter, type and channel count, time over size.
-
-    Raises CudafilterError where Matplotlib is missing or the file cannot be written.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise CudafilterError(
-            "--plot needs Matplotlib", hint="pip install 'cudafilter[plot]'"
-        ) from error
-    panels: dict[str, list[Case]] = {}
-    for case in cases:
-        panels.setdefault(f"{case.filter} {case.dtype} x{case.channels}", []).append(case)
-    columns = min(3, len(panels))
-    figure = Figure(figsize=(5 * columns, 4 * -(-len(panels) // columns)), layout="constrained")
-    for i, (title, members) in enumerate(panels.items()):
-        axes = figure.add_subplot(-(-len(panels) // columns), columns, i + 1)
-        axes.set(title=title, xlabel="side (pixels)", ylabel="ms", xscale="log", yscale="log")
-        lines: dict[str, list[tuple[int, float]]] = {}
-        for case in members:
-            for row in case.rows:
-                if row.kernel_ms is not None:
-                    name = f"{row.engine} {(row.variant or '').split()[0]}, kernel"
-                    lines.setdefault(name, []).append((case.size, row.kernel_ms))
-                elif row.total_ms is not None:
-                    lines.setdefault(row.engine, []).append((case.size, row.total_ms))
-            if case.copy_ms is not None:
-                lines.setdefault("copy", []).append((case.size, case.copy_ms))
-        for name, points in lines.items():
-            x, y = zip(*sorted(points), strict=True)
-            axes.plot(x, y, "k--" if name == "copy" else "o-", label=name, linewidth=1)
-        axes.legend(fontsize="small")
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CudafilterError(f"cannot write {path}: {reason}") from error
 
 
 def as_json(cases: Sequence[Case], contestants: Sequence[Contestant]) -> dict[str, Any]:

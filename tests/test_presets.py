@@ -214,6 +214,15 @@ def test_presets_in_force_are_told_with_verbose_only() -> None:
     assert "preset" not in cli("blur", "in.png", "out.png").stderr
 
 
+def test_the_file_of_the_documents_is_one() -> None:
+    page = Path(HOME, "docs", "options.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    Path(FILE).write_text(text)
+    assert told("unsharp") == {"sigma": 1.5, "amount": 0.8, "threshold": 0, "border": "edge"}
+    assert "skipped" in cli("blur", "in.png", "out.png").stderr
+    assert cli("info").exit_code == 0
+
+
 def test_info_shows_each_with_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(FILE).write_text("gray = true\n[blur]\nsigma = 3\nborder-value = 0.5")
     monkeypatch.setenv("CUDAFILTER_JOBS", "2")

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
-from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +16,8 @@ from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.choices import EXISTING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cudafilter.cli.sheet import Picture
     from cudafilter.cli.steps import Step
     from cudafilter.engines import Engine
@@ -47,6 +46,8 @@ def _run(
     existing: str,
     debug: bool,
 ) -> None:
+    from pathlib import Path
+
     if source is None and not show_kernel:
         raise click.UsageError("Missing argument 'SRC'.", click.get_current_context())
     if text is None and (vary or compare or show_kernel):
@@ -72,6 +73,9 @@ def _run(
 
 def _varied(text: str | None, vary: Sequence[str]) -> tuple[list[str], int]:
     """The steps to show, and in how many columns: 0 for as many as fit."""
+    import shlex
+    from itertools import product
+
     if text is None:
         return [_usual(name) for name in CATALOGUE], 0
     if not vary:
@@ -89,6 +93,8 @@ def _varied(text: str | None, vary: Sequence[str]) -> tuple[list[str], int]:
 
 def _usual(name: str) -> str:
     """The filter *name* with its defaults; what it has to be given is that of its example."""
+    import shlex
+
     words = [name]
     example = shlex.split(CATALOGUE[name].example)
     for parameter in CATALOGUE[name].parameters:
@@ -100,6 +106,8 @@ def _usual(name: str) -> str:
 
 def _target(source: str | None, output: str | None, text: str, existing: str) -> Path | None:
     """The file to write; None where it is there already and stays. Raises ParameterError."""
+    from pathlib import Path
+
     from cudafilter.formats.table import FORMATS, format_of
 
     if output is not None:

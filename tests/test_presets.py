@@ -223,6 +223,14 @@ def test_the_file_of_the_documents_is_one() -> None:
     assert cli("info").exit_code == 0
 
 
+def test_a_preset_that_a_format_has_no_use_for_is_no_news() -> None:
+    assert "the quality is not used" in cli("blur", "in.png", "out.png", "--quality", "92").stderr
+    Path(FILE).write_text("quality = 92\ncompress-level = 9\ndither = true")
+    assert "note: " not in cli("blur", "in.png", "out.png").stderr
+    assert "the quality is not used" in cli("blur", "in.png", "out.png", "--quality", "92").stderr
+    assert cli("blur", "in.png", "out.webp").exit_code == 0
+
+
 def test_info_shows_each_with_its_origin(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(FILE).write_text("gray = true\n[blur]\nsigma = 3\nborder-value = 0.5")
     monkeypatch.setenv("CUDAFILTER_JOBS", "2")

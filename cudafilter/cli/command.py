@@ -153,7 +153,7 @@ class Command(click.Command):
         """Run the command; what it raises becomes a message, with a traceback under --debug."""
         if ctx.params.get("verbose"):
             for name, preset in ctx.meta.get(_PRESETS, {}).items():
-                if ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+                if name in preset_names(ctx):
                     tell(f"preset: --{name.replace('_', '-')} {preset.value} ({preset.place})")
         try:
             return super().invoke(ctx)
@@ -186,10 +186,17 @@ def _tell_traceback(error: Exception) -> None:
     tell_lines("".join(traceback.format_exception(error)))
 
 
+def preset_names(ctx: click.Context) -> frozenset[str]:
+    """The options whose values are the user's presets, and no words of the command line."""
+    names = ctx.meta.get(_PRESETS, {})
+    is_preset = ParameterSource.DEFAULT_MAP
+    return frozenset(name for name in names if ctx.get_parameter_source(name) is is_preset)
+
+
 def _placed(ctx: click.Context, error: click.BadParameter) -> click.BadParameter:
     """*error*, which tells where the wrong value is from if that is no word of the command line."""
     name = error.param.name if error.param is not None else None
-    if name and ctx.get_parameter_source(name) is ParameterSource.DEFAULT_MAP:
+    if name in preset_names(ctx):
         placed = click.BadParameter(
             f"{error.message} ({ctx.meta[_PRESETS][name].place})", ctx, error.param
         )

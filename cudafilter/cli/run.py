@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.cli.command import FAILURE, INTERRUPTED
+from cudafilter.cli.command import FAILURE, INTERRUPTED, preset_names
 from cudafilter.cli.options import Shared
 from cudafilter.cli.report import JsonLines, Reporter, job_facts
 from cudafilter.cli.terminal import tell
@@ -178,6 +178,7 @@ class _Run:
             max_pixels=shared.max_pixels,
             strict=shared.strict,
             engine_codec=self._name != "cpu" and shared.codec != "cpu",
+            usual=preset_names(click.get_current_context()),
         )
 
     def opened(self) -> Engine:

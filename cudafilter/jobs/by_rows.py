@@ -187,7 +187,8 @@ class ByRows:
         record.notes += tuple(
             f"{self._format.upper()} does not hold {what}, which is left out" for what in lost
         )
-        record.notes += unused_settings(self._format, **self._effort._asdict())
+        asked = self._worker.settings.asked(**self._effort._asdict())
+        record.notes += unused_settings(self._format, **asked)
         whole = header.pixel_bytes * sizing.COPIES
         record.notes += (
             f"done by rows, {self._bands.rows:,} at a time: whole it would take about"

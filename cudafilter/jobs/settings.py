@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cudafilter.engines import Engine
 from cudafilter.errors import ImageError
@@ -43,6 +43,13 @@ class Settings(NamedTuple):
     engine_codec: bool = False
     """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
     open, so that the way of an image never depends on time."""
+    usual: frozenset[str] = frozenset()
+    """Settings that the user made for all runs: where a format has no use for one, that is no
+    news."""
+
+    def asked(self, **ways: Any) -> dict[str, Any]:
+        """Those of *ways* that were asked for in this run."""
+        return {name: value for name, value in ways.items() if name not in self.usual}
 
     @property
     def within(self) -> bool:

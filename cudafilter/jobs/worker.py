@@ -204,7 +204,8 @@ class Worker:
             except Unsettled as why:
                 record.notes += (f"filtered again, and checked on the CPU: {why}",)
                 return self._by_engine_codec(data, format, record, screen=False)
-        record.notes += unused_settings(format, compress_level=settings.compress_level)
+        asked = settings.asked(compress_level=settings.compress_level)
+        record.notes += unused_settings(format, **asked)
         return done.data
 
     def _by_host_codecs(self, data: Source, format: str, record: Record) -> Content:
@@ -276,7 +277,7 @@ class Worker:
         record.notes += tuple(
             f"{format.upper()} does not hold {what}, which is left out" for what in lost
         )
-        record.notes += unused_settings(format, **effort)
+        record.notes += unused_settings(format, **self.settings.asked(**effort))
 
     def _filtered(self, image: Image, number: int, record: Record) -> Image:
         """Frame *number* of a file, filtered and checked."""

@@ -99,7 +99,7 @@ def _usual(name: str) -> str:
     example = shlex.split(CATALOGUE[name].example)
     for parameter in CATALOGUE[name].parameters:
         if parameter.required:
-            flag = f"--{parameter.name}"
+            flag = f"--{parameter.name.replace('_', '-')}"
             words += [flag, shlex.quote(example[example.index(flag) + 1])]
     return " ".join(words)
 

@@ -25,7 +25,19 @@ COMMANDS = (*CATALOGUE, "chain")
 """What has presets."""
 
 OF_A_RUN = frozenset(
-    {"in_place", "watch", "dry_run", "frames", "first_frame", "recipe", "settings", "explain"}
+    {
+        "in_place",
+        "watch",
+        "dry_run",
+        "frames",
+        "first_frame",
+        "mask",
+        "region",
+        "retry_failed",
+        "recipe",
+        "settings",
+        "explain",
+    }  # fmt: skip
 )
 """Options that have none: they say what the words of one command line mean, or what it is for."""
 

@@ -37,7 +37,7 @@ OF_A_RUN = frozenset(
         "recipe",
         "settings",
         "explain",
-    }  # fmt: skip
+    }
 )
 """Options that have none: they say what the words of one command line mean, or what it is for."""
 

@@ -15,6 +15,7 @@ from cudafilter.operations.choices import BORDERS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, only_stage, stages_of
 from cudafilter.operations.pixels import Exact, Pixels
+from cudafilter.operations.precision import between
 from cudafilter.operations.rank import Rank
 from cudafilter.proof.tolerance import Tolerance
 
@@ -50,10 +51,12 @@ def tolerance(
 def needs_double(engine: Engine, filter: Operation, dtype: str, alpha: bool) -> bool:
     """Whether *engine* is a variant in float32, which refuses what only double can tell."""
     plan = filter.unrolled(Border())
-    operation = stage.operation if plan and (stage := only_stage(plan)) else None
-    if not isinstance(operation, Correlation) or not operation.in_double(dtype, alpha):
+    if not plan or getattr(engine, "variant", "auto") in ("auto", "double"):
         return False
-    return getattr(engine, "variant", "auto") not in ("auto", "double")
+    if (stage := only_stage(plan)) is None:
+        return dtype != "float32" and between(plan, np.dtype(dtype), alpha) == np.float64
+    operation = stage.operation
+    return isinstance(operation, Correlation) and operation.in_double(dtype, alpha)
 
 
 def runs(engine: Engine, filter: Operation) -> bool:

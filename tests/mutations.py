@@ -33,6 +33,7 @@ FILTERS: dict[str, Operation] = {
     "denoise, strong": make("denoise", strength=0.3, patch=3, search=9),
     "median then bilateral": Chain((Link(make("median")), Link(make("bilateral", sigma=1)))),
     "blur then sobel": Chain((Link(make("blur", sigma=1)), Link(make("sobel", scale=0.2)))),
+    "blur then sobel, bright": Chain((Link(make("blur", sigma=1)), Link(make("sobel")))),
     "median then sharpen": Chain((Link(make("median")), Link(make("sharpen")))),
 }
 """The catalogue, with its hard cases, and chains."""

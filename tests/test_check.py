@@ -132,11 +132,23 @@ def test_how_many_samples_are_proven_is_told() -> None:
         "agrees with the reference: proven: 1,800 samples, 0 unproven; largest difference 0,"
     )
     assert agreement.figures()["unproven"] == 0
-    steep = Chain((Link(make("blur", sigma=1)), Link(make("sobel", scale=9))))
+    steep = Chain((Link(make("bilateral", radius=2)), Link(make("sobel"))))
     agreement = compare(reference.apply(pixels, steep), pixels, steep)
     assert 0 < agreement.unproven <= 1800
     told = (tolerance(pixels, steep) >= 0.5).sum()
     assert agreement.unproven == pytest.approx(int(told), abs=2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("links", ["sobel median unsharp", "sharpen tophat"])
+def test_alpha_that_is_only_picked_may_not_be_off(links: str, dtype: str) -> None:
+    pixels = random_pixels((12, 15, 4), dtype)
+    filter = Chain(tuple(Link(make(name)) for name in links.split()))
+    result = reference.apply(pixels, filter, alpha=True)
+    assert compare(result, pixels, filter, alpha=True).ok
+    result[5, 7, 3] = np.nextafter(result[5, 7, 3], np.float32(0)) if dtype == "float32" else 9
+    found = compare(result, pixels, filter, alpha=True)
+    assert (found.violations, found.worst) == (1, (7, 5, 3))
 
 
 @pytest.mark.parametrize("border", ["wrap", Border("wrap")])

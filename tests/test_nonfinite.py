@@ -7,12 +7,13 @@ import warnings
 import numpy as np
 import pytest
 
-from agreement import ALL_BORDERS, assert_agrees, random_pixels
+from agreement import ALL_BORDERS, assert_agrees, random_pixels, runs
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants.floats import bounded
 from cudafilter.errors import LimitError
 from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
@@ -244,3 +245,44 @@ def test_scaled_weights_are_the_same_filter(name: str, mode: int) -> None:
             unit * scaled.gain * after.weights, filter.gain * before.weights, rtol=1e-12
         )
     assert abs(scaled.gain) * scaled.kernels[0].magnitude + abs(scaled.source_gain) <= 0.5
+
+
+@pytest.mark.parametrize("least", [1e-45, 1e-41, 1e-38])
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_dense_kernels_count_large_samples_beside_the_least_once(
+    engine: Engine, border: Border, least: float
+) -> None:
+    pixels = random_pixels((23, 25, 2), "float32") * np.float32(least)
+    pixels[3:8, 3:8] = 1
+    for alpha in (False, True):
+        assert_agrees(engine, pixels, FILTERS["negative too"], border, alpha)
+
+
+CHAINS = [
+    Chain((Link(make("median", radius=2)), Link(make("sobel")))),
+    Chain((Link(make("blur", sigma=1)), Link(make("erode")), Link(make("unsharp")))),
+    Chain((Link(make("bilateral", radius=2)), Link(make("sharpen")))),
+]
+"""Some of their links pass over what is not finite."""
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.name)
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_what_a_chain_passes_over_leaves_a_tolerance(
+    engine: Engine, chain: Chain, border: Border
+) -> None:
+    if not runs(engine, chain):
+        pytest.skip("a step that it does not take")
+    pixels = random_pixels((33, 41, 3), "float32")
+    pixels[5, 5, 0], pixels[20, 20, 1], pixels[9, 30, 2] = np.nan, np.inf, -np.inf
+    assert_agrees(engine, pixels, chain, border)
+
+
+@pytest.mark.parametrize("name", ["tophat", "blackhat", "outline"])
+def test_differences_of_what_is_not_finite_warn_of_nothing(cpu: Engine, name: str) -> None:
+    pixels = random_pixels((9, 9, 1), "float32") - np.float32(0.5)
+    pixels *= np.float32(LARGEST)
+    pixels[2, 3], pixels[5, 5] = np.nan, np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_agrees(cpu, pixels, make(name))

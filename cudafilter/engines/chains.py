@@ -159,7 +159,8 @@ def _run(linear: Linear, pixels: Pixels, plan: Plan, alpha: bool) -> Result:
 def difference(more: Pixels, less: Pixels, alpha_of: Pixels | None) -> Pixels:
     """*more* less *less*, with the last channel of *alpha_of* where that is given."""
     # Integers end here, and their result is clamped.
-    out: Pixels = more - less if more.dtype.kind == "f" else np.maximum(more, less) - less
+    with np.errstate(all="ignore"):  # NaN and infinity are results like others
+        out: Pixels = more - less if more.dtype.kind == "f" else np.maximum(more, less) - less
     if alpha_of is not None:
         out[..., -1] = alpha_of[..., -1]
     return out

@@ -50,7 +50,8 @@ def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -
         size[odd] = 0
         most = size.max()
     while most > 0:
-        level = size >= most * block.dtype.type(LEVEL)
+        # Their product may be 0: what is done already has that size.
+        level = (size > 0) & (size >= most * block.dtype.type(LEVEL))
         whole = bool(level.all())
         part = block if whole else np.where(level, block, 0)
         done = filter2d(part.astype(np.float64, copy=False), weights, anchor, border)

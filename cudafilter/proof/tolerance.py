@@ -83,9 +83,14 @@ class Tolerance:
             return
         self._operation, self._border = operation, border
         self._alpha = alpha
-        self._keeps = all(each.operation.alpha == "keep" for each in stages_of(plan))
+        operations = [each.operation for each in stages_of(plan)]
+        keeps = all(each.alpha == "keep" for each in operations)
+        self._picks_alpha = all(each.alpha == "keep" or each.picks for each in operations)
         outside = [each.border.sample(source.dtype) for each in stages_of(plan)]
         sizes = source if whole else np.abs(source)
+        if not whole and stage is None and not np.isfinite(sizes.max()):
+            # Links may pass over what is not finite. What they do not is not finite in the end.
+            sizes[~np.isfinite(sizes)] = 0
         signed = not whole and (bool((source < 0).any()) or min(outside) < 0)
         self._divides = alpha and isinstance(operation, Correlation) and operation.alpha == "filter"
         if self._divides:
@@ -105,7 +110,7 @@ class Tolerance:
         if alpha and not whole:
             opaque = max([largest_finite(source[..., -1:]), *map(abs, outside)])
         majorant = None
-        if not (alpha and signed and not self._keeps):
+        if not (alpha and signed and not keeps):
             majorant = _majorant(plan, alpha, opaque, signed)
         if majorant is None:
             self.fixed = math.inf
@@ -147,7 +152,7 @@ class Tolerance:
         if self._divides:
             alpha = most[:, -1:]
             _divide(limit[:, :-1], most[:, :-1], alpha + values.bound, self._least)
-        elif self._alpha and self._keeps:
+        elif self._alpha and self._picks_alpha:
             limit[:, -1] = 0.0
         return limit
 
@@ -164,7 +169,7 @@ class Tolerance:
             return limit
         last = self._source.shape[2] - 1
         if not self._divides:
-            return np.where(c == last, 0.0, limit) if self._keeps else limit
+            return np.where(c == last, 0.0, limit) if self._picks_alpha else limit
         alpha = self._terms.at(y, x, np.full_like(c, last))
         if self._cancels:
             proof = Proof(self._source, self._operation, self._border, True)

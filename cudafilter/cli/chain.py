@@ -86,13 +86,13 @@ def _explain(steps: Sequence[Step], chain: Chain) -> None:
     for names in _together(chain):
         put(f"In one launch on a GPU, without alpha: {', '.join(names)}.")
     put(
-        "Between steps pixels are float32, neither rounded nor clamped, unless all steps pick"
-        " samples; the result is rounded once."
+        "Between steps pixels are float32, or float64 where that is too little for integers;"
+        " neither rounded nor clamped, unless all steps pick samples; the result is rounded once."
     )
 
 
 def _together(chain: Chain) -> Iterator[list[str]]:
-    """The names of steps that one launch does, of float32 and so of all that is computed."""
+    """The names of steps that one launch does, of float32 and of nearly all that is computed."""
     from cudafilter.engines.chains import picks
     from cudafilter.engines.cuda.variants.together import Together, grouped
     from cudafilter.operations.borders import Border
@@ -137,7 +137,7 @@ command = Command(
     example='cudafilter chain "median --radius 1 | unsharp --sigma 1.5" photo.jpg fine.jpg',
     help="Several filters, one after the other.\n\nSTEPS is one text: each step is written as its"
     " own command is, with --border if it has a border of its own, and '|' stands between two. Or"
-    " it is @FILE, a TOML file of recipes. Pixels are float32 between steps, neither rounded nor"
+    " it is @FILE, a TOML file of recipes. Pixels are floats between steps, neither rounded nor"
     " clamped, and are rounded once at the end.",
     presets=True,
     callback=_run,

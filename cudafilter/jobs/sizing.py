@@ -74,7 +74,10 @@ BAND_COPIES = 12
 taps, and their copy with the halo; the result, the one that waits, the encoder's own."""
 
 STAGE_COPIES = 3
-"""How many times its pixels in float32 a band takes for each stage of a chain."""
+"""How many times its pixels in floats a band takes for each stage of a chain."""
+
+FLOAT_BYTES = {"uint8": 4, "uint16": 8, "float32": 4}
+"""Of a sample between the stages of a chain; of 8 bits nearly always."""
 
 DECODED, ENCODED = 2, 3
 """How many times its pixels an image takes whose file is decoded, or encoded, as a whole."""
@@ -240,7 +243,7 @@ def bands(header: Header, step: int, filter: Operation, decoded: bool, encoded: 
     """
     row = header.pixel_bytes // header.height
     stages = list(stages_of(filter.unrolled(Border())))
-    floats = 4 * header.width * header.channels * STAGE_COPIES * len(stages)
+    floats = FLOAT_BYTES[header.dtype] * header.width * header.channels * STAGE_COPIES * len(stages)
     each = BAND_COPIES * row + (floats if len(stages) > 1 else 0)
     room = memory_for_images() or MOST_UNTOLD
     rows = min(header.height, max(1, min(BAND_BYTES // row, room // each)))

@@ -33,9 +33,9 @@ class Link(NamedTuple):
 class Chain:
     """Each link's operation on what the link before it gives.
 
-    Between links pixels are float32 of the source's range, neither rounded to whole numbers nor
-    clamped. Each border is that of the whole image that its link gets. A chain of one link is that
-    link, bit for bit.
+    Between links pixels are floats of the source's range, neither rounded to whole numbers nor
+    clamped; precision.between() says of which type. Each border is that of the whole image that its
+    link gets. A chain of one link is that link, bit for bit.
 
     What needs the whole image, such as the threshold of Otsu, hangs on each last bit of it. So
     before it there may only be what computes no samples: then every engine has the same bits.

@@ -79,7 +79,7 @@ def _worst(plan: Plan, at: _Worst, dtype: str, alpha: bool, unit: float) -> _Wor
         own, size, cancels = each.operation, at.size, at.cancels
         if isinstance(own, Points):
             for curve in own.curves:
-                at = _curved(curve, at, unit)
+                at = _curved(curve, at, dtype, unit)
             continue
         bounds = own.majorant(alpha, 1.0, True)
         if bounds is None:
@@ -94,7 +94,7 @@ def _worst(plan: Plan, at: _Worst, dtype: str, alpha: bool, unit: float) -> _Wor
     return at
 
 
-def _curved(curve: Curve, at: _Worst, unit: float) -> _Worst:
+def _curved(curve: Curve, at: _Worst, dtype: str, unit: float) -> _Worst:
     """*at* after *curve*."""
     if isinstance(curve, Threshold):  # only samples right beside it are off, and those by all
         return _Worst(0.0)
@@ -103,7 +103,7 @@ def _curved(curve: Curve, at: _Worst, unit: float) -> _Worst:
     cancels = at.cancels or curve.black != 0
     if power == 1:
         return _Worst(roundings, size, cancels)
-    if power < 1 and cancels:
+    if power < 1 and cancels and dtype != "uint8":  # of 8 bits that are a few samples near black
         # It is steepest at black: no two powers are further apart than that of their distance.
         error = 2 * (roundings * unit * size) ** power
         return _Worst(error / unit / size**power + 16, size**power, True)

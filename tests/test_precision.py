@@ -141,6 +141,18 @@ def test_bands_of_it_have_the_same_bits(built: Path, cpu: Engine, alpha: bool) -
         assert not differing(cut, whole), border
 
 
+@needs_gpp
+@pytest.mark.parametrize("border", ["edge", "wrap"])
+def test_rows_that_flow_past_the_kernels_have_the_same_bits(built: Path, border: str) -> None:
+    engine, pixels = HostChains("auto", built), bright("uint16", 1)
+    for names in ("blur sobel", "box unsharp tophat"):
+        whole = engine.run(pixels, chain(names), Border(border)).pixels
+        assert not differing(flowed(engine, pixels, chain(names), Border(border)), whole)
+    stages = chain("blur").unrolled(Border())
+    launches = stretch_of([s for s in stages if isinstance(s, Stage)], 3, "float64", False, "auto")
+    assert [each.variant for each in launches.launches] == ["double", "double"]
+
+
 def variants(names: str, variant: str = "auto", border: Border = Border()) -> list[str]:
     """The variants of all launches."""
     stages = [each for each in chain(names).unrolled(border) if isinstance(each, Stage)]

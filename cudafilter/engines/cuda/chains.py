@@ -97,6 +97,8 @@ def stretch_of(
 
     joins = variant == AUTO and not _mixed(stages)
     if dtype.startswith("float") or picks(tuple(stages)):
+        if dtype == "float64" and not alpha:  # as in the middle of a chain: the same bits
+            stages = [each for stage in stages for each in _in_two(stage)]
         if dtype == "float32" and joins:
             stages = grouped(stages, alpha)
         return Stretch(tuple(stages), tuple(launches(stages, dtype)))

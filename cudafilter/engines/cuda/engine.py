@@ -98,10 +98,11 @@ class CudaEngine:
         if not plan:
             return Result(picked(pixels, rows).copy())
         stage = only_stage(plan)
-        if stage is None:
+        if stage is None or pixels.dtype == np.float64:
             stages = [each for each in plan if isinstance(each, Stage)]
             if len(stages) == len(plan) and (done := self._stretched(pixels, stages, alpha, rows)):
                 return done
+        if stage is None:
             return run_plan(self._linear, pixels, plan, alpha, rows)
         operation, border = stage
         if rows is not None and isinstance(operation, WholeImage):

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.host.cores import cores, each
+from cudafilter.host.cores import each, share
 from cudafilter.operations.borders import Border
 from cudafilter.operations.canny import Canny
 from cudafilter.operations.operation import WholeImage, Windowed
@@ -48,7 +48,10 @@ def pointed(
     """*pixels*, (H, W, C), after *points*: in their type, or as floats *to* of 0..1."""
     kind = pixels.dtype if to is None else np.dtype(to)
     out, colours = np.empty(pixels.shape, kind), pixels.shape[2] - alpha
+    # One part for each thread, as OpenCV would have it, but for what is in float64 meanwhile.
     step = max(1, BAND_BYTES // pixels[0].nbytes)
+    if pixels.dtype.kind == "u" or _is_simple(points):
+        step = max(step, -(-len(pixels) // (threads or share())))
     table = None if pixels.dtype.kind == "f" else table_of(points, pixels.dtype, kind)
 
     def run_band(y: int) -> None:
@@ -66,18 +69,17 @@ def pointed(
 
 def _into(out: Pixels, pixels: Pixels, points: Points, table: Pixels | None) -> None:
     """*pixels* after *points* into *out*, both contiguous."""
-    if out.dtype == pixels.dtype and len(points.curves) == 1:
+    if out.dtype == pixels.dtype and _is_simple(points):
         given, done = pixels.reshape(1, -1), out.reshape(1, -1)
         (curve,) = points.curves
         if isinstance(curve, Threshold):
             above(given, curve.at, done)
             return
-        if curve == INVERTED:
-            if table is None:
-                np.subtract(np.float32(1), given, out=done)
-            else:
-                cv2.bitwise_not(given, dst=done)
-            return
+        if table is None:
+            np.subtract(np.float32(1), given, out=done)
+        else:
+            cv2.bitwise_not(given, dst=done)
+        return
     if table is None:
         out[...] = points.of(pixels.astype(np.float64), 1.0)
     elif len(table) == 256:
@@ -86,6 +88,12 @@ def _into(out: Pixels, pixels: Pixels, points: Points, table: Pixels | None) -> 
         cv2.LUT(pixels.reshape(1, -1), table.reshape(1, -1), dst=out.reshape(1, -1))
     else:
         np.take(table, pixels, out=out, mode="clip")  # without a copy, as no index is outside
+
+
+def _is_simple(points: Points) -> bool:
+    """Whether OpenCV has a call for *points*, which is exact."""
+    first, *rest = points.curves
+    return not rest and (isinstance(first, Threshold) or first == INVERTED)
 
 
 def above(samples: Pixels, at: float, out: Pixels) -> None:
@@ -125,7 +133,7 @@ def of_whole(
     part = (
         step
         if floats
-        else min(max(step, -(-height // (threads or cores()))), max(1, MOST // width))
+        else min(max(step, -(-height // (threads or share()))), max(1, MOST // width))
     )
 
     def samples(c: int, first: int, end: int) -> Pixels:

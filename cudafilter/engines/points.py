@@ -50,7 +50,7 @@ def pointed(
     out, colours = np.empty(pixels.shape, kind), pixels.shape[2] - alpha
     # One part for each thread, as OpenCV would have it, but for what is in float64 meanwhile.
     step = max(1, BAND_BYTES // pixels[0].nbytes)
-    if pixels.dtype.kind == "u" or _is_simple(points):
+    if pixels.dtype.kind == "u":
         step = max(step, -(-len(pixels) // (threads or share())))
     table = None if pixels.dtype.kind == "f" else table_of(points, pixels.dtype, kind)
 
@@ -75,11 +75,9 @@ def _into(out: Pixels, pixels: Pixels, points: Points, table: Pixels | None) -> 
         if isinstance(curve, Threshold):
             above(given, curve.at, done)
             return
-        if table is None:
-            np.subtract(np.float32(1), given, out=done)
-        else:
+        if table is not None:
             cv2.bitwise_not(given, dst=done)
-        return
+            return
     if table is None:
         out[...] = points.of(pixels.astype(np.float64), 1.0)
     elif len(table) == 256:

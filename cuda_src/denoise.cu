@@ -168,7 +168,7 @@ __device__ __forceinline__ void sum_down(float (&sums)[RUN][DOWN][RUN], const Ti
     for (int k = 0; k < RUN; ++k)
 #pragma unroll
         for (int r = 0; r < RUN; ++r) sum[k][r] = 0.0f;
-#pragma unroll 2
+#pragma unroll(CHANNELS > 2 ? 1 : 2)  // rows loaded ahead take registers
     for (int n = DOWN - 1; n < PATCH; ++n) add_row(n);
     keep(0, DOWN > 1);
 #pragma unroll

@@ -20,8 +20,8 @@ RUN = 4
 """Pixels of a lane side by side, and shifts that it looks at together."""
 
 DOWN = {1: 4, 2: 4, 3: 3, 4: 2}
-"""Most rows of pixels of a lane, by channels: as many as registers hold. Fewer where shared memory
-does not."""
+"""Most rows of pixels of a lane, by channels: as many as registers hold; of four colours one. Fewer
+where shared memory does not."""
 
 WARPS = (4, 2, 1)
 """Warps of a block, likewise."""
@@ -51,8 +51,8 @@ class Denoised(Tiles):
 @takes(Denoise)
 def plan(filter: Denoise, layout: Layout) -> Launch:
     """The launch of *filter*; there is none that denoise.cu does not take."""
-    down, warps, columns, chunk = _shape(filter, layout.channels)
     colours = layout.channels - layout.alpha
+    down, warps, columns, chunk = _shape(filter, layout.channels, colours)
     own = {
         "SAMPLE": layout.sample, "CHANNELS": layout.channels,
         "ALPHA": ALPHAS[filter.alpha if layout.alpha else None], "KERNELS": 1,
@@ -83,10 +83,10 @@ def hardest() -> list[Denoise]:
     return [Denoise(0.1, patch, MAX_SEARCH) for patch in (1, 3, 5, 9, MAX_PATCH)]
 
 
-def _shape(filter: Denoise, channels: int) -> tuple[int, int, int, int]:
+def _shape(filter: Denoise, channels: int, colours: int) -> tuple[int, int, int, int]:
     """DOWN, WARPS, COLUMNS and CHUNK of denoise.cu: the first that fit into shared memory."""
     samples = SHARED_BYTES // (4 * channels)
-    most = min(DOWN[channels], max(1, filter.patch - 1))
+    most = min(DOWN[channels] if colours < 4 else 1, max(1, filter.patch - 1))
     for down, columns, warps in product(range(most, 0, -1), COLUMNS, WARPS):
         rows = down * warps + filter.patch - 1
         chunk = (samples - rows * 32 * RUN) // (32 * RUN + columns) - rows + 1

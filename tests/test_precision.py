@@ -14,6 +14,7 @@ from cudafilter.engines import Engine
 from cudafilter.engines.cuda.chains import stretch_of
 from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border
+from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation, Stage
@@ -43,6 +44,7 @@ LINKS: dict[str, Operation] = {
     "gamma": make("levels", gamma=2.2),
     "levels": make("levels", black=0.1, white=0.6),
     "bilateral": make("bilateral"),
+    "denoise": make("denoise", search=5),
 }
 
 
@@ -90,8 +92,23 @@ def test_eight_bits_need_it_rarely() -> None:
     assert kind("unsharp unsharp unsharp", "uint8") == "float64"
 
 
-def test_no_engine_has_bilateral_in_double() -> None:
-    assert kind("bilateral unsharp", "uint16") == "float32"
+@pytest.mark.parametrize("name", ["bilateral", "denoise"])
+def test_no_engine_has_means_of_what_is_alike_in_double(name: str) -> None:
+    assert kind(f"{name} unsharp", "uint16") == "float32"
+
+
+@pytest.mark.parametrize("engine", ["cpu", ON_A_GPU], indirect=True)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    "name", sorted({*CATALOGUE} - {"kernel", "canny"})
+)  # canny only begins one
+def test_each_filter_goes_into_a_chain(engine: Engine, name: str, dtype: str) -> None:
+    filter = Chain((Link(LINKS["unsharp"]), Link(make(name)), Link(LINKS["sobel"])))
+    for channels, alpha in ((1, False), (4, True)):
+        source = bright(dtype, channels)
+        result = engine.run(source, filter, Border(), alpha).pixels
+        found = compare(result, source, filter, Border(), alpha)
+        assert found.verdict != "wrong", str(found)
 
 
 def assert_proven(engine: Engine, names: str, dtype: str, border: Border) -> None:

@@ -42,14 +42,14 @@ class _Worst(NamedTuple):
 def between(plan: Plan, dtype: np.dtype[Any], alpha: bool) -> np.dtype[Any]:
     """The type of samples between the stages of *plan*, a chain on integers of *dtype*.
 
-    It is double where float32 may be off by more than MOST_SLACK on some image. Not with a
-    bilateral filter, which no engine has in double, nor where double would bound nothing either:
+    It is double where float32 may be off by more than MOST_SLACK on some image. Not with means of
+    what is alike, which no engine has in double, nor where double would bound nothing either:
     colours may be anything whose alpha is a difference.
     """
-    from cudafilter.operations.bilateral import Bilateral  # most runs do without
+    from cudafilter.operations.weighed import Weighed  # most runs do without
 
     stages = list(stages_of(plan))
-    if any(isinstance(each.operation, Bilateral) or needs_whole(each) for each in stages):
+    if any(isinstance(each.operation, Weighed) or needs_whole(each) for each in stages):
         return np.dtype(np.float32)
     most = worst(plan, dtype, alpha)
     return np.dtype(np.float64 if MOST_SLACK < most < math.inf else np.float32)

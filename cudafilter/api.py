@@ -58,11 +58,10 @@ def apply(
         raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
     edge = Border(border) if isinstance(border, str) else border
     flat = isinstance(pixels, np.ndarray) and pixels.ndim == 2
-    shaped = pixels[..., None] if flat else pixels
+    shaped = require_pixels(pixels[..., None] if flat else pixels, alpha)
     regions = (region,) if isinstance(region, str) else tuple(region)
     within = None
     if mask is not None or regions or linear or feather:
-        shaped = require_pixels(shaped, alpha)
         within = _within(shaped, alpha, mask, regions, feather, linear)
     opened = open_engine(engine) if isinstance(engine, str) else engine
     try:

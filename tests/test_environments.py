@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import functools
 import re
 import tomllib
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -87,32 +83,3 @@ class TestDocker:
         assert let_in == {
             "pyproject.toml", project["readme"], *project["license-files"], *hatch["only-include"]
         }  # fmt: skip
-
-
-@functools.cache
-def texts() -> list[str]:
-    """Every text of the program, with a place in each where it says something else every time."""
-    found = []
-    for path in (ROOT / "cudafilter").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.JoinedStr):
-                parts = (each.value if isinstance(each, ast.Constant) else "\0"
-                         for each in node.values)  # fmt: skip
-                found.append("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
-
-
-SYMPTOMS = re.findall(r"^\| `([^`]+)`[^|]*\| [^|]+ \| [^|]+ \|$", INSTALL, re.M)
-
-
-def test_the_table_of_symptoms_is_found() -> None:
-    assert len(SYMPTOMS) > 12
-
-
-@pytest.mark.parametrize("symptom", SYMPTOMS)
-def test_symptoms_are_told_as_the_program_tells_them(symptom: str) -> None:
-    told = symptom.replace("libcuda.so.1", "...")
-    pattern = ".*".join(map(re.escape, (part.strip() for part in told.split("..."))))
-    assert any(re.search(pattern, text, re.DOTALL) for text in texts()), symptom

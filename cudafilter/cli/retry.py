@@ -63,8 +63,8 @@ def _failed(path: str, facts: Mapping[str, Any]) -> set[tuple[str, str]]:
                         f"{where} is damaged: it is no record of an image",
                         hint="remove that line, and run its image again by itself",
                     )
-                for name in told.keys() - _OWN:
-                    if name in record and record[name] != told[name]:
+                for name in told:
+                    if name not in _OWN and name in record and record[name] != told[name]:
                         raise ParameterError(
                             "retry_failed",
                             f"{where} is of another job: its {name.replace('_', ' ')} is"

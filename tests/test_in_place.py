@@ -431,3 +431,19 @@ class TestJob:
         with Journal(state, "job", "blur", [path, photos / "trip" / "3.bmp"]) as journal:
             assert journal.has_done(path, now)
             assert not journal.has_done(path, now._replace(size=1))
+
+    def test_names_without_a_folder_are_those_of_the_current_one(
+        self, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("a", "b"):  # in one process
+            (tmp_path / name).mkdir()
+            monkeypatch.chdir(tmp_path / name)
+            photo = Path("in.bmp")
+            Image.new("RGB", (3, 3)).save(photo)
+            now = local.stat(photo)
+            assert now is not None
+            for known in (False, True):
+                journal = Journal(state, "job", "blur", [photo])
+                assert journal.has_done(photo, now) == known
+                journal.add(photo, now)
+                journal.close(finished=False)

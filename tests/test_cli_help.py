@@ -45,8 +45,9 @@ class TestHelp:
         assert "Example:\n" in shown
 
     def test_the_first_page_has_all_commands_in_sections(self) -> None:
-        shown = CliRunner().invoke(app, ["-h"]).stdout
-        filters, others = shown.split("Filters:\n")[1].split("Other commands:\n")
+        done = CliRunner().invoke(app, ["-h"])
+        assert done.exit_code == 0, done.output
+        filters, others = done.stdout.split("Filters:\n")[1].split("Other commands:\n")
         for spec in CATALOGUE.values():
             assert f"{spec.name} " in filters
             assert spec.summary in filters

@@ -1,4 +1,4 @@
-"""The Python API's two shortcuts; the rest of it is re-exported from where it lives."""
+"""The Python API's shortcuts for pixels; the rest of it is re-exported from where it lives."""
 
 from __future__ import annotations
 
@@ -52,11 +52,7 @@ def apply(
     >>> apply(np.zeros((4, 4), np.uint8), "blur", sigma=1.5).shape
     (4, 4)
     """
-    if isinstance(filter, str):
-        filter = make(filter, **parameters)
-    elif parameters:
-        raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
-    edge = Border(border) if isinstance(border, str) else border
+    filter, edge = made(filter, parameters), bordered(border)
     flat = isinstance(pixels, np.ndarray) and pixels.ndim == 2
     shaped = require_pixels(pixels[..., None] if flat else pixels, alpha)
     regions = (region,) if isinstance(region, str) else tuple(region)
@@ -73,6 +69,20 @@ def apply(
         if opened is not engine:
             opened.close()
     return out.reshape(pixels.shape)
+
+
+def made(filter: str | Operation, parameters: Mapping[str, Any]) -> Operation:
+    """The operation that *filter* is, or names. Raises ParameterError."""
+    if isinstance(filter, str):
+        return make(filter, **parameters)
+    if parameters:
+        raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
+    return filter
+
+
+def bordered(border: str | Border) -> Border:
+    """The border that *border* is, or names. Raises ParameterError."""
+    return Border(border) if isinstance(border, str) else border
 
 
 def _within(

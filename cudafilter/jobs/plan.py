@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.formats.table import format_of, is_image_name
 from cudafilter.jobs.places import Place, Places
+from cudafilter.jobs.record import LEFT, Record
 from cudafilter.jobs.shard import Shard
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
 from cudafilter.jobs.target import Target, target_of, writable
@@ -58,6 +59,13 @@ class Plan(NamedTuple):
     """What was met in folders and cannot be done, and why. The rest goes on without it."""
     whole: int = 0
     """How many jobs there are with those of the other shards."""
+
+    def records(self) -> Iterator[Record]:
+        """The records of what is refused, and then of what is left alone."""
+        for path, reason in self.refused:
+            yield Record(str(path), "", error=reason)
+        for left in self.left:
+            yield Record(str(left.path), "", status=LEFT, notes=(left.why,))
 
 
 def make_plan(

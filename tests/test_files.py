@@ -19,7 +19,6 @@ import cudafilter
 from command_line import cli, folder, picture, snapshot
 from cudafilter.engines import Result
 from cudafilter.errors import EngineUnavailable, ParameterError
-from cudafilter.jobs import crew
 from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.operation import Operation
@@ -191,7 +190,7 @@ class TestErrors:
         def broken(*_: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(crew.Worker, "do", broken)
+        monkeypatch.setattr("cudafilter.jobs.worker.Worker.do", broken)
         with pytest.raises(MemoryError):
             list(files())
         assert at_rest()

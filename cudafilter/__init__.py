@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cudafilter.engines import Engine
     from cudafilter.engines.open import open_engine
     from cudafilter.errors import CudafilterError
-    from cudafilter.files import filter_files
+    from cudafilter.jobs.files import filter_files
     from cudafilter.jobs.record import Record
     from cudafilter.operations.borders import Border
     from cudafilter.operations.correlation import Correlation as Filter
@@ -53,7 +53,7 @@ _HOMES = {
     "Record": "jobs.record",
     "apply": "api",
     "compare": "check",
-    "filter_files": "files",
+    "filter_files": "jobs.files",
     "filters": "api",
     "make": "operations.make",
     "open_engine": "engines.open",

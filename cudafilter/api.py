@@ -15,7 +15,7 @@ from cudafilter.operations.area import Area, mask_of
 from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.light import SRGB, Light
-from cudafilter.operations.make import make
+from cudafilter.operations.make import made
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.operations.pixels import Pixels, require_pixels
@@ -52,7 +52,7 @@ def apply(
     >>> apply(np.zeros((4, 4), np.uint8), "blur", sigma=1.5).shape
     (4, 4)
     """
-    filter, edge = made(filter, parameters), bordered(border)
+    filter, edge = made(filter, parameters), Border.named(border)
     flat = isinstance(pixels, np.ndarray) and pixels.ndim == 2
     shaped = require_pixels(pixels[..., None] if flat else pixels, alpha)
     regions = (region,) if isinstance(region, str) else tuple(region)
@@ -69,20 +69,6 @@ def apply(
         if opened is not engine:
             opened.close()
     return out.reshape(pixels.shape)
-
-
-def made(filter: str | Operation, parameters: Mapping[str, Any]) -> Operation:
-    """The operation that *filter* is, or names. Raises ParameterError."""
-    if isinstance(filter, str):
-        return make(filter, **parameters)
-    if parameters:
-        raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
-    return filter
-
-
-def bordered(border: str | Border) -> Border:
-    """The border that *border* is, or names. Raises ParameterError."""
-    return Border(border) if isinstance(border, str) else border
 
 
 def _within(

@@ -177,7 +177,7 @@ class TestErrors:
         def refuse(*_: object, **__: object) -> None:
             raise EngineUnavailable("no GPU")
 
-        monkeypatch.setattr("cudafilter.files.open_engine", refuse)
+        monkeypatch.setattr("cudafilter.jobs.files.open_engine", refuse)
         records = files(engine="cuda")
         with pytest.raises(EngineUnavailable):
             next(records)
@@ -201,7 +201,7 @@ class TestLeavingEarly:
     def engine(self, monkeypatch: pytest.MonkeyPatch) -> Slow:
         """The one that is opened."""
         engine = Slow()
-        monkeypatch.setattr("cudafilter.files.open_engine", lambda *_, **__: engine)
+        monkeypatch.setattr("cudafilter.jobs.files.open_engine", lambda *_, **__: engine)
         return engine
 
     @pytest.fixture(autouse=True)

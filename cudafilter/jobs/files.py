@@ -6,7 +6,6 @@ import os
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from cudafilter.api import bordered, made
 from cudafilter.engines import Engine
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
@@ -17,6 +16,7 @@ from cudafilter.jobs.settings import Settings
 from cudafilter.jobs.shard import Shard
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import CHECKS, ENGINES, frame_numbers
+from cudafilter.operations.make import made
 from cudafilter.operations.operation import Operation
 from cudafilter.start.words import STDIO
 
@@ -73,7 +73,7 @@ def filter_files(
     for argument, each in (*(("sources", name) for name in names), ("destination", into)):
         if each in ("", STDIO):
             raise ParameterError(argument, f"must name a file or folder, not {each!r}")
-    operation, edge = made(filter, parameters), bordered(border)
+    operation, edge = made(filter, parameters), Border.named(border)
     if isinstance(engine, str) and engine not in ENGINES:
         raise ParameterError("engine", f"must be one of {', '.join(ENGINES)}, not {engine!r}")
     if check is not None and check not in CHECKS:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -244,6 +246,16 @@ class TestLeavingEarly:
             loop()
         assert at_rest()
         assert engine.closed
+
+    def test_by_ctrl_c_does_too(self, engine: Slow) -> None:
+        records = files()
+        next(records)
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(records)
+        assert at_rest()
+        assert engine.closed
+        assert temporaries() == []
 
     def test_before_the_first_record_nothing_has_begun(self, engine: Slow) -> None:
         records = files()

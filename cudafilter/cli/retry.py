@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.plan import Job, Plan
 from cudafilter.jobs.record import FAILED
-from cudafilter.jobs.shard import Shard
 from cudafilter.start.words import STDIO
+
+if TYPE_CHECKING:
+    from cudafilter.jobs.shard import Shard
 
 _OWN = {"version", "shard"}
 """What may differ between two runs of one command."""

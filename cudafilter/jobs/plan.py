@@ -10,18 +10,20 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.formats.table import format_of, is_image_name
 from cudafilter.jobs.places import Place, Places
 from cudafilter.jobs.record import LEFT, Record
-from cudafilter.jobs.shard import Shard
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
 from cudafilter.jobs.target import Target, target_of, writable
 from cudafilter.operations.choices import EXISTING
 from cudafilter.start.words import STDIO
 from cudafilter.stores.local import descriptor, is_stream
+
+if TYPE_CHECKING:
+    from cudafilter.jobs.shard import Shard
 
 STDOUT = 1
 """The descriptor of standard output, which has names such as /dev/stdout, too."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cudafilter.engines import Engine
     from cudafilter.engines.open import open_engine
     from cudafilter.errors import CudafilterError
+    from cudafilter.jobs.files import filter_files
+    from cudafilter.jobs.record import Record
     from cudafilter.operations.borders import Border
     from cudafilter.operations.correlation import Correlation as Filter
     from cudafilter.operations.kernel import Kernel
@@ -32,8 +34,10 @@ __all__ = [
     "Engine",
     "Filter",
     "Kernel",
+    "Record",
     "apply",
     "compare",
+    "filter_files",
     "filters",
     "make",
     "open_engine",
@@ -46,8 +50,10 @@ _HOMES = {
     "Engine": "engines",
     "Filter": "operations.correlation",
     "Kernel": "operations.kernel",
+    "Record": "jobs.record",
     "apply": "api",
     "compare": "check",
+    "filter_files": "jobs.files",
     "filters": "api",
     "make": "operations.make",
     "open_engine": "engines.open",

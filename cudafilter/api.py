@@ -1,4 +1,4 @@
-"""The Python API's two shortcuts; the rest of it is re-exported from where it lives."""
+"""The Python API's shortcuts for pixels; the rest of it is re-exported from where it lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cudafilter.operations.area import Area, mask_of
 from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.light import SRGB, Light
-from cudafilter.operations.make import make
+from cudafilter.operations.make import made
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.operations.pixels import Pixels, require_pixels
@@ -52,11 +52,7 @@ def apply(
     >>> apply(np.zeros((4, 4), np.uint8), "blur", sigma=1.5).shape
     (4, 4)
     """
-    if isinstance(filter, str):
-        filter = make(filter, **parameters)
-    elif parameters:
-        raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
-    edge = Border(border) if isinstance(border, str) else border
+    filter, edge = made(filter, parameters), Border.named(border)
     flat = isinstance(pixels, np.ndarray) and pixels.ndim == 2
     shaped = require_pixels(pixels[..., None] if flat else pixels, alpha)
     regions = (region,) if isinstance(region, str) else tuple(region)

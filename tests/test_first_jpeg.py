@@ -156,6 +156,7 @@ def blur(line: str) -> Result:
         ("b.png there.jpg --engine cpu", None),
         ("a.jpg out.png --engine cpu --existing=skip", None),
         ("a.jpg out.png --engine cpu --watch", None),
+        ("a.jpg out.png --engine cpu --shard 2/2", None),
         ("a.jpg out.png", None),
     ],
 )

@@ -56,6 +56,7 @@ def png() -> None:
         (animation, "blur in.gif out.gif --check", {"status": "done", "frames": 3}),
         (float_without_a_number, "blur in.tif out.tif --check", {"dtype": "float32"}),
         (folder, "blur -r in out", {"status": "left alone"}),
+        (folder, "blur -r in out --shard 1/1", {"status": "left alone", "shard": "1/1"}),
         (png, "threshold --otsu in.png out.png", {"filter": "threshold"}),
         (png, "kernel --weights 1 in.png out.png", {"filter": "kernel"}),
         (png, "invert in.png out.png --border constant --border-value 0.5", {"border_value": 0.5}),

@@ -73,6 +73,8 @@ def perform(
         raise click.UsageError("in place, the frames that are not taken would be lost")
     if shared.watch and shared.retry_failed is not None:
         raise click.UsageError("--watch does not end, and --retry-failed does what is known")
+    if shared.watch and shared.shard is not None:
+        raise click.UsageError("--watch does not end, and --shard shares out what is known")
     if shared.watch and shared.dry_run:
         raise click.UsageError("--watch does not end, and --dry-run writes nothing")
     _start_gpus(paths, shared)
@@ -87,12 +89,16 @@ def perform(
         from cudafilter.cli.retry import only_failed
 
         facts = job_facts(filter, parameters, border, shared)
-        plan, missing = only_failed(plan, shared.retry_failed, facts)
+        plan, missing = only_failed(plan, shared.retry_failed, facts, shared.shard)
         _tell_retried(plan, missing, shared)
         if not plan.jobs and not plan.refused:
             return None
+    if shared.shard is not None and not shared.quiet:
+        tell(f"shard {shared.shard}: {len(plan.jobs):,} of {plan.whole:,} images")
     if shared.dry_run:
         return _print(plan)
+    if shared.shard is not None and not (plan.jobs or plan.refused or plan.left):
+        return None  # nothing to start an engine for
     _require_streams(plan, shared)
     from cudafilter.cli.run import run
 
@@ -110,7 +116,8 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
 
     names = first_files(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
-    if named or shared.watch or len(names) > FEW:
+    many = len(names) > FEW and shared.shard is None  # a share may be a few of them
+    if named or shared.watch or many:
         numbers = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
         within = shared.linear or shared.mask is not None or shared.region
         jpeg = shared.codec != "cpu" and not within and any_jpeg(names)
@@ -140,7 +147,7 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
 
     plan = make_plan(
         given, destination, recursive=shared.recursive, format=shared.format,
-        existing=shared.existing, follow=shared.follow, strict=shared.strict,
+        existing=shared.existing, follow=shared.follow, strict=shared.strict, shard=shared.shard,
     )  # fmt: skip
     return iter([plan])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cudafilter.jobs.record import LEFT, Record
 from cudafilter.jobs.sources import Left
 
 MOST_NAMES = 20
@@ -30,8 +29,3 @@ def left_lines(left: Iterable[Left]) -> Iterator[str]:
             if more := len(paths) - sum(len(some) for _, some in most):
                 names += f", and {more:,} of other kinds"
         yield f"left alone, {why}: {names}"
-
-
-def left_record(left: Left) -> Record:
-    """*left* as a record for the report."""
-    return Record(str(left.path), "", status=LEFT, notes=(left.why,))

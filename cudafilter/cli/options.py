@@ -28,6 +28,7 @@ from cudafilter.operations.choices import (
 from cudafilter.operations.parameter import Parameter
 
 if TYPE_CHECKING:
+    from cudafilter.jobs.shard import Shard
     from cudafilter.operations.region import Region
 
 MAX_JOBS = 1024
@@ -63,6 +64,7 @@ class Shared(NamedTuple):
     dry_run: bool
     report: str | None
     retry_failed: str | None
+    shard: Shard | None
     format: str | None
     quality: int | None
     compress_level: int | None
@@ -239,6 +241,13 @@ def shared() -> Sections:
                 shell_complete=offered("files"),
                 help="Do only what failed by this report of the same command.",
             ),
+            click.Option(
+                ["--shard"],
+                callback=_shard,
+                metavar="I/N",
+                shell_complete=offered("nothing"),
+                help="Do the share I of N, counted from 1: the same command on N machines.",
+            ),
             quiet(),
             click.Option(["-v", "--verbose"], is_flag=True, help="Tell more about each image."),
             debug(),
@@ -305,6 +314,20 @@ def _frames(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         return None if value is None else frame_numbers(value)
     except ParameterError as error:
         raise click.BadParameter(str(error), ctx, param) from error
+
+
+def _shard(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """The value of ``--shard`` as a Shard."""
+    if value is None:
+        return None
+    from cudafilter.jobs.shard import Shard
+
+    try:
+        return Shard.parsed(value)
+    except ParameterError as error:
+        usage = click.BadParameter(str(error), ctx, param)
+        usage.hint = error.hint  # type: ignore[attr-defined]
+        raise usage from error
 
 
 def _validation(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:

@@ -34,6 +34,7 @@ OF_A_RUN = frozenset(
         "mask",
         "region",
         "retry_failed",
+        "shard",
         "recipe",
         "settings",
         "explain",

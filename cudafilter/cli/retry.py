@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.plan import Job, Plan
 from cudafilter.jobs.record import FAILED
 from cudafilter.start.words import STDIO
 
-_OWN = {"version"}
+if TYPE_CHECKING:
+    from cudafilter.jobs.shard import Shard
+
+_OWN = {"version", "shard"}
 """What may differ between two runs of one command."""
 
 
-def only_failed(plan: Plan, path: str, facts: Mapping[str, Any]) -> tuple[Plan, int]:
+def only_failed(
+    plan: Plan, path: str, facts: Mapping[str, Any], shard: Shard | None = None
+) -> tuple[Plan, int]:
     """What of *plan* has failed by the report *path*, and how much that failed is not in the plan.
 
     *facts* are those of the job at hand, see report.job_facts(). The last line of an image and its
-    destination counts. Raises ParameterError ("retry_failed") where the report cannot be read, and
-    with the line's number where one is damaged or of another job.
+    destination counts, and of a *shard* only its own. Raises ParameterError ("retry_failed") where
+    the report cannot be read, and with the line's number where one is damaged or of another job.
     """
     failed = _failed(path, facts)
+    if shard is not None:  # by the result's name, or the image's own where it has none
+        failed = {names for names in failed if shard.has(Path(names[1] or names[0]))}
     jobs = tuple(job for job in plan.jobs if _names(job) in failed)
     refused = tuple(each for each in plan.refused if (str(each[0]), "") in failed)
     missing = len(failed) - len(jobs) - len(refused)

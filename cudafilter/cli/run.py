@@ -19,7 +19,7 @@ from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
 from cudafilter.jobs import crew, sizing
 from cudafilter.jobs.plan import Plan
-from cudafilter.jobs.record import FAILED, Record
+from cudafilter.jobs.record import FAILED, LEFT, Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -198,12 +198,11 @@ class _Run:
                 self.engine.note = self._note
             self._reporter.start(self.engine)
             collect_again()
-        for path, reason in self._plan.refused:
-            self.tell(Record(str(path), "", error=reason))
-        for left in self._plan.left:
-            from cudafilter.cli.left import left_record
-
-            self._write(left_record(left))
+        for record in self._plan.records():
+            if record.status == LEFT:
+                self._write(record)  # the totals tell the rest
+            else:
+                self.tell(record)
         return self.engine
 
     def tell(self, record: Record) -> None:

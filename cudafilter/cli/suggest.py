@@ -79,6 +79,7 @@ OPTIONS = {
     "--region": "--roi --rect --rectangle --crop --bbox",
     "--feather": "--soft-edge --falloff",
     "--retry-failed": "--retry --resume --only-failed",
+    "--shard": "--share --part --partition --split",
     "--existing": "--overwrite --skip --skip-existing --force --clobber --no-clobber --update",
     "--format": "--ext --extension --type --output-format",
     "--in-place": "--inplace --replace -i",

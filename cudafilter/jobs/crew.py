@@ -9,8 +9,8 @@ interpreter's lock.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, suppress
 from threading import Condition, Lock, Thread
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,7 +19,7 @@ from cudafilter.host.cores import cores, in_work
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, Record
-from cudafilter.jobs.waiting import MemoryBudget, Stopped
+from cudafilter.jobs.waiting import Channel, MemoryBudget, Stopped
 from cudafilter.jobs.worker import Settings, Worker
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, whole_of
@@ -58,25 +58,11 @@ def run(
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
-    room = sizing.memory_for_images()
-    memory = MemoryBudget(None if threads else room)
-    most = operator.length_hint(jobs, sizing.MOST_THREADS)
-    at_first = min(most, threads or cores())
-    if whole_of(filter.unrolled(border)) is not None:
-        room = sizing.memory_for_images(share=1.0)  # there are no rows, so it may take all
-    worker = Worker(
-        filter, border, settings, stdin, stdout, memory, journal, room=room, on_rows=on_rows
+    crew = _Crew(
+        jobs, filter, border, settings, on_record, threads, stdin, stdout, journal, on_rows
     )
-    crew = _Crew(jobs, worker, on_record)
-    in_work(at_first)
     try:
-        crew.hire(at_first)
-        engine = open_engine()
-        worker.engine.set(engine)
-        if threads is None:
-            codec = engine.jpeg if settings.engine_codec else None
-            waiting = max(engine.parallel, codec.parallel if codec else 0)
-            crew.hire(min(most, waiting) - at_first)
+        crew.begin(open_engine)
         crew.join()
     except BaseException:
         crew.dismiss()
@@ -85,22 +71,93 @@ def run(
         in_work(1)
 
 
+def records(
+    jobs: Iterable[Job],
+    open_engine: Callable[[], Engine],
+    filter: Operation,
+    border: Border,
+    settings: Settings,
+    *,
+    threads: int | None = None,
+) -> Generator[Record]:
+    """Do *jobs* as run() does, but yield the record of each as it ends.
+
+    It works ahead by one record and the images in work. Where it is closed early, images being
+    written are finished and the others dropped; it returns once no thread is at work any more, so
+    the engine may be closed then.
+    """
+    told: Channel[Record | None] = Channel()
+    crew = _Crew(jobs, filter, border, settings, told.put, threads)
+    try:
+        crew.begin(open_engine)
+        Thread(target=_end, args=(crew, told), name="end", daemon=True).start()
+        while (record := told.take()) is not None:
+            yield record
+    finally:
+        told.fail(Stopped())  # before it is dismissed: who waits for room there holds the gate
+        crew.dismiss()
+        crew.leave()
+        in_work(1)
+
+
+def _end(crew: _Crew, told: Channel[Record | None]) -> None:
+    """Put None where all is done, or what stopped the *crew*."""
+    with suppress(Stopped):  # nobody takes any more
+        try:
+            crew.join()
+        except BaseException as error:  # noqa: BLE001 - raised by take()
+            told.fail(error)
+        else:
+            told.put(None)
+
+
 class _Crew:
     """Threads that take one job after the other, and whatever stops them."""
 
     def __init__(
-        self, jobs: Iterable[Job], worker: Worker, on_record: Callable[[Record], None]
+        self,
+        jobs: Iterable[Job],
+        filter: Operation,
+        border: Border,
+        settings: Settings,
+        on_record: Callable[[Record], None],
+        threads: int | None = None,
+        stdin: BinaryIO | None = None,
+        stdout: BinaryIO | None = None,
+        journal: Journal | None = None,
+        on_rows: Callable[[int, int, int], None] = lambda done, of, size: None,
     ) -> None:
+        room = sizing.memory_for_images()
+        memory = MemoryBudget(None if threads else room)
+        if whole_of(filter.unrolled(border)) is not None:
+            room = sizing.memory_for_images(share=1.0)  # there are no rows, so it may take all
+        self._worker = Worker(
+            filter, border, settings, stdin, stdout, memory, journal, room=room, on_rows=on_rows
+        )
+        self._threads = threads
+        self._most = operator.length_hint(jobs, sizing.MOST_THREADS)
         self._jobs = iter(jobs)
         self._taking = Lock()
-        self._worker = worker
         self._on_record = on_record
         self._telling = Lock()
         self._changed = Condition()
         self._at_work = 0
         self._error: BaseException | None = None
 
-    def hire(self, count: int) -> None:
+    def begin(self, open_engine: Callable[[], Engine]) -> None:
+        """Start the threads, and open the engine meanwhile."""
+        worker = self._worker
+        at_first = min(self._most, self._threads or cores())
+        in_work(at_first)
+        self._hire(at_first)
+        engine = open_engine()
+        worker.engine.set(engine)
+        if self._threads is None:
+            codec = engine.jpeg if worker.settings.engine_codec else None
+            waiting = max(engine.parallel, codec.parallel if codec else 0)
+            self._hire(min(self._most, waiting) - at_first)
+
+    def _hire(self, count: int) -> None:
         """Start *count* more threads; none where that is 0 or less."""
         for _ in range(count):
             with self._changed:
@@ -113,6 +170,11 @@ class _Crew:
             self._changed.wait_for(lambda: not self._at_work or self._error is not None)
         if self._error is not None:
             raise self._error
+
+    def leave(self) -> None:
+        """Wait until no thread is at work, after dismiss()."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work)
 
     def dismiss(self) -> None:
         """Begin nothing more, and wait for the images being written."""

@@ -1,25 +1,29 @@
 """Which file goes where. Everything that can stop a job is found here, before any work.
 
 What cannot be done as asked raises ParameterError, which names the argument: ``src``, ``dest``,
-``format``, ``existing`` or ``in_place``.
+``format``, ``existing``, ``in_place`` or ``shard``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cudafilter.errors import ImageError, ParameterError
-from cudafilter.formats.table import FORMATS, format_of, is_image_name, written
-from cudafilter.formats.unread import kind_of
+from cudafilter.errors import ParameterError
+from cudafilter.formats.table import format_of, is_image_name
 from cudafilter.jobs.places import Place, Places
+from cudafilter.jobs.record import LEFT, Record
 from cudafilter.jobs.sources import Found, Left, Source, find, inode, require_name
+from cudafilter.jobs.target import Target, target_of, writable
 from cudafilter.operations.choices import EXISTING
 from cudafilter.start.words import STDIO
 from cudafilter.stores.local import descriptor, is_stream
+
+if TYPE_CHECKING:
+    from cudafilter.jobs.shard import Shard
 
 STDOUT = 1
 """The descriptor of standard output, which has names such as /dev/stdout, too."""
@@ -55,6 +59,15 @@ class Plan(NamedTuple):
     """What is left alone in folders though somebody may miss it, and why."""
     refused: tuple[tuple[Path, str], ...] = ()
     """What was met in folders and cannot be done, and why. The rest goes on without it."""
+    whole: int = 0
+    """How many jobs there are with those of the other shards."""
+
+    def records(self) -> Iterator[Record]:
+        """The records of what is refused, and then of what is left alone."""
+        for path, reason in self.refused:
+            yield Record(str(path), "", error=reason)
+        for left in self.left:
+            yield Record(str(left.path), "", status=LEFT, notes=(left.why,))
 
 
 def make_plan(
@@ -66,14 +79,16 @@ def make_plan(
     existing: str = "overwrite",
     follow: bool = False,
     strict: bool = False,
+    shard: Shard | None = None,
 ) -> Plan:
     """Plan *sources* into *destination*, or in place where that is None.
 
     A source is a file, a folder (with *recursive*), a glob or ``-``. *existing* is one of EXISTING
     and says what to do about destinations that are there already. *follow* allows to write through
     links: in place to what links in folders lead to, else out of the folder *destination*. *strict*
-    refuses pictures and films in folders that are not read. Nothing is written. Raises
-    ParameterError for what cannot be done as asked.
+    refuses pictures and films in folders that are not read. Of a *shard* only the share is planned:
+    what makes the whole impossible stops it too, but *existing* outputs of others do not count.
+    Nothing is written. Raises ParameterError for what cannot be done as asked.
     """
     if existing not in EXISTING:
         raise ParameterError("existing", f"must be one of {', '.join(EXISTING)}, not {existing!r}")
@@ -82,11 +97,13 @@ def make_plan(
         raise ParameterError("format", "an image changed in place keeps its format")
     if in_place and existing != "overwrite":
         raise ParameterError("existing", "has no meaning in place, where every output exists")
-    target = _target(format) if format is not None else None
+    target = target_of(format) if format is not None else None
     if destination is not None:
         _require_current_folder(destination)
         if descriptor(Path(destination)) == STDOUT:
             destination = STDIO
+    if shard is not None and STDIO in (*sources, destination):
+        raise ParameterError("shard", "shares out files, and '-' is a stream")
     if STDIO in sources:
         return _plan_stream(sources, destination, target, existing)
 
@@ -101,12 +118,12 @@ def make_plan(
     _drop_repeats(found, in_place, places)
 
     if in_place:
-        jobs = _each(found, lambda image: Job(image.path, image.path, _writable(image.path)))
+        jobs = _each(found, lambda image: Job(image.path, image.path, writable(image.path)))
     elif into is None:
         if many:
             raise ParameterError("dest", "'-' (standard output) takes one image, not several")
         source = found.images[0].path
-        jobs = [Job(source, None, target.format if target else _writable(source))]
+        jobs = [Job(source, None, target.format if target else writable(source))]
     elif many:
         _require_folder(into, named=str(destination).endswith(os.sep))
         jobs = _each(found, lambda image: _into_folder(image, into, target))
@@ -118,10 +135,15 @@ def make_plan(
     if many and into is not None and not follow:
         _require_inside(outputs, into)
     _require_distinct(outputs, {})
+    whole = len(jobs)
+    if shard is not None:
+        outputs = [output for output in outputs if shard.has(output.path)]
+        jobs = [output.job for output in outputs]
+        _share(found, shard)
     refused = tuple(dict.fromkeys(found.refused))
     if not in_place:
         jobs = _settle_existing(jobs, outputs, existing)
-    return Plan(tuple(jobs), many, found.left_alone, tuple(found.left), refused)
+    return Plan(tuple(jobs), many, found.left_alone, tuple(found.left), refused, whole)
 
 
 def plan_arrival(
@@ -138,7 +160,7 @@ def plan_arrival(
     *owners* are the earlier jobs by output_owners(), and gets this one. Raises ParameterError where
     make_plan would.
     """
-    target = _target(format) if format is not None else None
+    target = target_of(format) if format is not None else None
     into = Path(destination)
     job = _into_folder(image, into, target)._replace(named=image.named)
     outputs = _outputs([job], Places())
@@ -157,6 +179,14 @@ def output_owners(jobs: Sequence[Job]) -> dict[str, Job]:
     return owners
 
 
+def _share(found: Found, shard: Shard) -> None:
+    """Leave of *found* what *shard* tells of. The first one tells of what has no name there."""
+    unnamed = found.left_alone - len(found.left)
+    found.left = [left for left in found.left if shard.has(left.path)]
+    found.refused = [refused for refused in found.refused if shard.has(refused[0])]
+    found.left_alone = len(found.left) + (unnamed if shard.number == 1 else 0)
+
+
 class _Output(NamedTuple):
     """A job that writes to a file, and where that really is."""
 
@@ -171,47 +201,6 @@ def _outputs(jobs: Sequence[Job], places: Places) -> list[_Output]:
         for job in jobs
         if job.destination is not None
     ]
-
-
-class _Target(NamedTuple):
-    """The format asked for."""
-
-    format: str
-    suffix: str
-
-
-def _target(name: str) -> _Target:
-    """The format called *name* or whose extension that is."""
-    wanted = name.lower().removeprefix(".")
-    for format in written():
-        extensions = FORMATS[format].extensions
-        if wanted == format:
-            return _Target(format, extensions[0])
-        if f".{wanted}" in extensions:
-            return _Target(format, f".{wanted}")
-    raise ParameterError("format", f"must be one of {_written()}, not {name!r}")
-
-
-def _written() -> str:
-    return ", ".join(written())
-
-
-def _writable(path: Path) -> str:
-    """The format that the extension of output *path* names. Raises ParameterError ("dest")."""
-    try:
-        format = format_of(path)
-    except ImageError as error:
-        if (kind := kind_of(path)) is not None:
-            raise ParameterError(
-                "dest", f"{path}: {kind.what} is not read or written", hint=kind.advice
-            ) from None
-        hint = f"give it one, such as .png, or add --format with one of {_written()}"
-        raise ParameterError("dest", str(error), hint=hint) from None
-    if FORMATS[format].writes is None:
-        raise ParameterError(
-            "dest", f"{path}: {format} files are not written", hint=f"choose one of {_written()}"
-        )
-    return format
 
 
 def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:
@@ -229,7 +218,7 @@ def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:
 
 
 def _plan_stream(
-    sources: Sequence[str], destination: str | None, target: _Target | None, existing: str
+    sources: Sequence[str], destination: str | None, target: Target | None, existing: str
 ) -> Plan:
     """The plan for standard input."""
     if len(sources) > 1:
@@ -250,14 +239,14 @@ def _plan_stream(
     return Plan(tuple(jobs), many=False)
 
 
-def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
+def _to_file(source: Path | None, path: Path, target: Target | None) -> Job:
     if is_stream(path) and not is_image_name(path):  # what the shell names /dev/fd/63 says nothing
         if target is not None:
             return Job(source, path, target.format)
-        return Job(source, path, None if source is None else _writable(source))
+        return Job(source, path, None if source is None else writable(source))
     if descriptor(path) is not None and not is_stream(path):
         raise ParameterError("dest", f"{path}: nothing is open under that number")
-    format = target.format if target else _writable(path)
+    format = target.format if target else writable(path)
     if is_image_name(path) and format_of(path) != format:
         raise ParameterError("format", f"{format} does not go with the name {path}")
     if not path.parent.is_dir():
@@ -267,14 +256,14 @@ def _to_file(source: Path | None, path: Path, target: _Target | None) -> Job:
             hint=f"make it first: mkdir -p {path.parent}",
         )
     if not is_stream(path):
-        _require_writable(path.parent)
+        _requirewritable(path.parent)
     return Job(source, path, format)
 
 
-def _into_folder(image: Source, into: Path, target: _Target | None) -> Job:
+def _into_folder(image: Source, into: Path, target: Target | None) -> Job:
     source, path = image.path, into / image.below
     if target is None:
-        return Job(source, path, _writable(source))
+        return Job(source, path, writable(source))
     if not (is_image_name(path) and format_of(path) == target.format):
         path = path.with_suffix(target.suffix)
     return Job(source, path, target.format)
@@ -287,7 +276,7 @@ def _require_folder(into: Path, named: bool) -> None:
     """
     for place in (into, *into.parents):
         if place.is_dir():
-            return _require_writable(place)
+            return _requirewritable(place)
         if os.path.lexists(place):
             raise ParameterError(
                 "dest", f"{place} is a file, and several images need a folder to go to"
@@ -315,7 +304,7 @@ def _require_current_folder(destination: str) -> None:
         ) from None
 
 
-def _require_writable(folder: Path) -> None:
+def _requirewritable(folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ParameterError("dest", f"{folder}: you may not write there")
 

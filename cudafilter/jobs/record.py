@@ -18,20 +18,31 @@ LEFT = "left alone"
 
 @dataclass(slots=True)
 class Record:
-    """What became of one image. Sizes are in pixels and bytes, times in seconds."""
+    """What became of one image. Sizes are in pixels and bytes, times in seconds.
+
+    What is None is not known, as the size of an image that could not be decoded.
+    """
 
     source: str
+    """The image's file."""
     destination: str
+    """Where its result goes; empty for what was met in a folder and has none."""
     status: str = FAILED
+    """``done``, ``skipped``, ``failed`` or ``left alone``."""
     width: int | None = None
+    """Of the first frame."""
     height: int | None = None
     channels: int | None = None
     colour: str | None = None
     """What the channels are: gray, gray+alpha, RGB, RGBA or CMYK."""
     dtype: str | None = None
+    """The type of its samples: uint8, uint16 or float32."""
     bytes_in: int | None = None
+    """Size of the source's file."""
     bytes_out: int | None = None
+    """Size of the file that was written."""
     engine: str | None = None
+    """The engine that did it, with the GPU or the number of threads."""
     frames: int = 1
     """How many of its frames or pages were taken. Its size is that of the first."""
     started: float = field(default_factory=time.time)
@@ -46,12 +57,15 @@ class Record:
     engine_seconds: dict[str, float] = field(default_factory=dict)
     """Of the stages of run, where the engine tells them: upload, kernel, download."""
     agreement: Agreement | None = None
+    """How the result compares with the reference, where it was checked."""
     notes: tuple[str, ...] = ()
     """What the reader should know, such as metadata that the output's format cannot hold."""
     skipped: str | None = None
     """Why it was skipped."""
     error: str | None = None
+    """Why it failed."""
     hint: str | None = None
+    """What mends that."""
     traceback: str | None = None
     """That of an error, as text. The exception itself would keep the image's pixels in memory."""
 

@@ -39,6 +39,11 @@ class Border:
                 "border_value", f"has no meaning for border {self.mode!r}, only for 'constant'"
             )
 
+    @classmethod
+    def named(cls, border: str | Border) -> Border:
+        """The border that *border* is, or names."""
+        return cls(border) if isinstance(border, str) else border
+
     def sample(self, dtype: npt.DTypeLike) -> float:
         """The constant value in native units, rounded and clamped for integer samples."""
         native = self.value * full_scale(dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -39,6 +39,18 @@ def make(name: str, **parameters: Any) -> Operation:
     if name not in CATALOGUE:
         raise ParameterError("filter", f"no filter {name!r}; there are {', '.join(CATALOGUE)}")
     return _maker(name)(**CATALOGUE[name].validate(parameters))
+
+
+def made(filter: str | Operation, parameters: Mapping[str, Any]) -> Operation:
+    """The operation that *filter* is, or that it names, with its *parameters*.
+
+    Raises ParameterError for what makes no sense.
+    """
+    if isinstance(filter, str):
+        return make(filter, **parameters)
+    if parameters:
+        raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
+    return filter
 
 
 def _maker(name: str) -> Callable[..., Operation]:

@@ -17,7 +17,7 @@ FEW = 16
 _JPEG = (".jpg", ".jpeg")
 """The usual extensions. For others nvJPEG starts when it is needed."""
 
-_NOT_SURE = {"--dry-run", "--existing", "--retry-failed", "--watch", "--help", "-h"}
+_NOT_SURE = {"--dry-run", "--existing", "--retry-failed", "--shard", "--watch", "--help", "-h"}
 """Options under which the first image may not be wanted."""
 
 

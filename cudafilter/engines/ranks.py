@@ -57,15 +57,19 @@ def rank_of(
         # With the rows that a border repeats, were the band but a few rows at the end.
         start = max(0, min(first, height - 1 - below) if last > height else first)
         own = pixels[start : max(last, above + 1)]
+        whole = run is not None and border.mode in run.borders
+
+        def around() -> Pixels:
+            return extract(pixels, (first, last), (-left, width + right), border)
+
+        block = own if whole else around()
         # OpenCV gives NaN no place.
-        if run is None or (own.dtype.kind == "f" and np.isnan(own.min())):
-            block = extract(pixels, (first, last), (-left, width + right), border)
-            out[...] = ranked(block, rank)
-        elif border.mode in run.borders:
-            done = run(own, run.borders[border.mode])
+        if run is None or (block.dtype.kind == "f" and np.isnan(block.min())):
+            out[...] = ranked(around() if whole else block, rank)
+        elif whole:
+            done = run(block, run.borders[border.mode])
             out[...] = done[y - start : end - start]
         else:
-            block = extract(pixels, (first, last), (-left, width + right), border)
             done = run(block, cv2.BORDER_REPLICATE)
             out[...] = done[above : len(block) - below, left : block.shape[1] - right]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels, tolerance
@@ -137,6 +138,27 @@ def test_otsu_is_the_best_of_all_thresholds(samples: list[int]) -> None:
     else:
         assert variance(found) >= max(map(variance, range(61))) * (1 - 1e-12)
         assert min(samples) <= found < max(samples)
+
+
+@example([1092106334361, 12190460044, 17061190258, 1097336535642])
+@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=9))
+def test_otsu_takes_the_first_of_thresholds_that_are_exactly_as_good(counts: list[int]) -> None:
+    # Mirrored, so that the best one comes twice. The counts are far beyond what floats tell apart.
+    counts = counts + counts[::-1]
+
+    def variance(level: int) -> Fraction:
+        low, high = sum(counts[: level + 1]), sum(counts[level + 1 :])
+        if not (low and high):
+            return Fraction(0)
+        below, above = (
+            Fraction(sum(n * counts[n] for n in part), size)
+            for part, size in ((range(level + 1), low), (range(level + 1, len(counts)), high))
+        )
+        return low * high * (below - above) ** 2
+
+    variances = [variance(level) for level in range(len(counts))]
+    best = variances.index(max(variances)) if max(variances) else len(counts) - 1
+    assert otsu(np.array(counts)) == best
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])

@@ -20,7 +20,7 @@ from cudafilter.operations import reference
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import DTYPES
 from cudafilter.operations.rank import Rank, dilation, erosion, median
-from cudafilter.operations.window import square
+from cudafilter.operations.window import disk, square
 from test_reference import SCIPY_MODES
 
 SHAPES = [(1, 1), (1, 9), (8, 1), (2, 3), (33, 70)]
@@ -149,6 +149,14 @@ def odd_pixels(shape: tuple[int, int, int]) -> np.ndarray:
 def test_floats_that_are_not_finite(cpu: Engine, border: Border) -> None:
     for rank in SMALL + LARGE:
         assert_agrees(cpu, odd_pixels((30, 21, 2)), rank, border)
+
+
+def test_nan_of_the_other_end_is_seen(cpu: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cudafilter.engines.ranks.BAND_BYTES", 1)
+    pixels = random_pixels((70, 23, 1), "float32")
+    pixels[-2:, 5:9] = np.nan  # in the windows of the first band, and not in its rows
+    for rank in (median(), erosion(disk(2)), dilation(square(1))):
+        assert_agrees(cpu, pixels, rank, Border("wrap"))
 
 
 def test_the_api_takes_a_rank() -> None:

@@ -1,4 +1,4 @@
-"""Ranks on the CPU: OpenCV where it has them, else NumPy."""
+"""Ranks on the CPU: by OpenCV where it has what makes them, else by NumPy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from cudafilter.engines.block import BORDERS
+from cudafilter.engines.medians import medians
 from cudafilter.host.cores import each
 from cudafilter.operations.borders import Border, extract
 from cudafilter.operations.operation import Operation
@@ -24,6 +25,9 @@ SMALL = (3, 5)
 
 LARGEST = 255
 """Longest side for bytes: OpenCV counts the samples of a window in 16 bits."""
+
+WIDE = 21
+"""Side from which on medians that OpenCV lacks are faster by those of bytes than by sorting."""
 
 
 def band(row_bytes: int, operation: Operation) -> int:
@@ -48,6 +52,7 @@ def rank_of(
     above, below, left, right = rank.reach
     step = band(pixels[0].nbytes, rank)
     run = _of_opencv(rank, pixels.dtype)
+    wide = _is_median(rank) and WIDE <= rank.window.shape[0] <= LARGEST
     result = np.empty((bottom - top, width, channels), pixels.dtype)
 
     def run_band(y: int) -> None:
@@ -57,15 +62,20 @@ def rank_of(
         # With the rows that a border repeats, were the band but a few rows at the end.
         start = max(0, min(first, height - 1 - below) if last > height else first)
         own = pixels[start : max(last, above + 1)]
+        whole = run is not None and border.mode in run.borders
+
+        def around() -> Pixels:
+            return extract(pixels, (first, last), (-left, width + right), border)
+
+        block = own if whole else around()
         # OpenCV gives NaN no place.
-        if run is None or (own.dtype.kind == "f" and np.isnan(own.min())):
-            block = extract(pixels, (first, last), (-left, width + right), border)
-            out[...] = ranked(block, rank)
-        elif border.mode in run.borders:
-            done = run(own, run.borders[border.mode])
+        if run is None or (block.dtype.kind == "f" and np.isnan(block.min())):
+            block = around() if whole else block
+            out[...] = medians(block, rank.window.shape[0]) if wide else ranked(block, rank)
+        elif whole:
+            done = run(block, run.borders[border.mode])
             out[...] = done[y - start : end - start]
         else:
-            block = extract(pixels, (first, last), (-left, width + right), border)
             done = run(block, cv2.BORDER_REPLICATE)
             out[...] = done[above : len(block) - below, left : block.shape[1] - right]
 
@@ -96,13 +106,17 @@ def _of_opencv(rank: Rank, dtype: np.dtype[Any]) -> _ByOpenCV | None:
             lambda block, outside: extreme(block, mask, anchor=(x, y), borderType=outside), BORDERS
         )
     side, _ = window.shape
-    if dtype == np.float64:
-        return None
-    if rank.rank != window.count // 2 or window != square(side // 2):
+    if dtype == np.float64 or not _is_median(rank):
         return None
     if not (side in SMALL or (dtype == np.uint8 and side <= LARGEST)):
         return None
     return _ByOpenCV(lambda block, outside: _median(block, side), {"edge": cv2.BORDER_REPLICATE})
+
+
+def _is_median(rank: Rank) -> bool:
+    """Whether it is the median of a square around the pixel."""
+    window = rank.window
+    return window == square(window.shape[0] // 2) and rank.rank == window.count // 2
 
 
 def _median(block: Pixels, side: int) -> Pixels:

@@ -144,18 +144,22 @@ def otsu(counts: npt.NDArray[np.int64]) -> int:
     """The threshold of Otsu for *counts* of levels from 0 on; see Otsu.
 
     In whole numbers: with n samples of sum s up to a level, of N with the sum S, the variance is
-    ``(N s - n S)^2 / (n (N - n))`` but for a factor.
+    ``(N s - n S)^2 / (n (N - n))`` but for a factor. Floats say which levels may be the one.
     """
-    present = np.flatnonzero(counts).tolist()
-    samples = int(counts.sum())
-    total = sum(level * int(counts[level]) for level in present)
-    found, best, below, amount = len(counts) - 1, (0, 1), 0, 0
-    for level in present[:-1]:
-        below += int(counts[level])
-        amount += level * int(counts[level])
-        square, weight = (samples * amount - below * total) ** 2, below * (samples - below)
-        if square * best[1] > best[0] * weight:
-            found, best = level, (square, weight)
+    present = np.flatnonzero(counts)
+    below, amount = np.cumsum(counts[present]), np.cumsum(present * counts[present])
+    samples, total = int(counts.sum()), int(counts @ np.arange(len(counts)))
+    one, two = float(samples) * amount[:-1], float(total) * below[:-1]
+    # Far more than all roundings: each is by 2^-53 of what it rounds.
+    apart, slack = np.abs(one - two), (one + two) * 2.0**-48
+    weight = below[:-1] * (float(samples) - below[:-1])
+    least, most = np.maximum(apart - slack, 0) ** 2 / weight, (apart + slack) ** 2 / weight
+    found, best = len(counts) - 1, (0, 1)
+    for n in np.flatnonzero(most >= least.max(initial=0)).tolist():
+        dark, light = int(below[n]), samples - int(below[n])
+        square = (samples * int(amount[n]) - dark * total) ** 2
+        if square * best[1] > best[0] * dark * light:
+            found, best = int(present[n]), (square, dark * light)
     return found
 
 

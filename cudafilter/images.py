@@ -140,7 +140,8 @@ class Frames:
     A file of one picture has one frame. *picked* gets how many frames there are and whether they
     have times, as those of animations do. It gives the numbers wanted, from 0 on and rising, or
     raises ImageError; all are taken without it. *data*, *name* and *max_pixels*, and
-    what is raised, here and as frames are taken, are as load() has them.
+    what is raised, here and as frames are taken, are as load() has them. *by_rows* says that
+    headers() is asked, and then the reader for some rows at a time.
     """
 
     def __init__(
@@ -149,35 +150,50 @@ class Frames:
         name: str,
         picked: Callable[[int, bool], Sequence[int]] | None = None,
         max_pixels: int | None = None,
+        by_rows: bool = False,
     ) -> None:
         self._name, self._at = name, 0
         with decoding(name):
-            self._reader = rows.open(data, max_pixels)
-            count, timed = self._reader.frames, self._reader.header.seconds is not None
+            self.reader = rows.open(data, max_pixels, by_rows)
+            count, timed = self.reader.frames, self.reader.header.seconds is not None
             self.numbers = picked(count, timed) if picked else range(count)
             self._some = len(self.numbers) < count
-            self._notes: tuple[str, ...] = ()
+            self.notes: tuple[str, ...] = ()
+            """What is left out where some frames are taken."""
             if self._some:  # of a stack the first page tells, which may not be taken
-                _, self._notes = _of_some(self._reader.header.metadata)
+                _, self.notes = _of_some(self.reader.header.metadata)
+
+    def headers(self) -> Iterator[Header]:
+        """That of each frame; the reader is at it until the next one is asked for."""
+        for number in self.numbers:
+            yield self._go_to(number)
 
     def __iter__(self) -> Iterator[Image]:
         for number in self.numbers:
             yield self._take(number)
 
-    def _take(self, number: int) -> Image:
+    def _go_to(self, number: int) -> Header:
         with decoding(self._name):
             while self._at < number:
-                self._reader.next_frame()
+                self.reader.next_frame()
                 self._at += 1
-            image = frame_of(self._reader)
-        if number == self.numbers[-1]:
-            del self._reader  # and with it what it has decoded
-        if self._some:
-            metadata, _ = _of_some(image.metadata)
-            image = replace(image, metadata=metadata, notes=image.notes + self._notes)
+            header = self.reader.header
+            if self._some:
+                header = replace(header, metadata=_of_some(header.metadata)[0])
+        header = replace(header, frames=len(self.numbers))
         if len(self.numbers) > 1:
-            return image
-        return replace(image, seconds=None, metadata=replace(image.metadata, animation=None))
+            return header
+        return replace(header, seconds=None, metadata=replace(header.metadata, animation=None))
+
+    def _take(self, number: int) -> Image:
+        header = self._go_to(number)
+        with decoding(self._name):
+            image = frame_of(self.reader)
+        if number == self.numbers[-1]:
+            del self.reader  # and with it what it has decoded
+        return replace(
+            image, metadata=header.metadata, seconds=header.seconds, notes=image.notes + self.notes
+        )
 
 
 def _of_some(metadata: Metadata) -> tuple[Metadata, tuple[str, ...]]:

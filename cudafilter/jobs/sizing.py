@@ -11,6 +11,7 @@ from cudafilter.errors import ParameterError
 from cudafilter.formats import rows
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.rows import Header
+from cudafilter.formats.table import format_of_bytes
 from cudafilter.host.cores import cores, free_memory
 from cudafilter.jobs.plan import Job
 from cudafilter.operations.borders import Border
@@ -56,8 +57,11 @@ MOST_THREADS = 1024
 """Most images in work at a time, where it is unknown how many will come."""
 
 COPIES = 5
-"""How many times its pixels an image takes in memory while it is in work: decoded, the decoder's
-own, the result, the encoder's filtered rows, the file to be written."""
+"""How many times its pixels an image takes in memory at the least while it is in work: decoded, the
+decoder's own, the result, the encoder's filtered rows, the file to be written."""
+
+FILTERED = 2
+"""How many times its pixels a frame takes while it is filtered."""
 
 MEMORY_SHARE = 0.5
 """Share of the free memory that images in work may take. An image that takes more is done by
@@ -79,8 +83,12 @@ STAGE_COPIES = 3
 FLOAT_BYTES = {"uint8": 4, "uint16": 8, "float32": 4}
 """Of a sample between the stages of a chain; of 8 bits nearly always."""
 
-DECODED, ENCODED = 2, 3
-"""How many times its pixels an image takes whose file is decoded, or encoded, as a whole."""
+DECODED: dict[str, int] = {}
+"""Format -> how many times its pixels an image takes that is decoded as a whole, itself included;
+2 of the others. What a test measures."""
+
+ENCODED: dict[str, int] = {}
+"""The same of one that is encoded as a whole, itself included; 3 of the others."""
 
 
 def extent(head: Source) -> Extent | None:
@@ -205,26 +213,59 @@ def memory_for_images(share: float = MEMORY_SHARE) -> int | None:
     return None if free is None else int(free * share)
 
 
-def footprint(data: Source, extra: int = 0) -> int:
+def copies(source: str, target: str, frames: int) -> int:
+    """How many times its pixels an image of format *source* takes in memory while it becomes one
+    of *target*.
+
+    Of several *frames* one is decoded, one filtered and one encoded at a time.
+    """
+    if frames > 1:
+        return decoded(source) + FILTERED + encoded(target)
+    return max(COPIES, decoded(source), 1 + encoded(target))
+
+
+def decoded(format: str) -> int:
+    """The same while it is decoded as a whole, itself included."""
+    return DECODED.get(format, 2)
+
+
+def encoded(format: str) -> int:
+    """The same while it is encoded as a whole, itself included."""
+    return ENCODED.get(format, 3)
+
+
+def footprint(data: Source, target: str | None = None, extra: int = 0) -> int:
     """Bytes of memory that an image takes from decoding to writing, by its file's *data*.
 
-    *extra* is what each sample takes beside its own bytes.
+    *target* is the format that it becomes, if not its own. *extra* is what each sample takes beside
+    its own bytes.
     """
+    samples, sample_bytes = stored(data)
+    if not samples:
+        return 0
+    format = format_of_bytes(data[:HEAD])
+    each = copies(format, target or format, frames(data)) * sample_bytes
+    return samples * (each + extra)
+
+
+def stored(data: Source) -> tuple[int, int]:
+    """How many samples the first image of the file *data* has, and bytes of each; 0 if unknown."""
     head = data[:HEAD]
     size = extent(head)
     if size is None and isinstance(data, bytes):  # few headers are longer, and files are large
         size = extent(data)
     if size is not None:
-        return size.samples * (size.bytes_per_sample * COPIES + extra)
+        return size.samples, size.bytes_per_sample
     if isinstance(data, bytes):
-        return 0
+        return 0, 0
     try:  # a TIFF's header stands anywhere
         told = None if rows.is_decoded_whole(head) else rows.open(data, by_rows=True).header
     except Exception:  # noqa: BLE001 - what is wrong is told when it is read
         told = None
     if told is None:
-        return 0
-    return told.pixel_bytes * COPIES + told.width * told.height * told.channels * extra
+        return 0, 0
+    samples = told.width * told.height * told.channels
+    return samples, told.pixel_bytes // samples
 
 
 class Bands(NamedTuple):
@@ -236,10 +277,11 @@ class Bands(NamedTuple):
     """Bytes that all of it takes."""
 
 
-def bands(header: Header, step: int, filter: Operation, decoded: bool, encoded: bool) -> Bands:
+def bands(header: Header, step: int, filter: Operation, decoded: int, encoded: int) -> Bands:
     """Bands of the image *header*, whose reader decodes *step* rows at a time.
 
-    *decoded* and *encoded* say that its file is decoded or encoded as a whole.
+    *decoded* and *encoded* are how many times its pixels it takes because its file is decoded or
+    encoded as a whole; 0 where it is not.
     """
     row = header.pixel_bytes // header.height
     stages = list(stages_of(filter.unrolled(Border())))
@@ -249,5 +291,5 @@ def bands(header: Header, step: int, filter: Operation, decoded: bool, encoded: 
     rows = min(header.height, max(1, min(BAND_BYTES // row, room // each)))
     if not decoded:
         rows = max(step, rows // step * step)
-    whole = (DECODED * decoded + ENCODED * encoded) * row * header.height
+    whole = (decoded + encoded) * row * header.height
     return Bands(rows, whole + each * (rows + sum(filter.reach[:2])))

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -109,14 +108,14 @@ class Worker:
         # Before it is read: a change from then on shows when it is written.
         read = self.store.stat(job.source) if job.source is not None and job.in_place else None
         with ExitStack() as opened:
-            data = self._source(job.source, record, opened)
+            data = self._source(job, record, opened)
             record.bytes_in = len(data)
             format = job.format or format_of_bytes(data[:HEAD])
-            if self._is_large(data):
+            if self._is_large(data, format):
                 self._by_rows(job, data, format, read, record, held)
                 return
             opened.enter_context(
-                self.memory.taken(self._footprint(data) if self.memory.bounded else 0)
+                self.memory.taken(self._footprint(data, format) if self.memory.bounded else 0)
             )
             encoded: Content | None = None
             if isinstance(data, bytes):
@@ -131,17 +130,18 @@ class Worker:
                 self._write(job, encoded, read, record, held)
             record.bytes_out = len(encoded)
 
-    def _is_large(self, data: Source) -> bool:
-        """Whether the image of the file *data* takes more than its share of memory.
+    def _is_large(self, data: Source, format: str | None) -> bool:
+        """Whether an image of the file *data* takes more than its share of memory.
 
-        Frames do not: each is one image.
+        One of an animation is not done by rows: it is laid over the last one, which is kept.
         """
-        if self.room is None or self._footprint(data) <= self.room:
+        if self.room is None or self._footprint(data, format) <= self.room:
             return False
-        return sizing.frames(data) == 1
+        pages = FORMATS[format_of_bytes(data[:HEAD])].frames == PAGES
+        return pages or sizing.frames(data) == 1
 
-    def _footprint(self, data: Source) -> int:
-        return sizing.footprint(data, self.settings.extra)
+    def _footprint(self, data: Source, format: str | None) -> int:
+        return sizing.footprint(data, format, self.settings.extra)
 
     def _by_rows(
         self,
@@ -152,10 +152,9 @@ class Worker:
         record: Record,
         held: ExitStack,
     ) -> None:
-        """Filter the image of the file *data*, of which few rows are in memory at a time."""
+        """Filter the images of the file *data*, of which few rows are in memory at a time."""
         from cudafilter.jobs.by_rows import ByRows  # not before: most images fit into memory
 
-        picked(self.settings.frames, format, 1, timed=False)
         one = ByRows(self, data, format, record)
         with self.memory.taken(min(one.memory, self.room or one.memory)):
             self._write(job, one.write, read, record, held)
@@ -315,15 +314,17 @@ class Worker:
             spent = time.perf_counter() - started
             record.seconds[name] = record.seconds.get(name, 0.0) + spent
 
-    def _source(self, source: Path | None, record: Record, opened: ExitStack) -> Source:
+    def _source(self, job: Job, record: Record, opened: ExitStack) -> Source:
         """The bytes of a file. One that is done by rows or pages stays *opened* instead."""
+        source = job.source
         found = self.store.stat(source) if source is not None else None
         large = sizing.LARGE if self.room is None else min(sizing.LARGE, self.room)
         if source is not None and found is not None and found.size > large:
             with images.naming(record.source, "cannot be read", "it cannot be opened"):
                 file = opened.enter_context(self.store.open(source))
             with suppress(ImageError):  # to read it tells what is wrong
-                if FORMATS[format_of_bytes(file[:HEAD])].frames == PAGES or self._is_large(file):
+                pages = FORMATS[format_of_bytes(file[:HEAD])].frames == PAGES
+                if pages or self._is_large(file, job.format):
                     return file
         with self.stage("read", record):
             if source is None:

@@ -13,7 +13,7 @@ from scipy import ndimage
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter import api
 from cudafilter.check import compare
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, ranks
 from cudafilter.errors import ParameterError
 from cudafilter.operations import rank as rank_module
 from cudafilter.operations import reference
@@ -186,3 +186,26 @@ def test_what_makes_no_sense_is_refused(radius: int, rank: int, name: str) -> No
     with pytest.raises(ParameterError) as refused:
         Rank("any", square(radius), rank)
     assert refused.value.parameter == name
+
+
+@pytest.mark.parametrize(
+    ("rank", "dtype", "size", "bands"),
+    [
+        (median(3), "uint8", (1000, 500), 4),  # one for each core
+        (median(1), "uint8", (1000, 500), 1),  # done before a thread starts
+        (erosion(square(9)), "uint8", (1000, 500), 1),
+        (erosion(disk(9)), "uint16", (1000, 500), 4),
+        (median(3), "uint8", (100, 500), 1),  # too few
+        (median(90), "uint8", (500, 500), 2),  # of a smaller part, most would be halo
+        (median(3), "uint8", (5000, 1000), 4),  # two of 4 MB, and one for each core
+        (median(3), "uint8", (9000, 2000), 8),  # two rounds
+        (median(3), "float32", (1000, 500), 1),  # the same bands however many cores there are
+    ],
+)
+def test_bands_are_even_where_they_take_long(
+    rank: Rank, dtype: str, size: tuple[int, int], bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut: list[Any] = []
+    monkeypatch.setattr(ranks, "each", lambda work, items, threads: cut.extend(items))
+    ranks.rank_of(np.zeros((*size, 1), dtype), rank, Border(), 4)
+    assert len(cut) == bands

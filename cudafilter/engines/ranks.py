@@ -10,7 +10,7 @@ import numpy as np
 
 from cudafilter.engines.block import BORDERS
 from cudafilter.engines.medians import medians
-from cudafilter.host.cores import each
+from cudafilter.host.cores import each, share
 from cudafilter.operations.borders import Border, extract
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
@@ -19,6 +19,9 @@ from cudafilter.operations.window import square
 
 BAND_BYTES = 4 << 20
 """Size of a band: it stays in the cache, and little of it is halo."""
+
+LEAST_BYTES = 1 << 16
+"""Size of a band of what takes long, at least: a thread's start takes as long as a part of it."""
 
 SMALL = (3, 5)
 """Sides of windows of which OpenCV has the median for all types."""
@@ -36,6 +39,22 @@ def band(row_bytes: int, operation: Operation) -> int:
     return max(16, BAND_BYTES // row_bytes, above + below)
 
 
+def _takes_long(rank: Rank) -> bool:
+    """Whether it takes nanoseconds a sample, not fractions of one."""
+    quick = rank.window.inside is None and (rank.is_least or rank.is_largest)
+    return not quick and rank.window.count > SMALL[-1] ** 2
+
+
+def _evenly(rows: int, step: int, row_bytes: int, rank: Rank, cores: int) -> int:
+    """Rows of a band, such that *cores* have as many of the *rows*, and little of them is halo.
+
+    About *step*, but where a halo is large, more.
+    """
+    above, below, *_ = rank.reach
+    rounds = -(-rows // (max(step, 8 * (above + below)) * cores))
+    return max(-(-rows // (rounds * cores)), 2 * (above + below), LEAST_BYTES // row_bytes, 16)
+
+
 def rank_of(
     pixels: Pixels,
     rank: Rank,
@@ -51,6 +70,9 @@ def rank_of(
     top, bottom = rows or (0, height)
     above, below, left, right = rank.reach
     step = band(pixels[0].nbytes, rank)
+    # Of floats, the sign of a 0 may be another in other bands.
+    if pixels.dtype.kind == "u" and _takes_long(rank):
+        step = _evenly(bottom - top, step, pixels[0].nbytes, rank, threads or share())
     run = _of_opencv(rank, pixels.dtype)
     wide = _is_median(rank) and WIDE <= rank.window.shape[0] <= LARGEST
     result = np.empty((bottom - top, width, channels), pixels.dtype)

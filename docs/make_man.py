@@ -30,7 +30,7 @@ OTHERS = "Other commands"
 
 def pages() -> Iterator[tuple[str, str]]:
     """The name of each page and its text."""
-    top = click.Context(app, info_name="cudafilter")
+    top = click.Context(app, info_name="cudafilter", **app.context_settings)
     yield "cudafilter", _page("cudafilter", "filter images, and prove the results", _program(top))
     for name in app.list_commands(top):
         command = app.get_command(top, name)

@@ -228,7 +228,9 @@ def test_by_the_device(
     if not flipped:
         assert 0 < record.agreement.recomputed < record.agreement.samples // 5
         assert (record.notes == ()) == (route == "one GPU")
-    elif kind == "jpg":  # nothing is refused by the device's word only
+    elif kind == "jpg" and not any(
+        first <= record.agreement.worst[1] < last for first, last in found.rows
+    ):  # nothing is refused by the device's word only, but by the host's in its tenth
         assert record.agreement.recomputed == record.agreement.samples
         assert any("filtered again, and checked on the CPU" in note for note in record.notes)
 

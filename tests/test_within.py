@@ -27,7 +27,7 @@ from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats import tiff_segments
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image
-from cudafilter.jobs import by_rows, sizing
+from cudafilter.jobs import banded, sizing
 from cudafilter.jobs import within as jobs_within
 from cudafilter.operations import blend as blending
 from cudafilter.operations import reference
@@ -295,7 +295,7 @@ def test_by_rows_no_row_is_read_twice_and_light_takes_its_memory(
     little: Callable[..., str], area: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(Image(random_pixels((80, 60, 3), "uint8")), Path("in.png"))
-    monkeypatch.setattr(by_rows.ByRows, "_reread", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(banded.Banded, "_reread", lambda *_: pytest.fail("read again"))
 
     def rows(*more: str) -> int:
         told = re.search(r"by rows, (\d+) at a time", little("blur", *area, *more, "in.png"))

@@ -21,7 +21,6 @@
 #include "fours.cuh"
 
 #define ALPHA_UNIT (1.0f / FULL_SCALE)  // alpha is a fraction
-#define THREADS (32 * WARPS)
 #define TILE_WIDTH (32 * RUN)
 #define TILE_HEIGHT (DOWN * WARPS)
 #define LOADED (TILE_HEIGHT + CHUNK - 1)  // rows
@@ -35,36 +34,6 @@ __constant__ float weights[512];
 struct __align__(16) Tile {
     float v[CHANNELS][LOADED][PITCH];
 };
-
-struct Sums {
-    float change[DOWN][COLOURS][RUN], weight[DOWN][RUN];
-};
-
-__device__ __forceinline__ void add(Sums& to, const Sums& from)
-{
-#pragma unroll
-    for (int d = 0; d < DOWN; ++d)
-#pragma unroll
-        for (int r = 0; r < RUN; ++r) {
-            to.weight[d][r] += from.weight[d][r];
-#pragma unroll
-            for (int c = 0; c < COLOURS; ++c) to.change[d][c][r] += from.change[d][c][r];
-        }
-}
-
-// Rows from y on of the source to the tile, from column x on, so many fours of each.
-__device__ __forceinline__ void load(const Task& task, Tile& tile, int x, int y, int rows, int fours)
-{
-#pragma unroll 1
-    for (int n = threadIdx.x; n < rows * fours; n += THREADS) {
-        const int i = n / fours, column = n % fours * RUN;
-        const Four four = read_four(task, x + column, border_index(y + i, task.source_height, task.border), ALPHA_UNIT);
-#pragma unroll
-        for (int c = 0; c < CHANNELS; ++c)
-            *(float4*)&tile.v[c][i][column] =
-                make_float4(four.v[c][0], four.v[c][1], four.v[c][2], four.v[c][3]);
-    }
-}
 
 // This lane's four samples of row i of the tile, `column` columns on.
 __device__ __forceinline__ Four four_of(const Tile& tile, int i, int column)
@@ -200,8 +169,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
 #pragma unroll 1
         for (int left = -((radius + 3) / 4 * 4); left <= radius; left += COLUMNS) {
             __syncthreads();  // the last chunk's taps are all read
-            load(task, tile, tile_x + left, tile_y + top - radius, TILE_HEIGHT + count - 1,
-                 min(PITCH, TILE_WIDTH + radius - left + 3) / 4);
+            load(task, tile.v, tile_x + left, tile_y + top - radius, TILE_HEIGHT + count - 1,
+                 min(PITCH, TILE_WIDTH + radius - left + 3) / 4, ALPHA_UNIT);
             __syncthreads();
             Sums chunk = {};
 #pragma unroll 1

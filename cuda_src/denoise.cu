@@ -19,7 +19,6 @@
 // ALPHA is 0 or 2.
 #include "fours.cuh"
 
-#define THREADS (32 * WARPS)
 #define MARGIN (PATCH / 2)
 #define EDGE ((MARGIN + RUN - 1) / RUN)  // lanes
 #define TILE_WIDTH (RUN * (32 - 2 * EDGE))
@@ -31,39 +30,6 @@ struct __align__(16) Tile {
     float own[CHANNELS][LOADED][ACROSS];
     float other[CHANNELS][LOADED + CHUNK - 1][ACROSS + COLUMNS];
 };
-
-struct Sums {
-    float change[DOWN][COLOURS][RUN], weight[DOWN][RUN];
-};
-
-__device__ __forceinline__ void add(Sums& to, const Sums& from)
-{
-#pragma unroll
-    for (int d = 0; d < DOWN; ++d)
-#pragma unroll
-        for (int r = 0; r < RUN; ++r) {
-            to.weight[d][r] += from.weight[d][r];
-#pragma unroll
-            for (int c = 0; c < COLOURS; ++c) to.change[d][c][r] += from.change[d][c][r];
-        }
-}
-
-// Rows from y on of the source to a tile, from column x on, so many fours of each.
-template <int ROWS, int PITCH>
-__device__ __forceinline__ void load(const Task& task, float (&tile)[CHANNELS][ROWS][PITCH], int x, int y,
-                                     int rows, int fours)
-{
-#pragma unroll 1
-    for (int n = threadIdx.x; n < rows * fours; n += THREADS) {
-        const int i = n / fours, column = n % fours * RUN;
-        const Four four =
-            read_four(task, x + column, border_index(y + i, task.source_height, task.border), 1.0f);
-#pragma unroll
-        for (int c = 0; c < CHANNELS; ++c)
-            *(float4*)&tile[c][i][column] =
-                make_float4(four.v[c][0], four.v[c][1], four.v[c][2], four.v[c][3]);
-    }
-}
 
 // Four pixels of this lane, and the four that follow.
 template <int COUNT>
@@ -223,7 +189,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
     const int chunks = (side + CHUNK - 1) / CHUNK, rows = (side + chunks - 1) / chunks;
     const int lane = threadIdx.x % 32, upper = threadIdx.x / 32 * DOWN;  // this lane's upper row
 
-    load(task, tile.own, tile_x, tile_y - MARGIN, LOADED, 32);
+    load(task, tile.own, tile_x, tile_y - MARGIN, LOADED, 32, 1.0f);
     Sums total = {};
 #pragma unroll 1
     for (int top = 0; top < side; top += rows) {
@@ -232,7 +198,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS / WARPS) filter(con
         for (int left = -((reach + RUN - 1) / RUN * RUN); left <= reach; left += COLUMNS) {
             __syncthreads();  // the last chunk's samples are all read
             load(task, tile.other, tile_x + left, tile_y - MARGIN + top - reach, LOADED + count - 1,
-                 (ACROSS + COLUMNS) / RUN);
+                 (ACROSS + COLUMNS) / RUN, 1.0f);
             __syncthreads();
 #pragma unroll 1
             for (int i = 0; i < count; ++i) {

@@ -16,10 +16,9 @@ from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels, tolera
 from cudafilter import api
 from cudafilter.check import compare
 from cudafilter.engines import Engine
-from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.bilateral import MOST_RADIUS, SHARED_BYTES, exponents, fours
 from cudafilter.engines.cuda.variants.ladder import prepare
-from cudafilter.errors import LimitError, ParameterError
+from cudafilter.errors import ParameterError
 from cudafilter.operations import reference
 from cudafilter.operations.bilateral import Bilateral, BilateralTerms
 from cudafilter.operations.borders import Border
@@ -135,40 +134,6 @@ def odd_pixels(shape: tuple[int, int, int]) -> Pixels:
     return pixels
 
 
-def test_what_is_not_finite_stays_and_reaches_nothing() -> None:
-    pixels = random_pixels((11, 13, 3), "float32")
-    clean = reference.exact(pixels, SMALL)
-    pixels[5, 6, 1] = np.nan
-    pixels[2, 2] = np.inf
-    got = reference.exact(pixels, SMALL)
-    for y, x in ((5, 6), (2, 2)):
-        assert got[y, x].astype(np.float32).tobytes() == pixels[y, x].tobytes()
-    others = np.ones((11, 13), np.bool_)
-    others[5, 6] = others[2, 2] = False
-    assert np.isfinite(got[others]).all()
-    assert np.array_equal(got[9:, 9:], clean[9:, 9:])
-
-
-def test_a_flat_area_keeps_every_bit(cpu: Engine) -> None:
-    for dtype in DTYPES:
-        pixels = np.full((40, 50, 3), 0.3 * full_scale(dtype), dtype)
-        assert cpu.run(pixels, USUAL).pixels.tobytes() == pixels.tobytes()
-
-
-@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
-@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_cpu(cpu: Engine, dtype: str, channels: int, alpha: bool, border: Border) -> None:
-    for shape in SHAPES:
-        pixels = random_pixels((*shape, channels), dtype)
-        for filter in (SMALL, USUAL):
-            assert_agrees(cpu, pixels, filter, border, alpha)
-    assert_agrees(cpu, pixels[:, :40], LARGE, border, alpha)
-    if dtype == "float32":
-        for filter in (SMALL, USUAL):
-            assert_agrees(cpu, odd_pixels((25, 33, channels)), filter, border, alpha)
-
-
 @pytest.mark.parametrize("alpha", [False, True])
 def test_the_cpu_by_blocks(cpu: Engine, alpha: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = random_pixels((67, 53, 4), "uint16")
@@ -222,16 +187,6 @@ def test_launches_fit(radius: int, channels: int) -> None:
     across = -(-(4 * radius + 2) // 4) * 4 + fours(radius)
     assert weights[across] == 0
     assert weights[across + 1] == weights[across - 1] == pytest.approx(-0.5 / math.log(2))
-
-
-def test_it_has_one_variant() -> None:
-    for name in LADDER:
-        if name != "bilateral":
-            with pytest.raises(LimitError, match="and bilateral is a bilateral"):
-                prepare(SMALL, 3, "uint8", Border(), False, name)
-    assert prepare(SMALL, 3, "uint8", Border(), False, "auto").variant == "bilateral"
-    with pytest.raises(LimitError, match="bilateral kernel runs a bilateral, and blur is a corr"):
-        prepare(make("blur"), 3, "uint8", Border(), False, "bilateral")
 
 
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)

@@ -16,10 +16,9 @@ from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels, tolera
 from cudafilter import api
 from cudafilter.check import compare
 from cudafilter.engines import Engine
-from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.cuda.variants.denoise import SHARED_BYTES, edge
 from cudafilter.engines.cuda.variants.ladder import prepare
-from cudafilter.errors import LimitError, ParameterError
+from cudafilter.errors import ParameterError
 from cudafilter.operations import reference
 from cudafilter.operations.alike import MAX_PATCH, MAX_SEARCH
 from cudafilter.operations.borders import Border
@@ -170,40 +169,6 @@ def test_the_edge_of_a_cut_out_makes_patches_differ() -> None:
     assert near[9] == pytest.approx(109, abs=0.1)  # none of the others has such an edge
 
 
-def test_what_is_not_finite_stays_and_reaches_nothing() -> None:
-    pixels = random_pixels((21, 23, 3), "float32")
-    clean = reference.exact(pixels, SMALL)
-    pixels[5, 6, 1] = np.nan
-    pixels[2, 2] = np.inf
-    got = reference.exact(pixels, SMALL)
-    for y, x in ((5, 6), (2, 2)):
-        assert got[y, x].astype(np.float32).tobytes() == pixels[y, x].tobytes()
-    others = np.ones((21, 23), np.bool_)
-    others[5, 6] = others[2, 2] = False
-    assert np.isfinite(got[others]).all()
-    assert np.array_equal(got[9:, 10:], clean[9:, 10:])
-
-
-def test_a_flat_area_keeps_every_bit(cpu: Engine) -> None:
-    for dtype in DTYPES:
-        pixels = np.full((40, 50, 3), 0.3 * full_scale(dtype), dtype)
-        assert cpu.run(pixels, USUAL).pixels.tobytes() == pixels.tobytes()
-
-
-@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
-@pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_the_cpu(cpu: Engine, dtype: str, channels: int, alpha: bool, border: Border) -> None:
-    for shape in SHAPES:
-        pixels = random_pixels((*shape, channels), dtype)
-        for filter in (SMALL, USUAL, POINTS):
-            assert_agrees(cpu, pixels, filter, border, alpha)
-    assert_agrees(cpu, pixels[:, :40], LARGE, border, alpha)
-    if dtype == "float32":
-        for filter in (SMALL, USUAL):
-            assert_agrees(cpu, odd_pixels((25, 33, channels)), filter, border, alpha)
-
-
 @pytest.mark.parametrize("alpha", [False, True])
 def test_the_cpu_by_blocks(cpu: Engine, alpha: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = random_pixels((67, 53, 4), "uint16")
@@ -266,14 +231,6 @@ def test_launches_fit(patch: int, channels: int) -> None:
         assert 1 <= macros["DOWN"] <= patch
         assert 4 * edge(patch) >= patch // 2
         assert launch.weights.size == 0
-
-
-def test_it_has_one_variant() -> None:
-    for name in LADDER:
-        if name != "denoise":
-            with pytest.raises(LimitError, match="and denoise is a denoise"):
-                prepare(SMALL, 3, "uint8", Border(), False, name)
-    assert prepare(SMALL, 3, "uint8", Border(), False, "auto").variant == "denoise"
 
 
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)

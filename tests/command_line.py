@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,24 @@ def call(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedPro
         [*PROGRAM, *arguments], input=stdin, capture_output=True, env=ENVIRONMENT, check=False,
         timeout=60,
     )  # fmt: skip
+
+
+def killed(call: str, number: int, *words: object) -> None:
+    """Run the program, and kill it at the *number*-th call of a function of os."""
+    code = (
+        "import os, signal, itertools\n"
+        f"numbers, original = itertools.count(1), os.{call}\n"
+        "def killed(*given, **named):\n"
+        f"    if next(numbers) == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return original(*given, **named)\n"
+        f"os.{call} = killed\n"
+        "from cudafilter.__main__ import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], env={**ENVIRONMENT, **os.environ},
+        capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
 
 
 def python(code: str, without: tuple[str, ...] = ()) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import agreement
-from command_line import HOME, cli
+from command_line import HOME, cli, killed
 from cudafilter.cli import app
 from cudafilter.engines import Engine, Result
 from cudafilter.errors import CudafilterError
@@ -82,20 +80,6 @@ def run(*words: object) -> Ran:
     return Ran(done.exit_code, done.stderr)
 
 
-def killed(call: str, number: int, *words: object) -> None:
-    """The program, killed at the *number*-th call of a function of os."""
-    code = (
-        "import os, signal, itertools\n"
-        f"numbers, original = itertools.count(1), os.{call}\n"
-        "def killed(*given, **named):\n"
-        f"    if next(numbers) == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return original(*given, **named)\n"
-        f"os.{call} = killed"
-    )
-    ran = subprocess.run(command(*words, code=code), capture_output=True, check=False, timeout=60)
-    assert ran.returncode == -signal.SIGKILL
-
-
 class Inverter(agreement.StandIn):
     """An engine that inverts, and calls *change* before that, once."""
 
@@ -149,7 +133,7 @@ class TestKilled:
     def test_at_each_step_of_a_picture(
         self, photos: Path, once: dict[str, bytes], state: Path, call: str, number: int, moment: str
     ) -> None:
-        killed(call, number, "blur", "--sigma", 2, photos)
+        killed(call, number, "blur", "--sigma", 2, photos, *OPTIONS)
         assert content(photos) != once
         ran = run("blur", "--sigma", 2, photos)
         assert "an unfinished run of this job is finished" in ran.stderr
@@ -161,19 +145,19 @@ class TestKilled:
     def test_a_part_of_the_tree_may_be_finished_first(
         self, photos: Path, once: dict[str, bytes]
     ) -> None:
-        killed("fchmod", COUNT - 2, "blur", "--sigma", 2, photos)
+        killed("fchmod", COUNT - 2, "blur", "--sigma", 2, photos, *OPTIONS)
         for part in (photos / "trip", photos):
             assert run("blur", "--sigma", 2, part).returncode == 0
         assert content(photos) == once
 
     def test_the_tree_may_be_moved_meanwhile(self, photos: Path, once: dict[str, bytes]) -> None:
-        killed("fchmod", 5, "blur", "--sigma", 2, photos)
+        killed("fchmod", 5, "blur", "--sigma", 2, photos, *OPTIONS)
         moved = photos.rename(photos.with_name("moved"))
         assert run("blur", "--sigma", 2, moved).returncode == 0
         assert content(moved) == once
 
     def test_another_job_is_told_of_it(self, photos: Path) -> None:
-        killed("fchmod", 5, "blur", "--sigma", 2, photos)
+        killed("fchmod", 5, "blur", "--sigma", 2, photos, *OPTIONS)
         ran = run("blur", "--sigma", 7, photos)
         assert "an unfinished run of 'blur' has changed 4 of these pictures" in ran.stderr
         assert f"{COUNT} done, 0 skipped" in ran.stderr
@@ -182,7 +166,7 @@ class TestKilled:
         )
 
     def test_one_that_was_changed_since_is_filtered(self, photos: Path) -> None:
-        killed("fchmod", 5, "blur", "--sigma", 2, photos)
+        killed("fchmod", 5, "blur", "--sigma", 2, photos, *OPTIONS)
         for path in photos.rglob("*.bmp"):
             os.utime(path)
         assert f"{COUNT} done, 0 skipped" in run("blur", "--sigma", 2, photos).stderr

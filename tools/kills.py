@@ -126,7 +126,12 @@ class Tree:
 
     def inodes(self) -> set[int]:
         """What changes with each picture that is done, and with each temporary."""
-        return {path.lstat().st_ino for path in self.result.rglob(f"*{self.suffix}")}
+        return {
+            entry.inode()
+            for folder, _, _ in os.walk(self.result)
+            for entry in os.scandir(folder)
+            if entry.is_file()
+        }
 
     def wait_for_work(self, child: int, before: set[int]) -> None:
         """Wait until the run *child* has done something, or has ended."""

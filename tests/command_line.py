@@ -34,22 +34,31 @@ def call(*arguments: str, stdin: bytes | None = None) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
-def killed(call: str, number: int, *words: object) -> None:
-    """Run the program, and kill it at the *number*-th call of a function of os."""
+def signalled(
+    by: signal.Signals, call: str, number: int, *words: object
+) -> subprocess.CompletedProcess[str]:
+    """Run the program, which gets the signal *by* at the *number*-th call of a function of os."""
     code = (
-        "import os, signal, itertools\n"
+        "import os, itertools, time\n"
         f"numbers, original = itertools.count(1), os.{call}\n"
-        "def killed(*given, **named):\n"
-        f"    if next(numbers) == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def signalled(*given, **named):\n"
+        f"    if next(numbers) == {number}:\n"
+        f"        os.kill(os.getpid(), {int(by)})\n"
+        "        time.sleep(1)  # until the main thread has seen it\n"
         "    return original(*given, **named)\n"
-        f"os.{call} = killed\n"
+        f"os.{call} = signalled\n"
         "from cudafilter.__main__ import main; main()"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], env={**ENVIRONMENT, **os.environ},
-        capture_output=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def killed(call: str, number: int, *words: object) -> None:
+    """Run the program, and kill it at the *number*-th call of a function of os."""
+    done = signalled(signal.SIGKILL, call, number, *words)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def python(code: str, without: tuple[str, ...] = ()) -> str:

@@ -239,9 +239,9 @@ def test_a_picture_larger_than_its_bytes_can_hold_is_refused_at_once(
 ) -> None:
     data = jpeg("L", photo(16, 16), **CODINGS[coding])
     marker = 0xC2 if coding == "progressive" else 0xC0
-    started = time.perf_counter()
+    started = time.process_time()
     refused(patched(data, marker, 5, struct.pack(">HH", *size)), "cannot hold|more than the")
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def test_a_picture_of_many_scans_is_refused_at_once() -> None:
@@ -253,9 +253,9 @@ def test_a_picture_of_many_scans_is_refused_at_once() -> None:
 def test_a_head_of_many_segments_takes_no_time() -> None:
     data = jpeg()
     for segment in (b"\xff\xe2\0\2", b"\xff\xe2\0\x10ICC_PROFILE\0\1\1", b"\xff\xfe\0\2"):
-        started = time.perf_counter()
+        started = time.process_time()
         load(data[:2] + segment * 50_000 + data[2:])
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("length", [0, 1])

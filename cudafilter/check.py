@@ -77,7 +77,7 @@ def compare_all(
 ) -> list[Agreement]:
     """compare() for several results of one filter on one image: the reference runs but once."""
     started = time.perf_counter()
-    border = Border(border) if isinstance(border, str) else border
+    border = Border.named(border)
     if not results:
         return []
     for result in results:
@@ -195,7 +195,7 @@ def _screened(
 ) -> Agreement:
     """compare() by *screen*. Raises Unsettled."""
     started = time.perf_counter()
-    border = Border(border) if isinstance(border, str) else border
+    border = Border.named(border)
     _require_like(result, source)
     source, filter = begun(require_pixels(source, alpha), filter, border, alpha)
     proof = Proof(source, filter, border, alpha)

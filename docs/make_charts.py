@@ -1,26 +1,27 @@
 """Draws the charts of the documents as SVG, from the figures of runs; make_docs.py writes them.
 
-Each is text that depends on nothing but the figures, so that a test can hold it. A chart has a
-light paper of its own, and reads on dark pages too.
+Each is text that depends on nothing but the figures, so that a test can hold it. Bars have a light
+paper of their own, and read on dark pages too.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from cudafilter.cli.chart import Series, chart, standalone
 from cudafilter.engines.cuda.variants import LADDER
 
 FIGURES = Path(__file__).resolve().parent / "figures"
 INK, PALE, GRID, PAPER = "#1f2430", "#5b6472", "#d9dde3", "#ffffff"
 OURS, THEIRS = "#00796b", "#9aa5b1"
-COLOURS = (OURS, "#c2410c", "#3f51b5", "#7b5c00")
-"""Of several lines, in this order; each has a contrast of 4.5 to the paper."""
 FONT = 'font-family="system-ui, sans-serif"'
+
+Points = Sequence[tuple[float, float]]
+"""x and y, from left to right."""
 
 
 class Bar(NamedTuple):
@@ -29,13 +30,6 @@ class Bar(NamedTuple):
     label: str
     value: float
     told: str
-
-
-class Line(NamedTuple):
-    """A line through points, (x, y) each."""
-
-    label: str
-    points: Sequence[tuple[float, float]]
 
 
 def charts() -> dict[str, str]:
@@ -92,10 +86,10 @@ def ladder() -> str:
 def taps() -> str:
     """Gaussians over their taps."""
     _, rows = figures("taps")
-    lines = [
-        Line(dtype, [(float(row[0]), float(row[ms])) for row in rows])
+    lines = {
+        dtype: [(float(row[0]), float(row[ms])) for row in rows]
         for dtype, ms in (("uint8", 2), ("float32", 5))
-    ]
+    }
     return _lines("Gaussians over their taps", "taps", "milliseconds, 67 megapixels gray", lines)
 
 
@@ -103,19 +97,17 @@ def peers() -> str:
     """Gaussians of several sizes beside NPP and CuPy."""
     rows = [row for row in table("peers") if row["work"].endswith("uint8 gray")]
     sizes = {row["work"]: int(row["work"].split()[1][1:]) for row in rows if " k" in row["work"]}
-    lines = [
-        Line(name, [(sizes[row["work"]], float(row[name])) for row in rows if row["work"] in sizes])
+    lines = {
+        name: [(sizes[row["work"]], float(row[name])) for row in rows if row["work"] in sizes]
         for name in ("cudafilter", "NPP", "CuPy", "copy")
-    ]
+    }
     return _lines("Gaussians beside others", "taps a side", "milliseconds, uint8 gray", lines)
 
 
 def radii() -> str:
     """A box over its radius."""
     points = [(float(row["radius"]), float(row["ms"])) for row in table("radii")]
-    return _lines(
-        "A box over its radius", "radius", "milliseconds, uint8 gray", [Line("box", points)]
-    )
+    return _lines("A box over its radius", "radius", "milliseconds, uint8 gray", {"box": points})
 
 
 CHARTS: dict[str, Callable[[], str]] = {
@@ -154,53 +146,10 @@ def _bars(title: str, panels: Sequence[tuple[str, str, Sequence[Bar]]]) -> str:
     return _svg(title, wide, y, parts)
 
 
-def _lines(title: str, across: str, up: str, lines: Sequence[Line]) -> str:
-    """Lines on two logarithmic axes."""
-    wide, high, left, top = 520, 360, 56, 64
-    right, bottom = wide - 96, high - 48
-    (x0, x1), (y0, y1) = (
-        _decades(p[axis] for line in lines for p in line.points) for axis in (0, 1)
-    )
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        over = (math.log10(x) - x0) / (x1 - x0), (math.log10(y) - y0) / (y1 - y0)
-        return left + over[0] * (right - left), bottom - over[1] * (bottom - top)
-
-    parts = [_text(16, 50, up, colour=PALE, size=14)]
-    for decade, (low, high_) in ((0, (x0, x1)), (1, (y0, y1))):
-        for tick in _ticks(low, high_):
-            x, y = at(tick if decade == 0 else 10**x0, tick if decade else 10**y0)
-            ends = f'x1="{x:.1f}" y1="{top}" x2="{x:.1f}" y2="{bottom}"'
-            if decade:
-                ends = f'x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"'
-            parts.append(f'<line {ends} stroke="{GRID}"/>')
-            place = (left - 8, y + 4, "end") if decade else (x, bottom + 18, "middle")
-            parts.append(_text(*place[:2], f"{tick:g}", colour=PALE, size=13, anchor=place[2]))
-    parts.append(
-        _text((left + right) / 2, high - 12, across, colour=PALE, size=13, anchor="middle")
-    )
-    for line, colour in zip(lines, COLOURS, strict=False):
-        points = [at(*point) for point in line.points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in points]
-        parts.append(
-            _text(points[-1][0] + 8, points[-1][1] + 4, line.label, colour=colour, size=14)
-        )
-    return _svg(title, wide, high, parts)
-
-
-def _decades(values: Iterable[float]) -> tuple[float, float]:
-    """The logarithms of the axis' ends: the least and the largest value, with some room."""
-    logs = [math.log10(value) for value in values]
-    room = 0.04 * (max(logs) - min(logs))
-    return min(logs) - room, max(logs) + room
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each decade between the ends, whose logarithms are given."""
-    ticks = [d * 10.0**n for n in range(math.floor(low), math.ceil(high)) for d in (1, 2, 5)]
-    return [tick for tick in ticks if low <= math.log10(tick) <= high]
+def _lines(title: str, across: str, up: str, lines: Mapping[str, Points]) -> str:
+    """Lines on two logarithmic axes, by their names."""
+    drawn = {name: Series(points) for name, points in lines.items()}
+    return standalone([chart(title, across, up, drawn)])
 
 
 def _text(

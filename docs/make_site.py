@@ -27,7 +27,7 @@ from cudafilter.operations.parameter import FilterSpec
 CONTENTS: dict[str, tuple[str, ...]] = {
     "Start": ("README.md", "docs/quick-start.md", "docs/install.md", "docs/troubleshooting.md"),
     "Use": (
-        "docs/options.md", "docs/images.md", "docs/survives.md", "docs/many-images.md",
+        "docs/options.md", "docs/images.md", "docs/many-images.md",
         "docs/report.md", "docs/chains.md", "docs/python.md", "docs/elsewhere.md",
         "docs/limits.md",
     ),
@@ -51,7 +51,7 @@ FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 
 def pages() -> list[str]:
     """Every document of the site that lies in the repository."""
-    return [page for chapter in CONTENTS.values() for page in chapter if (ROOT / page).is_file()]
+    return [page for chapter in CONTENTS.values() for page in chapter]
 
 
 @cache
@@ -170,10 +170,8 @@ def with_links_to_filters(text: str) -> str:
 
 def navigation() -> list[Any]:
     """The contents as MkDocs takes them."""
-    there = set(pages())
     chapters: list[Any] = [
-        {title: [{_title(page): page} for page in listed if page in there]}
-        for title, listed in CONTENTS.items()
+        {title: [{_title(page): page} for page in listed]} for title, listed in CONTENTS.items()
     ]
     filters: list[Any] = ["docs/filters.md"]
     for group, specs in grouped():

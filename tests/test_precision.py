@@ -108,7 +108,8 @@ def test_each_filter_goes_into_a_chain(engine: Engine, name: str, dtype: str) ->
         source = bright(dtype, channels)
         result = engine.run(source, filter, Border(), alpha).pixels
         found = compare(result, source, filter, Border(), alpha)
-        assert found.verdict != "wrong", str(found)
+        unsure = name in ("bilateral", "denoise")  # no engine has these in double
+        assert found.verdict == "proven" or (unsure and found.ok), str(found)
 
 
 def assert_proven(engine: Engine, names: str, dtype: str, border: Border) -> None:

@@ -294,6 +294,7 @@ def job_facts(
         "border": border.mode,
         "border_value": border.value,
         **facts(shared.mask, shared.region, shared.feather, shared.linear, shared.background),
+        "gray": shared.gray,
         "shard": None if shared.shard is None else str(shared.shard),
     }
 

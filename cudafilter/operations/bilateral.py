@@ -23,6 +23,7 @@ from cudafilter.operations.weighed import (
     EXPONENTIAL,
     FLUSHED,
     Seen,
+    Terms,
     Weighed,
     bend,
     mean_exponent,
@@ -177,9 +178,5 @@ class Bilateral(Weighed):
         return (1 + len(self.taps)) * max(1.0, 16 * self.range * FLUSHED)
 
 
-class BilateralTerms(Bilateral):
+class BilateralTerms(Terms, Bilateral):
     """See Weighed.terms."""
-
-    def mean(self, colours: Exact, others: Iterator[tuple[Exact, Exact, Exact]]) -> Exact:
-        """See Weighed.sizes."""
-        return self.sizes(colours, others)

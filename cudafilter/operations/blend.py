@@ -10,13 +10,10 @@ import numpy.typing as npt
 
 from cudafilter.host.cores import each
 from cudafilter.operations.area import FULL, Weights
-from cudafilter.operations.pixels import Pixels, full_scale
+from cudafilter.operations.pixels import Pixels, bands, full_scale
 
 Numbers = npt.NDArray[Any]
 """uint32, uint64 or float64."""
-
-BAND_SAMPLES = 1 << 16
-"""Samples of a band: they stay in the cache."""
 
 
 def blend(source: Pixels, filtered: Pixels, weights: Weights, alpha: bool) -> Pixels:
@@ -27,12 +24,11 @@ def blend(source: Pixels, filtered: Pixels, weights: Weights, alpha: bool) -> Pi
     is blended so, and a colour counts as much as its alpha does: see parts().
     """
     out = np.empty(source.shape, source.dtype)
-    channels, step = source.shape[2], max(1, BAND_SAMPLES // max(1, source[0].size))
+    channels = source.shape[2]
     # By whole numbers the formula gives both ends, too: to pick what lies between takes longer.
     exact = source.dtype.kind == "u" and not alpha
 
-    def do(y: int) -> None:
-        band = slice(y, y + step)
+    def do(band: slice) -> None:
         weight = weights[band]
         whole = weight == FULL
         if whole.all():
@@ -54,7 +50,7 @@ def blend(source: Pixels, filtered: Pixels, weights: Weights, alpha: bool) -> Pi
             )
             out[band][between] = quotient(above, below, source.dtype)
 
-    each(do, range(0, len(source), step))
+    each(do, bands(source))
     return out
 
 
@@ -111,10 +107,10 @@ def flattened(pixels: Pixels, colour: Sequence[int]) -> Pixels:
     under = np.array([sample * (full / 255) for sample in colour]).astype(wide)
     out = np.empty((*pixels.shape[:2], pixels.shape[2] - 1), pixels.dtype)
 
-    def do(y: int) -> None:
-        row = pixels[y].astype(wide)
-        above = row[:, :-1] * row[:, -1:] + under * (white - row[:, -1:])
-        out[y] = quotient(above, white, pixels.dtype)
+    def do(band: slice) -> None:
+        own = pixels[band].astype(wide)
+        above = own[..., :-1] * own[..., -1:] + under * (white - own[..., -1:])
+        out[band] = quotient(above, white, pixels.dtype)
 
-    each(do, range(len(pixels)))
+    each(do, bands(pixels))
     return out

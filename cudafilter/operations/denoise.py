@@ -19,7 +19,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import LONGEST, LONGEST_OF_INTEGERS, ONE_BY_ONE
 from cudafilter.operations.operation import ROUNDING, Plan, Stage
 from cudafilter.operations.pixels import Exact, full_scale
-from cudafilter.operations.weighed import EXPONENTIAL, FLUSHED, Seen, Weighed, mean_exponent
+from cudafilter.operations.weighed import EXPONENTIAL, FLUSHED, Seen, Terms, Weighed, mean_exponent
 
 MOST_COLOURS = 4
 
@@ -182,12 +182,8 @@ class Denoise(Weighed):
         return (1 + self.others) * max(1.0, change * FLUSHED)
 
 
-class DenoiseTerms(Denoise):
+class DenoiseTerms(Terms, Denoise):
     """See Weighed.terms."""
-
-    def mean(self, colours: Exact, others: Iterator[tuple[Exact, Exact, Exact]]) -> Exact:
-        """See Weighed.sizes."""
-        return self.sizes(colours, others)
 
 
 SPREAD_EXPONENT = 0.37

@@ -12,10 +12,7 @@ import numpy.typing as npt
 
 from cudafilter.errors import ImageError
 from cudafilter.host.cores import each
-from cudafilter.operations.pixels import Exact, Pixels, full_scale
-
-BAND_SAMPLES = 1 << 16
-"""Samples of a band: they stay in the cache."""
+from cudafilter.operations.pixels import Exact, Pixels, bands, full_scale
 
 MOST_STEPS = 16
 """Most bounds that are passed one after the other: past that a search by halves is faster."""
@@ -87,7 +84,7 @@ class Light:
             for channels, light, _ in self._groups:
                 out[band, :, channels] = np.take(light, pixels[band, :, channels])
 
-        each(do, _bands(pixels))
+        each(do, bands(pixels))
         return out
 
     def encoded(self, light: Pixels) -> Pixels:
@@ -101,7 +98,7 @@ class Light:
             for channels, _, back in self._groups:
                 out[band, :, channels] = back(light[band, :, channels])
 
-        each(do, _bands(light))
+        each(do, bands(light))
         return out
 
     def bounds(self, samples: Pixels) -> tuple[Exact, Exact]:
@@ -160,8 +157,3 @@ def _tables(curve: Curve, name: str) -> tuple[Pixels, Exact, _Back]:
         f"the curve of its colour profile does not rise from sample {at} to {at + 1}:"
         " linear light has no way back"
     )
-
-
-def _bands(pixels: Pixels) -> list[slice]:
-    step = max(1, BAND_SAMPLES // pixels[0].size)
-    return [slice(y, y + step) for y in range(0, len(pixels), step)]

@@ -63,6 +63,12 @@ def largest_finite(pixels: Pixels) -> float:
     return max(abs(low), abs(high))
 
 
+def bands(pixels: Pixels, samples: int = 1 << 16) -> list[slice]:
+    """Rows of *pixels*, (N, W, C), in bands of so many *samples*, which stay in the cache."""
+    step = max(1, samples // max(1, pixels[:1].size))
+    return [slice(y, y + step) for y in range(0, len(pixels), step)]
+
+
 def quantise(exact: Exact, dtype: npt.DTypeLike) -> Pixels:
     """Float64 values in native units to *dtype*: integers round half to even, then clamp."""
     dtype = np.dtype(dtype)

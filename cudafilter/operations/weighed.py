@@ -121,18 +121,6 @@ class Weighed(ABC):
         out: Exact = colours + sums / weights
         return out
 
-    def sizes(self, colours: Exact, others: Iterator[tuple[Exact, Exact, Exact]]) -> Exact:
-        """As mean(): the result of ``terms``."""
-        sums, sizes = np.zeros_like(colours), np.zeros_like(colours)
-        weights, most = np.ones(colours.shape[1:]), mean_exponent(self.others)
-        for weight, change, exponent in others:
-            weights += weight
-            change *= weight
-            sums += change
-            sizes += np.abs(change) * (1 - exponent / most)
-        out: Exact = np.abs(colours) + (sizes + 2 * np.abs(sums)) / weights
-        return out
-
     def majorant(self, alpha: bool, opaque: float, signed: bool) -> tuple[Windowed, ...]:
         """See Windowed.majorant.
 
@@ -151,6 +139,22 @@ class Weighed(ABC):
     def carries(self, alpha: bool) -> float:
         """See Windowed.carries: with alpha, changes and distances are of two samples each."""
         return 2 * self.amplification() if alpha else self.amplification()
+
+
+class Terms(Weighed):
+    """What gives the size of the terms of a result, see Weighed.terms."""
+
+    def mean(self, colours: Exact, others: Iterator[tuple[Exact, Exact, Exact]]) -> Exact:
+        """See Weighed.mean."""
+        sums, sizes = np.zeros_like(colours), np.zeros_like(colours)
+        weights, most = np.ones(colours.shape[1:]), mean_exponent(self.others)
+        for weight, change, exponent in others:
+            weights += weight
+            change *= weight
+            sums += change
+            sizes += np.abs(change) * (1 - exponent / most)
+        out: Exact = np.abs(colours) + (sizes + 2 * np.abs(sums)) / weights
+        return out
 
 
 def mean_exponent(taps: int) -> float:

@@ -14,6 +14,7 @@ from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import Pixels, full_scale
 from cudafilter.proof.planes import Image, Planes
+from cudafilter.proof.sums import UNIT
 from cudafilter.proof.values import Values
 
 BLOCK = 1 << 15
@@ -41,7 +42,7 @@ class Alike:
         single = source.dtype == np.uint8 and filter.range > LEAST_RANGE
         self._work = np.dtype(np.float32 if single else np.float64)
         # The definition's own errors are those of double.
-        self.bound = self._bound(2.0**-24 if single else 2.0**-53) + self._bound(2.0**-53)
+        self.bound = self._bound(2.0**-24 if single else UNIT) + self._bound(UNIT)
 
     def _bound(self, unit: float) -> float:
         """How far a value may be off that is found with roundings of *unit*.

@@ -13,7 +13,7 @@ import numpy as np
 from cudafilter.operations.area import FULL, Weights
 from cudafilter.operations.blend import parts
 from cudafilter.operations.light import Light
-from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.pixels import Pixels, bands
 from cudafilter.proof.values import Mask
 
 BAND_SAMPLES = 1 << 18
@@ -67,13 +67,10 @@ def _differ(one: Pixels, other: Pixels) -> Mask:
 
 
 def _first(look: Callable[[slice], Mask], pixels: Pixels) -> tuple[int, int, int] | None:
-    if not pixels.size:
-        return None
-    step = max(1, BAND_SAMPLES // pixels[0].size)
     with np.errstate(all="ignore"):  # NaN and infinity are results like others
-        for top in range(0, len(pixels), step):
-            wrong = look(slice(top, top + step))
+        for band in bands(pixels, BAND_SAMPLES):
+            wrong = look(band)
             if wrong.any():
                 y, x, channel = np.argwhere(wrong)[0].tolist()
-                return x, top + y, channel
+                return x, band.start + y, channel
     return None

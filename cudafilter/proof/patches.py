@@ -11,16 +11,15 @@ from itertools import product
 import numpy as np
 
 from cudafilter.operations.borders import Border
-from cudafilter.operations.denoise import Denoise, DenoiseTerms
+from cudafilter.operations.denoise import Denoise
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, largest_finite
-from cudafilter.operations.weighed import mean_exponent
+from cudafilter.operations.weighed import Terms, mean_exponent
 from cudafilter.proof.planes import Image, Planes
+from cudafilter.proof.sums import UNIT
 from cudafilter.proof.values import Values
 
 BLOCK = (64, 256)
 """Rows and columns at a time: what a pair needs stays in the cache."""
-
-ROUNDING = 2.0**-53
 
 
 class Patches:
@@ -32,14 +31,14 @@ class Patches:
         self._source, self._filter, self._alpha = source, filter, alpha
         self._image = Image(source, border)
         self._full = full_scale(source.dtype)
-        self._terms = isinstance(filter, DenoiseTerms)
+        self._terms = isinstance(filter, Terms)
         self._most = mean_exponent(filter.others)
         outside = abs(border.sample(source.dtype))
         largest = max(largest_finite(source), outside)
         change = 2 * largest * (max(1.0, largest / self._full) if alpha else 1.0)
         # Both sides round each addition, and each sum of squares, which counts as the exponent.
         roundings = 2 * (filter.others + 8) + 8 * (filter.patch + 4) * self._most
-        self._bound = ROUNDING * (largest + (8 if self._terms else 1) * roundings * change)
+        self._bound = UNIT * (largest + (8 if self._terms else 1) * roundings * change)
 
     def rows(self, first: int, last: int) -> Values:
         """The values of rows *first* to *last* - 1."""
@@ -91,7 +90,7 @@ class _Pairs:
         self._own = planes[:, halo : halo + height, halo : halo + width]
         self._weights = np.ones(self._size)
         self._sums = np.zeros((len(self._colours), *self._size))
-        self._sizes = np.zeros_like(self._sums) if isinstance(filter, DenoiseTerms) else None
+        self._sizes = np.zeros_like(self._sums) if isinstance(filter, Terms) else None
         self._room = [np.empty(planes[0].size) for _ in range(2 + 2 * len(self._colours))]
 
     def result(self) -> Exact:

@@ -46,8 +46,7 @@ class Proof:
         self._plan = operation.unrolled(border)
         self._stage = only_stage(self._plan) if self._plan else None
         self._fast = self._fast_route()
-        """The rows of a correlation, ranks or the bilateral filter; None where only the definition
-        has them."""
+        """The rows of what has a faster route; None where only the definition has them."""
         # glibc gives freed blocks back to the system, and clears them when they come again, which
         # took a third of the time. It keeps those no larger than the largest it has seen freed, up
         # to 32 MiB. So one is shown to it, which is never touched and so takes no memory.

@@ -44,7 +44,7 @@ class Route(Protocol):
     def sums(self, image: Image, first: int, last: int) -> Planes:
         """The sums for rows *first* to *last* - 1: (rows, channels, columns).
 
-        In float64; exact ones may be integers.
+        In float64; exact ones may be of another type.
         """
         ...
 

@@ -90,7 +90,7 @@ def taps() -> str:
         dtype: [(float(row[0]), float(row[ms])) for row in rows]
         for dtype, ms in (("uint8", 2), ("float32", 5))
     }
-    return _lines("Gaussians over their taps", "taps", "milliseconds, 67 megapixels gray", lines)
+    return _lines("Gaussians", "taps", "milliseconds, 67 megapixels gray", lines)
 
 
 def peers() -> str:
@@ -101,13 +101,13 @@ def peers() -> str:
         name: [(sizes[row["work"]], float(row[name])) for row in rows if row["work"] in sizes]
         for name in ("cudafilter", "NPP", "CuPy", "copy")
     }
-    return _lines("Gaussians beside others", "taps a side", "milliseconds, uint8 gray", lines)
+    return _lines("Gaussians beside others", "taps a side", "ms, uint8 gray", lines)
 
 
 def radii() -> str:
     """A box over its radius."""
     points = [(float(row["radius"]), float(row["ms"])) for row in table("radii")]
-    return _lines("A box over its radius", "radius", "milliseconds, uint8 gray", {"box": points})
+    return _lines("A box over its radius", "radius", "ms, uint8 gray", {"box": points})
 
 
 CHARTS: dict[str, Callable[[], str]] = {

@@ -21,7 +21,7 @@ from cudafilter.operations.catalogue import CATALOGUE, grouped
 
 pytestmark = pytest.mark.usefixtures("here")
 
-COMMANDS = [*CATALOGUE, "chain", "preview", "filters", "info", "bench", "completion"]
+COMMANDS = [*CATALOGUE, *_OTHERS]
 
 
 class TestHelp:

@@ -16,6 +16,7 @@ from cudafilter.cli import compare, preview, sheet, weights
 from cudafilter.cli.steps import parse_steps
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.make import make
+from image_files import ICC
 
 Sheets = list[tuple[list[str], list[sheet.Panel], int]]
 
@@ -286,3 +287,27 @@ def test_words_never_leave_their_column() -> None:
 def test_titles_of_a_chain_are_its_steps() -> None:
     steps = parse_steps("median --radius 2 | unsharp")
     assert preview._named(steps, ()) == ("median | unsharp", "median --radius 2 | unsharp")
+
+
+def test_gray_size_and_profile_are_those_asked_for(drawn: Sheets) -> None:
+    Image.new("RGB", (300, 200), (200, 100, 50)).save("a.png", icc_profile=ICC)
+    shown("a.png", "--filter", "box", "--size", "100")
+    ((_, panels, _),) = drawn
+    assert [panel.picture.size for panel in panels] == [(100, 67)] * 2
+    with Image.open("a-preview.png") as sheet_made:
+        assert sheet_made.info["icc_profile"] == ICC
+    shown("a.png", "--filter", "box", "--gray", "--existing", "overwrite")
+    red, green, blue = np.asarray(drawn[1][1][1].picture)[100, 150].tolist()
+    assert red == green == blue
+
+
+def test_a_place_counts_in_the_pixels_of_the_file_however_large(
+    drawn: Sheets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture("a.png", (300, 200))
+    shown("a.png", "--compare", "--filter", "blur", "--at", "150,60", "-o", "s.png")
+    assert " around 150,60, " in drawn[0][1][1].caption
+    monkeypatch.setattr(preview, "MOST", 300 * 200 // 4)
+    shown("a.png", "--compare", "--filter", "blur", "--at", "150,60", "-o", "t.png")
+    assert "scaled down to 150x100 first" in drawn[1][0][1]
+    assert " around 75,30, " in drawn[1][1][1].caption

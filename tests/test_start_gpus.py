@@ -166,6 +166,8 @@ def test_it_imports_nothing_heavy() -> None:
         ("few many -r", None),
         ("many/*.png out", None),
         ("many few -r", ((0,), True)),
+        ("many out -r --shard 1/2", None),
+        ("many out -r --retry-failed r.jsonl", None),
     ],
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(

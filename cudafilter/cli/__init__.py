@@ -53,7 +53,8 @@ class App(click.Group):
         except click.NoSuchOption as error:
             from cudafilter.cli.suggest import command
 
-            word = next(word for word in args if word.startswith("-"))
+            unknown = error.option_name  # of -gaussian-blur click says only -g
+            word = next((word for word in args if word.startswith(unknown)), unknown)
             if (hint := command(word, self.list_commands(ctx))) is None:
                 raise
             error = click.NoSuchOption(word, ctx=error.ctx)

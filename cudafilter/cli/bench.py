@@ -110,32 +110,22 @@ def _ending(end: str) -> Callable[[click.Context, click.Parameter, str | None], 
     return convert
 
 
-_COLUMNS = ("kernel ms", "total ms", "GB/s", "copy %", "x cpu", "x vanilla")
-
-
 def _table(case: Case) -> str:
     """*case* as a table of 80 columns at most."""
+    from cudafilter.cli.bench_page import COLUMNS, figures
+
+    columns = list(COLUMNS)[:-1]
     copy = f"  (copy {case.copy_ms:.4f} ms)" if case.copy_ms is not None else ""
-    lines = [f"\n{case}{copy}", f"{'':21}" + "".join(f"{c:>{len(c) + 2}}" for c in _COLUMNS)]
+    lines = [f"\n{case}{copy}", f"{'':21}" + "".join(f"  {name}" for name in columns)]
     for row in case.rows:
         name = f"{row.engine} {row.variant or ''}"
         if row.why_not:
-            lines.append(f"{name:21}  cannot: {row.why_not}")
-            continue
-        share = None if row.copy_share is None else 100 * row.copy_share
-        cells = [
-            _cell(row.kernel_ms, 4), _cell(row.total_ms, 2), _cell(row.gb_per_s, 0),
-            _cell(share, 1), _cell(row.times_cpu, 2), _cell(row.times_vanilla, 2),
-        ]  # fmt: skip
-        lines.append(
-            f"{name:21}"
-            + "".join(f"{v:>{len(c) + 2}}" for v, c in zip(cells, _COLUMNS, strict=True))
-        )
+            told = f"  cannot: {row.why_not}"
+        else:
+            pairs = zip(figures(row), columns, strict=False)
+            told = "".join(f"{figure:>{len(column) + 2}}" for figure, column in pairs)
+        lines.append(f"{name:21}{told}")
     return "\n".join(lines)
-
-
-def _cell(value: float | None, places: int) -> str:
-    return "-" if value is None else f"{value:.{places}f}"
 
 
 command = Command(

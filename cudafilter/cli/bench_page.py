@@ -13,8 +13,10 @@ from cudafilter.jobs.sizing import taps
 COPY = "copy"
 """What the line of the device's own copy is called: no kernel takes less time."""
 
-COLUMNS = ("kernel ms", "total ms", "GB/s", "copy %", "x cpu", "x vanilla", "exact %")
-"""The columns of figures; all but the last are those at the terminal."""
+COLUMNS = {
+    "kernel ms": 4, "total ms": 2, "GB/s": 0, "copy %": 1, "x cpu": 2, "x vanilla": 2, "exact %": 2,
+}  # fmt: skip
+"""The columns of figures(), and their decimal places. The terminal has all but the last."""
 
 _LAYOUT = """
 body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper);
@@ -34,6 +36,18 @@ th:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
   background: var(--paper); }
 td.not { text-align: left; color: var(--faint); }
 """
+
+
+def figures(row: Row, form: str = "") -> list[str]:
+    """The figures of *row* by COLUMNS; thousands as *form* has them, and "-" where one lacks."""
+    copy, exact = (None if s is None else 100 * s for s in (row.copy_share, row.exact_share))
+    values = (
+        row.kernel_ms, row.total_ms, row.gb_per_s, copy, row.times_cpu, row.times_vanilla, exact,
+    )  # fmt: skip
+    return [
+        "-" if value is None else f"{value:{form}.{places}f}"
+        for value, places in zip(values, COLUMNS.values(), strict=True)
+    ]
 
 
 def svg(cases: Sequence[Case]) -> str:
@@ -162,10 +176,5 @@ def _row(row: Row) -> str:
     name = f'<th scope="row">{told}</th>'
     if row.why_not:
         return f'<tr>{name}<td class="not" colspan="{len(COLUMNS)}">{escape(row.why_not)}</td></tr>'
-    shares = [None if s is None else 100 * s for s in (row.copy_share, row.exact_share)]
-    figures = (
-        (row.kernel_ms, 4), (row.total_ms, 2), (row.gb_per_s, 0), (shares[0], 1),
-        (row.times_cpu, 2), (row.times_vanilla, 2), (shares[1], 2),
-    )  # fmt: skip
-    cells = ("-" if value is None else f"{value:,.{places}f}" for value, places in figures)
-    return f"<tr>{name}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    cells = "".join(f"<td>{cell}</td>" for cell in figures(row, ","))
+    return f"<tr>{name}{cells}</tr>"

@@ -120,7 +120,7 @@ class _Axis:
 
     def _ticks(self) -> list[float]:
         first, last = math.floor(self._low), math.ceil(self._low + self._span)
-        for steps in ((1, 2, 5), (1, 3), (1,)):
+        for steps in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
             found = [
                 step * 10.0**power
                 for power in range(first, last + 1)

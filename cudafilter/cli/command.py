@@ -119,6 +119,8 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.BadParameter as error:
             raise _placed(ctx, error) from None
+        except ParameterError as error:  # a converter's, named as its option
+            raise _usage_error(ctx, error) from error
         except click.NoSuchOption as error:
             from cudafilter.cli.suggest import option
 

@@ -116,7 +116,8 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
 
     names = first_files(paths if shared.in_place else paths[:-1])
     named = shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
-    many = len(names) > FEW and shared.shard is None  # a share may be a few of them
+    part = shared.shard is not None or shared.retry_failed is not None  # maybe a few of them
+    many = len(names) > FEW and not part
     if named or shared.watch or many:
         numbers = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
         within = shared.linear or shared.mask is not None or shared.region
@@ -154,9 +155,12 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
 
 def _tell_retried(plan: Plan, missing: int, shared: Shared) -> None:
     """Tell what of a report is left to do."""
+    if shared.quiet:
+        return
     if not plan.jobs and not plan.refused:
-        tell(f"nothing failed in {shared.retry_failed}")
-    elif missing and not shared.quiet:
+        share = f" of shard {shared.shard}" if shared.shard is not None else ""
+        tell(f"nothing failed in {shared.retry_failed}{share}")
+    elif missing:
         tell(f"note: {missing} more failed in {shared.retry_failed}, and are not among these")
 
 

@@ -310,10 +310,7 @@ def debug() -> click.Option:
 
 def _frames(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     """The value of ``--frames`` as frame_numbers() has it."""
-    try:
-        return None if value is None else frame_numbers(value)
-    except ParameterError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
+    return None if value is None else frame_numbers(value)
 
 
 def _shard(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
@@ -322,12 +319,7 @@ def _shard(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         return None
     from cudafilter.jobs.shard import Shard
 
-    try:
-        return Shard.parsed(value)
-    except ParameterError as error:
-        usage = click.BadParameter(str(error), ctx, param)
-        usage.hint = error.hint  # type: ignore[attr-defined]
-        raise usage from error
+    return Shard.parsed(value)
 
 
 def _validation(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:

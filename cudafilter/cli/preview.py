@@ -11,7 +11,7 @@ import click
 from cudafilter.cli import options, values
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import tell
-from cudafilter.errors import ImageError, ParameterError
+from cudafilter.errors import ParameterError
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.choices import EXISTING
 
@@ -108,7 +108,8 @@ def _target(source: str | None, output: str | None, text: str, existing: str) ->
     """The file to write; None where it is there already and stays. Raises ParameterError."""
     from pathlib import Path
 
-    from cudafilter.formats.table import FORMATS, format_of
+    from cudafilter.formats.table import written
+    from cudafilter.jobs.target import writable
 
     if output is not None:
         target = Path(output)
@@ -117,11 +118,10 @@ def _target(source: str | None, output: str | None, text: str, existing: str) ->
     else:
         target = Path(f"{text.split()[0]}-kernel.png")
     try:
-        format = format_of(target)
-    except ImageError as error:
-        raise ParameterError("output", str(error), hint=error.hint) from error
-    if FORMATS[format].writes is None:
-        raise ParameterError("output", f"{target}: files of its kind are not written")
+        writable(target)
+    except ParameterError as error:
+        hint = f"choose one of {', '.join(written())}"
+        raise ParameterError("output", str(error), hint=hint) from None
     if not target.exists():
         return target
     if source is not None and os.path.exists(source) and os.path.samefile(source, target):
@@ -178,6 +178,8 @@ def _pictures(
             share = min(1.0, (MOST / (width * height)) ** 0.5)
             small = _scaled(image, share)
             heading = [name or "", f"{source.name}, {about}{_told(share, small)}"]
+            if at is not None:
+                at = int(at[0] * share), int(at[1] * share)
             before = _shown(small, small.pixels)
             after = _shown(small, _filtered(small, steps[0], engine))
             sheet = compared(heading, before, after, size or LARGE_SIDE, at)

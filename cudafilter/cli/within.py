@@ -63,12 +63,7 @@ def _regions(
         return ()
     from cudafilter.operations.region import Region
 
-    try:
-        return tuple(Region.parsed(text) for text in value)
-    except ParameterError as error:
-        wrong = click.BadParameter(str(error), ctx, param)
-        wrong.hint = error.hint  # type: ignore[attr-defined]
-        raise wrong from error
+    return tuple(map(Region.parsed, value))
 
 
 def _colour(

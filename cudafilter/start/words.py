@@ -31,6 +31,8 @@ def needs_gpu(words: Sequence[str]) -> bool:
         return False
     if {"--gpu", "--variant"} & named.keys() or named.get("--engine") == "cuda":
         return True
+    if {"--retry-failed", "--shard"} & named.keys():
+        return False  # these may be a few of the files
     there = [word for word in words[1:] if os.path.exists(word)]
     if not there:
         return False

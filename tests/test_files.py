@@ -101,6 +101,42 @@ class TestDoesWhatTheCommandLineDoes:
         assert len(records) == len(Path("r.jsonl").read_text().splitlines())
         assert any(r.status == "failed" for r in records) == (report.exit_code == 1)
 
+    @pytest.mark.parametrize(
+        ("words", "options"),
+        [
+            ("--strict", {"strict": True}),
+            ("--frames 0,2-4", {"frames": "0,2-4"}),
+            ("--check=quick", {"check": "quick"}),
+            ("--jobs 3", {"jobs": 3}),
+            ("--engine cuda", {"engine": "cuda"}),
+            ("--gray --linear --quality 40", {"gray": True, "linear": True, "quality": 40}),
+            ("--max-pixels 9 --border wrap", {"max_pixels": 9, "border": "wrap"}),
+        ],
+    )
+    def test_as_the_command_line_asks_the_crew(
+        self, words: str, options: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked = []
+
+        def ask(*given: Any, threads: int | None, **_: Any) -> Iterator[cudafilter.Record]:
+            asked.append((given[0], *given[3:5], threads))
+            return iter(())
+
+        monkeypatch.setattr("cudafilter.jobs.crew.run", ask)
+        monkeypatch.setattr("cudafilter.jobs.crew.records", ask)
+        cli("blur", "-r", "in", "out", *words.split())
+        list(files(**options))
+        assert asked[0] == asked[1]
+
+    def test_links_in_the_folder_are_followed_where_that_is_asked(self, folder: Path) -> None:
+        Path("out").mkdir()
+        Path("elsewhere").mkdir()
+        Path("out/s").symlink_to("../elsewhere")
+        with pytest.raises(ParameterError, match="leads out"):
+            files()
+        list(files(follow=True))
+        assert Path("elsewhere/c.png").exists()
+
     def test_one_file_to_one_file(self, here: Path) -> None:
         picture("a.png")
         (record,) = cudafilter.filter_files("a.png", Path("b.png"), "blur", engine="cpu")

@@ -137,7 +137,7 @@ def test_floats_of_any_value_come_back_and_half_floats_are_widened() -> None:
     odd = np.array([[np.nan, np.inf, -np.inf, -0.0, 1e38, -5, 1e-40, 2**-149]], np.float32)
     image = Image(odd[..., None])
     if imagecodecs.jpegxl_version().startswith("libjxl 0.12"):
-        with pytest.raises(ImageError, match="does not encode these values losslessly"):
+        with pytest.raises(ImageError, match="does not encode these values"):
             encode(image, "jxl")
     else:
         assert load(encode(image, "jxl")).pixels.tobytes() == odd.tobytes()
@@ -318,7 +318,7 @@ def test_what_libjxl_does_not_encode_with_any_effort_is_refused(
         raise imagecodecs.JpegxlError("JxlEncoderProcessOutput", -1)
 
     monkeypatch.setattr(imagecodecs, "jpegxl_encode", failing)
-    with pytest.raises(ImageError, match="does not encode these values losslessly") as raised:
+    with pytest.raises(ImageError, match="does not encode these values") as raised:
         encode(Image(random_pixels("float32", 3)), "jxl")
     assert raised.value.hint == "TIFF holds them"
     with pytest.raises(ImageError, match="its encoder failed"):

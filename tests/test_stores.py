@@ -16,7 +16,6 @@ from cudafilter.engines.cpu import CpuEngine
 from cudafilter.images import Image, encode, load
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE
-from cudafilter.jobs.waiting import MemoryBudget
 from cudafilter.jobs.worker import Settings, Worker
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
@@ -126,7 +125,7 @@ def test_a_worker_reads_and_writes_where_its_store_says(kind: str, tmp_path: Pat
     if kind == "local":
         source.write_bytes(data)
     blur, border = make("box", radius=0), Border()
-    worker = Worker(blur, border, Settings(), None, None, MemoryBudget(None), None, store)
+    worker = Worker(blur, border, Settings(), store=store)
     worker.engine.set(CpuEngine())
     with ExitStack() as held:
         record = worker.do(Job(source, target, "png"), held)

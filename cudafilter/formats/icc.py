@@ -60,7 +60,7 @@ def _of_profile(profile: bytes, colours: int) -> tuple[Curve, ...]:
             raise ImageError(
                 "its colour profile tells colours by tables, and --linear needs curves", hint=_HINT
             )
-        if colours > 1 and connection != b"XYZ ":
+        if connection != b"XYZ ":
             raise ImageError("its colour profile has curves, but no light", hint=_HINT)
         return tuple(_curve(tags[name]) for name in names)
     except (struct.error, IndexError):

@@ -183,7 +183,7 @@ def _encoded(pixels: Pixels, efforts: list[int], **ways: Any) -> bytes:
             failed = error
     if pixels.dtype == np.float32:
         raise ImageError(
-            f"{imagecodecs.jpegxl_version()} does not encode these values losslessly",
+            f"{imagecodecs.jpegxl_version()} does not encode these values",
             hint="TIFF holds them",
         ) from failed
     raise failed

@@ -9,20 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.engines.flow import Flow, rereads
-from cudafilter.errors import DisagreementError
 from cudafilter.formats import rows
 from cudafilter.formats.metadata import split
 from cudafilter.formats.rows import Header, Reader, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.jobs import sizing
-from cudafilter.jobs.checking import require_proven
+from cudafilter.jobs.checking import disagree, require_proven
 from cudafilter.jobs.frames import both
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Shared
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from cudafilter.engines.within import Within
     from cudafilter.proof.agreement import Agreement
     from cudafilter.proof.bands import BandCheck
-
-T = TypeVar("T")
 
 
 class Banded:
@@ -122,7 +119,8 @@ class Banded:
         def filtering() -> None:
             check, before = self._checking(), record.agreement
             for first, last in self._spans():
-                result = self._timed("run", flow.rows, first, last)
+                with worker.stage("run", record):
+                    result = flow.rows(first, last)
                 own = None
                 if worker.settings.area is not None:  # before the check lets go of these rows
                     halo = max(worker.filter.reach[:2])
@@ -138,9 +136,8 @@ class Banded:
         try:
             for _, last in self._spans():
                 result = done.take()
-                worker.writing.require_open()
-                with images.encoding(name):
-                    self._timed("encode", writer.write, result)
+                with worker.stage("encode", record), images.encoding(name):
+                    writer.write(result)
                 on_rows(last)
         except BaseException as error:  # the others wait
             for channel in (read, done):
@@ -149,9 +146,7 @@ class Banded:
         finally:
             for thread in threads:
                 thread.join()
-        for stage, spent in flow.seconds.items():
-            record.engine_seconds[stage] = record.engine_seconds.get(stage, 0.0) + spent
-        record.add_notes(flow.notes)
+        record.took(flow.seconds, flow.notes)
 
     def _spans(self, end: int | None = None) -> Iterator[tuple[int, int]]:
         """The bands to row *end*, or of all rows."""
@@ -163,7 +158,8 @@ class Banded:
         """Rows of the image by its reader or another one, gray if that is asked for."""
         reader = reader or self._reader
         with self._reading, images.decoding(self._record.source):
-            found = self._timed("decode", reader.rows, first, last)
+            with self._worker.stage("decode", self._record):
+                found = reader.rows(first, last)
             if self._worker.settings.gray:
                 found = images.gray_pixels(found, self.header.alpha)
             return found if self._within is None else self._within.begin(found)
@@ -177,9 +173,11 @@ class Banded:
             blended = within.blended(source, filtered, box)
             result = within.end(blended)
             if settings.check is not None:
-                from cudafilter.jobs.within import require_ends
+                from cudafilter.jobs.within import CHECKED_LIGHT, require_ends
 
-                require_ends(within, source, filtered, blended, result, box)
+                if within.light is not None:
+                    self._record.add_notes((CHECKED_LIGHT,))
+                require_ends(within, source, filtered, blended, result, box, self._where)
         if settings.background is not None and self.header.alpha:
             result = images.flat_pixels(result, settings.background)
         return result
@@ -200,14 +198,6 @@ class Banded:
         for top, bottom in self._spans(first):
             self._rows(top, bottom, reader)
         return self._rows(first, last, reader)
-
-    def _timed(self, stage: str, work: Callable[..., T], *given: object) -> T:
-        started = time.perf_counter()
-        try:
-            return work(*given)
-        finally:
-            seconds = self._record.seconds
-            seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - started
 
     def _checking(self) -> BandCheck | None:
         worker = self._worker
@@ -239,13 +229,11 @@ class Banded:
             for a, b in zip(starts, (*starts[1:], len(index)), strict=True)
         ]
         source = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        with worker.checks:
-            found = self._timed("check", check.add, result, first, source, first - top)
+        with worker.checks, worker.stage("check", self._record):
+            found = check.add(result, first, source, first - top)
         if not found.ok:
             self._record.agreement = found
-            raise DisagreementError(
-                f"{self._where}{found}", hint="nothing was written; please report this"
-            )
+            disagree(f"{self._where}{found}")
         return found
 
 

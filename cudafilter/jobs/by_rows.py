@@ -76,10 +76,9 @@ class ByRows:
         """Raise ImageError for what cannot be done by rows."""
         worker = self._worker
         if (name := whole_of(worker.filter.unrolled(worker.border))) is not None:
-            takes = self._whole(picture)
             raise ImageError(
-                f"{where}it would take about {takes} of memory, more than there is for images:"
-                f" {name} needs the whole picture at once"
+                f"{where}it would take about {self._whole} of memory, more than there is for"
+                f" images: {name} needs the whole picture at once"
             )
         if picture.is_encoded_whole:
             why = f"{self._format.upper()} files are encoded as a whole"
@@ -143,13 +142,14 @@ class ByRows:
         pages = "its pages are " if record.frames > 1 else ""
         record.notes += (
             f"{pages}done by rows, {first.bands.rows:,} at a time: whole it would take about"
-            f" {self._whole(first)} of memory",
+            f" {self._whole} of memory",
         )
 
-    def _whole(self, picture: Banded) -> str:
+    @property
+    def _whole(self) -> str:
         """What it takes otherwise, in words."""
-        copies = sizing.copies(self._kind, self._format, self._record.frames)
-        return _words(picture.header.pixel_bytes * copies)
+        extra = self._worker.settings.extra
+        return _words(sizing.footprint(self._data, self._format, extra))
 
 
 def _require_free(takes: int, why: str, where: str = "") -> None:

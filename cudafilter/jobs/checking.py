@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cudafilter.engines import Engine
 from cudafilter.errors import DisagreementError, EngineError, UnprovenError
@@ -63,24 +63,27 @@ def check_rows(
     """check() for *result*, rows from row *first* on of what *source* is to become."""
     from cudafilter.check import QUICK, at_random, compare_rows
 
-    quick = run.settings.check == "quick" and result.size > QUICK
-    with run.checks:
+    quick = run.settings.check == CHECKS[1]
+    places = at_random(result.size) if quick and result.size > QUICK else None
+    with nullcontext() if quick else run.checks:
         run.writing.require_open()
-        found = compare_rows(
-            result, first, source, run.filter, run.border, alpha,
-            at_random(result.size) if quick else None,
-        )  # fmt: skip
+        found = compare_rows(result, first, source, run.filter, run.border, alpha, places)
     _settle(found, record, where)
 
 
 def _settle(found: Agreement, record: Record, where: str) -> None:
-    if found.note and found.note not in record.notes:
-        record.notes += (found.note,)
+    if found.note:
+        record.add_notes((found.note,))
     told = found.ok and found.proves
     record.agreement = both(record.agreement, found) if told else found
     if not found.ok:
-        raise DisagreementError(f"{where}{found}", hint="nothing was written; please report this")
+        disagree(f"{where}{found}")
     require_proven(found, where)
+
+
+def disagree(what: str) -> NoReturn:
+    """Raise DisagreementError."""
+    raise DisagreementError(what, hint="nothing was written; please report this")
 
 
 def require_proven(found: Agreement, where: str = "") -> None:

@@ -58,9 +58,8 @@ def run(
     the records of what is done are still delivered, and KeyboardInterrupt is raised on, without
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
-    crew = _Crew(
-        jobs, filter, border, settings, on_record, threads, stdin, stdout, journal, on_rows
-    )
+    worker = Worker(filter, border, settings, stdin, stdout, journal, on_rows=on_rows)
+    crew = _Crew(jobs, worker, on_record, threads)
     try:
         crew.begin(open_engine)
         crew.join()
@@ -87,7 +86,7 @@ def records(
     the engine may be closed then.
     """
     told: Channel[Record | None] = Channel()
-    crew = _Crew(jobs, filter, border, settings, told.put, threads)
+    crew = _Crew(jobs, Worker(filter, border, settings), told.put, threads)
     try:
         crew.begin(open_engine)
         Thread(target=_end, args=(crew, told), name="end", daemon=True).start()
@@ -117,24 +116,16 @@ class _Crew:
     def __init__(
         self,
         jobs: Iterable[Job],
-        filter: Operation,
-        border: Border,
-        settings: Settings,
+        worker: Worker,
         on_record: Callable[[Record], None],
-        threads: int | None = None,
-        stdin: BinaryIO | None = None,
-        stdout: BinaryIO | None = None,
-        journal: Journal | None = None,
-        on_rows: Callable[[int, int, int], None] = lambda done, of, size: None,
+        threads: int | None,
     ) -> None:
-        room = sizing.memory_for_images()
-        memory = MemoryBudget(None if threads else room)
-        if whole_of(filter.unrolled(border)) is not None:
-            room = sizing.memory_for_images(share=1.0)  # there are no rows, so it may take all
-        self._worker = Worker(
-            filter, border, settings, stdin, stdout, memory, journal, room=room, on_rows=on_rows
-        )
-        self._threads = threads
+        worker.room = sizing.memory_for_images()
+        worker.memory = MemoryBudget(None if threads else worker.room)
+        if whole_of(worker.filter.unrolled(worker.border)) is not None:
+            # There are no rows, so it may take all.
+            worker.room = sizing.memory_for_images(share=1.0)
+        self._worker, self._threads = worker, threads
         self._most = operator.length_hint(jobs, sizing.MOST_THREADS)
         self._jobs = iter(jobs)
         self._taking = Lock()
@@ -153,7 +144,7 @@ class _Crew:
         engine = open_engine()
         worker.engine.set(engine)
         if self._threads is None:
-            codec = engine.jpeg if worker.settings.engine_codec else None
+            codec = engine.jpeg if worker.settings.offers_codec else None
             waiting = max(engine.parallel, codec.parallel if codec else 0)
             self._hire(min(self._most, waiting) - at_first)
 

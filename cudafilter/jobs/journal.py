@@ -301,7 +301,7 @@ def _real(path: Path) -> str:
     text = os.fspath(path)
     if os.path.islink(text):
         return os.path.realpath(text)
-    folder, name = os.path.split(os.path.join(os.getcwd(), text))
+    folder, name = os.path.split(text if path.is_absolute() else os.path.join(os.getcwd(), text))
     return f"{_real_folder(folder)}{name}"
 
 

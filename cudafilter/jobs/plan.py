@@ -256,7 +256,7 @@ def _to_file(source: Path | None, path: Path, target: Target | None) -> Job:
             hint=f"make it first: mkdir -p {path.parent}",
         )
     if not is_stream(path):
-        _requirewritable(path.parent)
+        _require_writable(path.parent)
     return Job(source, path, format)
 
 
@@ -276,7 +276,7 @@ def _require_folder(into: Path, named: bool) -> None:
     """
     for place in (into, *into.parents):
         if place.is_dir():
-            return _requirewritable(place)
+            return _require_writable(place)
         if os.path.lexists(place):
             raise ParameterError(
                 "dest", f"{place} is a file, and several images need a folder to go to"
@@ -304,7 +304,7 @@ def _require_current_folder(destination: str) -> None:
         ) from None
 
 
-def _requirewritable(folder: Path) -> None:
+def _require_writable(folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise ParameterError("dest", f"{folder}: you may not write there")
 

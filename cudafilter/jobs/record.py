@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cudafilter.check import Agreement
-    from cudafilter.engines import Result
 
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 LEFT = "left alone"
@@ -73,11 +72,11 @@ class Record:
         """Add those of *notes* that it does not have."""
         self.notes += tuple(note for note in notes if note not in self.notes)
 
-    def took(self, told: Result) -> None:
-        """Add the seconds and notes of what an engine *told*."""
-        for stage, spent in told.seconds.items():
-            self.engine_seconds[stage] = self.engine_seconds.get(stage, 0) + spent
-        self.add_notes(told.notes)
+    def took(self, seconds: Mapping[str, float], notes: Iterable[str]) -> None:
+        """Add the *seconds* and *notes* of an engine."""
+        for stage, spent in seconds.items():
+            self.engine_seconds[stage] = self.engine_seconds.get(stage, 0.0) + spent
+        self.add_notes(notes)
 
     def as_json(self) -> dict[str, Any]:
         """The record as plain data for a report, without the traceback and the start. The report

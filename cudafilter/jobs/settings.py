@@ -56,6 +56,11 @@ class Settings(NamedTuple):
         """Whether something is done around the filter; see jobs/within.py."""
         return self.linear or self.area is not None
 
+    @property
+    def offers_codec(self) -> bool:
+        """Whether an engine's own codec may do a file of one it has."""
+        return self.engine_codec and not self.within
+
     def require_gray(self, channels: int) -> None:
         """Raise ImageError where gray would change an image of so many *channels* everywhere."""
         if self.area is not None and channels > 2:

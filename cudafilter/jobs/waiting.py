@@ -61,11 +61,6 @@ class MemoryBudget:
         self._line: deque[object] = deque()
         self._changed = Condition()
 
-    @property
-    def bounded(self) -> bool:
-        """Whether there is a limit."""
-        return self._total is not None
-
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
         """Wait until *size* bytes are free, and hold them."""

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
 import numpy as np
 
 from cudafilter.engines import Engine
 from cudafilter.engines.within import Parts, Within, filtered_within
-from cudafilter.errors import DisagreementError
 from cudafilter.formats.rows import Header
 from cudafilter.images import Image
-from cudafilter.jobs.checking import check, check_rows, screen
+from cudafilter.jobs.checking import check, check_rows, disagree, screen
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Settings, Shared
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.region import Rectangle
+
+CHECKED_LIGHT = "checked in linear light; the way back to samples is exact"
 
 
 def within_of(settings: Settings, header: Header) -> tuple[Within, tuple[str, ...]]:
@@ -55,7 +54,7 @@ def filter_within(run: Shared, engine: Engine, image: Image, record: Record, whe
     record.add_notes(notes)
     with run.stage("run", record):
         parts = filtered_within(engine, image.pixels, run.filter, run.border, within)
-    record.took(parts.told)
+    record.took(parts.told.seconds, parts.told.notes)
     if not parts.box.size:
         record.add_notes(("the mask is black there: nothing is filtered",))
     elif run.settings.check:
@@ -63,7 +62,7 @@ def filter_within(run: Shared, engine: Engine, image: Image, record: Record, whe
             _check(run, engine, within, parts, record, where)
             _require_outside(image.pixels, parts, where)
         if within.light is not None:
-            record.add_notes(("checked in linear light; the way back to samples is exact",))
+            record.add_notes((CHECKED_LIGHT,))
     return image.with_pixels(parts.result)
 
 
@@ -88,11 +87,7 @@ def _require_outside(pixels: Pixels, parts: Parts, where: str) -> None:
         np.s_[: box.top], np.s_[box.bottom :], np.s_[rows, : box.left], np.s_[rows, box.right :],
     ):  # fmt: skip
         if not np.array_equal(parts.result[part], pixels[part], equal_nan=True):
-            _disagree(f"{where}DISAGREES with the reference: a sample outside the area changed")
-
-
-def _disagree(what: str) -> NoReturn:
-    raise DisagreementError(what, hint="nothing was written; please report this")
+            disagree(f"{where}DISAGREES with the reference: a sample outside the area changed")
 
 
 def require_ends(
@@ -102,7 +97,7 @@ def require_ends(
     blended: Pixels,
     result: Pixels,
     box: Rectangle,
-    where: str = "",
+    where: str,
 ) -> None:
     """Raise DisagreementError unless *blended* and *result* are what must become of *filtered*.
 
@@ -118,7 +113,7 @@ def require_ends(
         wrong, what = wrong_samples(result, blended, within.light), "way back from linear light"
     if wrong is not None:
         x, y, channel = wrong
-        _disagree(
+        disagree(
             f"{where}DISAGREES with the reference: the {what} is wrong at x={x + box.left}"
             f" y={y + box.top} channel={channel}"
         )

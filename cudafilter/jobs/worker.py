@@ -52,10 +52,10 @@ class Worker:
     filter: Operation
     border: Border
     settings: Settings
-    stdin: BinaryIO | None
-    stdout: BinaryIO | None
-    memory: MemoryBudget
-    journal: Journal | None
+    stdin: BinaryIO | None = None
+    stdout: BinaryIO | None = None
+    journal: Journal | None = None
+    memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(None))
     store: Store = local
     """Where sources and destinations are."""
     room: int | None = None
@@ -111,12 +111,11 @@ class Worker:
             data = self._source(job, record, opened)
             record.bytes_in = len(data)
             format = job.format or format_of_bytes(data[:HEAD])
-            if self._is_large(data, format):
+            takes = self._footprint(data, format)
+            if self._is_large(data, takes):
                 self._by_rows(job, data, format, read, record, held)
                 return
-            opened.enter_context(
-                self.memory.taken(self._footprint(data, format) if self.memory.bounded else 0)
-            )
+            opened.enter_context(self.memory.taken(takes))
             encoded: Content | None = None
             if isinstance(data, bytes):
                 encoded = self._by_engine_codec(data, format, record)
@@ -130,12 +129,12 @@ class Worker:
                 self._write(job, encoded, read, record, held)
             record.bytes_out = len(encoded)
 
-    def _is_large(self, data: Source, format: str | None) -> bool:
-        """Whether an image of the file *data* takes more than its share of memory.
+    def _is_large(self, data: Source, takes: int) -> bool:
+        """Whether an image of the file *data* *takes* more bytes than its share of memory.
 
         One of an animation is not done by rows: it is laid over the last one, which is kept.
         """
-        if self.room is None or self._footprint(data, format) <= self.room:
+        if self.room is None or takes <= self.room:
             return False
         pages = FORMATS[format_of_bytes(data[:HEAD])].frames == PAGES
         return pages or sizing.frames(data) == 1
@@ -167,7 +166,7 @@ class Worker:
 
         *screen* says that the device may prove the result.
         """
-        if self.settings.within or not self.settings.engine_codec:
+        if not self.settings.offers_codec:
             return None
         if not FORMATS[format].engine_codec:
             return None
@@ -191,7 +190,7 @@ class Worker:
         record.engine, record.engine_seconds = engine.title, done.seconds
         record.width, record.height, record.channels = done.width, done.height, done.channels
         record.colour, record.dtype = done.colour, "uint8"
-        record.notes += tuple(note for note in done.notes if note not in record.notes)
+        record.add_notes(done.notes)
         if settings.check:
             from cudafilter.proof.screened import Unsettled
 
@@ -257,8 +256,10 @@ class Worker:
 
         def make(image: Image) -> Image:
             made = self._filtered(image, next(numbers), record)
-            background = self.settings.background
-            return made if background is None else images.flattened(made, background)
+            if self.settings.background is not None:
+                made = images.flattened(made, self.settings.background)
+                record.add_notes(made.notes)
+            return made
 
         def put(image: Image) -> None:
             nonlocal lost
@@ -296,7 +297,7 @@ class Worker:
                 image.pixels, self.filter, self.border, image.alpha,
                 overwrite=self.settings.check is None,
             )  # fmt: skip
-        record.took(done)
+        record.took(done.seconds, done.notes)
         if self.settings.check:
             with self.stage("check", record):
                 screened = screen(self, engine, done.pixels, image.pixels, image.alpha, record)
@@ -324,7 +325,7 @@ class Worker:
                 file = opened.enter_context(self.store.open(source))
             with suppress(ImageError):  # to read it tells what is wrong
                 pages = FORMATS[format_of_bytes(file[:HEAD])].frames == PAGES
-                if pages or self._is_large(file, job.format):
+                if pages or self._is_large(file, self._footprint(file, job.format)):
                     return file
         with self.stage("read", record):
             if source is None:

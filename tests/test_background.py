@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image as Pil
 
 from agreement import random_pixels
@@ -67,6 +68,21 @@ def test_by_rows_it_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 0, done.stderr
     assert "done by rows" in done.stderr
     assert Path("rows.png").read_bytes() == Path("whole.png").read_bytes()
+
+
+def test_what_is_lost_with_the_transparency_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    tifffile.imwrite(
+        "in.ome.tif", random_pixels((80, 60, 4), "uint8"), photometric="rgb",
+        extrasamples=["unassalpha"], metadata={"axes": "YXS"},
+    )  # fmt: skip
+    for memory in ("", "20000"):
+        monkeypatch.setenv(sizing.MEMORY, memory)
+        done = cli(
+            "blur", "--background", "white", "--existing", "overwrite", "in.ome.tif", "o.tif"
+        )
+        assert done.exit_code == 0, done.stderr
+        assert "its OME description is not kept" in done.stderr
+        assert ("done by rows" in done.stderr) == bool(memory)
 
 
 def test_an_opaque_picture_stays_as_it_is() -> None:

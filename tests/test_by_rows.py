@@ -155,6 +155,17 @@ def test_what_needs_the_whole_picture_is_refused(
     assert not Path("out.tif").exists()
 
 
+def test_the_memory_that_is_told_is_that_which_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    save(Image(random_pixels("uint8", 3, 500, 600)), Path("in.png"))
+    takes = sizing.footprint(Path("in.png").read_bytes(), "png")
+    monkeypatch.setenv(sizing.MEMORY, str(takes))
+    assert "done by rows" not in cli("blur", "in.png", "out.png").stderr
+    told = cli("blur", "--linear", "in.png", "light.png").stderr
+    found = re.search(r"whole it would take about ([\d.]+) MB", told)
+    assert found is not None, told
+    assert float(found[1]) * 1e6 > takes
+
+
 def test_what_needs_the_whole_picture_may_take_all_free_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -416,6 +416,16 @@ class TestJob:
             assert journal.has_done(path, now)
             assert not journal.has_done(path, now._replace(size=1))
 
+    def test_whole_names_need_no_current_folder(
+        self, photos: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        gone.rmdir()
+        with Journal(state, "job", "blur", [photos / "trip" / "3.bmp"]) as journal:
+            journal.close(finished=True)
+
     def test_names_without_a_folder_are_those_of_the_current_one(
         self, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

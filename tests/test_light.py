@@ -207,6 +207,10 @@ class TestProfiles:
             (Metadata(profile(space=b"CMYK")), 3, "its colour profile is for CMYK"),
             (Metadata(of_three(curv())), 1, "its colour profile is for RGB"),
             (Metadata(profile((b"kTRC", curv()), space=b"GRAY")), 3, "profile is for GRAY"),
+            (
+                Metadata(profile((b"kTRC", curv()), space=b"GRAY", connection=b"Lab ")), 1,
+                "its colour profile has curves, but no light",
+            ),
             (Metadata(profile((b"A2B0", b"mft2"))), 3, "tells colours by tables"),
             (Metadata(profile((b"rTRC", curv()))), 3, "tells colours by tables"),
             (Metadata(of_three(b"xxxx" + bytes(20))), 3, "a curve of the kind 'xxxx'"),
@@ -217,7 +221,7 @@ class TestProfiles:
             (Metadata(b"\0" * 20 + b"x"), 3, "its colour profile is"),
             (Metadata(cicp=(9, 16)), 3, "its transfer curve, CICP 16, is not read"),
         ],
-        ids=range(13),
+        ids=range(14),
     )  # fmt: skip
     def test_what_is_no_curves_is_refused_with_the_reason(
         self, metadata: Metadata, colours: int, reason: str

@@ -20,6 +20,7 @@ from cudafilter.engines.cpu import CpuEngine
 from cudafilter.formats import tiff_segments
 from cudafilter.jobs import by_rows, sizing
 from cudafilter.operations.pixels import Pixels
+from cudafilter.proof import ends
 from test_by_rows import PEAK
 from test_pages import MAKERS
 
@@ -149,6 +150,15 @@ def test_a_wrong_sample_is_told_with_its_page(monkeypatch: pytest.MonkeyPatch) -
     assert "error: a.tif: frame 1: DISAGREES" in done.stderr
     assert "x=4 y=79 channel=1" in done.stderr
     assert list(snapshot()) == ["a.tif"]
+
+
+def test_a_wrong_blend_is_told_with_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    stack()
+    monkeypatch.setenv(sizing.MEMORY, FEW)
+    monkeypatch.setattr(ends, "wrong_blend", lambda *_: (1, 2, 0))
+    done = cli("blur", "--region", "0,0,20,20", "--check", "a.tif", "b.tif")
+    assert done.exit_code == 1
+    assert "error: a.tif: frame 0: DISAGREES with the reference: the blend is" in done.stderr
 
 
 def test_a_page_that_is_damaged_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,6 @@ enum { END = -1, LEVELS_KIND = 0, THRESHOLD_KIND = 1 };  // KIND
 typedef float number_t;
 #endif
 
-__device__ __forceinline__ float raised(float base, float power) { return powf(base, power); }
-__device__ __forceinline__ double raised(double base, double power) { return pow(base, power); }
-__device__ __forceinline__ float size_of(float value) { return fabsf(value); }
-__device__ __forceinline__ double size_of(double value) { return fabs(value); }
-__device__ __forceinline__ float signed_as(float size, float value) { return copysignf(size, value); }
-__device__ __forceinline__ double signed_as(double size, double value) { return copysign(size, value); }
-
 // value, of which 1 is white, after one curve. Black is the sum of two floats: near it, a difference
 // from one would be too coarse for a power below 1. One scale is 1: the other overflows nowhere.
 __device__ __forceinline__ number_t curved(number_t value, const number_t* curve)
@@ -24,7 +17,7 @@ __device__ __forceinline__ number_t curved(number_t value, const number_t* curve
     const number_t share = ((value - curve[BLACK]) - curve[BLACK_LOW]) * curve[SCALE];
     const number_t power = curve[POWER];
     if (power == 1) return share;
-    return signed_as(raised(size_of(share), power) * curve[SCALE_AFTER], share);
+    return copysign(pow(fabs(share), power) * curve[SCALE_AFTER], share);
 }
 
 __device__ __forceinline__ number_t all_curved(number_t value, const number_t* __restrict__ curves)

@@ -201,7 +201,7 @@ def test_products_stay_within_shared_memory() -> None:
                 continue
             plan = tensor.Plan(found["BESIDE"], found["KEPT"], found["BLOCKS"])
             steps = (rows + 30) // 16
-            assert tensor._across(channels, columns, left, steps, plan)[1] <= tensor.SHARED_BYTES
+            assert tensor._across(channels, columns, left, steps, plan)[1] <= task.SHARED_BYTES
 
 
 def test_sums_of_starts_fit_into_their_memory() -> None:

@@ -16,8 +16,9 @@ from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels, tolera
 from cudafilter import api
 from cudafilter.check import compare
 from cudafilter.engines import Engine
-from cudafilter.engines.cuda.variants.denoise import SHARED_BYTES, edge
+from cudafilter.engines.cuda.variants.denoise import edge
 from cudafilter.engines.cuda.variants.ladder import prepare
+from cudafilter.engines.cuda.variants.task import SHARED_BYTES
 from cudafilter.errors import ParameterError
 from cudafilter.operations import reference
 from cudafilter.operations.alike import MAX_PATCH, MAX_SEARCH

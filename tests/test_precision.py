@@ -112,6 +112,20 @@ def test_each_filter_goes_into_a_chain(engine: Engine, name: str, dtype: str) ->
         assert found.verdict == "proven" or (unsure and found.ok), str(found)
 
 
+@pytest.mark.parametrize("engine", ["cpu", ON_A_GPU], indirect=True)
+@pytest.mark.parametrize("above", [0, 1])
+def test_a_threshold_in_double_is_no_float32(engine: Engine, above: int) -> None:
+    # 0.2 of white, and a threshold that float32 has for the same number.
+    source = np.full((20, 20, 1), 13107, np.uint16)
+    cut = make("threshold", at=0.2 + (2e-9 if above else -2e-9))
+    sharp = make("unsharp", amount=10)
+    filter = Chain(tuple(map(Link, (make("blur", sigma=1), cut, sharp, sharp))))
+    assert between(filter.unrolled(Border()), np.dtype(np.uint16), False) == np.float64
+    found = compare(engine.run(source, filter, Border()).pixels, source, filter, Border())
+    assert found.verdict == "proven", str(found)
+    assert engine.run(source, filter, Border()).pixels[0, 0, 0] == (0 if above else 65535)
+
+
 def assert_proven(engine: Engine, names: str, dtype: str, border: Border) -> None:
     """All samples of right results are proven, and one that is off is refused."""
     for channels, alpha in ((1, False), (3, False), (4, True)):

@@ -213,6 +213,20 @@ class TestARelease:
         kept = shipped.find(folder, ARCH, nvcc.package_key(*KERNELS[0], ARCH), 13)
         assert kept == (code_of(*KERNELS[0]) if compiled == 1 else b"compiled")
 
+    def test_what_is_damaged_is_compiled_again_and_what_is_whole_stays(
+        self, tool: dict[str, Any], folder: Path, monkeypatch: Patch
+    ) -> None:
+        monkeypatch.setattr(Nvrtc, "version", "13.0")
+        compiler = Nvrtc(Path("libnvrtc.so.13"), 13, "a test")
+        written = (folder / f"{ARCH}.xz").stat().st_mtime_ns
+        assert tool["make"](folder, ARCH, compiler, KERNELS) == 0
+        assert (folder / f"{ARCH}.xz").stat().st_mtime_ns == written
+        cut(folder)
+        assert tool["make"](folder, ARCH, compiler, KERNELS) == len(KERNELS)
+        assert shipped.verified(folder, ARCH) == len(KERNELS)
+        assert tool["make"](folder, ARCH, compiler, KERNELS[1:]) == 0
+        assert shipped.verified(folder, ARCH) == len(KERNELS) - 1
+
     def test_is_told_to_lack_what_is_missing_old_or_damaged(
         self, tool: dict[str, Any], folder: Path, monkeypatch: Patch
     ) -> None:

@@ -40,8 +40,6 @@ from mutations import FILTERS, differs, wrong_results
 
 LAYOUTS = [(1, False), (3, False), (4, True)]
 
-Filters = dict[str, Operation]
-
 
 def _dense(side: int) -> Operation:
     weights = np.random.default_rng(side).random((side, side))
@@ -121,7 +119,7 @@ def shares(engine: str, dtype: str, few: bool, size: int) -> dict[str, tuple[flo
     return worst
 
 
-def filters(few: bool) -> Filters:
+def filters(few: bool) -> dict[str, Operation]:
     """What the first table is over."""
     return {name: FILTERS[name] for name in [*FILTERS][:: 3 if few else 1]} | LARGE
 

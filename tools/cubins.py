@@ -13,7 +13,7 @@ import argparse
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -33,22 +33,22 @@ def make(
 ) -> int:
     """Put *kernels*, each (variant, macros), for *arch* into *folder*; how many were compiled."""
     made_by = f"NVRTC {compiler.version}"
-    index = shipped.index_of(folder, arch)
-    kept = index["kernels"] if index and index["compiler"] == made_by else {}
-    compiled = 0
+    wanted = {package_key(*kernel, arch): kernel for kernel in kernels}
+    kept: dict[str, bytes] = {}
+    with suppress(shipped.Damaged):  # they are compiled again
+        index = shipped.index_of(folder, arch)
+        if index and index["compiler"] == made_by:
+            kept = shipped.all_of(folder, arch)
+    missing = [key for key in wanted if key not in kept]
 
-    def one(kernel: tuple[str, Mapping[str, int]]) -> tuple[str, bytes]:
-        nonlocal compiled
-        key = package_key(*kernel, arch)
-        code = shipped.find(folder, arch, key, None) if key in kept else None
-        if code is None:
-            code = compile_cubin(*kernel, arch, compiler, apart=True)
-            compiled += 1
-        return key, code
+    def one(key: str) -> bytes:
+        return compile_cubin(*wanted[key], arch, compiler, apart=True)
 
-    codes = dict(each(one, kernels, cores()))
-    shipped.write(folder, arch, codes, compiler.major, made_by)
-    return compiled
+    codes = each(one, missing, cores())
+    if missing or kept.keys() != wanted.keys():
+        found = kept | dict(zip(missing, codes, strict=True))
+        shipped.write(folder, arch, {key: found[key] for key in wanted}, compiler.major, made_by)
+    return len(missing)
 
 
 def lacks(folder: Path) -> list[str]:

@@ -69,7 +69,7 @@ def table(extras: list[str]) -> list[list[object]]:
 
 def main() -> int:
     """Write the figures into the file that is named."""
-    extras = [extra for extra in ("cuda", "nvcodec", "heic", "plot") if needed("cudafilter", extra)]
+    extras = [extra for extra in ("cuda", "nvcodec", "heic") if needed("cudafilter", extra)]
     rows = table(extras)
     figures = {
         "published": date.today().isoformat(),

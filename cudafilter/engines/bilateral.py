@@ -23,7 +23,6 @@ class BilateralSums(Sums):
     def __init__(self, block: Block, filter: Weighed) -> None:
         super().__init__(block, filter)
         self._filter = cast(Bilateral, filter)
-        self._opacity = None if block.alpha is None else block.alpha * np.float32(1 / block.full)
         self._factor = -0.5 / (self._filter.range * block.full * block.unit) ** 2
 
     @property

@@ -28,7 +28,6 @@ class DenoiseSums(Sums):
         colours = len(block.planes)
         self._factor = self._filter.factor(colours, block.full * block.unit)
         self._of_alpha = self._filter.factor(colours, block.full)
-        self._opacity = None if block.alpha is None else block.alpha * np.float32(1 / block.full)
 
     @property
     def pairs(self) -> bool:

@@ -101,7 +101,9 @@ def above(samples: Pixels, at: float, out: Pixels) -> None:
     """
     full = full_scale(samples.dtype)
     if samples.dtype.kind == "f":
-        last = float(np.nextafter(np.float32(least_float(at)), np.float32(-math.inf)))
+        kind = samples.dtype.type
+        least = at if kind is np.float64 else least_float(at)
+        last = float(np.nextafter(kind(least), kind(-math.inf)))
     else:
         last = min(max(math.ceil(at * full) - 1.0, -1.0), full)
     cv2.threshold(samples, last, full, cv2.THRESH_BINARY, dst=out)

@@ -8,8 +8,9 @@ edited sources never meet an old one.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,22 +68,33 @@ def find(folder: Path, arch: str, key: str, driver: int | None) -> bytes | None:
 
 def verified(folder: Path, arch: str) -> int:
     """How many kernels *arch* has, after a look at each. Raises Damaged for the first fault."""
+    return len(all_of(folder, arch))
+
+
+def all_of(folder: Path, arch: str) -> dict[str, bytes]:
+    """The machine code of all kernels of *arch*, by key. Raises Damaged for the first fault."""
     index = index_of(folder, arch)
     kernels = index["kernels"] if index else {}
-    for place in kernels.values():
-        _read(folder / f"{arch}.xz", place)
-    return len(kernels)
+    block = functools.lru_cache(1)(_block)  # kernels of a block follow each other
+    return {key: _read(folder / f"{arch}.xz", place, block) for key, place in kernels.items()}
 
 
-def _read(path: Path, place: Any) -> bytes:
+def _block(path: Path, at: int, length: int) -> bytes:
+    """The kernels of a block of *path*, one after the other."""
+    import lzma
+
+    with open(path, "rb") as file:
+        file.seek(at)
+        return lzma.decompress(file.read(length))
+
+
+def _read(path: Path, place: Any, block: Callable[[Path, int, int], bytes] = _block) -> bytes:
     """The kernel at *place* of *path*. Raises Damaged."""
     import lzma
 
     try:
         at, length, first, size, digest = place
-        with open(path, "rb") as file:
-            file.seek(at)
-            code = lzma.decompress(file.read(length))[first : first + size]
+        code = block(path, at, length)[first : first + size]
     except (OSError, lzma.LZMAError, EOFError, TypeError, ValueError) as error:
         raise Damaged(f"{path} is damaged: {error}") from error
     if hashlib.sha256(code).hexdigest() != digest:

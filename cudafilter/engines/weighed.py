@@ -156,6 +156,7 @@ class Sums(ABC):
 
     def __init__(self, block: Block, filter: Weighed) -> None:
         self.block, self._halo = block, filter.halo
+        self._opacity = None if block.alpha is None else block.alpha * np.float32(1 / block.full)
         self._shape = tuple(side - 2 * filter.halo for side in block.planes[0].shape)
         self._by_rows = filter.others > ONE_BY_ONE
         size = block.planes[0].size

@@ -6,11 +6,11 @@
 // This finds wrong results, not races. See tests/test_host.py.
 #pragma once
 
+#include <math.h>
 #include <ucontext.h>
 
 #include <bit>
 #include <cfloat>
-#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <type_traits>

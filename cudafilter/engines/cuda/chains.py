@@ -96,11 +96,15 @@ def stretch_of(
         ]
 
     joins = variant == AUTO and not _mixed(stages)
+
+    def arranged(some: Sequence[Stage], kind: str) -> list[Stage]:
+        """*some* as they are launched on samples of *kind*."""
+        if kind == "float64" and not alpha:
+            return [each for stage in some for each in _in_two(stage)]
+        return grouped(some, alpha) if kind == "float32" and joins else list(some)
+
     if dtype.startswith("float") or picks(tuple(stages)):
-        if dtype == "float64" and not alpha:  # as in the middle of a chain: the same bits
-            stages = [each for stage in stages for each in _in_two(stage)]
-        if dtype == "float32" and joins:
-            stages = grouped(stages, alpha)
+        stages = arranged(stages, dtype)  # as in the middle of a chain: the same bits
         return Stretch(tuple(stages), tuple(launches(stages, dtype)))
     picked, rest = split(tuple(stages))
     floats = between_stages(rest, np.dtype(dtype), alpha).name
@@ -110,10 +114,7 @@ def stretch_of(
     if between and isinstance(points := between[-1].operation, Points):
         last = points
         between.pop()
-    if floats == "float64" and not alpha:
-        between = [each for stage in between for each in _in_two(stage)]
-    if joins and floats == "float32":
-        between = grouped(between, alpha)
+    between = arranged(between, floats)
     into = launch(first or NOTHING, Layout(channels, dtype, alpha=alpha), floats)
     out_of = launch(last, Layout(channels, floats, alpha=alpha), dtype)
     done = [each for each in picked if isinstance(each, Stage)]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.engines.cuda.variants.stream import blocks_a_multiprocessor
-from cudafilter.engines.cuda.variants.task import ALPHAS, Launch, Layout, Task, takes
+from cudafilter.engines.cuda.variants.task import ALPHAS, SHARED_BYTES, Launch, Layout, Task, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles
 from cudafilter.operations.bilateral import Bilateral
 from cudafilter.operations.choices import BORDERS
@@ -31,9 +31,6 @@ ROWS = 16
 
 COLUMNS = 32
 """The same of columns."""
-
-SHARED_BYTES = 48 << 10
-"""Shared memory of a block."""
 
 MOST_BLOCKS, MARGIN = 24, 16
 """Resident warps that suffice, and registers of a thread beside its samples and sums. Where these

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from cudafilter.engines.cuda.variants.stream import blocks_a_multiprocessor
-from cudafilter.engines.cuda.variants.task import ALPHAS, Launch, Layout, Task, takes
+from cudafilter.engines.cuda.variants.task import ALPHAS, SHARED_BYTES, Launch, Layout, Task, takes
 from cudafilter.engines.cuda.variants.tiles import Tiles
 from cudafilter.operations.alike import MAX_PATCH, MAX_SEARCH
 from cudafilter.operations.choices import BORDERS
@@ -28,9 +28,6 @@ WARPS = (4, 2, 1)
 
 COLUMNS = (24, 16)
 """Columns of the others in shared memory at a time, likewise: 24 are all of the usual ones."""
-
-SHARED_BYTES = 48 << 10
-"""Shared memory of a block."""
 
 MOST_BLOCKS, MARGIN = 12, 72
 """Resident warps that suffice, and registers of a thread beside its sums. Where these are too few,

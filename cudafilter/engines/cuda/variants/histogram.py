@@ -8,15 +8,12 @@ import numpy as np
 
 from cudafilter.engines.cuda.variants.ranks import rank_macros, rank_task
 from cudafilter.engines.cuda.variants.stream import rows_a_block
-from cudafilter.engines.cuda.variants.task import Launch, Layout, Pass, Task, takes
+from cudafilter.engines.cuda.variants.task import SHARED_BYTES, Launch, Layout, Pass, Task, takes
 from cudafilter.errors import LimitError
 from cudafilter.operations.rank import Rank, median
 
 MOST_WARPS = 4
 """Warps that share a strip."""
-
-SHARED_BYTES = 48 << 10
-"""Shared memory of a block."""
 
 COLUMN_BYTES, WARP_BYTES = 256 + 8 + 2, 512 + 512 + 128
 """Shared memory of a column of a strip, and of a warp."""

@@ -22,6 +22,9 @@ from cudafilter.operations.pixels import KINDS, full_scale
 CONSTANT_BYTES = 65536
 """Constant memory of a CUDA module, on every architecture."""
 
+SHARED_BYTES = 48 << 10
+"""Shared memory that a block may have without asking for more."""
+
 MAX_SIDE = 1 << 30
 """Most rows, and most samples in a row: twice as many must fit into an int (pixel.cuh,
 border_index; stream.cu counts samples in ints)."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from cudafilter.engines.cuda.variants.stream import rows_a_block
 from cudafilter.engines.cuda.variants.task import (
+    SHARED_BYTES,
     Launch,
     Layout,
     Pass,
@@ -63,9 +64,6 @@ PLANS = {
 }
 """By channels, then by the matrices that the kernel's rows reach over: the fastest plan on an H100
 that spills no registers. Columns may reach over as many matrices."""
-
-SHARED_BYTES = 48 << 10
-"""Shared memory that a block may have without asking for more."""
 
 SCALE = 128.0
 """Sum of magnitudes of the weights along an axis: the low parts of all that matter are normal

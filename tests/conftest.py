@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, LADDER
@@ -24,6 +25,10 @@ GENERAL = [name for name in LADDER if isinstance(variant(name).plan(make("blur")
 """The variants for all kinds of pixels. The others have tests of their own in test_engines.py."""
 
 CUDA = [pytest.param(f"cuda-{name}", marks=pytest.mark.gpu) for name in (AUTO, *GENERAL)]
+
+# Other work on the machine makes an example slow, not wrong.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 STATE = tempfile.TemporaryDirectory(prefix="cudafilter-state-")
 

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from command_line import cli, folder, picture, snapshot
@@ -38,7 +38,6 @@ def plan(shard: Shard | None = None, existing: str = "overwrite", strict: bool =
     return make_plan(["in"], "out", recursive=True, existing=existing, strict=strict, shard=shard)
 
 
-@settings(deadline=None)  # other work on the machine makes it slow, not wrong
 @given(PATHS, PATHS, st.integers(1, 50))
 def test_each_file_is_of_one_share_and_stays_there_when_others_arrive(
     at_first: set[str], arrived: set[str], of: int

@@ -95,6 +95,10 @@ def perform(
             return None
     if shared.shard is not None and not shared.quiet:
         tell(f"shard {shared.shard}: {len(plan.jobs):,} of {plan.whole:,} images")
+    if shared.cluster is not None:
+        from cudafilter.cli.cluster import require_possible
+
+        require_possible(plan, shared)
     if shared.dry_run:
         return _print(plan)
     if shared.shard is not None and not (plan.jobs or plan.refused or plan.left):
@@ -110,7 +114,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
 
     For other jobs the images' sizes decide, and these are known later.
     """
-    if shared.dry_run or shared.engine == "cpu":
+    if shared.dry_run or shared.engine == "cpu" or shared.cluster is not None:
         return
     from cudafilter.start import gpus
 

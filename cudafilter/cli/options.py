@@ -65,6 +65,7 @@ class Shared(NamedTuple):
     report: str | None
     retry_failed: str | None
     shard: Shard | None
+    cluster: str | None
     format: str | None
     quality: int | None
     compress_level: int | None
@@ -247,6 +248,12 @@ def shared() -> Sections:
                 metavar="I/N",
                 shell_complete=offered("nothing"),
                 help="Do the share I of N, counted from 1: the same command on N machines.",
+            ),
+            click.Option(
+                ["--cluster"],
+                metavar="auto|HOST:PORT",
+                shell_complete=offered("nothing", ("auto",)),
+                help="Have the nodes of this Ray cluster do the images; auto finds it here.",
             ),
             quiet(),
             click.Option(["-v", "--verbose"], is_flag=True, help="Tell more about each image."),

@@ -17,7 +17,6 @@ from cudafilter import __version__
 from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import tell, tell_lines
 from cudafilter.cli.within import facts
-from cudafilter.engines import Engine
 from cudafilter.errors import CudafilterError, ParameterError
 from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.record import DONE, FAILED, LEFT, SKIPPED, Record
@@ -70,11 +69,10 @@ class Reporter:
         self._importing = _age()
         self._started = time.perf_counter()
 
-    def start(self, engine: Engine) -> None:
-        """Say which engine runs, and begin to count the time."""
-        self._say(engine.title + (f"; {engine.note}" if engine.note else ""))
+    def start(self, title: str, note: str | None, opening: str = "opening") -> None:
+        """Say which engine runs, and begin to count the time. *opening* is what that took."""
+        self._say(title + (f"; {note}" if note else ""))
         if self._shared.verbose:
-            opening = "context" if engine.name == "cuda" else "opening"
             spent = time.perf_counter() - self._started
             self._say(f"  import {self._importing:.3f}, {opening} {spent:.3f} s")
         self._started = time.perf_counter()
@@ -113,6 +111,10 @@ class Reporter:
         self._count_check(record)
         if self._progress and self._many:
             self._progress.advance(worked=record.status != SKIPPED)
+
+    def note(self, text: str) -> None:
+        """Tell what concerns no single image."""
+        self._say(f"note: {text}")
 
     def report_lost(self, error: CudafilterError) -> None:
         """Tell that the report cannot be written. The images go on."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from cudafilter.cli.within import area_of
 from cudafilter.engines import Engine
 from cudafilter.engines import open as engines
 from cudafilter.errors import CudafilterError
+from cudafilter.host.memory import keep_freed_memory
 from cudafilter.jobs import crew, sizing
 from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.record import FAILED, LEFT, Record
@@ -28,12 +28,6 @@ from cudafilter.start.garbage import collect_again
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
     from cudafilter.operations.area import Area
-
-# mallopt()'s parameters, from glibc's malloc.h. One arena, since each thread's own maps and gives
-# back 64 MiB at a time.
-_MMAP_THRESHOLD = -3, 1 << 30
-_TRIM_THRESHOLD = -1, (1 << 31) - 1
-_ARENA_MAX = -8, 1
 
 
 def run(
@@ -48,7 +42,7 @@ def run(
     *parameters* are those of *filter*; the report tells them.
     """
     area = area_of(shared.mask, shared.region, shared.feather, shared.max_pixels)
-    _keep_freed_memory()
+    keep_freed_memory()
     reporter = Reporter(shared)
     with ExitStack() as journals:
         _run(plans, filter, border, shared, area, parameters, reporter, journals)
@@ -77,6 +71,12 @@ def _run(
                     journal = journals.enter_context(
                         _open_journal(plan, filter, border, shared, area)
                     )
+                if shared.cluster is not None:
+                    from cudafilter.cli.cluster import run_on
+
+                    run_on(plan, filter, border, shared, one)
+                    failed = one.failed
+                    continue
                 crew.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
                     threads=shared.jobs, journal=journal, on_rows=reporter.rows,
@@ -128,18 +128,6 @@ def _close(journal: Journal | None, finished: bool, shared: Shared) -> None:
 def _note(text: str, shared: Shared) -> None:
     if not shared.quiet:
         tell(f"note: {text}")
-
-
-def _keep_freed_memory() -> None:
-    """Have the C library keep the memory of one image for the next one.
-
-    It gives large blocks back to the system at once, and each new one is zeroed and mapped page by
-    page, for all threads one at a time: with 12 threads, reading a file took 2.5 ms, and 0.8 so.
-    """
-    with suppress(OSError, AttributeError):  # another C library than glibc
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-        for parameter, value in (_MMAP_THRESHOLD, _TRIM_THRESHOLD, _ARENA_MAX):
-            mallopt(parameter, value)
 
 
 class _Run:
@@ -196,14 +184,28 @@ class _Run:
             )
             if self._note is not None:
                 self.engine.note = self._note
-            self._reporter.start(self.engine)
+            opening = "context" if self.engine.name == "cuda" else "opening"
+            self._reporter.start(self.engine.title, self.engine.note, opening)
             collect_again()
+        self._tell_refused()
+        return self.engine
+
+    def start(self, title: str) -> None:
+        """Tell that the nodes of a cluster begin, in place of an engine; *title* says which."""
+        self._reporter.imported()
+        self._reporter.start(title, None)
+        self._tell_refused()
+
+    def note(self, text: str) -> None:
+        """Tell what concerns no single image."""
+        self._reporter.note(text)
+
+    def _tell_refused(self) -> None:
         for record in self._plan.records():
             if record.status == LEFT:
                 self._write(record)  # the totals tell the rest
             else:
                 self.tell(record)
-        return self.engine
 
     def tell(self, record: Record) -> None:
         """Tell of one image."""
@@ -225,4 +227,5 @@ class _Run:
 
 def _is_free_to_choose(shared: Shared) -> bool:
     """Whether the user left the choice between GPU and CPU open."""
-    return shared.engine == "auto" and shared.gpu is None and shared.variant == "auto"
+    free = shared.engine == "auto" and shared.gpu is None and shared.variant == "auto"
+    return free and shared.cluster is None

@@ -19,11 +19,20 @@ _PROC = Path("/proc/meminfo")
 _OWN = Path("/proc/self/statm")
 
 
+_most: int | None = None
+
+
+def limit(cores: int) -> None:
+    """Have this process use at most so many *cores*, where others use the rest."""
+    global _most
+    _most = cores
+
+
 def cores() -> int:
-    """Cores that this process may use, by its affinity mask and its quota."""
+    """Cores that this process may use, by its affinity mask, its quota and limit()."""
     told = hasattr(os, "sched_getaffinity")
     here = len(os.sched_getaffinity(0)) if told else os.cpu_count() or 1
-    return min(here, cgroup.cores() or here)
+    return max(1, min(here, cgroup.cores() or here, _most or here))
 
 
 _images = 1

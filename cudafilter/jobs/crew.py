@@ -59,7 +59,7 @@ def run(
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
     worker = Worker(filter, border, settings, stdin, stdout, journal, on_rows=on_rows)
-    crew = _Crew(jobs, worker, on_record, threads)
+    crew = Crew(jobs, worker, on_record, threads)
     try:
         crew.begin(open_engine)
         crew.join()
@@ -86,7 +86,7 @@ def records(
     the engine may be closed then.
     """
     told: Channel[Record | None] = Channel()
-    crew = _Crew(jobs, Worker(filter, border, settings), told.put, threads)
+    crew = Crew(jobs, Worker(filter, border, settings), told.put, threads)
     try:
         crew.begin(open_engine)
         Thread(target=_end, args=(crew, told), name="end", daemon=True).start()
@@ -99,7 +99,7 @@ def records(
         in_work(1)
 
 
-def _end(crew: _Crew, told: Channel[Record | None]) -> None:
+def _end(crew: Crew, told: Channel[Record | None]) -> None:
     """Put None where all is done, or what stopped the *crew*."""
     with suppress(Stopped):  # nobody takes any more
         try:
@@ -110,7 +110,7 @@ def _end(crew: _Crew, told: Channel[Record | None]) -> None:
             told.put(None)
 
 
-class _Crew:
+class Crew:
     """Threads that take one job after the other, and whatever stops them."""
 
     def __init__(
@@ -135,10 +135,10 @@ class _Crew:
         self._at_work = 0
         self._error: BaseException | None = None
 
-    def begin(self, open_engine: Callable[[], Engine]) -> None:
-        """Start the threads, and open the engine meanwhile."""
+    def begin(self, open_engine: Callable[[], Engine]) -> int:
+        """Start the threads, and open the engine meanwhile. Returns how many threads there are."""
         worker = self._worker
-        at_first = min(self._most, self._threads or cores())
+        count = at_first = min(self._most, self._threads or cores())
         in_work(at_first)
         self._hire(at_first)
         engine = open_engine()
@@ -146,7 +146,9 @@ class _Crew:
         if self._threads is None:
             codec = engine.jpeg if worker.settings.offers_codec else None
             waiting = max(engine.parallel, codec.parallel if codec else 0)
-            self._hire(min(self._most, waiting) - at_first)
+            count = max(at_first, min(self._most, waiting))
+            self._hire(count - at_first)
+        return count
 
     def _hire(self, count: int) -> None:
         """Start *count* more threads; none where that is 0 or less."""

@@ -17,7 +17,16 @@ FEW = 16
 _JPEG = (".jpg", ".jpeg")
 """The usual extensions. For others nvJPEG starts when it is needed."""
 
-_NOT_SURE = {"--dry-run", "--existing", "--retry-failed", "--shard", "--watch", "--help", "-h"}
+_NOT_SURE = {
+    "--cluster",
+    "--dry-run",
+    "--existing",
+    "--retry-failed",
+    "--shard",
+    "--watch",
+    "--help",
+    "-h",
+}
 """Options under which the first image may not be wanted."""
 
 
@@ -27,7 +36,7 @@ def needs_gpu(words: Sequence[str]) -> bool:
     It looks only at the words. Where it errs, the driver starts later, or for nothing.
     """
     named = dict(_options(words))
-    if {"--dry-run", "--help", "-h"} & named.keys() or named.get("--engine") == "cpu":
+    if {"--cluster", "--dry-run", "--help", "-h"} & named.keys() or named.get("--engine") == "cpu":
         return False
     if {"--gpu", "--variant"} & named.keys() or named.get("--engine") == "cuda":
         return True

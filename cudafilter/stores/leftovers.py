@@ -51,6 +51,23 @@ def sweep(folder: str) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
+def own_mark() -> str:
+    """What the names of this process's temporaries begin with."""
+    return _prefix(os.getpid())
+
+
+def remove(folder: str, mark: str) -> None:
+    """Remove from *folder* the temporaries of a process that has ended, by its own_mark().
+
+    It may have been on another host. Raises nothing.
+    """
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            if name.startswith(mark) and re.fullmatch(_NAME, name):
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+
+
 @cache
 def _prefix(process: int) -> str:
     owner = _own(process)

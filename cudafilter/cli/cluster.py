@@ -1,0 +1,81 @@
+"""--cluster: what of a run goes to the nodes of a cluster."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import click
+
+from cudafilter.cli.options import Shared
+from cudafilter.errors import ParameterError
+from cudafilter.jobs import cluster
+from cudafilter.jobs.hand import Task
+from cudafilter.jobs.nodes import Cluster, require_address
+from cudafilter.jobs.plan import Plan
+from cudafilter.jobs.record import Record
+from cudafilter.jobs.settings import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.operation import Operation
+
+
+class Teller(Protocol):
+    """Where a run's records go."""
+
+    settings: Settings
+
+    def start(self, title: str) -> None:
+        """Tell what begins."""
+        ...
+
+    def tell(self, record: Record) -> None:
+        """Tell of one image."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Tell what concerns no single image."""
+        ...
+
+
+def require_possible(plan: Plan, shared: Shared) -> None:
+    """Raise an error for what cannot be done on a cluster."""
+    assert shared.cluster is not None
+    require_address(shared.cluster)
+    if shared.in_place:
+        raise click.UsageError(
+            "--in-place keeps a journal on this machine, and --cluster works on others"
+        )
+    if shared.watch:
+        raise click.UsageError("--watch does not end, and --cluster is for one job")
+    if shared.gpu is not None:
+        raise ParameterError("gpu", "is for this machine; each worker of a cluster gets its own")
+    if shared.engine == "cpu" and shared.variant != "auto":
+        raise ParameterError("variant", "is for the cuda engine, and --engine cpu was asked for")
+    cluster.require_files(plan.jobs)
+
+
+def run_on(plan: Plan, filter: Operation, border: Border, shared: Shared, told: Teller) -> None:
+    """Do *plan* on the cluster, all of it by one kind of engine."""
+    assert shared.cluster is not None
+    if not plan.jobs:
+        told.start("nothing to do on the cluster")
+        return
+    joined = Cluster(shared.cluster)
+    try:
+        gpus = any(node.gpus for node in joined.nodes())
+        wants = shared.engine == "cuda" or shared.variant != "auto"
+        task = Task(
+            filter, border, told.settings,
+            engine="cuda" if wants or (gpus and shared.engine == "auto") else "cpu",
+            variant=shared.variant,
+            codec=shared.codec,
+            on_gpu_failure=shared.on_gpu_failure,
+            threads=shared.jobs,
+            folder=os.getcwd(),
+            environment=cluster.task_environment(),
+        )  # fmt: skip
+        run = cluster.Run(joined, plan.jobs, task, told.tell, told.note)
+        told.start(f"cluster, {run.prepare()}")
+        run.work()
+    finally:
+        joined.leave()

@@ -1,0 +1,300 @@
+"""The nodes of a Ray cluster, and the workers on them. Everything of Ray is in here.
+
+Ray is imported by connect(), and nothing of it before. What Ray says is for its own log files: what
+people need to know is said here in words.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cudafilter.errors import EngineUnavailable, ParameterError
+from cudafilter.jobs import look
+from cudafilter.jobs.hand import Hand, Task
+from cudafilter.jobs.look import Sought
+
+if TYPE_CHECKING:
+    from cudafilter.jobs.plan import Job
+
+AUTO = "auto"
+"""The address of a cluster that Ray finds on this machine."""
+
+_ADDRESS = "RAY_ADDRESS"
+_STATISTICS = "RAY_USAGE_STATS_ENABLED"
+
+CORES = 8
+"""Most cores of a worker without a GPU. Where one is lost, few images are."""
+
+_ANSWER = 5.0
+"""Seconds in which the head of a cluster answers."""
+
+
+class Lost(Exception):
+    """A worker has ended, or cannot be reached any more."""
+
+
+class Node(NamedTuple):
+    """A machine of the cluster."""
+
+    key: str
+    name: str
+    cores: int
+    gpus: int
+
+
+class Place(NamedTuple):
+    """Where one worker is to run."""
+
+    node: Node
+    number: int
+    """Of those on the node."""
+    beside: int
+    """How many there are on the node."""
+    cores: int
+    """What it may use; 0 where the node has none to give."""
+    gpu: bool
+
+
+class Call(NamedTuple):
+    """A call of a worker that is under way. Ray's own reference to what it will return."""
+
+    reference: Any
+
+
+def require_address(address: str) -> None:
+    """Raise ParameterError ("cluster") unless *address* is ``auto`` or ``HOST:PORT``."""
+    if address.startswith("ray://"):
+        raise ParameterError(
+            "cluster",
+            "the command takes part in the cluster itself, and 'ray://' connects from outside",
+            hint=f"run it on a node of the cluster, with --cluster {AUTO}",
+        )
+    if address != AUTO and not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", address):
+        raise ParameterError("cluster", f"must be {AUTO} or HOST:PORT, not {address!r}")
+
+
+class Cluster:
+    """A connection to the Ray cluster at *address*, as a guest: it starts none and changes none.
+
+    Raises EngineUnavailable where Ray is not installed, no cluster answers there, or it has other
+    versions; ParameterError for what is no address.
+    """
+
+    def __init__(self, address: str) -> None:
+        require_address(address)
+        # Ray is told before it is imported. The user's own word counts.
+        os.environ.setdefault(_STATISTICS, "0")
+        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            import ray
+        except ImportError:
+            raise EngineUnavailable(
+                "Ray is not installed", hint="pip install 'cudafilter[cluster]'"
+            ) from None
+        self._ray = ray
+        try:
+            self._connect(address)
+        finally:
+            for number, handler in kept.items():
+                signal.signal(number, handler)
+        ray.cloudpickle.register_pickle_by_value(look)
+        self.packages = _packages()
+
+    def _connect(self, address: str) -> None:
+        import logging
+
+        told = os.environ.get(_ADDRESS) if address == AUTO else address
+        if told:
+            require_address(told)
+            _require_answer(told)
+        try:
+            with _from_the_root(), _silent():
+                self._ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    configure_logging=True,
+                )
+        except (Exception, SystemExit) as error:
+            raise _unavailable(address, str(error)) from error
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are there now."""
+        return [
+            Node(
+                told["NodeID"],
+                told["NodeManagerHostname"],
+                int(told["Resources"].get("CPU", 0)),
+                int(told["Resources"].get("GPU", 0)),
+            )
+            for told in self._ray.nodes()
+            if told["Alive"]
+        ]
+
+    def ask(self, node: Node, sought: Sought) -> Call:
+        """Ask what *node* has of what is *sought*: a call that returns the fields of a Seen."""
+        ask = self._ray.remote(look.look)
+        placed = ask.options(num_cpus=0, max_retries=1, scheduling_strategy=self._on(node))
+        return Call(placed.remote(sought))
+
+    def share(self, task: Task) -> Any:
+        """*task*, put where all workers get it from."""
+        return self._ray.put(task)
+
+    def start(self, place: Place, task: Any) -> Worker:
+        """Begin to start a worker at *place*, for a *task* of share()."""
+        actor = self._ray.remote(Hand).options(
+            num_cpus=place.cores,
+            num_gpus=int(place.gpu),
+            max_concurrency=2,  # stop() comes while step() waits
+            max_restarts=0,
+            scheduling_strategy=self._on(place.node),
+        )
+        return Worker(self._ray, actor.remote(task, place.cores or None, place.beside))
+
+    def wait(self, calls: Sequence[Call], seconds: float) -> list[Call]:
+        """Those of *calls* that have ended, one at least unless the *seconds* are over."""
+        named = {call.reference: call for call in calls}
+        done, _ = self._ray.wait(list(named), num_returns=1, timeout=seconds)
+        if done:  # and all others that have ended by now
+            done, _ = self._ray.wait(list(named), num_returns=len(named), timeout=0)
+        return [named[reference] for reference in done]
+
+    def result(self, call: Call) -> Any:
+        """What *call* returned. Raises Lost where it ended its worker, or failed there."""
+        try:
+            return self._ray.get(call.reference, timeout=_ANSWER)
+        except self._ray.exceptions.RayError as error:
+            raise Lost(str(error)) from error
+
+    def leave(self) -> None:
+        """End all workers, and leave the cluster."""
+        with _silent():
+            self._ray.shutdown()
+
+    def _on(self, node: Node) -> Any:
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        return NodeAffinitySchedulingStrategy(node.key, soft=False)
+
+
+class Worker:
+    """A worker on a node: a Hand in a process of its own. Each call returns at once."""
+
+    def __init__(self, ray: Any, actor: Any) -> None:
+        self._ray, self._actor = ray, actor
+
+    def open(self) -> Call:
+        """See Hand.open."""
+        return Call(self._actor.open.remote())
+
+    def step(self, jobs: list[Job]) -> Call:
+        """See Hand.step."""
+        return Call(self._actor.step.remote(jobs))
+
+    def stop(self) -> Call:
+        """See Hand.stop."""
+        return Call(self._actor.stop.remote())
+
+    def end(self) -> None:
+        """End its process at once."""
+        with suppress(Exception):  # it has ended
+            self._ray.kill(self._actor)
+
+
+def places(nodes: Sequence[Node], gpus: bool) -> list[Place]:
+    """Where workers go on *nodes*, one for each GPU or for some cores: first one on each node."""
+    found = []
+    for node in nodes:
+        count = node.gpus if gpus else -(-node.cores // CORES)
+        for number in range(count):
+            cores = node.cores // count + (number < node.cores % count)
+            found.append(Place(node, number, count, cores, gpus))
+    return sorted(found, key=lambda place: place.number)
+
+
+def differences(mine: Mapping[str, str], node: Mapping[str, str]) -> str:
+    """In words, what of *mine* a *node* has in another version, or lacks; empty for nothing."""
+    return ", ".join(
+        f"{name} {node.get(name, 'none')} and not {version}"
+        for name, version in mine.items()
+        if node.get(name) != version
+    )
+
+
+def _packages() -> tuple[str, ...]:
+    """Ray, and the packages whose versions count for the bytes of outputs."""
+    with suppress(metadata.PackageNotFoundError):
+        needed = metadata.requires("cudafilter") or []
+        names = (re.match(r"[\w.-]+", each) for each in needed if "extra ==" not in each)
+        return ("ray", *(name[0] for name in names if name))
+    return ("ray",)
+
+
+def _require_answer(address: str) -> None:
+    """Raise EngineUnavailable where nothing answers at *address*: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+    except (OSError, OverflowError):
+        raise EngineUnavailable(
+            f"no cluster answers at {address}", hint="start one: ray start --head"
+        ) from None
+
+
+def _unavailable(address: str, told: str) -> EngineUnavailable:
+    """Why Ray does not join the cluster at *address*, by what it *told*."""
+    versions = re.findall(r"(Ray|Python): (\S+)", told)
+    if len(versions) == 4:
+        there, here = (f"{a[0]} {a[1]} with {b[0]} {b[1]}"
+                       for a, b in (versions[:2], versions[2:]))  # fmt: skip
+        return EngineUnavailable(
+            f"the cluster runs {there}, and this machine has {here}",
+            hint="install the same versions on all nodes",
+        )
+    if "auth" in told.lower() or "token" in told.lower():
+        return EngineUnavailable(
+            f"the cluster at {address} asks for a token, and the one given is not right",
+            hint="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, as on its other nodes",
+        )
+    if address == AUTO and "running Ray instance" in told:
+        return EngineUnavailable(
+            "no cluster runs on this machine",
+            hint="start one: ray start --head; or join one: ray start --address=HOST:PORT",
+        )
+    return EngineUnavailable(
+        f"this machine does not get into the cluster at {address}",
+        hint="make it a node: ray start --address=HOST:PORT",
+    )
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Have what Ray's compiled parts write to stderr go nowhere: the error is told in words."""
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def _from_the_root() -> Iterator[None]:
+    """Be in the root folder: Ray has workers import modules from the folder it is started in."""
+    folder = os.open(os.curdir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(folder)
+        os.close(folder)

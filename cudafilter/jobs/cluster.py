@@ -313,7 +313,7 @@ class Run:
                 self._sweep(job, member.opened.mark)
         self._counted = 0.0  # its node may be gone, too
         again = len(had) - len(given_up)
-        what = f"; {_many(again, 'image')} of it done again" if again else ""
+        what = f"; {_many(again, 'image')} begun again" if again else ""
         self._note(f"a worker on {member.place.node.name} was lost{what}")
         for job in given_up:
             record = Record(str(job.source), str(job.destination))

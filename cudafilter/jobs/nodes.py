@@ -28,6 +28,12 @@ AUTO = "auto"
 
 _ADDRESS = "RAY_ADDRESS"
 _STATISTICS = "RAY_USAGE_STATS_ENABLED"
+_SILENCE = {
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
+    "RAY_DEDUP_LOGS_ALLOW_REGEX": "(?!)",
+}
+"""Of what Ray would print of lost workers, even to standard output, every line is left out."""
 
 CORES = 8
 """Most cores of a worker without a GPU. Where one is lost, few images are."""
@@ -92,6 +98,7 @@ class Cluster:
         # Ray is told before it is imported. The user's own word counts.
         os.environ.setdefault(_STATISTICS, "0")
         kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        os.environ.update(_SILENCE)
         try:
             import ray
         except ImportError:
@@ -103,7 +110,8 @@ class Cluster:
             self._connect(address)
         finally:
             for number, handler in kept.items():
-                signal.signal(number, handler)
+                if handler is not None:
+                    signal.signal(number, handler)
         ray.cloudpickle.register_pickle_by_value(look)
         self.packages = _packages()
 

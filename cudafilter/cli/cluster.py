@@ -37,8 +37,8 @@ class Teller(Protocol):
         ...
 
 
-def require_possible(plan: Plan, shared: Shared) -> None:
-    """Raise an error for what cannot be done on a cluster."""
+def require_possible(shared: Shared) -> None:
+    """Raise an error where the options do not go with --cluster."""
     assert shared.cluster is not None
     require_address(shared.cluster)
     if shared.in_place:
@@ -51,7 +51,6 @@ def require_possible(plan: Plan, shared: Shared) -> None:
         raise ParameterError("gpu", "is for this machine; each worker of a cluster gets its own")
     if shared.engine == "cpu" and shared.variant != "auto":
         raise ParameterError("variant", "is for the cuda engine, and --engine cpu was asked for")
-    cluster.require_files(plan.jobs)
 
 
 def run_on(plan: Plan, filter: Operation, border: Border, shared: Shared, told: Teller) -> None:

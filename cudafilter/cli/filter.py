@@ -77,6 +77,10 @@ def perform(
         raise click.UsageError("--watch does not end, and --shard shares out what is known")
     if shared.watch and shared.dry_run:
         raise click.UsageError("--watch does not end, and --dry-run writes nothing")
+    if shared.cluster is not None:
+        from cudafilter.cli.cluster import require_possible
+
+        require_possible(shared)
     _start_gpus(paths, shared)
     from cudafilter.operations.borders import Border
 
@@ -96,9 +100,9 @@ def perform(
     if shared.shard is not None and not shared.quiet:
         tell(f"shard {shared.shard}: {len(plan.jobs):,} of {plan.whole:,} images")
     if shared.cluster is not None:
-        from cudafilter.cli.cluster import require_possible
+        from cudafilter.jobs.cluster import require_files
 
-        require_possible(plan, shared)
+        require_files(plan.jobs)
     if shared.dry_run:
         return _print(plan)
     if shared.shard is not None and not (plan.jobs or plan.refused or plan.left):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from importlib import metadata
+from contextlib import suppress
+from importlib import import_module, metadata
 from typing import NamedTuple
 
 
@@ -47,17 +48,11 @@ def look(sought: Sought) -> tuple[str, dict[str, str], str | None, bool]:
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """The versions of Python, of this package and of *packages*, of those that are here."""
     found = {"Python": ".".join(platform.python_version_tuple()[:2])}
-    try:
-        import cudafilter
-
-        found["cudafilter"] = cudafilter.__version__
-    except ImportError:
-        pass
+    with suppress(ImportError):
+        found["cudafilter"] = import_module("cudafilter").__version__
     for name in packages:
-        try:
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 

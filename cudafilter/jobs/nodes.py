@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -131,7 +132,7 @@ class Cluster:
                     configure_logging=True,
                 )
         except (Exception, SystemExit) as error:
-            raise _unavailable(address, str(error)) from error
+            raise unavailable(address, str(error)) from error
 
     def nodes(self) -> list[Node]:
         """The nodes that are there now."""
@@ -169,8 +170,10 @@ class Cluster:
 
     def wait(self, calls: Sequence[Call], seconds: float) -> list[Call]:
         """Those of *calls* that have ended, one at least unless the *seconds* are over."""
+        if not calls:
+            time.sleep(seconds)
         named = {call.reference: call for call in calls}
-        done, _ = self._ray.wait(list(named), num_returns=1, timeout=seconds)
+        done = self._ray.wait(list(named), num_returns=1, timeout=seconds)[0] if named else []
         if done:  # and all others that have ended by now
             done, _ = self._ray.wait(list(named), num_returns=len(named), timeout=0)
         return [named[reference] for reference in done]
@@ -257,7 +260,7 @@ def _require_answer(address: str) -> None:
         ) from None
 
 
-def _unavailable(address: str, told: str) -> EngineUnavailable:
+def unavailable(address: str, told: str) -> EngineUnavailable:
     """Why Ray does not join the cluster at *address*, by what it *told*."""
     versions = re.findall(r"(Ray|Python): (\S+)", told)
     if len(versions) == 4:

@@ -10,11 +10,12 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.jobs import look
@@ -123,16 +124,14 @@ class Cluster:
         if told:
             require_address(told)
             _require_answer(told)
-        try:
-            with _from_the_root(), _silent():
+        with _from_the_root(), _silent() as said:
+            try:
                 self._ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                    configure_logging=True,
+                    address=address, log_to_driver=False, logging_level=logging.CRITICAL
                 )
-        except (Exception, SystemExit) as error:
-            raise unavailable(address, str(error)) from error
+            except (Exception, SystemExit) as error:
+                said.seek(0)
+                raise unavailable(address, f"{error}\n{said.read()}") from error
 
     def nodes(self) -> list[Node]:
         """The nodes that are there now."""
@@ -272,7 +271,7 @@ def unavailable(address: str, told: str) -> EngineUnavailable:
         )
     if "auth" in told.lower() or "token" in told.lower():
         return EngineUnavailable(
-            f"the cluster at {address} asks for a token, and the one given is not right",
+            f"the cluster at {address} asks for a token, and the right one is not given",
             hint="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, as on its other nodes",
         )
     if address == AUTO and "running Ray instance" in told:
@@ -287,16 +286,16 @@ def unavailable(address: str, told: str) -> EngineUnavailable:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Have what Ray's compiled parts write to stderr go nowhere: the error is told in words."""
+def _silent() -> Iterator[IO[str]]:
+    """Have what Ray's compiled parts write to stderr go into a file: the error is told in words."""
     kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with tempfile.TemporaryFile("w+", errors="replace") as told:
+        os.dup2(told.fileno(), 2)
+        try:
+            yield told
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class MadeUp:
     """A cluster whose workers do each job at once."""
 
     packages: tuple[str, ...] = ()
+    here = "1"
 
     def __init__(self, *nodes: Node) -> None:
         self.there = list(nodes)
@@ -60,8 +61,8 @@ class MadeUp:
         host, versions, hidden, unwritable = look.look(sought)
         return Call(lambda: (host, {**versions, **self.see(node)}, hidden, unwritable))
 
-    def share(self, task: Task) -> Task:
-        return task
+    def answers(self) -> bool:
+        return True
 
     def start(self, place: Place, task: Task) -> Worker:
         return cast(Worker, MadeUpWorker(self, place))
@@ -148,6 +149,27 @@ class TestNodes:
             Done(MadeUp(ONE), task=TASK._replace(engine="cuda"))
         with pytest.raises(EngineUnavailable, match="has no core to give"):
             Done(MadeUp(ONE._replace(cores=0)))
+
+    def test_and_the_head_must_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cluster, "_COUNT", -1.0)
+        monkeypatch.setattr(cluster, "_HEAD", 0.0)
+        nodes = MadeUp(ONE, TWO)
+        nodes.answers = lambda: not nodes.done  # type: ignore[method-assign]
+        with pytest.raises(EngineError, match="the head of the cluster does not answer") as no:
+            Done(nodes, 30)
+        assert "--existing skip" in str(no.value.hint)
+
+    def test_one_of_which_is_this_machine_must_stay(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cluster, "_COUNT", -1.0)
+        nodes = MadeUp(ONE, TWO)
+
+        def opened(place: Place) -> Opened:
+            nodes.there = [TWO]
+            return Opened("an engine")
+
+        nodes.open = opened
+        with pytest.raises(EngineError, match="this machine is a node of the cluster no more"):
+            Done(nodes, 30)
 
     @pytest.mark.parametrize(
         ("nodes", "engine", "title"),
@@ -334,7 +356,8 @@ def test_another_is_refused(address: str) -> None:
             "This process on node 1 was started with:\n    Ray: 2.60.0\n    Python: 3.11.7\n",
             "the cluster runs Ray 2.61.0 with Python 3.12.1, and this machine has Ray 2.60.0",
         ),
-        ("Unauthenticated: Invalid token", "the cluster at auto asks for a token"),
+        ("the right token", "the cluster at auto does not let this machine in"),
+        ("Failed to connect to Ray cluster", "the cluster at auto does not let this machine in"),
         ("anything else", "this machine does not get into the cluster at auto"),
     ],
 )

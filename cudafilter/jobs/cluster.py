@@ -45,6 +45,11 @@ _COUNT = 2.0
 _WAIT = 60.0
 """Seconds in which a worker must be there; then people are told what the job waits for."""
 
+_HEAD = 15.0
+"""Seconds without an answer after which the head is lost. After 60 Ray ends the process."""
+
+_AGAIN = "once the cluster is whole, --existing skip does what is missing"
+
 _STOP = 10.0
 """Seconds that an interruption waits for the images being written."""
 
@@ -110,11 +115,11 @@ class Run:
         """Places where the engine could not be opened."""
         self._left: set[tuple[str, str]] = set()
         """Folders and marks of temporaries that lost workers may have left."""
-        self._counted = self._idle_since = time.monotonic()
+        self._counted = self._answered = self._idle_since = time.monotonic()
         self._told_idle = False
         self._jobs = jobs
         self._mine = look.versions(cluster.packages)
-        self._task = cluster.share(task)
+        self._task = task
         self._sought = Sought(cluster.packages, (), os.sep)
         self._nodes = cluster.nodes()
 
@@ -166,7 +171,8 @@ class Run:
         """Have a worker at each place that has none, and jobs at each worker."""
         now = time.monotonic()
         if now - self._counted > _COUNT:
-            self._counted, self._nodes = now, self._cluster.nodes()
+            self._require_head(now)
+            self._counted = now
             self._ask({node for node in self._nodes if node not in self._fits})
         taken = {member.place for member in self._members.values()}
         usable = [
@@ -184,6 +190,15 @@ class Run:
             if member.call is None:
                 self._feed(number, member)
         self._require_workers(usable, now)
+
+    def _require_head(self, now: float) -> None:
+        """Count the nodes. Raises EngineError where the head, or the node here, is lost."""
+        if self._cluster.answers():
+            self._answered, self._nodes = now, self._cluster.nodes()
+            if all(node.key != self._cluster.here for node in self._nodes):
+                raise EngineError("this machine is a node of the cluster no more", hint=_AGAIN)
+        elif now - self._answered > _HEAD:
+            raise EngineError("the head of the cluster does not answer any more", hint=_AGAIN)
 
     def _require_workers(self, usable: list[Place], now: float) -> None:
         """Tell what the job waits for. Raises EngineError where nothing can come any more."""

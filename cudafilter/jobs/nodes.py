@@ -6,16 +6,16 @@ people need to know is said here in words.
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.jobs import look
@@ -31,11 +31,13 @@ AUTO = "auto"
 _ADDRESS = "RAY_ADDRESS"
 _STATISTICS = "RAY_USAGE_STATS_ENABLED"
 _SILENCE = {
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DEDUP_LOGS": "1",
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_DEDUP_LOGS_ALLOW_REGEX": "(?!)",
 }
-"""Of what Ray would print of lost workers, even to standard output, every line is left out."""
+"""Of what Ray would print here, even to standard output, every line is left out. Its log files on
+the nodes have it all."""
 
 CORES = 8
 """Most cores of a worker without a GPU. Where one is lost, few images are."""
@@ -123,15 +125,23 @@ class Cluster:
         told = os.environ.get(_ADDRESS) if address == AUTO else address
         if told:
             require_address(told)
-            _require_answer(told)
-        with _from_the_root(), _silent() as said:
-            try:
-                self._ray.init(
-                    address=address, log_to_driver=False, logging_level=logging.CRITICAL
+            if not _answers(told):
+                raise EngineUnavailable(
+                    f"no cluster answers at {told}", hint="start one: ray start --head"
                 )
-            except (Exception, SystemExit) as error:
-                said.seek(0)
-                raise unavailable(address, f"{error}\n{said.read()}") from error
+        try:
+            with _from_the_root(), _silent():
+                self._ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (Exception, SystemExit) as error:
+            raise unavailable(address, str(error)) from error
+        context = self._ray.get_runtime_context()
+        self._head: str = context.gcs_address
+        self.here: str = context.get_node_id()
+        """The key of the node that this process is on. Without that it has no workers."""
+
+    def answers(self) -> bool:
+        """Whether the head of the cluster answers. Where it does not, nodes() would wait long."""
+        return _answers(self._head)
 
     def nodes(self) -> list[Node]:
         """The nodes that are there now."""
@@ -152,12 +162,8 @@ class Cluster:
         placed = ask.options(num_cpus=0, max_retries=1, scheduling_strategy=self._on(node))
         return Call(placed.remote(sought))
 
-    def share(self, task: Task) -> Any:
-        """*task*, put where all workers get it from."""
-        return self._ray.put(task)
-
-    def start(self, place: Place, task: Any) -> Worker:
-        """Begin to start a worker at *place*, for a *task* of share()."""
+    def start(self, place: Place, task: Task) -> Worker:
+        """Begin to start a worker at *place*."""
         actor = self._ray.remote(Hand).options(
             num_cpus=place.cores,
             num_gpus=int(place.gpu),
@@ -186,8 +192,10 @@ class Cluster:
 
     def leave(self) -> None:
         """End all workers, and leave the cluster."""
-        with _silent():
-            self._ray.shutdown()
+        if not self.answers():  # Ray would wait for it, and end this process; workers end, too
+            atexit.unregister(self._ray.shutdown)
+            return
+        self._ray.shutdown()
 
     def _on(self, node: Node) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -248,15 +256,14 @@ def _packages() -> tuple[str, ...]:
     return ("ray",)
 
 
-def _require_answer(address: str) -> None:
-    """Raise EngineUnavailable where nothing answers at *address*: Ray would try for minutes."""
+def _answers(address: str) -> bool:
+    """Whether anything answers at *address*. Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
     except (OSError, OverflowError):
-        raise EngineUnavailable(
-            f"no cluster answers at {address}", hint="start one: ray start --head"
-        ) from None
+        return False
+    return True
 
 
 def unavailable(address: str, told: str) -> EngineUnavailable:
@@ -269,10 +276,11 @@ def unavailable(address: str, told: str) -> EngineUnavailable:
             f"the cluster runs {there}, and this machine has {here}",
             hint="install the same versions on all nodes",
         )
-    if "auth" in told.lower() or "token" in told.lower():
+    if "token" in told.lower() or told.startswith("Failed to connect"):
         return EngineUnavailable(
-            f"the cluster at {address} asks for a token, and the right one is not given",
-            hint="set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH, as on its other nodes",
+            f"the cluster at {address} does not let this machine in",
+            hint="where it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+            " as on its other nodes",
         )
     if address == AUTO and "running Ray instance" in told:
         return EngineUnavailable(
@@ -286,16 +294,16 @@ def unavailable(address: str, told: str) -> EngineUnavailable:
 
 
 @contextmanager
-def _silent() -> Iterator[IO[str]]:
-    """Have what Ray's compiled parts write to stderr go into a file: the error is told in words."""
+def _silent() -> Iterator[None]:
+    """Have what Ray's compiled parts write to stderr go nowhere: errors are told in words."""
     kept = os.dup(2)
-    with tempfile.TemporaryFile("w+", errors="replace") as told:
-        os.dup2(told.fileno(), 2)
-        try:
-            yield told
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager

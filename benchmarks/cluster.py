@@ -4,8 +4,8 @@
     python benchmarks/cluster.py --gpus 2           two GPUs of this host, beside one
 
 All runs are on this machine, one after the other in each round, so that they meet the same load.
-Prints the medians: images a second from the first record to the last one, and seconds of the whole
-command, with the start of workers. The bytes of both must be equal, or it exits with 1.
+Prints the medians: images a second, of the records after the first tenth and before the last one,
+and seconds of the whole command, with the start of workers. The bytes of both must be equal, or it exits with 1.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Took(NamedTuple):
     """How long a run took."""
 
     rate: float
-    """Images a second, from the first record to the last one."""
+    """Images a second, without the first and the last tenth."""
     whole: float
     """Seconds of the command."""
 
@@ -70,7 +70,8 @@ def run(words: Sequence[str], place: Path, out: str) -> Took:
     whole = time.perf_counter() - started
     lines = [json.loads(line) for line in report.read_text().splitlines()]
     ends = sorted(datetime.datetime.fromisoformat(line["end"]).timestamp() for line in lines)
-    return Took((len(ends) - 1) / (ends[-1] - ends[0]), whole)
+    first, last = len(ends) // 10, len(ends) * 9 // 10
+    return Took((last - first) / (ends[last] - ends[first]), whole)
 
 
 def main() -> int:
@@ -94,7 +95,7 @@ def main() -> int:
             words = [["--cluster", each.address] for each in (one, all_of_them)]
             names = ["one GPU", f"{given.gpus} GPUs"]
         else:
-            cluster = stack.enter_context(nodes(2))
+            cluster = stack.enter_context(nodes(1, num_cpus=1))
             words = [["-j", "2", "--engine", "cpu"]]
             words.append(["--cluster", cluster.address, "--engine", "cpu"])
             names = ["two threads", "two nodes"]

@@ -35,6 +35,7 @@ from cudafilter.jobs.record import DONE, Record
 from cudafilter.jobs.settings import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
+from cudafilter.start.words import first_jpeg, needs_gpu
 
 ONE, TWO = Node("1", "one", 1, 0), Node("2", "two", 1, 0)
 TASK = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", None, "/", {})
@@ -397,6 +398,13 @@ class TestTheCommandLine:
         assert done.stderr == (
             "error: Ray is not installed\nhint: pip install 'cudafilter[cluster]'\n"
         )
+
+    def test_starts_no_gpu_and_decodes_nothing_here(self) -> None:
+        words = ["blur", "--engine", "cuda", "--codec", "cpu", str(picture("a.jpg")), "b.jpg"]
+        assert needs_gpu(words)
+        assert first_jpeg(words) == "a.jpg"
+        assert not needs_gpu([*words, "--cluster", "auto"])
+        assert first_jpeg([*words, "--cluster=auto"]) is None
 
     def test_plans_without_a_cluster(self) -> None:
         done = cli("blur", "in/a.png", "out.png", "--cluster", "auto", "--dry-run")

@@ -261,4 +261,5 @@ def test_what_others_need_is_not_imported(line: str) -> None:
     ).stdout.split()
     others = {"cli.steps", "operations.rank", "operations.chain", "operations.window", "check"}
     assert not {f"cudafilter.{name}" for name in others} & set(loaded)
+    assert not {"ray", "cudafilter.cli.cluster", "cudafilter.jobs.cluster"} & set(loaded)
     assert ("numpy" in loaded) == (line != "--help")

@@ -27,8 +27,9 @@ from cudafilter.jobs.record import Record
 from cudafilter.stores import leftovers
 from cudafilter.stores.local import is_stream
 
-AHEAD = 3
-"""Jobs of a worker, for each that it has in work: so it need not wait for the next ones."""
+AHEAD = 6
+"""Jobs of a worker, for each that it has in work: so it need not wait for the next ones, and tells
+several records at a time."""
 
 MOST_STARTS = 3
 """Workers that may be lost at one place before they are ready; then the place is left out."""

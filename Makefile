@@ -8,12 +8,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO := build/demo
 
-.PHONY: help demo test lint docs man kernels wheel sanitize bench audit cuda cuda-if-driver clean
+.PHONY: help demo test test-cluster lint docs man kernels wheel sanitize bench audit cuda cuda-if-driver clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) \
-	| while IFS=@ read -r target does; do printf '  make %-8s %s\n' "$$target" "$$does"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) \
+	| while IFS=@ read -r target does; do printf '  make %-12s %s\n' "$$target" "$$does"; done
 
 demo: $(VENV)/installed cuda-if-driver ## install, filter the sample images, prove the results
 	@mkdir -p $(DEMO)
@@ -24,6 +24,9 @@ demo: $(VENV)/installed cuda-if-driver ## install, filter the sample images, pro
 
 test: $(VENV)/installed-test cuda-if-driver ## install what the tests need and run them
 	$(BIN)/python -m pytest -q -n auto
+
+test-cluster: $(VENV)/installed-test $(VENV)/installed-cluster ## run the tests of --cluster; fetches Ray
+	$(BIN)/python -m pytest -q tests/test_cluster*.py
 
 lint: $(VENV)/installed-dev ## check style and types
 	$(BIN)/ruff check .

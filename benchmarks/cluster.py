@@ -5,7 +5,7 @@
 
 All runs are on this machine, one after the other in each round, so that they meet the same load.
 Prints the medians: images a second, of the records after the first tenth and before the last one,
-and seconds of the whole command, with the start of workers. The bytes of both must be equal, or it exits with 1.
+and seconds of the whole command, with the start of workers. Exits with 1 where bytes differ.
 """
 
 from __future__ import annotations

@@ -77,14 +77,17 @@ def _node(cores: int) -> dict[str, Any]:
     return {"num_cpus": cores, "num_gpus": 0, "object_store_memory": 80 << 20}
 
 
-def workers() -> list[int]:
-    """The processes of workers that hold an engine."""
+def workers(cluster: Any) -> list[int]:
+    """The processes on nodes of *cluster* that hold an engine, in the order of their numbers."""
+    parents = {node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()}
     found = []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(WORKER):
-                found.append(int(entry.name))
-    return found
+                status = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(status[1]) in parents:
+                    found.append(int(entry.name))
+    return sorted(found)
 
 
 def kill_one(cluster: Any, chance: random.Random) -> str:
@@ -94,11 +97,11 @@ def kill_one(cluster: Any, chance: random.Random) -> str:
         cluster.remove_node(node, allow_graceful=False)
         add(cluster)
         return "node"
-    alive = workers()
+    alive = workers(cluster)
     if not alive:
         return ""
     with suppress(ProcessLookupError):
-        os.kill(chance.choice(sorted(alive)), signal.SIGKILL)
+        os.kill(chance.choice(alive), signal.SIGKILL)
     return "worker"
 
 
@@ -170,7 +173,7 @@ def kill_command(cluster: Any, place: Path, pictures: int, chance: random.Random
     command.kill()
     command.wait()
     ends = time.monotonic() + 30
-    while workers() and time.monotonic() < ends:  # the cluster ends them
+    while workers(cluster) and time.monotonic() < ends:  # the cluster ends them
         time.sleep(0.01)
     done = {name: (out / name).stat().st_mtime_ns for name in content_names(out)}
     again = subprocess.run([*words, "--report", report], timeout=LONGEST, check=False)

@@ -134,7 +134,7 @@ class TestWorkersThatAreLost:
         Path("out").rename("before")
         process = begun(cluster, *BLUR, "--check", "--report", "r.jsonl")
         wait_for(3)
-        for pid in workers(cluster):
+        for pid in (killed := workers(cluster)):
             os.kill(pid, signal.SIGKILL)
         out, told = process.communicate(timeout=60)
         assert process.returncode == 0
@@ -142,7 +142,7 @@ class TestWorkersThatAreLost:
         assert [line["source"] for line in records("r.jsonl")] == sorted(
             f"in/{n}.png" for n in range(60)
         )
-        assert told.count(" was lost") == 2
+        assert told.count(" was lost") == len(killed) > 0
         assert out == ""
         assert "ray" not in told.lower()
 

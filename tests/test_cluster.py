@@ -41,7 +41,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 def begun(cluster: Any, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*PROGRAM, *words, "--cluster", cluster.address], env=ENVIRONMENT, text=True,
+        [*PROGRAM, *words, "--cluster", cluster.address], text=True,
+        env={**ENVIRONMENT, "PYTHONSAFEPATH": "1"},  # of this process, not of those on the nodes
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
@@ -101,6 +102,7 @@ class TestARun:
 
     def test_takes_masks_chains_and_what_is_there(self, cluster: Any, folder: Path) -> None:
         picture("mask.png", mode="L")
+        Path("cv2.py").write_text("raise SystemExit('a module among the pictures was imported')")
         words = ("chain", "blur | sharpen", "in/a.png", "in/s/c.png", "out", "--engine", "cpu",
                  "--mask", "mask.png", "--background", "white", "--linear", "-j", "2")  # fmt: skip
         cli(*words)
@@ -111,12 +113,13 @@ class TestARun:
         told = [json.loads(line) for line in done.stdout.splitlines()]
         assert Counter(line["status"] for line in told) == {"done": 1, "skipped": 1}
 
-    def test_is_interrupted_as_on_one_machine(self, cluster: Any) -> None:
+    @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+    def test_is_interrupted_as_on_one_machine(self, stop: signal.Signals, cluster: Any) -> None:
         pictures(400, (300, 300))
         process = begun(cluster, *BLUR, "--report", "r.jsonl")
         wait_for(3)
         sent = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         _, told = process.communicate(timeout=20)
         assert process.returncode == 130
         assert time.monotonic() - sent < 8

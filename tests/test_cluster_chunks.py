@@ -68,17 +68,14 @@ def test_each_job_ends_once_and_only_killers_are_given_up(
 
 
 def test_what_a_lost_worker_had_comes_in_parts_then_one_by_one() -> None:
-    chunks = Chunks(jobs(8))
-    assert len(chunks.give(0, 8, 1)) == 8
-    assert len(chunks.lose(0)[0]) == 8
-    part = chunks.give(1, 8, 1)
-    assert len(part) == 8 // PARTS
-    assert chunks.give(1, 8, 1) == []  # nothing beside it
+    chunks = Chunks(jobs(24))
+    assert len(chunks.give(0, 24, 1)) == 24
+    assert len(chunks.lose(0)[0]) == 24
+    assert len(chunks.give(1, 24, 1)) == 24 // PARTS
+    assert chunks.give(1, 24, 1) == []  # nothing beside it
     chunks.lose(1)
-    sizes = []
-    for worker in range(2, 7):
-        sizes.append(len(chunks.give(worker, 8, 1)))
-    assert sizes == [2, 2, 2, 1, 1]
+    sizes = [len(chunks.give(worker, 24, 1)) for worker in range(2, 12)]
+    assert sizes == [6, 6, 6, 1, 1, 1, 1, 1, 1, 0]
 
 
 def test_a_worker_at_work_gets_nothing_new_while_what_was_lost_waits() -> None:

@@ -35,6 +35,7 @@ from cudafilter.jobs.record import DONE, Record
 from cudafilter.jobs.settings import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
+from cudafilter.start import gpus
 from cudafilter.start.words import first_jpeg, needs_gpu
 
 ONE, TWO = Node("1", "one", 1, 0), Node("2", "two", 1, 0)
@@ -225,6 +226,7 @@ class TestWorkers:
                 left.write_bytes(b"half")
                 Path("out/.cudafilter-00000001-00000002-3-4-6-7.tmp").write_bytes(b"another's")
                 return True
+            Path("out", f"{mark}8.tmp").write_bytes(b"by one that was not gone yet")
             return False
 
         nodes.die = die
@@ -399,12 +401,17 @@ class TestTheCommandLine:
             "error: Ray is not installed\nhint: pip install 'cudafilter[cluster]'\n"
         )
 
-    def test_starts_no_gpu_and_decodes_nothing_here(self) -> None:
+    def test_starts_no_gpu_and_decodes_nothing_here(self, monkeypatch: pytest.MonkeyPatch) -> None:
         words = ["blur", "--engine", "cuda", "--codec", "cpu", str(picture("a.jpg")), "b.jpg"]
         assert needs_gpu(words)
         assert first_jpeg(words) == "a.jpg"
         assert not needs_gpu([*words, "--cluster", "auto"])
         assert first_jpeg([*words, "--cluster=auto"]) is None
+        started: list[object] = []
+        monkeypatch.setattr(gpus, "start", lambda *given, **_: started.append(given))
+        for more in ([], ["--cluster", "auto"]):
+            cli(*words, *more)
+        assert len(started) == 1
 
     def test_plans_without_a_cluster(self) -> None:
         done = cli("blur", "in/a.png", "out.png", "--cluster", "auto", "--dry-run")

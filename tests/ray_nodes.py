@@ -18,7 +18,8 @@ NO_RAY = "Ray is not installed: pip install 'cudafilter[cluster]'"
 HAS_RAY = importlib.util.find_spec("ray") is not None
 
 KILLER, UNSHARED = "killer", "unshared"
-"""In a file's name: who filters it is killed; no node has it."""
+"""In a file's name: who filters it is killed; no node has it. GPUs are made up, too: they are the
+CPU engine."""
 
 _WORKERS = f"""
 import os, sys
@@ -36,7 +37,16 @@ if any("default_worker.py" in word for word in sys.orig_argv):
             raise FileNotFoundError(path)
         return stat(path, *more, **named)
 
+    def opened(name, **choices):
+        from cudafilter.engines.cpu import CpuEngine
+        engine = CpuEngine()
+        if name == "cuda":
+            engine.title = "a GPU that is made up: " + os.environ["CUDA_VISIBLE_DEVICES"]
+        return engine
+
     Worker.do, os.stat = dies, unseen
+    from cudafilter.engines import open
+    open.open_engine = opened
 """
 
 

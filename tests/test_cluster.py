@@ -128,6 +128,20 @@ class TestARun:
         assert sorted(line["destination"] for line in records("r.jsonl")) == written
         assert "Traceback" not in told
 
+    def test_has_one_worker_for_each_gpu_and_no_other(self, cluster: Any) -> None:
+        import kills_cluster
+
+        pictures(80, (400, 400))
+        node = kills_cluster.add(cluster, num_gpus=2)
+        try:
+            done = on(cluster, *BLUR[:-2], "--check", "--report", "r.jsonl")
+        finally:
+            cluster.remove_node(node)
+        assert done.returncode == 0
+        assert done.stderr.startswith("cluster, cuda: 1 node, 2 GPUs\n")
+        engines = {json.loads(line)["engine"] for line in Path("r.jsonl").read_text().splitlines()}
+        assert engines == {f"a GPU that is made up: {n}" for n in (0, 1)}
+
 
 class TestWorkersThatAreLost:
     def test_are_replaced_and_their_images_are_done_again(self, cluster: Any) -> None:

@@ -19,7 +19,7 @@ from cudafilter.operations.point import LEVELS, levels_of
 from cudafilter.proof.planes import Image
 from cudafilter.proof.values import Mask
 
-BAND_SAMPLES = 1 << 16
+BAND_SAMPLES = 1 << 17
 """Samples at a time: what is made of them stays in the cache."""
 
 ROUNDS = 8
@@ -110,12 +110,16 @@ def _blurred(levels: Whole, weights: tuple[int, ...], axis: int) -> Whole:
 
 def _gradients(levels: npt.NDArray[np.int32]) -> tuple[Any, Any, npt.NDArray[np.float64]]:
     """Sobel's gradients across and down where they fit, and the squares of their sizes."""
-    across = levels[:, 2:] - levels[:, :-2]
-    across = across[:-2] + across[2:] + 2 * across[1:-1]
-    down = levels[2:] - levels[:-2]
-    down = down[:, :-2] + down[:, 2:] + 2 * down[:, 1:-1]
-    squares = np.multiply(across, across, dtype=np.float64)
-    squares += np.multiply(down, down, dtype=np.float64)
+    two = levels[1:] + levels[:-1]
+    four = two[1:] + two[:-1]
+    across = four[:, 2:] - four[:, :-2]
+    two = levels[:, 1:] + levels[:, :-1]
+    four = two[:, 1:] + two[:, :-1]
+    down = four[2:] - four[:-2]
+    squares, more = across.astype(np.float64), down.astype(np.float64)
+    squares *= squares
+    more *= more
+    squares += more
     return across, down, squares
 
 

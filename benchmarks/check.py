@@ -29,6 +29,8 @@ ROWS: dict[str, tuple[str, str, float]] = {
     "dense 31x31": ("kernel", "weights=random.random((31, 31)), normalize=True", 3.0),
     "sobel": ("sobel", "", 0.8),
     "box 101x101": ("box", "radius=50", 1.5),
+    "canny": ("canny", "", 0.8),
+    "threshold --otsu": ("threshold", "otsu=True", 0.8),
 }
 """Name -> filter, parameters as Python, CPU seconds that it may take."""
 

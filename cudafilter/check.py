@@ -13,7 +13,6 @@ from cudafilter.host.cores import cores, each, share
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, whole_of
 from cudafilter.operations.pixels import Pixels, require_pixels
-from cudafilter.operations.reference import begun
 from cudafilter.proof.agreement import AGREES as AGREES
 from cudafilter.proof.agreement import CONFIDENCE as CONFIDENCE
 from cudafilter.proof.agreement import QUICK as QUICK
@@ -23,6 +22,7 @@ from cudafilter.proof.proof import Proof
 from cudafilter.proof.screened import Screened, Unsettled, settle
 from cudafilter.proof.tolerance import Tolerance
 from cudafilter.proof.verdict import Finding, examine, find, together, unproven_of
+from cudafilter.proof.whole import begun
 
 WINDOWS = 12
 """Samples in the windows of a quick check, for each sample of the image, from which on looking at

@@ -11,6 +11,7 @@ import pytest
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
 from cudafilter.check import compare
 from cudafilter.engines import Engine
+from cudafilter.engines import canny as tiles
 from cudafilter.errors import ParameterError
 from cudafilter.images import load
 from cudafilter.operations import reference
@@ -119,6 +120,26 @@ def test_engines_agree(kind: str, dtype: str, channels: int, alpha: bool, built:
         for chained in CHAINS:
             assert_agrees(engine, pixels, chained, alpha=alpha)
     engine.close()
+
+
+@pytest.mark.parametrize("sides", [(1, 3), (64, 16)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tiles_of_the_cpu_engine_fit_together(
+    dtype: str, sides: tuple[int, int], cpu: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "ROWS", sides[0])
+    monkeypatch.setattr(tiles, "COLUMNS", sides[1])
+    ties = np.where(smooth((33, 41, 3), dtype) > full_scale(dtype) / 2, full_scale(dtype), 0)
+    for pixels in (smooth((33, 41, 3), dtype), ties.astype(dtype), ties.astype(dtype)[:, :1]):
+        for border in ALL_BORDERS:
+            for canny in (*CANNIES, make("canny", sigma=30, low=0, high=0.001)):
+                assert_agrees(cpu, pixels, canny, border)
+
+
+def test_halves_of_a_level_round_up_on_the_cpu() -> None:
+    for first, expected in ((32767, 0), (32768, 1)):
+        levels = np.array([first, 0, 0], np.uint32)
+        assert tiles._blurred(levels, (1, UNIT - 2, 1), 1) == expected
 
 
 def smooth(shape: tuple[int, int, int], dtype: str) -> Pixels:

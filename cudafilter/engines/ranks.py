@@ -74,12 +74,10 @@ def rank_of(
     if pixels.dtype.kind == "u" and _takes_long(rank):
         step = _evenly(bottom - top, step, pixels[0].nbytes, rank, threads or share())
     run = _of_opencv(rank, pixels.dtype)
-    wide = _is_median(rank) and WIDE <= rank.window.shape[0] <= LARGEST
-    result = np.empty((bottom - top, width, channels), pixels.dtype)
+    wide = WIDE <= rank.window.shape[0] <= LARGEST and _is_median(rank)
 
-    def run_band(y: int) -> None:
+    def found(y: int) -> Pixels:
         end = min(y + step, bottom)
-        out = result[y - top : end - top]
         first, last = y - above, end + below
         # With the rows that a border repeats, were the band but a few rows at the end.
         start = max(0, min(first, height - 1 - below) if last > height else first)
@@ -93,13 +91,18 @@ def rank_of(
         # OpenCV gives NaN no place.
         if run is None or (block.dtype.kind == "f" and np.isnan(block.min())):
             block = around() if whole else block
-            out[...] = medians(block, rank.window.shape[0]) if wide else ranked(block, rank)
-        elif whole:
-            done = run(block, run.borders[border.mode])
-            out[...] = done[y - start : end - start]
-        else:
-            done = run(block, cv2.BORDER_REPLICATE)
-            out[...] = done[above : len(block) - below, left : block.shape[1] - right]
+            return medians(block, rank.window.shape[0]) if wide else ranked(block, rank)
+        if whole:
+            return run(block, run.borders[border.mode])[y - start : end - start]
+        done = run(block, cv2.BORDER_REPLICATE)
+        return done[above : len(block) - below, left : block.shape[1] - right]
+
+    if step >= bottom - top:
+        return np.ascontiguousarray(found(top))
+    result = np.empty((bottom - top, width, channels), pixels.dtype)
+
+    def run_band(y: int) -> None:
+        result[y - top : y - top + step] = found(y)
 
     each(run_band, range(top, bottom, step), threads)
     return result

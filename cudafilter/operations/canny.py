@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -86,7 +86,7 @@ class Canny(WholeImage):
         for c in range(source.shape[2] - alpha):
             levels = np.nan_to_num(levels_of(padded[..., c], full), nan=0.0)
             blurred = _blurred(_blurred(levels, self.weights).T, self.weights).T
-            candidates, strong = marks(blurred, self.limits)
+            candidates, strong = _marks(blurred, self.limits)
             out[..., c] = np.where(_followed(candidates, strong), full, 0.0)
         return out
 
@@ -100,25 +100,17 @@ def _blurred(levels: Exact, weights: tuple[int, ...]) -> Exact:
     return np.floor((sums + UNIT // 2) / UNIT)
 
 
-def marks(blurred: npt.NDArray[Any], limits: tuple[int, int]) -> tuple[Mask, Mask]:
+def _marks(blurred: Exact, limits: tuple[int, int]) -> tuple[Mask, Mask]:
     """Where *blurred* levels have the largest gradient along it, of both *limits* at least.
 
-    *blurred* is (H + 2, W + 2), of whole numbers in a type that holds 2^53; the masks are (H, W).
+    *blurred* is (H + 2, W + 2), of whole numbers; the masks are (H, W).
     """
     across = blurred[:, 2:] - blurred[:, :-2]
     across = across[:-2] + 2 * across[1:-1] + across[2:]
     down = blurred[2:] - blurred[:-2]
     down = down[:, :-2] + 2 * down[:, 1:-1] + down[:, 2:]
-    return maxima(across, down, np.pad(across * across + down * down, 1), limits)
-
-
-def maxima(
-    across: npt.NDArray[Any], down: npt.NDArray[Any], squares: npt.NDArray[Any],
-    limits: tuple[int, int],
-) -> tuple[Mask, Mask]:  # fmt: skip
-    """marks() of gradients, (H, W) each, and *squares* of their sizes, (H + 2, W + 2)."""
-    height, width = across.shape
-    size = squares[1:-1, 1:-1]
+    size = across * across + down * down
+    (height, width), squares = size.shape, np.pad(size, 1)
     flat, steep = np.abs(across), np.abs(down)
     level = (steep * 32768 < flat * TANGENT, (0, -1))
     upright = (flat * 32768 < steep * TANGENT, (-1, 0))

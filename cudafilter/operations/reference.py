@@ -11,15 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cudafilter.operations.borders import OUTSIDE, Border, border_index
-from cudafilter.operations.operation import (
-    Fork,
-    Operation,
-    Plan,
-    Planned,
-    Stage,
-    needs_whole,
-    split,
-)
+from cudafilter.operations.operation import Fork, Operation, Plan, Stage, needs_whole
 from cudafilter.operations.pixels import Exact, Pixels, full_scale, quantise
 
 Span = tuple[int, int]
@@ -53,22 +45,6 @@ def exact(
     with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, unsaid
         plan = operation.unrolled(border)
         return _block(pixels, plan, alpha, rows or (0, height), columns or (0, width))
-
-
-def begun(
-    pixels: Pixels, operation: Operation, border: Border, alpha: bool
-) -> tuple[Pixels, Operation]:
-    """The image after the last stage that needs the whole image, and what is left of *operation*.
-
-    So that some rows of the rest can be asked for. Both are as given where there is no such stage.
-    """
-    before, rest = split(operation.unrolled(border))
-    if not before:
-        return pixels, operation
-    with np.errstate(invalid="ignore"):
-        (height, width), name = pixels.shape[:2], operation.name
-        values = _block(pixels, before, alpha, (0, height), (0, width))
-        return quantise(values, pixels.dtype), Planned(rest, operation.reach, name)
 
 
 def _block(pixels: Pixels, plan: Plan, alpha: bool, rows: Span, columns: Span) -> Exact:

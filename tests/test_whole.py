@@ -37,11 +37,12 @@ OPERATIONS: dict[str, Operation] = {
 }
 
 
-@pytest.fixture(autouse=True, params=[1, 1 << 20], ids="bands of {}".format)
+@pytest.fixture(autouse=True, params=[10, 4000], ids="tiles of {}".format)
 def bands(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edges, "BAND_SAMPLES", request.param)
+    monkeypatch.setattr(edges, "ROWS", request.param)
+    monkeypatch.setattr(edges, "COLUMNS", request.param // 2)
+    monkeypatch.setattr(edges, "ROUNDS", request.param // 2000)
     monkeypatch.setattr(whole, "BAND_SAMPLES", request.param)
-    monkeypatch.setattr(edges, "ROUNDS", request.param % 3)
 
 
 def held(

@@ -1,4 +1,4 @@
-"""Canny's edges, in whole numbers and some rows at a time; see operations/canny.py.
+"""Canny's edges, in whole numbers and tile by tile; see operations/canny.py.
 
 All channels have the same bits as the definition's. Neighbours are looked up by how far apart they
 lie in memory: rows have a column more on each side, where there is no edge.
@@ -19,11 +19,11 @@ from cudafilter.operations.point import LEVELS, levels_of
 from cudafilter.proof.planes import Image
 from cudafilter.proof.values import Mask
 
-BAND_SAMPLES = 1 << 17
-"""Samples at a time: what is made of them stays in the cache."""
+ROWS, COLUMNS = 64, 1024
+"""Pixels at a time: what is made of them stays in the cache."""
 
 ROUNDS = 8
-"""How often all samples of a band are looked at for those that touch an edge."""
+"""How often all samples of a tile are looked at for those that touch an edge."""
 
 WEAK, FOUND = 1, 2
 """Marks of samples: may be an edge, is one."""
@@ -31,56 +31,70 @@ WEAK, FOUND = 1, 2
 Whole = npt.NDArray[np.uint32]
 Marks = npt.NDArray[np.uint8]
 
+Span = tuple[int, int]
+"""The first one, and the one past the last."""
+
 
 def edges(pixels: Pixels, canny: Canny, border: Border, alpha: bool) -> Pixels:
     """*pixels*, (H, W, C), after *canny*."""
     height, width, channels = pixels.shape
     out = np.empty_like(pixels)
     full = out.dtype.type(full_scale(pixels.dtype))
-    radius = len(canny.weights) // 2
-    step = max(16, BAND_SAMPLES // width, radius)
-    bands = range(0, height, step)
+    bands = range(0, height, ROWS)
     for c in range(channels - alpha):
         image = Image(pixels[..., c : c + 1], border)
         marks = np.zeros((height + 2, width + 2), np.uint8)
 
         def mark(y: int, image: Image = image, marks: Marks = marks) -> None:
-            _mark(marks, image, canny, y, min(y + step, height))
+            _mark(marks, image, canny, (y, min(y + ROWS, height)))
 
         def show(y: int, c: int = c, marks: Marks = marks) -> None:
-            own = marks[y + 1 : min(y + step, height) + 1, 1:-1]
-            np.multiply(own == FOUND, full, out=out[y : y + step, :, c])
+            own = marks[y + 1 : min(y + ROWS, height) + 1, 1:-1]
+            np.multiply(own == FOUND, full, out=out[y : y + ROWS, :, c])
 
         each(mark, bands, cores())
-        _follow(marks, bands, step)
+        _follow(marks, bands)
         each(show, bands, cores())
     if alpha:
         out[..., -1] = pixels[..., -1]
     return out
 
 
-def _mark(marks: Marks, image: Image, canny: Canny, first: int, end: int) -> None:
-    """Mark what rows *first* to *end* - 1 of the *image* show, which has one channel."""
-    radius = len(canny.weights) // 2
-    around = radius + 2  # two gradients side by side need four levels
-    samples = image.padded((first - around, end + around), (-around, image.width + around))[:, 0]
+def _mark(marks: Marks, image: Image, canny: Canny, rows: Span) -> None:
+    """Mark what *rows* of the *image* show, which has one channel."""
+    around = len(canny.weights) // 2 + 2  # two gradients side by side need four levels
+    padded = image.padded((rows[0] - around, rows[1] + around), (-around, image.width + around))
+    for left in range(0, image.width, COLUMNS):
+        columns = left, min(left + COLUMNS, image.width)
+        samples = padded[:, 0, left : columns[1] + 2 * around]
+        _mark_tile(marks[1:-1, 1:-1], samples, canny, rows, columns)
+
+
+def _mark_tile(marks: Marks, samples: Pixels, canny: Canny, rows: Span, columns: Span) -> None:
+    """_mark() of some *columns*, by their *samples* and those around."""
+    ((first, end), (left, right)), (height, width) = (rows, columns), marks.shape
     levels = _blurred(_blurred(_levels(samples), canny.weights, 0), canny.weights, 1)
     across, down, squares = _gradients(levels.view(np.int32))
-    squares[:, 0] = squares[:, -1] = 0
+    if left == 0:
+        squares[:, 0] = 0
+    if right == width:
+        squares[:, -1] = 0
     if first == 0:
         squares[0] = 0
-    if end == image.height:
+    if end == height:
         squares[-1] = 0
-    row = image.width + 2
+    row = right - left + 2
     largest = _largest(across.ravel(), down.ravel(), squares.ravel(), row)
     size = squares.ravel()[row + 1 : -row - 1]
     low, high = canny.limits
     largest &= size >= low
     found = size >= high
     found &= largest
-    rows = marks[first + 1 : end + 1]
-    np.add(largest, found, out=rows.ravel()[1:-1], dtype=np.uint8)
-    _grow(rows)
+    seen = np.empty((end - first, row), np.uint8)
+    np.add(largest, found, out=seen.ravel()[1:-1], dtype=np.uint8)
+    own = marks[first:end, left:right]
+    own[...] = seen[:, 1:-1]
+    _grow(own)
 
 
 def _levels(samples: Pixels) -> Whole:
@@ -159,7 +173,7 @@ def _peaks(squares: npt.NDArray[np.float64], apart: int, row: int) -> Mask:
 
 
 def _grow(rows: Marks) -> None:
-    """Find the weak ones among *rows* that touch one that is found; not all that are far away."""
+    """Find the weak ones of a tile that touch one that is found; not all that are far away."""
     for _ in range(ROUNDS):
         touch = _touching(rows)
         if not touch.any():
@@ -180,14 +194,14 @@ def _touching(rows: Marks) -> Mask:
     return beside
 
 
-def _follow(marks: Marks, bands: range, step: int) -> None:
+def _follow(marks: Marks, bands: range) -> None:
     """Find all weak ones that touch one that is found."""
     row = marks.shape[1]
     steps = np.array([-row - 1, -row, -row + 1, -1, 1, row - 1, row, row + 1])
     flat = marks.ravel()
 
     def touching(y: int) -> npt.NDArray[np.intp]:
-        touch = _touching(marks[y : y + step + 2])[1:-1]
+        touch = _touching(marks[y : y + ROWS + 2])[1:-1]
         there: npt.NDArray[np.intp] = np.flatnonzero(touch) + (y + 1) * row
         return there
 

@@ -55,6 +55,7 @@ class MadeUp:
         self.open: Callable[[Place], Opened] = lambda place: Opened("an engine", parallel=2)
         self.die: Callable[[Place, list[Job]], bool] = lambda place, jobs: False
         self.done: list[Place] = []
+        self.started = self.ended = 0
 
     def nodes(self) -> list[Node]:
         return list(self.there)
@@ -67,6 +68,7 @@ class MadeUp:
         return True
 
     def start(self, place: Place, task: Task) -> Worker:
+        self.started += 1
         return cast(Worker, MadeUpWorker(self, place))
 
     def wait(self, calls: Sequence[Call], seconds: float) -> list[Call]:
@@ -96,7 +98,7 @@ class MadeUpWorker:
         return Call(list)
 
     def end(self) -> None:
-        pass
+        self.nodes.ended += 1
 
 
 class Done:
@@ -112,7 +114,10 @@ class Done:
             cast(Cluster, nodes), self.plan.jobs, task, self.records.append, self.notes.append
         )
         self.title = run.prepare()
-        run.work()
+        try:
+            run.work()
+        finally:
+            assert nodes.started == nodes.ended  # whatever comes, none is left at work
 
 
 pytestmark = pytest.mark.usefixtures("here")

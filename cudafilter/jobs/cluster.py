@@ -321,6 +321,7 @@ class Run:
     def _lose(self, number: int) -> None:
         """Have the jobs of a lost worker run again, or tell that they cannot be done."""
         member = self._members.pop(number)
+        member.worker.end()  # it may only have failed at a call
         if member.opened is None:
             self._starts[member.place] += 1
         had, given_up = self._chunks.lose(number)

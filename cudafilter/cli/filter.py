@@ -23,10 +23,9 @@ from cudafilter.start.garbage import uncollected
 from cudafilter.start.words import FEW, STDIO, any_jpeg, first_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cudafilter.jobs.plan import Plan
     from cudafilter.operations.operation import Operation
+    from cudafilter.stores.url import AnyPath
 
 
 def filter_command(spec: FilterSpec) -> Command:
@@ -183,7 +182,7 @@ def _print(plan: Plan) -> None:
         click.get_current_context().exit(FAILURE)
 
 
-def _shown(path: Path | None) -> str:
+def _shown(path: AnyPath | None) -> str:
     return STDIO if path is None else escaped_name(str(path))
 
 
@@ -232,7 +231,7 @@ def _require_no_image(plan: Plan, option: str, name: str, sources: bool = True) 
     for job in plan.jobs:
         for path in (job.source if sources else None, job.destination):
             # Without a file there, only the name can be the same.
-            if path is None or (there is None and path.name != os.path.basename(real)):
+            if path is None or (there is None and os.path.basename(path) != os.path.basename(real)):
                 continue
             if inode(path) == there if there else os.path.realpath(path) == real:
                 what = "is an image of this job" if sources else "would be overwritten"

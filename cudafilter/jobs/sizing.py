@@ -153,12 +153,13 @@ def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
     None where that is unknown: for more than FEW images, whose headers would take too long to
-    read, and for standard input or a pipe, which can be read only once.
+    read, for what lies in a store, which would be fetched twice, and for standard input or a pipe,
+    which can be read only once.
     """
     todo = [job for job in jobs if not job.skip]
     if len(todo) > FEW:
         return None
-    sources = [job.source for job in todo if job.source is not None]
+    sources = [job.source for job in todo if isinstance(job.source, Path)]
     if len(sources) < len(todo) or any(source.is_fifo() for source in sources):
         return None
     samples = sum(map(_samples, sources))

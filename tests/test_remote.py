@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 from pathlib import Path
 
-import pytest
-
-import seaweed as seaweedfs
-from command_line import cli, folder, picture, snapshot
+from command_line import cli, folder, snapshot
 from cudafilter.stores import remote
 from cudafilter.stores.url import Url
 

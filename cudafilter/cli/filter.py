@@ -125,7 +125,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
-    """The plan of *paths*. With --watch further plans follow, endlessly."""
+    """The plan of *paths*. Further ones follow from a store, and with --watch endlessly."""
     if "" in paths:
         raise ParameterError("src", "a file name is empty")
     *sources, destination = (*paths, None) if shared.in_place else paths
@@ -143,13 +143,14 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
             given, destination, recursive=shared.recursive, format=shared.format,
             existing=shared.existing, follow=shared.follow, strict=shared.strict,
         )  # fmt: skip
-    from cudafilter.jobs.plan import make_plan
+    from cudafilter.jobs.paged import make_plans
 
-    plan = make_plan(
+    known = shared.dry_run or shared.retry_failed is not None
+    return make_plans(
         given, destination, recursive=shared.recursive, format=shared.format,
         existing=shared.existing, follow=shared.follow, strict=shared.strict, shard=shared.shard,
+        whole=known,
     )  # fmt: skip
-    return iter([plan])
 
 
 def _tell_retried(plan: Plan, missing: int, shared: Shared) -> None:

@@ -64,6 +64,8 @@ class Reporter:
         self._total += len(plan.jobs) + len(plan.refused)
         self._left_alone += plan.left_alone
         self._left += plan.left
+        if self._progress and self._many:
+            self._progress.total = self._total
 
     def imported(self) -> None:
         """Note the time: all is imported, and the engine is about to open."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from cudafilter.errors import CudafilterError
 from cudafilter.formats.table import is_image_name
 from cudafilter.formats.unread import kind_of
 from cudafilter.stores.url import AnyPath
@@ -66,6 +67,18 @@ class Found:
         else:
             self.leave(path, str(kind))
         return False
+
+    def refuse(self, path: AnyPath, error: CudafilterError) -> None:
+        """Refuse *path*, for the reason that *error* tells."""
+        hint = f" ({error.hint})" if error.hint else ""
+        self.refused.append((path, str(error).removeprefix(f"{path}: ") + hint))
+
+    def add(self, more: Found) -> None:
+        """Add what *more* has."""
+        self.images += more.images
+        self.left_alone += more.left_alone
+        self.left += more.left
+        self.refused += more.refused
 
     def leave(self, path: AnyPath, why: str) -> None:
         """Leave *path* alone, though somebody may miss it."""

@@ -35,13 +35,13 @@ def find(
         else:
             _require_recursive(text, recursive)
             for page in pages(url, into, strict):
-                _add(found, page)
+                found.add(page)
             found.many = True
     except remote.Missing as error:
         _refuse(error)
     except ImageError as error:
         found.many = True
-        found.refused.append((url, _reason(url, error)))
+        found.refuse(url, error)
     sort(found.images, begun)
 
 
@@ -86,7 +86,7 @@ def pages(top: Url, into: AnyPath | None, strict: bool) -> Iterator[Found]:
         except remote.Missing as error:
             _refuse(error)
         except ImageError as error:
-            found.refused.append((top, _reason(top, error)))
+            found.refuse(top, error)
             yield found
             return
         if page is None:
@@ -161,17 +161,5 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
     return not hidden and bool(matcher(parts[0])(names[0])) and _fits(names[1:], parts[1:])
 
 
-def _add(found: Found, page: Found) -> None:
-    found.images += page.images
-    found.left_alone += page.left_alone
-    found.left += page.left
-    found.refused += page.refused
-
-
 def _refuse(error: ImageError) -> NoReturn:
     raise ParameterError("src", str(error), hint=error.hint) from None
-
-
-def _reason(url: Url, error: ImageError) -> str:
-    hint = f" ({error.hint})" if error.hint else ""
-    return str(error).removeprefix(f"{url}: ") + hint

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.job import ERROR, OVERWRITE, SKIP, Job
@@ -14,6 +14,9 @@ from cudafilter.jobs.places import Place, Places
 from cudafilter.jobs.sources import Found, Source, inode
 from cudafilter.stores.local import is_stream
 from cudafilter.stores.url import AnyPath, Url
+
+if TYPE_CHECKING:
+    from cudafilter.jobs.buckets import Listed
 
 
 class Output(NamedTuple):
@@ -91,13 +94,18 @@ def require_distinct(outputs: Sequence[Output], owners: dict[str, Job]) -> None:
         owners[place.key] = job
 
 
-def settle_existing(jobs: list[Job], outputs: Sequence[Output], existing: str) -> list[Job]:
-    """*jobs*, of which *outputs* are, with those to be skipped marked. Raises ParameterError."""
+def settle_existing(
+    jobs: list[Job], outputs: Sequence[Output], existing: str, listed: Listed | None = None
+) -> list[Job]:
+    """*jobs*, of which *outputs* are, with those to be skipped marked. Raises ParameterError.
+
+    *listed* is what is known of stores already.
+    """
     there: list[AnyPath] = []
     if existing != OVERWRITE and any(isinstance(path, Url) for _, path, _ in outputs):
-        from cudafilter.jobs.buckets import Listed
+        from cudafilter.jobs.buckets import Listed  # not before: most runs do without
 
-        listed = Listed()
+        listed = listed or Listed()
         there += [path for _, path, _ in outputs if isinstance(path, Url) and listed.has(path)]
         jobs = [job._replace(existing=existing) for job in jobs]
     for _, path, place in outputs:

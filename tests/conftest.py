@@ -112,7 +112,7 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterato
 
 
 @pytest.fixture
-def bucket(seaweed: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket(seaweed: seaweedfs.Ports, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of an empty folder in a bucket, without a slash at its end."""
     for name, value in seaweedfs.environment(seaweed.s3).items():
         monkeypatch.setenv(name, value)

@@ -67,7 +67,8 @@ def _folders(source: str, destination: str, recursive: bool) -> tuple[Url, AnyPa
         return None
     if isinstance(into, Path) and ignores_case(str(into)):  # two outputs may be one
         return None
-    if isinstance(into, Url) and objects.is_in(top, into):  # an output may be a later input
+    if top == into or (isinstance(into, Url) and objects.is_in(top, into)):
+        # An output may be a later input.
         return None
     require_folder(into, destination)
     return top, into

@@ -46,6 +46,8 @@ def refusal(url: Url, error: Exception) -> Refusal:
     hint = CREDENTIALS.get(url.scheme)
     if any(place in text for place in _TOKENS):
         return Refusal("no credentials were found for it", hint)
+    if kind == "PreconditionError":
+        return Refusal("another program changed it meanwhile")
     if code in ("NoSuchBucket", "ContainerNotFound"):
         return Refusal(f"there is no bucket {url.root}", missing=True)
     if kind in ("NotFoundError", "FileNotFoundError") or status == 404:
@@ -65,8 +67,6 @@ def refusal(url: Url, error: Exception) -> Refusal:
         return Refusal(f"the store failed{answer}")
     if any(words in text for words in _GONE):
         return Refusal("the store cannot be reached", "look at the network and the endpoint")
-    if kind == "PreconditionError":
-        return Refusal("another program changed it meanwhile")
     if "path" in text and ("segment" in text or kind == "InvalidPathError"):
         return Refusal("a name in it has an empty part, or '.' or '..', which is not read")
     return Refusal("the store's client failed")

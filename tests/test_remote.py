@@ -167,6 +167,42 @@ def test_what_another_program_puts_meanwhile_stays(
     assert told.get(existing, " -> ") in result.stderr
 
 
+def test_a_put_that_was_done_and_is_tried_again_is_no_conflict(
+    bucket: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import obstore
+
+    original = obstore.put
+
+    def twice(*given: Any, **named: Any) -> Any:
+        original(*given, **named)
+        return original(*given, **named)
+
+    monkeypatch.setattr(obstore, "put", twice)
+    picture("a.png")
+    result = cli("sharpen", "a.png", f"{bucket}/a.png", "--existing", "error")
+    assert result.exit_code == 0, result.output
+    assert f"a.png -> {bucket}/a.png" in result.stderr
+
+
+def test_what_is_large_and_no_picture_is_not_fetched(
+    bucket: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(f"{bucket}/a.png", b"no picture" * 1000)
+    monkeypatch.setattr(remote, "LARGE", 100)
+    fetched = []
+    get = remote._get
+
+    def counted(url: Url, options: Any = None) -> Any:
+        fetched.append(options)
+        return get(url, options)
+
+    monkeypatch.setattr(remote, "_get", counted)
+    result = cli("sharpen", f"{bucket}/a.png", "a.png")
+    assert result.exit_code == 1
+    assert fetched[-1] == {"range": (0, remote.HEAD)}
+
+
 def test_a_store_that_cannot_refuse_to_replace_says_so(
     bucket: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

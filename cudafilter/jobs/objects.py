@@ -101,7 +101,7 @@ def pages(top: Url, into: AnyPath | None, strict: bool) -> Iterator[Found]:
 
 def _take(url: Url, below: str, found: Found, top: Url, into: AnyPath | None, strict: bool) -> None:
     """Add the object *url* to *found*, unless it is left alone or is in the folder *into*."""
-    if isinstance(into, Url) and into != top and is_in(url, into):
+    if isinstance(into, Url) and is_in(into, top) and is_in(url, into):
         return
     hidden = below.startswith(".") or "/." in below
     if found.wants(url, ".hidden" if hidden else url.name, strict):

@@ -30,6 +30,10 @@ BLOCK = 4 << 20
 """Bytes that are fetched at a time of an object that is read by ranges."""
 BLOCKS = 8
 """Most blocks of one object in memory."""
+LARGE = 1 << 26
+"""Bytes of an object from which on its beginning is looked at before the rest is fetched."""
+HEAD = 64
+"""Bytes that show what an object is."""
 PAGE = 1000
 """Objects that a listing tells at a time: as many as S3 answers."""
 
@@ -148,6 +152,8 @@ def read(url: Url, look: Callable[[bytes], object], most: int) -> bytes:
         told = int(found.meta["size"])
         if told > most and told > (free_memory() or told):
             raise MemoryError
+        if told > LARGE:
+            look(bytes(_get(url, {"range": (0, HEAD)}).bytes().to_bytes()))
         data = bytes(found.bytes().to_bytes())
     if len(data) != told:
         raise ImageError("it was cut off on its way")
@@ -258,7 +264,10 @@ def _put(url: Url, content: Any, new: bool) -> tuple[str, ...]:
                 obstore.put(client, url.key, content, mode="create")
                 return ()
             except obstore.exceptions.AlreadyExistsError:
-                raise _there(url) from None
+                # An answer may be lost, and the put that was done tried again.
+                if not isinstance(content, (bytes, memoryview)) or not _holds(url, content):
+                    raise _there(url) from None
+                return ()
             except (obstore.exceptions.NotSupportedError, NotImplementedError):
                 if not isinstance(content, (bytes, memoryview)):
                     content.seek(0)
@@ -269,6 +278,12 @@ def _put(url: Url, content: Any, new: bool) -> tuple[str, ...]:
 LATE = (
     "the store cannot refuse to replace: had another program put it meanwhile, that would be lost"
 )
+
+
+def _holds(url: Url, content: Buffer) -> bool:
+    """Whether the bytes of *url* are *content*."""
+    found = _get(url)
+    return bool(found.meta["size"] == len(content) and found.bytes().to_bytes() == bytes(content))
 
 
 def _there(url: Url) -> Exists:

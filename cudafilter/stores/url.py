@@ -103,3 +103,12 @@ def is_url(text: str) -> bool:
     """Whether *text* names something in a store, not a file."""
     scheme, mark, _ = text.partition("://")
     return bool(mark) and scheme in SCHEMES
+
+
+def path_of(name: str) -> AnyPath:
+    """The file or object that is called *name*, as a record or a report has it."""
+    if not is_url(name):
+        return Path(name)
+    scheme, _, rest = name.partition("://")
+    place, _, key = rest.partition("/")
+    return Url(f"{scheme}://{place}", key)

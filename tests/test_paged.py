@@ -9,9 +9,12 @@ import pytest
 
 from command_line import cli, picture
 from cudafilter.errors import ImageError, ParameterError
+from cudafilter.host.cores import cores
+from cudafilter.jobs import buckets, sizing
+from cudafilter.jobs.job import Job
 from cudafilter.jobs.paged import make_plans
 from cudafilter.stores import remote
-from cudafilter.stores.url import Url
+from cudafilter.stores.url import Url, path_of
 
 pytestmark = pytest.mark.usefixtures("here")
 pytest.importorskip("obstore")
@@ -117,3 +120,33 @@ def test_a_listing_that_breaks_off_fails_and_what_came_is_done(
     assert Path("out/a.png").exists()
     assert "error: memory://broken/in: cannot be listed" in result.stderr
     assert "1 done, 0 skipped, 1 failed" in result.stderr
+
+
+def test_a_tree_lists_each_folder_of_its_results_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buckets, "FOLDERS", 3)
+    asked: list[str] = []
+
+    def walk(top: Url, deep: bool) -> Iterator[list[Url]]:
+        asked.append(top.key)
+        yield [top / "there.png"]
+
+    monkeypatch.setattr(remote, "walk", walk)
+    listed = buckets.Listed()
+    for n in range(20):
+        assert listed.has(Url("memory://m", f"a/{n}/there.png"))
+        assert not listed.has(Url("memory://m", f"a/{n}/none.png"))
+        assert listed.has(Url("memory://m", "a/there.png"))
+    assert sorted(asked) == sorted({*asked})
+    assert len(asked) == 21
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "more"),
+    [("a.png", "b.png", 1), ("memory://m/a.png", "b.png", 4), ("a.png", "memory://m/b.png", 4)],
+)
+def test_more_images_are_in_work_where_they_wait_for_a_store(
+    source: str, destination: str, more: int
+) -> None:
+    job = Job(path_of(source), path_of(destination), "png")
+    assert sizing.threads((job,)) == more * cores()
+    assert sizing.threads(iter([job])) == cores()

@@ -215,3 +215,23 @@ def test_a_url_with_more_than_a_name_is_refused_without_it(text: str) -> None:
     with pytest.raises(ParameterError) as caught:
         Url.parsed("src", text)
     assert "hunter2" not in str(caught.value)
+
+
+def test_credentials_that_are_nowhere_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    obstore = pytest.importorskip("obstore")
+    asked = []
+
+    def get(*given: object, **named: object) -> None:
+        asked.append(given)
+        raise GenericError("Error performing PUT http://169.254.169.254/latest/api/token")
+
+    monkeypatch.setattr(obstore, "get", get)
+    monkeypatch.setattr(obstore, "head", get)
+    monkeypatch.setattr(remote, "_unknown", {})
+    result = cli("blur", "memory://no/a.png", "memory://no/b.png", "out/", "-j", "1")
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert [line.partition(" for it")[0] for line in lines] == [
+        f"error: memory://no/{name}.png: no credentials were found" for name in "ab"
+    ]
+    assert len(asked) == 1

@@ -9,6 +9,8 @@ from cudafilter.stores import remote
 from cudafilter.stores.url import Url
 
 _WEB = ("http", "https")
+FOLDERS = 64
+"""Most folders whose names are kept: a tree goes on in the folders above the last one."""
 
 
 def destination(text: str) -> Url:
@@ -55,7 +57,7 @@ def require_name(url: Url, text: str) -> None:
 
 
 class Listed:
-    """What is in folders of stores, each listed once."""
+    """What is in folders of stores, each listed once where images come in the order of names."""
 
     def __init__(self) -> None:
         self._folders: dict[Url, set[str]] = {}
@@ -63,10 +65,13 @@ class Listed:
     def has(self, url: Url) -> bool:
         """Whether there is an object *url*. Raises ParameterError where the store does not tell."""
         folder = url.parent
-        if folder not in self._folders:
+        names = self._folders.pop(folder, None)
+        if names is None:
+            while len(self._folders) >= FOLDERS:
+                del self._folders[next(iter(self._folders))]
             try:
                 pages = remote.walk(folder, deep=False)
-                self._folders[folder] = {each.name for page in pages for each in page}
+                names = {each.name for page in pages for each in page}
             except remote.Missing as error:
                 raise ParameterError("dest", str(error), hint=error.hint) from None
             except ImageError as error:
@@ -75,4 +80,5 @@ class Listed:
                     f"what exists cannot be told: {error}",
                     hint=error.hint or "--existing overwrite asks for nothing",
                 ) from None
-        return url.name in self._folders[folder]
+        self._folders[folder] = names  # the one that was asked for last stands last
+        return url.name in names

@@ -22,6 +22,7 @@ CREDENTIALS = {
 """Where credentials come from, as a hint."""
 _TOKENS = ("169.254.", "metadata.google", "token request", "login.microsoftonline")
 """Where the library asks for credentials when the environment has none."""
+UNKNOWN = "no credentials were found for it"
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _GONE = ("error sending request", "error trying to connect", "dns error", "timed out")
@@ -45,7 +46,7 @@ def refusal(url: Url, error: Exception) -> Refusal:
     answer = f" (the store answers {told})" if told else ""
     hint = CREDENTIALS.get(url.scheme)
     if any(place in text for place in _TOKENS):
-        return Refusal("no credentials were found for it", hint)
+        return Refusal(UNKNOWN, hint)
     if kind == "PreconditionError":
         return Refusal("another program changed it meanwhile")
     if code in ("NoSuchBucket", "ContainerNotFound"):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.host.cores import free_memory
 from cudafilter.stores.buffers import Buffer, Source
-from cudafilter.stores.refusals import refusal
+from cudafilter.stores.refusals import UNKNOWN, Refusal, refusal
 from cudafilter.stores.store import Content, Exists, Identity
 from cudafilter.stores.url import Url
 
@@ -40,6 +40,8 @@ PAGE = 1000
 EXTRA = "pip install 'cudafilter[cloud]'"
 
 _clients: dict[str, Any] = {}
+_unknown: dict[str, Refusal] = {}
+"""What has no credentials, by its root: to look for them again takes half a minute each time."""
 _connecting = Lock()
 
 
@@ -94,15 +96,23 @@ def _naming(url: Url, failed: str | None = None) -> Iterator[None]:
 
     They have no cause: its text may hold credentials, and would be in a traceback.
     """
+    if (why := _unknown.get(url.root)) is not None:
+        raise _error(url, failed, why)
     try:
         yield
     except (CudafilterError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - its types have no base of their own
         why = refusal(url, error)
-        kind = Missing if why.missing else ImageError
-        told = f"{url}: {failed}: {why.reason}" if failed else why.reason
-        raise kind(told, hint=why.hint) from None
+        if why.reason == UNKNOWN:
+            _unknown[url.root] = why
+        raise _error(url, failed, why) from None
+
+
+def _error(url: Url, failed: str | None, why: Refusal) -> ImageError:
+    kind = Missing if why.missing else ImageError
+    told = f"{url}: {failed}: {why.reason}" if failed else why.reason
+    return kind(told, hint=why.hint)
 
 
 def _get(url: Url, options: Any = None) -> Any:

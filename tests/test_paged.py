@@ -9,7 +9,6 @@ import pytest
 
 from command_line import cli, picture
 from cudafilter.errors import ImageError, ParameterError
-from cudafilter.host.cores import cores
 from cudafilter.jobs import buckets, sizing
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.paged import make_plans
@@ -148,5 +147,5 @@ def test_more_images_are_in_work_where_they_wait_for_a_store(
     source: str, destination: str, more: int
 ) -> None:
     job = Job(path_of(source), path_of(destination), "png")
-    assert sizing.threads((job,)) == more * cores()
-    assert sizing.threads(iter([job])) == cores()
+    assert sizing.for_each_core((job,)) == more
+    assert sizing.for_each_core(iter([job])) == 1

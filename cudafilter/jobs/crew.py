@@ -15,7 +15,7 @@ from threading import Condition, Lock, Thread
 from typing import TYPE_CHECKING, BinaryIO
 
 from cudafilter.engines import Engine
-from cudafilter.host.cores import in_work
+from cudafilter.host.cores import cores, in_work
 from cudafilter.jobs import sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import DONE, Record
@@ -127,7 +127,7 @@ class _Crew:
             worker.room = sizing.memory_for_images(share=1.0)
         self._worker, self._threads = worker, threads
         self._most = operator.length_hint(jobs, sizing.MOST_THREADS)
-        self._usual = sizing.threads(jobs)
+        self._for_each_core = sizing.for_each_core(jobs)
         self._jobs = iter(jobs)
         self._taking = Lock()
         self._on_record = on_record
@@ -139,7 +139,7 @@ class _Crew:
     def begin(self, open_engine: Callable[[], Engine]) -> None:
         """Start the threads, and open the engine meanwhile."""
         worker = self._worker
-        at_first = min(self._most, self._threads or self._usual)
+        at_first = min(self._most, self._threads or cores() * self._for_each_core)
         in_work(at_first)
         self._hire(at_first)
         engine = open_engine()

@@ -214,10 +214,10 @@ def small(jobs: Collection[Job], filter: Operation) -> str | None:
     return "small job, done before a GPU would have started"
 
 
-def threads(jobs: Iterable[Job]) -> int:
-    """How many threads *jobs* begin with, by the first one; memory may let fewer work."""
+def for_each_core(jobs: Iterable[Job]) -> int:
+    """How many of *jobs* are worth to be in work for each core, by the first one."""
     first = jobs[0][:2] if isinstance(jobs, tuple) and jobs else ()
-    return cores() * (WAITING if any(isinstance(path, Url) for path in first) else 1)
+    return WAITING if any(isinstance(path, Url) for path in first) else 1
 
 
 def memory_for_images(share: float = MEMORY_SHARE) -> int | None:

@@ -47,9 +47,9 @@ def below(top: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def album(bucket: str, here: Path) -> str:
-    """Three pictures, a film and a text in a store: the URL of their folder. They are in the folder
-    ``in``, too."""
-    for name in ("a.png", "b.jpg", "s/c.png"):
+    """Four pictures, one of them hidden, a film and a text in a store: the URL of their folder. They
+    are in the folder ``in``, too."""
+    for name in ("a.png", "b.jpg", "s/c.png", ".hidden/c.png"):
         picture(Path("in") / name)
     Path("in/film.mp4").write_bytes(b"no film")
     Path("in/notes.txt").write_bytes(b"no picture")
@@ -75,7 +75,7 @@ def test_from_a_bucket_is_as_from_the_same_folder(album: str, options: tuple[str
     store = cli("sharpen", "-r", album, "back", *options)
     assert (disk.exit_code, store.exit_code) == (0, 0), store.output
     assert below("back") == below("disk")
-    counts = "3 done, 0 skipped, 0 failed, 2 left alone"
+    counts = "3 done, 0 skipped, 0 failed, 3 left alone"
     assert counts in disk.stderr
     assert counts in store.stderr
     assert f"{album}/film.mp4" in store.stderr
@@ -94,9 +94,12 @@ def test_from_a_bucket_is_as_from_the_same_folder(album: str, options: tuple[str
 def test_a_quoted_pattern_finds_what_it_finds_on_disk(
     album: str, pattern: str, found: set[str]
 ) -> None:
-    assert cli("sharpen", f"in/{pattern}", "disk/").exit_code == 0
-    assert cli("sharpen", f"{album}/{pattern}", "back/").exit_code == 0
+    disk = cli("sharpen", f"in/{pattern}", "disk/")
+    store = cli("sharpen", f"{album}/{pattern}", "back/")
+    assert (disk.exit_code, store.exit_code) == (0, 0), store.output
     assert below("back") == below("disk")
+    counts = [line.partition(";")[0] for line in disk.stderr.splitlines() if " done, " in line]
+    assert counts[0] in store.stderr
     assert set(below("back")) == found
 
 
@@ -104,7 +107,7 @@ def test_a_dry_run_tells_what_would_be_put_and_puts_nothing(album: str) -> None:
     result = cli("blur", "-r", album, f"{album}/out/", "--dry-run")
     assert result.exit_code == 0
     assert f"{album}/s/c.png -> {album}/out/s/c.png\n" in result.stdout
-    assert "3 to do, 0 skipped, 2 left alone" in result.stderr
+    assert "3 to do, 0 skipped, 3 left alone" in result.stderr
     assert not any(name.startswith("out/") for name in objects(album))
 
 

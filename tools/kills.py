@@ -79,8 +79,8 @@ class Tree:
         """Of the bucket, where the results go there."""
         source, out = place / "in", place / "out"
         self.result = source if way == "in-place" else out
-        # Every other one is put in parts.
-        shapes = [(1000, 2000, 3), (40, 50, 3)] if way == STORE else [(40, 50, 3)]
+        # Every third one is put in parts.
+        shapes = [(900, 2000, 3), (40, 50, 3), (40, 50, 3)] if way == STORE else [(40, 50, 3)]
         self.pictures = PICTURES.get(way, SMALL_PICTURES)
         self.suffix = ".tif" if way == "large" else ".bmp"
         if way == "large":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ def test_a_url_is_used_as_a_path_is() -> None:
     assert hash(url) == hash(Url("s3://b", "k/a.b.png"))
     assert url != Path("s3:/b/k/a.b.png")
     assert Url("s3://b", "") / "x" == Url("s3://b", "x")
+    assert pickle.loads(pickle.dumps(url)) == url
 
 
 @contextmanager

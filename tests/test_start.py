@@ -260,6 +260,8 @@ def test_what_others_need_is_not_imported(line: str) -> None:
         [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True
     ).stdout.split()
     others = {"cli.steps", "operations.rank", "operations.chain", "operations.window", "check"}
+    others |= {"stores.remote", "stores.access", "jobs.objects", "jobs.buckets"}
+    assert "obstore" not in loaded
     assert not {f"cudafilter.{name}" for name in others} & set(loaded)
     assert not {"ray", "cudafilter.cli.cluster", "cudafilter.jobs.cluster"} & set(loaded)
     assert ("numpy" in loaded) == (line != "--help")

@@ -21,7 +21,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Source
-from cudafilter.stores.store import Content, Entry, Identity, Store
+from cudafilter.stores.store import Content, Identity, Store
 from image_files import random_pixels
 
 
@@ -84,14 +84,17 @@ class Memory:
     def __init__(self, files: dict[Path, bytes]) -> None:
         self.files = files
 
-    def find(self, folder: str) -> list[Entry]:
-        raise NotImplementedError
-
     def exists(self, path: Path) -> bool:
         return path in self.files
 
-    def stat(self, path: str | Path) -> Identity | None:
+    def size(self, path: Path) -> int | None:
+        return len(self.files[path])
+
+    def stat(self, path: Path) -> Identity | None:
         return None
+
+    def tidy(self, path: Path) -> None:
+        raise NotImplementedError
 
     def read(self, path: Path, look: Callable[[bytes], object], most: int) -> bytes:
         return self.files[path]
@@ -110,6 +113,7 @@ class Memory:
         *,
         read: Identity | None = None,
         on_complete: Callable[[Identity], None] = lambda _: None,
+        new: bool = False,
     ) -> tuple[str, ...]:
         assert not callable(content)
         self.files[target.path] = bytes(content)
@@ -121,7 +125,7 @@ def test_a_worker_reads_and_writes_where_its_store_says(kind: str, tmp_path: Pat
     source, target = tmp_path / "in.png", tmp_path / "out.png"
     data = encode(Image(random_pixels("uint8", 3)), "png")
     memory = Memory({source: bytes(data)})
-    store: Store = memory if kind == "memory" else local
+    store: Store[Path] = memory if kind == "memory" else local
     if kind == "local":
         source.write_bytes(data)
     blur, border = make("box", radius=0), Border()

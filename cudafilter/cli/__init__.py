@@ -116,8 +116,8 @@ def app() -> None:
       cudafilter blur --sigma 3 photo.jpg soft.jpg
       cudafilter sobel -r photos/ edges/ --check
 
-    A filter takes SRC... and DEST as cp does: files, folders or '-' for a stream. Each filter has
-    its own options: cudafilter FILTER --help.
+    A filter takes SRC... and DEST as cp does: files, folders, URLs such as s3://bucket/, or '-' for
+    a stream. Each filter has its own options: cudafilter FILTER --help.
     """
 
 

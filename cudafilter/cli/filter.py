@@ -23,10 +23,9 @@ from cudafilter.start.garbage import uncollected
 from cudafilter.start.words import FEW, STDIO, any_jpeg, first_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cudafilter.jobs.plan import Plan
     from cudafilter.operations.operation import Operation
+    from cudafilter.stores.url import AnyPath
 
 
 def filter_command(spec: FilterSpec) -> Command:
@@ -134,7 +133,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
-    """The plan of *paths*. With --watch further plans follow, endlessly."""
+    """The plan of *paths*. Further ones follow from a store, and with --watch endlessly."""
     if "" in paths:
         raise ParameterError("src", "a file name is empty")
     *sources, destination = (*paths, None) if shared.in_place else paths
@@ -152,13 +151,14 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
             given, destination, recursive=shared.recursive, format=shared.format,
             existing=shared.existing, follow=shared.follow, strict=shared.strict,
         )  # fmt: skip
-    from cudafilter.jobs.plan import make_plan
+    from cudafilter.jobs.paged import make_plans
 
-    plan = make_plan(
+    known = shared.dry_run or shared.retry_failed is not None
+    return make_plans(
         given, destination, recursive=shared.recursive, format=shared.format,
         existing=shared.existing, follow=shared.follow, strict=shared.strict, shard=shared.shard,
+        whole=known,
     )  # fmt: skip
-    return iter([plan])
 
 
 def _tell_retried(plan: Plan, missing: int, shared: Shared) -> None:
@@ -191,7 +191,7 @@ def _print(plan: Plan) -> None:
         click.get_current_context().exit(FAILURE)
 
 
-def _shown(path: Path | None) -> str:
+def _shown(path: AnyPath | None) -> str:
     return STDIO if path is None else escaped_name(str(path))
 
 
@@ -240,7 +240,7 @@ def _require_no_image(plan: Plan, option: str, name: str, sources: bool = True) 
     for job in plan.jobs:
         for path in (job.source if sources else None, job.destination):
             # Without a file there, only the name can be the same.
-            if path is None or (there is None and path.name != os.path.basename(real)):
+            if path is None or (there is None and os.path.basename(path) != os.path.basename(real)):
                 continue
             if inode(path) == there if there else os.path.realpath(path) == real:
                 what = "is an image of this job" if sources else "would be overwritten"

@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from cudafilter import __version__
@@ -24,6 +23,7 @@ from cudafilter.jobs.sources import Left
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.start.words import STDIO
+from cudafilter.stores.url import path_of
 
 if TYPE_CHECKING:
     from cudafilter.cli.progress import Lines
@@ -63,6 +63,8 @@ class Reporter:
         self._total += len(plan.jobs) + len(plan.refused)
         self._left_alone += plan.left_alone
         self._left += plan.left
+        if self._progress and self._many:
+            self._progress.total = self._total
 
     def imported(self) -> None:
         """Note the time: all is imported, and the engine is about to open."""
@@ -103,7 +105,7 @@ class Reporter:
                 tell_lines(record.traceback)
         if record.status == LEFT:
             self._left_alone += 1
-            self._left.append(Left(Path(record.source), record.notes[0]))
+            self._left.append(Left(path_of(record.source), record.notes[0]))
         elif self._each:
             self._tell_each(record)
         else:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.plan import Job, Plan
 from cudafilter.jobs.record import FAILED
 from cudafilter.start.words import STDIO
+from cudafilter.stores.url import path_of
 
 if TYPE_CHECKING:
     from cudafilter.jobs.shard import Shard
@@ -30,7 +30,7 @@ def only_failed(
     """
     failed = _failed(path, facts)
     if shard is not None:  # by the result's name, or the image's own where it has none
-        failed = {names for names in failed if shard.has(Path(names[1] or names[0]))}
+        failed = {names for names in failed if shard.has(path_of(names[1] or names[0]))}
     jobs = tuple(job for job in plan.jobs if _names(job) in failed)
     refused = tuple(each for each in plan.refused if (str(each[0]), "") in failed)
     missing = len(failed) - len(jobs) - len(refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +109,7 @@ def _open_journal(
         # The others change how fast a job is done, or how large its files are.
         job_of(filter, border, *_pixels(shared), area and area.told),
         filter.name,
-        (job.source for job in plan.jobs if job.source is not None),
+        (job.source for job in plan.jobs if isinstance(job.source, Path)),
     )
     for note in journal.notes:
         _note(note, shared)

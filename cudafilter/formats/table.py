@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError
@@ -213,7 +212,7 @@ def written() -> list[str]:
     return [name for name, format in FORMATS.items() if format.writes is not None]
 
 
-def format_of(path: str | Path) -> str:
+def format_of(path: str | os.PathLike[str]) -> str:
     """The format that *path*'s extension names; ImageError lists the known ones otherwise."""
     try:
         return BY_EXTENSION[os.path.splitext(path)[1].lower()]
@@ -236,7 +235,7 @@ def format_of_bytes(data: bytes) -> str:
     raise ImageError("it is no image of a known format", hint=f"known are {', '.join(FORMATS)}")
 
 
-def is_image_name(path: str | Path) -> bool:
+def is_image_name(path: str | os.PathLike[str]) -> bool:
     """Whether *path* has the extension of a format that is read here."""
     name = BY_EXTENSION.get(os.path.splitext(path)[1].lower())
     return name is not None and (not FORMATS[name].needs or _is_there(FORMATS[name].needs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -65,7 +64,7 @@ KINDS = (
 _BY_EXTENSION = {end: kind for kind in KINDS for end in kind.extensions.split()}
 
 
-def kind_of(path: str | Path) -> Kind | None:
+def kind_of(path: str | os.PathLike[str]) -> Kind | None:
     """The kind that the extension of *path* names; None for what is read, or is no picture."""
     return _BY_EXTENSION.get(os.path.splitext(path)[1].lower())
 

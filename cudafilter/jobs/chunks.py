@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from cudafilter.jobs.plan import Job
+from cudafilter.jobs.job import Job
 
 PARTS = 4
 """Parts in which the jobs of a lost worker are run again. Those of a lost part come one by one."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
@@ -20,12 +20,13 @@ from cudafilter.errors import CudafilterError, EngineError, EngineUnavailable, P
 from cudafilter.jobs import look
 from cudafilter.jobs.chunks import MOST_KILLS, Chunks
 from cudafilter.jobs.hand import Opened, Task
+from cudafilter.jobs.job import Job
 from cudafilter.jobs.look import Seen, Sought
 from cudafilter.jobs.nodes import Call, Cluster, Lost, Node, Place, Worker, differences, places
-from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import Record
 from cudafilter.stores import leftovers
 from cudafilter.stores.local import is_stream
+from cudafilter.stores.url import Url
 
 AHEAD = 6
 """Jobs of a worker, for each that it has in work: so it need not wait for the next ones, and tells
@@ -59,10 +60,13 @@ VARIABLES = ("CUDAFILTER_", "OPENCV_", "OPENBLAS_NUM", "CUDA_DEVICE_MAX")
 
 
 def require_files(jobs: Sequence[Job]) -> None:
-    """Raise ParameterError ("cluster") where one of *jobs* is of a stream."""
+    """Raise ParameterError ("cluster") where one of *jobs* is of what only this process has."""
     for job in jobs:
         for path in (job.source, job.destination):
-            if path is None or is_stream(path):
+            if isinstance(path, Url):
+                if path.scheme == "memory":
+                    raise ParameterError("cluster", f"{path} is in this process's memory only")
+            elif path is None or is_stream(path):
                 name = "'-'" if path is None else path
                 raise ParameterError(
                     "cluster", f"{name} is a stream of this machine, which no worker sees"
@@ -121,7 +125,7 @@ class Run:
         self._jobs = jobs
         self._mine = look.versions(cluster.packages)
         self._task = task
-        self._sought = Sought(cluster.packages, (), os.sep)
+        self._sought = Sought(cluster.packages, (), None)
         self._nodes = cluster.nodes()
 
     def prepare(self) -> str:
@@ -142,7 +146,7 @@ class Run:
         for node in self._asked:
             raise EngineUnavailable(f"the node {node.name} did not answer in {_LOOK:.0f} s")
         # Later nodes look for the sources only: the probe is gone.
-        self._sought = sought._replace(files=sought.files[1:])
+        self._sought = sought._replace(files=sought.files[sought.folder is not None :])
         nodes, cores = len(needed), sum(place.cores for place in found)
         unit = f"{len(found)} GPU" if self._gpus else f"{cores} core"
         workers = "" if self._gpus else f", {_many(len(found), 'worker')}"
@@ -289,24 +293,24 @@ class Run:
     @contextmanager
     def _probe(self) -> Iterator[Sought]:
         """What nodes look for while inside: a file where the outputs go, and some sources."""
-        folder = _nearest([job.destination for job in self._jobs if job.destination is not None])
-        probe = os.path.join(folder, leftovers.temporary_name())
         sources: dict[Path, Path] = {}
         for job in self._jobs:
-            if job.source is not None and len(sources) < _MOST_SOURCES:
+            if isinstance(job.source, Path) and len(sources) < _MOST_SOURCES:
                 sources.setdefault(job.source.parent, job.source)
+        outputs = [job.destination for job in self._jobs if isinstance(job.destination, Path)]
+        if not outputs:  # they go to a store
+            yield Sought(self._cluster.packages, _told(sources.values()), None)
+            return
+        folder = _nearest(outputs)
+        probe = os.path.join(folder, leftovers.temporary_name())
         try:
             try:
                 with open(probe, "xb") as file:
                     file.write(os.urandom(16))
             except OSError as error:
                 raise ParameterError("cluster", f"{folder}: {error.strerror}") from None
-            files = []
-            for path in (Path(probe), *sources.values()):
-                with suppress(OSError):  # its record will tell
-                    status = os.stat(path)
-                    files.append((os.path.abspath(path), status.st_size, status.st_mtime_ns))
-            yield Sought(self._cluster.packages, tuple(files), folder)
+            files = _told((Path(probe), *sources.values()))
+            yield Sought(self._cluster.packages, files, folder)
         finally:
             with suppress(OSError):
                 os.unlink(probe)
@@ -340,7 +344,9 @@ class Run:
 
     def _sweep(self, job: Job, mark: str) -> None:
         """Remove what a lost worker left of *job*, now and at the end: it may not be gone yet."""
-        folder = os.path.dirname(os.path.realpath(str(job.destination)))
+        if not isinstance(job.destination, Path):
+            return  # a put that is cut off leaves no object
+        folder = os.path.dirname(os.path.realpath(job.destination))
         self._left.add((folder, mark))
         leftovers.remove(folder, mark)
 
@@ -366,6 +372,16 @@ class Run:
 
     def _drop(self, number: int) -> None:
         self._members.pop(number).worker.end()
+
+
+def _told(paths: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
+    """What tells the files *paths*; see Sought.files. What is not there its record will tell."""
+    files = []
+    for path in paths:
+        with suppress(OSError):
+            status = os.stat(path)
+            files.append((os.path.abspath(path), status.st_size, status.st_mtime_ns))
+    return tuple(files)
 
 
 def _nearest(paths: Sequence[Path]) -> str:

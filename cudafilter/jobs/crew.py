@@ -127,6 +127,7 @@ class Crew:
             worker.room = sizing.memory_for_images(share=1.0)
         self._worker, self._threads = worker, threads
         self._most = operator.length_hint(jobs, sizing.MOST_THREADS)
+        self._for_each_core = sizing.for_each_core(jobs)
         self._jobs = iter(jobs)
         self._taking = Lock()
         self._on_record = on_record
@@ -138,7 +139,7 @@ class Crew:
     def begin(self, open_engine: Callable[[], Engine]) -> int:
         """Start the threads, and open the engine meanwhile. Returns how many threads there are."""
         worker = self._worker
-        count = at_first = min(self._most, self._threads or cores())
+        count = at_first = min(self._most, self._threads or cores() * self._for_each_core)
         in_work(at_first)
         self._hire(at_first)
         engine = open_engine()

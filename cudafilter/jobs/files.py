@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from cudafilter.engines import Engine
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
 from cudafilter.jobs import crew, sizing
-from cudafilter.jobs.plan import Plan, make_plan
+from cudafilter.jobs.paged import make_plans
+from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.record import Record
 from cudafilter.jobs.settings import Settings
 from cudafilter.jobs.shard import Shard
@@ -93,38 +96,42 @@ def filter_files(
     )
     part = None if shard is None else Shard.parsed(shard)
     try:
-        plan = make_plan(
+        plans = make_plans(
             names, into, recursive=recursive, format=format, existing=existing,
             follow=follow, strict=strict, shard=part,
         )  # fmt: skip
+        first = next(plans)
     except ParameterError as error:
         name = _NAMES.get(error.parameter, error.parameter)
         raise ParameterError(name, str(error), hint=error.hint) from None
-    return _records(plan, operation, edge, settings, engine, jobs)
+    return _records(chain([first], plans), operation, edge, settings, engine, jobs)
 
 
 def _records(
-    plan: Plan,
+    plans: Iterable[Plan],
     filter: Operation,
     border: Border,
     settings: Settings,
     engine: str | Engine,
     jobs: int | None,
 ) -> Generator[Record]:
-    yield from plan.records()
-    if not plan.jobs:
-        return
     opened: list[Engine] = []
 
-    def opening() -> Engine:
+    def opening(plan: Plan) -> Engine:
         if not isinstance(engine, str):
             return engine
-        note = sizing.small(plan.jobs, filter) if engine == "auto" else None
-        opened.append(open_engine(engine if note is None else "cpu", several=plan.many))
+        if not opened:
+            note = sizing.small(plan.jobs, filter) if engine == "auto" else None
+            opened.append(open_engine(engine if note is None else "cpu", several=plan.many))
         return opened[0]
 
     try:
-        yield from crew.records(plan.jobs, opening, filter, border, settings, threads=jobs)
+        for plan in plans:
+            yield from plan.records()
+            if plan.jobs:
+                yield from crew.records(
+                    plan.jobs, partial(opening, plan), filter, border, settings, threads=jobs
+                )
     finally:
         for each in opened:
             each.close()

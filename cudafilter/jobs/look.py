@@ -31,8 +31,8 @@ class Sought(NamedTuple):
     packages: tuple[str, ...]
     files: tuple[tuple[str, int, int], ...]
     """Path, size in bytes, time of the last change in ns."""
-    folder: str
-    """Where outputs go."""
+    folder: str | None
+    """Where outputs go; None where that is a store."""
 
 
 def look(sought: Sought) -> tuple[str, dict[str, str], str | None, bool]:
@@ -41,7 +41,7 @@ def look(sought: Sought) -> tuple[str, dict[str, str], str | None, bool]:
         socket.gethostname(),
         versions(sought.packages),
         next((path for path, size, time in sought.files if not _is_same(path, size, time)), None),
-        not os.access(sought.folder, os.W_OK | os.X_OK),
+        sought.folder is not None and not os.access(sought.folder, os.W_OK | os.X_OK),
     )
 
 

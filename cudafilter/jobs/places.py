@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.jobs.sources import same_file
+from cudafilter.stores.url import AnyPath, Url
 
 
 class _Folder(NamedTuple):
@@ -42,15 +43,23 @@ class Places:
     def __init__(self) -> None:
         self._folders: dict[str, _Folder] = {}
 
-    def real(self, path: Path, link: bool) -> str:
+    def real(self, path: AnyPath, link: bool) -> str:
         """*path* without links; *link* says whether its last part is one."""
+        if isinstance(path, Url):
+            return str(path)
         above, name = _split(path)
         if link or name in ("", ".", ".."):
             return os.path.realpath(path)
         return self._folder(above).real + name
 
-    def of(self, path: Path) -> Place:
-        """Where *path*, which ends in a name, leads."""
+    def of(self, path: AnyPath) -> Place:
+        """Where *path*, which ends in a name, leads.
+
+        Of an object nothing is asked: it leads nowhere else, and whether it is there is told by a
+        listing where that counts.
+        """
+        if isinstance(path, Url):
+            return Place(str(path), False, False, None)
         above, name = _split(path)
         folder = self._folder(above)
         real, there, status = folder.real + name, False, None

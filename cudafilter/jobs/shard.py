@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import NamedTuple, Self
 
 from cudafilter.errors import ParameterError
@@ -42,7 +41,7 @@ class Shard(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number}/{self.of}"
 
-    def has(self, path: Path) -> bool:
+    def has(self, path: os.PathLike[str]) -> bool:
         """Whether the file *path* is of this share.
 
         Its name only decides, so that files which come or go move no other one to another share:

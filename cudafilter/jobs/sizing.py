@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from cudafilter.operations.operation import Operation, WholeImage, stages_of
 from cudafilter.start.words import FEW
 from cudafilter.stores import local
 from cudafilter.stores.buffers import Source
+from cudafilter.stores.url import Url
 
 GPU_START = 0.25
 """Seconds until a GPU takes its first image, where its kernel is compiled: 0.05 for importing
@@ -52,6 +53,10 @@ MOST_UNTOLD = 1 << 30
 
 HEAD = 1 << 18
 """Bytes of a file that are read for its header. Metadata may stand before the header."""
+
+WAITING = 4
+"""Images in work for each core where they come from a store or go there: most of them wait for the
+network."""
 
 MOST_THREADS = 1024
 """Most images in work at a time, where it is unknown how many will come."""
@@ -153,12 +158,13 @@ def cpu_seconds(jobs: Collection[Job], filter: Operation) -> float | None:
     """Seconds that the CPU engine takes for all of *jobs*, by their headers.
 
     None where that is unknown: for more than FEW images, whose headers would take too long to
-    read, and for standard input or a pipe, which can be read only once.
+    read, for what lies in a store, which would be fetched twice, and for standard input or a pipe,
+    which can be read only once.
     """
     todo = [job for job in jobs if not job.skip]
     if len(todo) > FEW:
         return None
-    sources = [job.source for job in todo if job.source is not None]
+    sources = [job.source for job in todo if isinstance(job.source, Path)]
     if len(sources) < len(todo) or any(source.is_fifo() for source in sources):
         return None
     samples = sum(map(_samples, sources))
@@ -206,6 +212,12 @@ def small(jobs: Collection[Job], filter: Operation) -> str | None:
     if (lack := no_gpu()) is not None:
         return f"no CUDA: {lack}"
     return "small job, done before a GPU would have started"
+
+
+def for_each_core(jobs: Iterable[Job]) -> int:
+    """How many of *jobs* are worth to be in work for each core, by the first one."""
+    first = jobs[0][:2] if isinstance(jobs, tuple) and jobs else ()
+    return WAITING if any(isinstance(path, Url) for path in first) else 1
 
 
 def memory_for_images(share: float = MEMORY_SHARE) -> int | None:

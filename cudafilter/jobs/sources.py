@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
 import glob
 import os
-import re
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from cudafilter.errors import ParameterError
 from cudafilter.formats.table import is_image_name
 from cudafilter.formats.unread import kind_of
+from cudafilter.jobs.found import Found as Found
+from cudafilter.jobs.found import Left as Left
+from cudafilter.jobs.found import Source as Source
+from cudafilter.jobs.found import matcher, sort, stars
 from cudafilter.stores import local
 from cudafilter.stores.store import Entry
+from cudafilter.stores.url import AnyPath, Url, is_url
 
 NO_FILE = "no file, but a pipe or a device"
 LINK = "a link, which is not followed in place unless asked (--follow)"
@@ -27,44 +28,10 @@ Key = tuple[int, int]
 """The identity of a file or folder: its device and its inode."""
 
 
-class Source(NamedTuple):
-    """An image that the sources of a job name."""
-
-    path: Path
-    below: str
-    """Its path below DEST."""
-    named: bool
-    """It was asked for by its name, not met in a folder."""
-    link: bool
-    """The path's last part is a link."""
-
-
-class Left(NamedTuple):
-    """What was met in a folder and is left alone, though somebody may miss it."""
-
-    path: Path
-    why: str
-    """A kind that is not read and what to do with it, or NO_FILE, LINK, ROUND or AGAIN."""
-
-
-@dataclass
-class Found:
-    """What the sources name."""
-
-    images: list[Source] = field(default_factory=list)
-    left_alone: int = 0
-    """What is left alone in folders: hidden, no image by its name, or among left."""
-    left: list[Left] = field(default_factory=list)
-    refused: list[tuple[Path, str]] = field(default_factory=list)
-    """What was met in folders and cannot be done, and why."""
-    many: bool = False
-    """Whether a folder or a glob was named, however many images that turned out."""
-
-
 def find(
     sources: Sequence[str],
     recursive: bool,
-    into: Path | None,
+    into: AnyPath | None,
     follow: bool = True,
     strict: bool = False,
 ) -> Found:
@@ -77,9 +44,14 @@ def find(
     for a folder unless *recursive*.
     """
     found = Found()
-    skip = inode(into) if into is not None else None
+    skip = inode(into) if isinstance(into, Path) else None
     for text in sources:
         require_name("src", text)
+        if is_url(text):
+            from cudafilter.jobs import objects  # not before: most runs do without
+
+            objects.find(text, found, recursive, into, strict)
+            continue
         path = Path(text)
         name = str(path)
         if os.path.isdir(name):
@@ -116,7 +88,7 @@ def _expand(pattern: str, found: Found, follow: bool, strict: bool, skip: Key | 
     finder = _Finder(found, follow, strict, str(Path(*parts[:first])), skip)
     if not finder.expand(parts[first:]):
         what = f"{pattern}: no such file, and as a pattern it matches none"
-        raise ParameterError("src", what, hint=_stars(parts))
+        raise ParameterError("src", what, hint=stars(parts))
 
 
 def _absence(name: str) -> str:
@@ -164,7 +136,7 @@ class _Finder:
                     self._leave(entry.path, ROUND)
                 else:
                     trees.append(entry.path)
-        _sort(found.images, begun)
+        sort(found.images, begun)
 
     def _visit(self, folder: str, seen: set[Key]) -> list[Entry]:
         """What is in *folder*, the last by name first, unless it is among *seen*."""
@@ -183,7 +155,7 @@ class _Finder:
         *middle, last = parts
         if last == "**":
             middle, last = [*middle, "**"], "*"
-        begun, matches = len(found.images), _matcher(last)
+        begun, matches = len(found.images), matcher(last)
         prefix, refused, matched = os.path.join(top, ""), len(found.refused), False
         folders = [(0, top)] if os.path.isdir(top) else []
         for part in middle:
@@ -197,7 +169,7 @@ class _Finder:
                     found.left_alone += 1
                 else:
                     self._file(entry, entry.path[len(prefix) :])
-        _sort(found.images, begun)
+        sort(found.images, begun)
         return matched or len(found.refused) > refused
 
     def _matching(self, folders: list[tuple[int, str]], part: str) -> list[tuple[int, str]]:
@@ -205,7 +177,7 @@ class _Finder:
 
         A folder goes in and out as (links on its path, path), those of few links first.
         """
-        matches, seen = _matcher(part), set[Key]()
+        matches, seen = matcher(part), set[Key]()
         inner = []
         for links, folder in folders:
             for entry in self._entries(folder, seen) or ():
@@ -259,16 +231,11 @@ class _Finder:
 
     def _file(self, entry: Entry, below: str) -> None:
         """Add an image, or leave *entry* alone, which is no folder."""
-        image = is_image_name(entry.name)
-        kind = None if image else kind_of(entry.name)
-        if not image and kind is None:
-            self._found.left_alone += 1
-        elif (link := entry.is_symlink()) and not self._follow:
+        name, link = entry.name, entry.is_symlink()
+        if link and not self._follow and (is_image_name(name) or kind_of(name)):
             self._leave(entry.path, LINK)
-        elif kind is not None and self._strict:
-            self._found.refused.append((Path(entry.path), str(kind)))
-        elif kind is not None:
-            self._leave(entry.path, str(kind))
+        elif not self._found.wants(self._path(entry), name, self._strict):
+            pass
         elif not _is_file(entry):
             self._leave(entry.path, NO_FILE)
         else:
@@ -284,8 +251,7 @@ class _Finder:
         return folder / entry.name
 
     def _leave(self, path: str, why: str) -> None:
-        self._found.left_alone += 1
-        self._found.left.append(Left(Path(path), why))
+        self._found.leave(Path(path), why)
 
 
 def _is_folder(entry: Entry) -> bool:
@@ -310,28 +276,9 @@ def _leads_round(link: str, top: str) -> bool:
     return any(os.path.join(os.path.realpath(at), "").startswith(target) for at in places)
 
 
-def _sort(images: list[Source], begun: int) -> None:
-    """Bring the images from number *begun* on into the order of their folders and names."""
-    images[begun:] = sorted(images[begun:], key=lambda image: image.below.split(os.sep))
-
-
-def _matcher(part: str) -> Callable[[str], object]:
-    """Tells the names that *part* of a pattern matches."""
-    return re.compile(fnmatch.translate(part)).match
-
-
-def _stars(parts: Sequence[str]) -> str | None:
-    """What to write instead of stars that stand for folders nowhere."""
-    for part in parts:
-        if "**" in part and part != "**":
-            name = re.sub(r"\*+", "*", part)
-            return f"folders in folders are a part of their own: **/{name}"
-    return None
-
-
-def inode(path: str | Path) -> Key | None:
+def inode(path: str | AnyPath) -> Key | None:
     """What tells the file behind *path* from all others, links followed; None if there is none."""
-    found = local.stat(path)
+    found = None if isinstance(path, Url) else local.stat(path)
     return (found.device, found.inode) if found else None
 
 

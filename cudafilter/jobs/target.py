@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats.table import FORMATS, format_of, written
 from cudafilter.formats.unread import kind_of
+from cudafilter.stores.url import AnyPath
 
 
 class Target(NamedTuple):
@@ -33,7 +33,7 @@ def _written() -> str:
     return ", ".join(written())
 
 
-def writable(path: Path) -> str:
+def writable(path: AnyPath) -> str:
     """The format that the extension of output *path* names. Raises ParameterError ("dest")."""
     try:
         format = format_of(path)

@@ -17,7 +17,8 @@ from cudafilter.jobs.plan import Job, Plan, make_plan, output_owners, plan_arriv
 from cudafilter.jobs.record import FAILED, Record
 from cudafilter.jobs.sources import Found, Left, Source, find
 from cudafilter.start.words import STDIO
-from cudafilter.stores import local
+from cudafilter.stores import everywhere, local
+from cudafilter.stores.url import AnyPath, is_url
 
 INTERVAL = 1.0
 """Seconds from one look to the next."""
@@ -28,7 +29,7 @@ PATIENCE = 30.0
 then says what is wrong."""
 
 
-Refusal = tuple[Path, str]
+Refusal = tuple[AnyPath, str]
 """What cannot be done, and why."""
 
 
@@ -45,7 +46,7 @@ class _Signature(NamedTuple):
     changed: int
 
 
-_Name = tuple[Path, str]
+_Name = tuple[AnyPath, str]
 """An image's path, and its path below DEST. The rest of a Source may change: a link may take a
 file's place."""
 
@@ -113,6 +114,12 @@ def _require_watchable(sources: Sequence[str], destination: str | None) -> None:
         raise ParameterError("watch", "in place, each result would be filtered again")
     if STDIO in (*sources, destination):
         raise ParameterError("watch", "watches folders, and '-' is a stream")
+    for name in filter(is_url, (*sources, destination)):
+        raise ParameterError(
+            "watch",
+            f"{name}: stores are not watched, since they would be listed and paid for all the time",
+            hint="run the same command again with --existing skip",
+        )
     into = Path(os.path.realpath(destination))
     for source in sources:
         if not os.path.isdir(source) and (os.path.lexists(source) or glob.has_magic(source)):
@@ -238,7 +245,7 @@ class _Watcher:
         return plan
 
 
-def _signature(path: Path) -> _Signature | None:
+def _signature(path: AnyPath) -> _Signature | None:
     """The signature; None where the file is gone. A broken link has one: loading reports it."""
     for look in (os.stat, os.lstat):
         try:
@@ -249,15 +256,15 @@ def _signature(path: Path) -> _Signature | None:
     return None
 
 
-def _settled(path: Path, seen: _Seen, now: float) -> bool:
+def _settled(path: AnyPath, seen: _Seen, now: float) -> bool:
     """Whether nobody seems to be writing to the file any more."""
     return now - seen.since >= PATIENCE or (seen.looks > 1 and _whole(path))
 
 
-def _whole(path: Path) -> bool:
+def _whole(path: AnyPath) -> bool:
     """Whether a file holds all of an image: by its end, or else by decoding it."""
     try:
-        with local.open(path) as file:
+        with everywhere.open(path) as file:
             end = FORMATS[format_of_bytes(file[:HEAD])].ends
             if end and file[-len(end) :] == end:
                 return True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -28,7 +28,7 @@ from cudafilter.images import Image
 from cudafilter.jobs import sizing
 from cudafilter.jobs.checking import check, screen
 from cudafilter.jobs.frames import Counted, picked, side_by_side
-from cudafilter.jobs.plan import Job
+from cudafilter.jobs.job import OVERWRITE, SKIP, Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
 from cudafilter.jobs.settings import Settings as Settings
 from cudafilter.jobs.stream import Stream, write_all
@@ -37,12 +37,15 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import CHECKS
 from cudafilter.operations.operation import Operation
 from cudafilter.start.words import STDIO
-from cudafilter.stores import local
+from cudafilter.stores import everywhere
 from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
-from cudafilter.stores.store import Content, Identity, Store
+from cudafilter.stores.store import Content, Exists, Identity, Store
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
+
+EXISTS = "it exists"
+"""Why a job is skipped whose output is there."""
 
 
 @dataclass
@@ -56,7 +59,7 @@ class Worker:
     stdout: BinaryIO | None = None
     journal: Journal | None = None
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(None))
-    store: Store = local
+    store: Store[Any] = everywhere
     """Where sources and destinations are."""
     room: int | None = None
     """Bytes of memory beyond which an image is done by rows; None for none."""
@@ -83,6 +86,9 @@ class Worker:
         except Exception as error:  # one image that fails does not stop the others
             if isinstance(error, BrokenPipeError) and job.destination is None:
                 raise
+            if isinstance(error, Exists) and job.existing == SKIP:
+                record.status, record.skipped = SKIPPED, EXISTS
+                return record
             if isinstance(error, FramesError) and not (job.named or self.settings.strict):
                 record.status, record.notes = LEFT, (f"of several frames ({error.hint})",)
                 return record
@@ -94,14 +100,14 @@ class Worker:
 
     def _skipped(self, job: Job) -> str | None:
         """Why there is nothing to do; None where there is."""
-        reason = "it exists" if job.skip else None
-        if self.journal is not None and job.source is not None and job.in_place:
+        reason = EXISTS if job.skip else None
+        if self.journal is not None and isinstance(job.source, Path) and job.in_place:
             now = self.store.stat(job.source)
             if now is not None and self.journal.has_done(job.source, now):
                 reason = "done by the unfinished run"
         if reason is not None and job.destination is not None:
             with suppress(OSError):  # a killed run may have left its temporary beside what it did
-                local.enter(os.path.dirname(job.destination))
+                self.store.tidy(job.destination)
         return reason
 
     def _do(self, job: Job, record: Record, held: ExitStack) -> None:
@@ -318,9 +324,9 @@ class Worker:
     def _source(self, job: Job, record: Record, opened: ExitStack) -> Source:
         """The bytes of a file. One that is done by rows or pages stays *opened* instead."""
         source = job.source
-        found = self.store.stat(source) if source is not None else None
+        size = self.store.size(source) if source is not None else None
         large = sizing.LARGE if self.room is None else min(sizing.LARGE, self.room)
-        if source is not None and found is not None and found.size > large:
+        if source is not None and size is not None and size > large:
             with images.naming(record.source, "cannot be read", "it cannot be opened"):
                 file = opened.enter_context(self.store.open(source))
             with suppress(ImageError):  # to read it tells what is wrong
@@ -353,8 +359,11 @@ class Worker:
         # Frames that are filtered inside look at the gate themselves, and remove what they wrote.
         held.enter_context(self.writing.passing())
         if read is None or self.journal is None:
-            notes = self.store.write_whole(target, content, read=read)
+            notes = self.store.write_whole(
+                target, content, read=read, new=job.existing != OVERWRITE
+            )
         else:
+            assert isinstance(job.destination, Path)  # nothing else is changed in place
             add = partial(self.journal.add, job.destination)
             notes = self.store.write_whole(target, content, read=read, on_complete=add)
         record.notes += notes  # only now: frames that are filtered inside add their own

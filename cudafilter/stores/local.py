@@ -42,7 +42,7 @@ class Target(NamedTuple):
 
 
 def find(folder: str) -> list[os.DirEntry[str]]:
-    """See Store.find."""
+    """What is in *folder*, by name. Raises OSError."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
@@ -50,6 +50,17 @@ def find(folder: str) -> list[os.DirEntry[str]]:
 def exists(path: Path) -> bool:
     """See Store.exists."""
     return os.path.lexists(path)
+
+
+def size(path: Path) -> int | None:
+    """See Store.size."""
+    found = stat(path)
+    return found.size if found else None
+
+
+def tidy(path: Path) -> None:
+    """See Store.tidy."""
+    enter(os.path.dirname(path))
 
 
 def stat(path: str | Path) -> Identity | None:
@@ -136,6 +147,7 @@ def write_whole(
     *,
     read: Identity | None = None,
     on_complete: Callable[[Identity], None] = lambda _: None,
+    new: bool = False,
 ) -> tuple[str, ...]:
     """Write *content* to *target* whole or not at all: a temporary file beside it, then a rename.
 
@@ -146,7 +158,7 @@ def write_whole(
 
     *read* is for a change in place: the identity of the file when it was read. Unless it is still
     the same, it stays. The new one is then on the disk, and *on_complete* has its identity, before
-    it takes the old one's place.
+    it takes the old one's place. *new* is for stores, and says nothing here.
 
     Raises ImageError with the reason; the temporary is removed and an existing file untouched then,
     and on an interruption too.

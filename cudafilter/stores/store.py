@@ -1,15 +1,16 @@
 """What a store is: a place with files, which are read, and written whole or not at all.
 
-``stores.local`` is one: the module itself has these functions.
+``stores.local`` is one for paths and ``stores.remote`` one for URLs: the modules themselves have
+these functions. ``stores.everywhere`` asks the one that a name belongs to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from cudafilter.errors import ImageError
 from cudafilter.stores.buffers import Buffer, Sink, Source
 
 Content: TypeAlias = Buffer | Callable[[Sink], object]
@@ -38,6 +39,10 @@ class Identity(NamedTuple):
         return self[:4] == now[:4]
 
 
+class Exists(ImageError):
+    """Another program put a file since the plan was made, and it stays."""
+
+
 class Entry(Protocol):
     """Something in a folder, such as an os.DirEntry."""
 
@@ -54,22 +59,30 @@ class Entry(Protocol):
     def is_symlink(self) -> bool: ...
 
 
-class Store(Protocol):
+Name = TypeVar("Name", contravariant=True)
+"""What its files are called by: a Path or a Url."""
+
+
+class Store(Protocol[Name]):
     """Where files are. What fails raises ImageError with the reason, or OSError where said."""
 
-    def find(self, folder: str, /) -> Sequence[Entry]:
-        """What is in *folder*, by name. Raises OSError."""
-        ...
-
-    def exists(self, path: Path, /) -> bool:
+    def exists(self, path: Name, /) -> bool:
         """Whether there is something by that name, were it a link that leads nowhere."""
         ...
 
-    def stat(self, path: str | Path, /) -> Identity | None:
+    def size(self, path: Name, /) -> int | None:
+        """How many bytes a file has; None where it cannot be told."""
+        ...
+
+    def stat(self, path: Name, /) -> Identity | None:
         """The identity of a file, links followed; None where it cannot be told."""
         ...
 
-    def read(self, path: Path, look: Callable[[bytes], object], most: int, /) -> bytes:
+    def tidy(self, path: Name, /) -> None:
+        """Rid the folder of *path* of what killed runs left there. Raises OSError."""
+        ...
+
+    def read(self, path: Name, look: Callable[[bytes], object], most: int, /) -> bytes:
         """The bytes of a file.
 
         *look* is given the first bytes of what is long or does not tell its size, which is then
@@ -77,11 +90,11 @@ class Store(Protocol):
         """
         ...
 
-    def open(self, path: Path, /) -> AbstractContextManager[Source]:
+    def open(self, path: Name, /) -> AbstractContextManager[Source]:
         """A file whose bytes are read as they are asked for. Raises OSError."""
         ...
 
-    def resolve(self, path: Path, /) -> Any:
+    def resolve(self, path: Name, /) -> Any:
         """What is at *path*, for write_whole(); its ``stream`` is None where that is a file."""
         ...
 
@@ -93,11 +106,14 @@ class Store(Protocol):
         *,
         read: Identity | None = None,
         on_complete: Callable[[Identity], None] = ...,
+        new: bool = False,
     ) -> tuple[str, ...]:
         """Write to what resolve() gave, so that the file appears whole or not at all.
 
         *read* is for a change in place: unless the file is still that, it stays. *on_complete* is
-        told of the new one before it takes the old one's place. Returns notes that name what could
+        told of the new one before it takes the old one's place. *new* is for a store that others
+        write to: what is put there meanwhile stays, and a note tells where it cannot see to that.
+        Returns notes that name what could
         not be kept.
         """
         ...

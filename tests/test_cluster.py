@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def begun(cluster: Any, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*PROGRAM, *words, "--cluster", cluster.address], text=True,
-        env={**ENVIRONMENT, "PYTHONSAFEPATH": "1"},  # of this process, not of those on the nodes
+        env={**os.environ, **ENVIRONMENT, "PYTHONSAFEPATH": "1"},  # not of those on the nodes
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

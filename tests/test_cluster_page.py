@@ -77,8 +77,9 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     shutil.rmtree(short, ignore_errors=True)
 
 
+# The block with buckets is what test_cluster_stores.py does.
 def test_from_a_laptop_to_two_nodes_and_to_a_token(machine: Machine) -> None:
-    first, second, use, stop, token, submit = blocks("sh", "docs/cluster.md")
+    first, second, use, stop, _, token, submit = blocks("sh", "docs/cluster.md")
     told = machine.run(first)
     assert "cluster, cpu: 1 node, 1 worker, 1 core\n2 done, " in told
     machine.run(second)

@@ -153,7 +153,8 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
         )  # fmt: skip
     from cudafilter.jobs.paged import make_plans
 
-    known = shared.dry_run or shared.retry_failed is not None
+    # A cluster is joined once, for all.
+    known = shared.dry_run or shared.retry_failed is not None or shared.cluster is not None
     return make_plans(
         given, destination, recursive=shared.recursive, format=shared.format,
         existing=shared.existing, follow=shared.follow, strict=shared.strict, shard=shared.shard,

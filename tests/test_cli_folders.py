@@ -136,14 +136,14 @@ class TestFolder:
         code = """
 import resource
 import numpy as np
-from cudafilter.cli.run import _keep_freed_memory
+from cudafilter.host.memory import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.empty(36 << 20, np.uint8)[::4096] = 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-_keep_freed_memory()
+keep_freed_memory()
 print(faults(), faults())
 """
         first, second = map(int, python(code).split())

@@ -22,6 +22,8 @@ ALWAYS = ""
 
 REST = "the rest"
 
+EXTRAS = ("cuda", "nvcodec", "heic", "cloud", "cluster")
+
 
 def size(package: str) -> int:
     """The bytes of the files of *package*, without what Python compiles of them."""
@@ -69,8 +71,7 @@ def table(extras: list[str]) -> list[list[object]]:
 
 def main() -> int:
     """Write the figures into the file that is named."""
-    extras = [extra for extra in ("cuda", "nvcodec", "heic") if needed("cudafilter", extra)]
-    rows = table(extras)
+    rows = table([extra for extra in EXTRAS if needed("cudafilter", extra)])
     figures = {
         "published": date.today().isoformat(),
         "machine": f"Linux {platform.machine()}, Python {platform.python_version()}",

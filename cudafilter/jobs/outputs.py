@@ -48,8 +48,9 @@ def drop_repeats(found: Found, in_place: bool, places: Places) -> None:
 def require_no_input_lost(outputs: Sequence[Output]) -> None:
     """Raise ParameterError where an output is an input, by whatever name or link."""
     there = [output for output in outputs if output.place.there]
-    objects = {job.source for job, _, _ in outputs if isinstance(job.source, Url)}
-    for output in outputs if objects else ():
+    into_stores = [output for output in outputs if isinstance(output.path, Url)]
+    objects = {job.source for job, _, _ in into_stores}
+    for output in into_stores:
         if output.path in objects:
             raise ParameterError(
                 "dest", f"{output.path} would overwrite the input", hint="give another folder"

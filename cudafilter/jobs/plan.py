@@ -134,6 +134,7 @@ def make_plan(
         jobs = _each(found, lambda image: into_folder(image, into, target))
     else:
         jobs = [to_file(found.images[0].path, into, target)]
+    found.images.clear()  # a million take 160 MB
     outputs = outputs_of(jobs, places)
     if not in_place:
         require_no_input_lost(outputs)

@@ -45,6 +45,7 @@ class TestDoes:
         done = cli(*RUN, *RETRY, *REPORT)
         assert done.exit_code == 0
         assert done.stderr == "nothing failed in r.jsonl\n"
+        assert cli(*RUN, *RETRY, "--quiet").stderr == ""
         assert snapshot() == before
 
     def test_it_again_where_it_fails_again(self, report: Path) -> None:
@@ -105,8 +106,9 @@ class TestRefuses:
             ((*RUN, "--border", "wrap"), 'its border is "edge", not "wrap"'),
             ((*RUN, "--region", "0,0,9,9"), 'its region is [], not ["0,0,9,9"]'),
             ((*RUN, "--linear"), "its linear is false, not true"),
+            ((*RUN, "--gray"), "its gray is false, not true"),
         ],
-        ids=range(5),
+        ids=range(6),
     )
     def test_a_report_of_another_command(
         self, report: Path, words: tuple[str, ...], told: str

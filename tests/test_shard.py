@@ -170,7 +170,10 @@ class TestTheCommand:
         told = [cli(*RUN, "--retry-failed", "r.jsonl", "--shard", f"{n}/{of}")
                 for n in range(1, of + 1)]  # fmt: skip
         assert [end.exit_code for end in told] == [0] * of
-        assert sum("nothing failed" in end.stderr for end in told) == of - 1
+        nothing = [n for n, end in enumerate(told, 1) if "nothing failed" in end.stderr]
+        assert len(nothing) == of - 1
+        for n in nothing:
+            assert f"nothing failed in r.jsonl of shard {n}/{of}\n" in told[n - 1].stderr
         assert Path("out/broken.png").exists()
 
     @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ from cudafilter.start import gpus
 from cudafilter.start.words import first_jpeg, needs_gpu
 
 ONE, TWO = Node("1", "one", 1, 0), Node("2", "two", 1, 0)
-TASK = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", None, "/", {})
+TASK = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", None, 1, "/", {})
 
 
 class MadeUp:
@@ -261,7 +261,7 @@ class TestAHand:
         monkeypatch.setenv("CUDAFILTER_MEMORY", "300000000")
 
     def hand(self, **more: Any) -> Hand:
-        task = TASK._replace(folder=str(Path.cwd()), threads=2, **more)
+        task = TASK._replace(**{"folder": str(Path.cwd()), "threads": 2, **more})
         return Hand(task, 1, 3)
 
     def test_does_what_it_gets_and_tells_what_is_done(self) -> None:
@@ -280,6 +280,11 @@ class TestAHand:
         assert sorted(record.status for record in records) == ["done"] * 4 + ["failed"]
         assert hand.stop() == []
         assert hand.step([]) == []
+
+    def test_has_more_in_work_where_a_store_is_waited_for(self) -> None:
+        hand = self.hand(threads=None, for_each_core=4)
+        assert hand.open().parallel == 4  # of one core
+        hand.stop()
 
     def test_has_its_share_of_cores_and_memory(self) -> None:
         import os

@@ -287,8 +287,7 @@ def kill(way: str, kills: int, chance: random.Random) -> Kills:
             ports = held.enter_context(seaweed.serving(Path(folder, "server")))
             os.environ.update(seaweed.environment(ports.s3))
             tree_of = partial(StoreTree, ports)
-        if way == STORE:  # its first objects take longer
-            first = tree_of(Path(folder, "first"), None)
+            first = tree_of(Path(folder, "first"), None)  # the first objects take longer
             first.wait(first.start())
         model = tree_of(Path(folder, "model"), None)
         began, before, child = time.monotonic(), model.inodes(), model.start()

@@ -9,7 +9,7 @@ import click
 
 from cudafilter.cli.options import Shared
 from cudafilter.errors import ParameterError
-from cudafilter.jobs import cluster
+from cudafilter.jobs import cluster, sizing
 from cudafilter.jobs.hand import Task
 from cudafilter.jobs.nodes import Cluster, require_address
 from cudafilter.jobs.plan import Plan
@@ -70,6 +70,7 @@ def run_on(plan: Plan, filter: Operation, border: Border, shared: Shared, told: 
             codec=shared.codec,
             on_gpu_failure=shared.on_gpu_failure,
             threads=shared.jobs,
+            for_each_core=sizing.for_each_core(plan.jobs),
             folder=os.getcwd(),
             environment=cluster.task_environment(),
         )  # fmt: skip

@@ -6,9 +6,8 @@ from cudafilter.errors import ImageError, ParameterError
 from cudafilter.formats.table import is_image_name
 from cudafilter.jobs.objects import reached
 from cudafilter.stores import remote
-from cudafilter.stores.url import Url
+from cudafilter.stores.url import WEB, Url
 
-_WEB = ("http", "https")
 FOLDERS = 64
 """Most folders whose names are kept: a tree goes on in the folders above the last one."""
 
@@ -16,7 +15,7 @@ FOLDERS = 64
 def destination(text: str) -> Url:
     """The URL *text* as DEST. Raises ParameterError ("dest") where nothing can be written there."""
     url = reached("dest", text)
-    if url.scheme in _WEB:
+    if url.scheme in WEB:
         raise ParameterError(
             "dest",
             f"{url}: nothing is written to a web server",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cudafilter.engines import Engine
 from cudafilter.host.cores import cores, in_work
 from cudafilter.jobs import sizing
-from cudafilter.jobs.plan import Job
+from cudafilter.jobs.job import Job
 from cudafilter.jobs.record import DONE, Record
 from cudafilter.jobs.waiting import Channel, MemoryBudget, Stopped
 from cudafilter.jobs.worker import Settings, Worker
@@ -59,7 +59,7 @@ def run(
     waiting for work in progress. BrokenPipeError is raised if stdout's reader has gone.
     """
     worker = Worker(filter, border, settings, stdin, stdout, journal, on_rows=on_rows)
-    crew = Crew(jobs, worker, on_record, threads)
+    crew = Crew(jobs, worker, on_record, threads, sizing.for_each_core(jobs))
     try:
         crew.begin(open_engine)
         crew.join()
@@ -86,7 +86,8 @@ def records(
     the engine may be closed then.
     """
     told: Channel[Record | None] = Channel()
-    crew = Crew(jobs, Worker(filter, border, settings), told.put, threads)
+    worker = Worker(filter, border, settings)
+    crew = Crew(jobs, worker, told.put, threads, sizing.for_each_core(jobs))
     try:
         crew.begin(open_engine)
         Thread(target=_end, args=(crew, told), name="end", daemon=True).start()
@@ -119,6 +120,7 @@ class Crew:
         worker: Worker,
         on_record: Callable[[Record], None],
         threads: int | None,
+        for_each_core: int = 1,
     ) -> None:
         worker.room = sizing.memory_for_images()
         worker.memory = MemoryBudget(None if threads else worker.room)
@@ -127,7 +129,7 @@ class Crew:
             worker.room = sizing.memory_for_images(share=1.0)
         self._worker, self._threads = worker, threads
         self._most = operator.length_hint(jobs, sizing.MOST_THREADS)
-        self._for_each_core = sizing.for_each_core(jobs)
+        self._for_each_core = for_each_core
         self._jobs = iter(jobs)
         self._taking = Lock()
         self._on_record = on_record

@@ -16,7 +16,7 @@ from cudafilter.errors import in_words
 
 if TYPE_CHECKING:
     from cudafilter.jobs.crew import Crew
-    from cudafilter.jobs.plan import Job
+    from cudafilter.jobs.job import Job
     from cudafilter.jobs.record import Record
     from cudafilter.jobs.settings import Settings
     from cudafilter.operations.borders import Border
@@ -40,6 +40,8 @@ class Task(NamedTuple):
     on_gpu_failure: str
     threads: int | None
     """Images in work at a time; None for as many as keep cores and engine busy."""
+    for_each_core: int
+    """How many of them are worth to be in work for each core."""
     folder: str
     """The current folder, which relative paths count from."""
     environment: Mapping[str, str]
@@ -103,7 +105,7 @@ class Hand:
             text, hint = in_words(error)
             return Opened(error=text, hint=hint)
         worker = Worker(task.filter, task.border, task.settings)
-        self._crew = Crew(self._given(), worker, self._tell, task.threads)
+        self._crew = Crew(self._given(), worker, self._tell, task.threads, task.for_each_core)
         self._threads = self._crew.begin(lambda: engine)
         Thread(target=self._watch, name="watch", daemon=True).start()
         return Opened(engine.title, engine.note, self._threads, own_mark())

@@ -1,7 +1,7 @@
 """The nodes of a Ray cluster, and the workers on them. Everything of Ray is in here.
 
-Ray is imported by connect(), and nothing of it before. What Ray says is for its own log files: what
-people need to know is said here in words.
+Ray is imported where a Cluster is made, and nothing of it before. What Ray says is for its own log
+files: what people need to know is said here in words.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cudafilter.jobs.hand import Hand, Task
 from cudafilter.jobs.look import Sought
 
 if TYPE_CHECKING:
-    from cudafilter.jobs.plan import Job
+    from cudafilter.jobs.job import Job
 
 AUTO = "auto"
 """The address of a cluster that Ray finds on this machine."""

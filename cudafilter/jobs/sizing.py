@@ -13,7 +13,7 @@ from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.rows import Header
 from cudafilter.formats.table import format_of_bytes
 from cudafilter.host.cores import cores, free_memory
-from cudafilter.jobs.plan import Job
+from cudafilter.jobs.job import Job
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation, WholeImage, stages_of

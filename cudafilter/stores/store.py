@@ -113,7 +113,6 @@ class Store(Protocol[Name]):
         *read* is for a change in place: unless the file is still that, it stays. *on_complete* is
         told of the new one before it takes the old one's place. *new* is for a store that others
         write to: what is put there meanwhile stays, and a note tells where it cannot see to that.
-        Returns notes that name what could
-        not be kept.
+        Returns notes that name what could not be kept.
         """
         ...

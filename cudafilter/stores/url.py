@@ -10,7 +10,8 @@ from urllib.parse import unquote
 from cudafilter.errors import ParameterError
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "memory")
-_WEB = ("http", "https")
+WEB = ("http", "https")
+"""Schemes of web servers, which are only read."""
 
 
 class Url:
@@ -38,7 +39,7 @@ class Url:
                 f"{shown}: a user or password before '@' is not taken from the command line",
                 hint="see docs/stores.md for where credentials come from",
             )
-        if scheme in _WEB and ("?" in rest or "#" in rest):
+        if scheme in WEB and ("?" in rest or "#" in rest):
             raise ParameterError(
                 parameter,
                 f"{shown}: what follows '?' or '#' is not sent, for it may hold credentials",
@@ -47,7 +48,7 @@ class Url:
         if not place and scheme != "memory":
             raise ParameterError(parameter, f"{text}: names no bucket, as {scheme}://NAME/ does")
         key = key.rstrip("/")
-        if scheme in _WEB:
+        if scheme in WEB:
             key = unquote(key)
         if key and not {"", ".", ".."}.isdisjoint(key.split("/")):
             raise ParameterError(

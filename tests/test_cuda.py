@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,19 @@ def test_cut_covers_the_image_within_the_budget() -> None:
 def test_cut_names_what_does_not_fit() -> None:
     with pytest.raises(LimitError, match=r"1,024 bytes of GPU memory; 40 are free"):
         cut(np.zeros((9, 9, 1), np.uint8), make("blur", sigma=1), 40)
+
+
+@pytest.mark.parametrize("step", [1, 16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_cut_takes_the_budget_that_it_names(channels: int, step: int) -> None:
+    pixels = np.zeros((150, 90, channels), np.float32)
+    with pytest.raises(LimitError) as refused:
+        cut(pixels, make("blur", sigma=2), 40, step)
+    named = int(re.findall(r"need ([\d,]+) bytes", str(refused.value))[0].replace(",", ""))
+    bands = cut(pixels, make("blur", sigma=2), named, step)
+    assert bands[0][0] == (0, step)
+    with pytest.raises(LimitError):
+        cut(pixels, make("blur", sigma=2), named - 1, step)
 
 
 def prepare(filter: Correlation, variant: str) -> task.Launch:

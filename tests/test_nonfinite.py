@@ -254,8 +254,11 @@ def test_dense_kernels_count_large_samples_beside_the_least_once(
 ) -> None:
     pixels = random_pixels((23, 25, 2), "float32") * np.float32(least)
     pixels[3:8, 3:8] = 1
+    filter = FILTERS["negative too"]
+    if not runs(engine, filter):
+        pytest.skip("a kernel that it does not take")
     for alpha in (False, True):
-        assert_agrees(engine, pixels, FILTERS["negative too"], border, alpha)
+        assert_agrees(engine, pixels, filter, border, alpha)
 
 
 CHAINS = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 import numpy.typing as npt
 
@@ -67,14 +69,18 @@ def cut(
     rows = aligned((budget - (above + below) * source_row) // (source_row + out_row))
     columns = width
     if rows < alignment:
-        rows, lines = alignment, above + below + 2 * alignment
-        columns = aligned((budget // lines - row_pitch(0, pixel) - 127) // pixel - halo)
-        if columns < alignment:
-            least = (above + alignment + below) * row_pitch(alignment + halo, pixel)
-            least += alignment * row_pitch(alignment, pixel)
+        rows = alignment
+
+        def needed(columns: int) -> int:
+            source = (above + rows + below) * row_pitch(columns + halo, pixel)
+            return source + rows * row_pitch(columns, pixel)
+
+        steps = range(alignment, width + alignment, alignment)
+        columns = alignment * bisect_right(steps, budget, key=needed)
+        if not columns:
             raise LimitError(
                 f"{alignment}x{alignment} pixels with the halo of {filter.name}'s kernel need"
-                f" {least:,} bytes of GPU memory; {budget:,} are free"
+                f" {needed(alignment):,} bytes of GPU memory; {budget:,} are free"
             )
     return [
         ((y, min(y + rows, height)), (x, min(x + columns, width)))

@@ -49,9 +49,6 @@ def _set_libraries() -> None:
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     # NumPy's BLAS starts one thread a core; the check, which needs it, has threads of its own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # The driver makes eight hardware queues for a context. Two serve as well, and make it in 70 ms
-    # in place of 120, and end it in 75 in place of 100.
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "2")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def frame(data: Buffer) -> Frame:
 class StandIn:
     """NvJpeg by Pillow, on the memory and the streams of a FakeCuda."""
 
-    def __init__(self, cuda: FakeCuda) -> None:
+    def __init__(self, cuda: FakeCuda, units: bool = False) -> None:
         self.cuda = cuda
         self.calls: Counter[str] = Counter()
         self.failing: dict[str, int] = {}
@@ -49,6 +49,9 @@ class StandIn:
         self._kept: dict[Any, Any] = {}
         self.alive: set[int] = set()
         self.handle = self.create("CreateEx")
+        self.units = self.create("CreateEx") if units else None
+        self.batches: list[int] = []
+        """How many files each batch had."""
 
     def create(self, name: str, *_: Any) -> ctypes.c_void_p:
         self.called(name)
@@ -70,7 +73,9 @@ class StandIn:
             getattr(self, name, self.setting)(*arguments)
 
     def close(self) -> None:
-        self.alive.remove(self.handle.value or 0)
+        for handle in (self.handle, self.units):
+            if handle is not None:
+                self.alive.remove(handle.value or 0)
 
     def setting(self, *arguments: Any) -> None:
         """Taken and of no consequence here."""
@@ -78,6 +83,38 @@ class StandIn:
     def JpegStreamParse(self, _: Any, data: bytes, length: int, *rest: Any) -> None:
         assert len(data) == length
         self._kept[rest[-1].value] = data
+
+    def JpegStreamParseHeader(self, _: Any, data: bytes, length: int, parsed: Any) -> None:
+        self.JpegStreamParse(_, data, length, parsed)
+
+    def DecodeBatchedSupported(self, _: Any, parsed: Any, out: Any) -> None:
+        """They do not take 4:2:2."""
+        out._obj.value = int(frame(self._kept[parsed.value]).sampling == (2, 1))
+
+    def DecodeBatchedInitialize(
+        self, handle: Any, state: Any, count: int, threads: int, form: int
+    ) -> None:
+        assert handle.value == (self.units and self.units.value)
+        self._kept[state.value] = count, form
+
+    def DecodeBatched(
+        self, _: Any, state: Any, data: Any, lengths: Any, images: Any, stream: int
+    ) -> None:
+        count, form = self._kept[state.value]
+        assert count == len(data) == len(lengths) == len(images)
+        self.batches.append(count)
+        addresses = ctypes.cast(data, ctypes.POINTER(ctypes.c_void_p))
+        for number, (length, image) in enumerate(zip(lengths, images, strict=True)):
+            opened = Pillow.open(io.BytesIO(ctypes.string_at(addresses[number], length)))
+            opened.draft("L" if form == nvjpeg.OUTPUT_Y else "RGB", None)
+            pixels = np.asarray(opened)
+
+            def work(pixels: Any = pixels, image: Any = image) -> None:
+                self.rows(image, pixels.shape[0], pixels[0].nbytes)[...] = pixels.reshape(
+                    pixels.shape[0], -1
+                )
+
+            self.stream(stream).put(work)
 
     def JpegStreamGetChromaSubsampling(self, parsed: Any, out: Any) -> None:
         sampling = frame(self._kept[parsed.value]).sampling
@@ -195,14 +232,14 @@ def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
     made: list[StandIn] = []
     engines: list[CudaEngine] = []
 
-    def open(**options: Any) -> tuple[CudaEngine, JpegPath, StandIn]:
+    def open(units: bool = False, **options: Any) -> tuple[CudaEngine, JpegPath, StandIn]:
         library = None
 
         def load(path: str) -> StandIn:
             assert path == "libnvjpeg"
             nonlocal library
             if library is None or not library.alive:
-                library = StandIn(fake)
+                library = StandIn(fake, units)
                 made.append(library)
             return library
 

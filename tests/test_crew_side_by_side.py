@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from cudafilter import images
+from cudafilter.engines.jpeg import JpegResult, NotTaken
 from cudafilter.jobs import crew, sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import Record
@@ -25,6 +26,15 @@ from cudafilter.stores import local
 from many_images import BLUR, StandIn, folder_jobs, photos, run
 
 __all__ = ["photos"]
+
+
+class Many:
+    """An engine's codec that is worth many threads, and takes nothing."""
+
+    parallel = 20
+
+    def filter(self, *_: Any, **__: Any) -> JpegResult:
+        raise NotTaken("never")
 
 
 class TestSideBySide:
@@ -51,6 +61,28 @@ class TestSideBySide:
             monkeypatch.setattr(module, slow, slowed(getattr(module, slow)))
         records = run(folder_jobs(), engine, threads=3)
         assert [record.error for record in records.values()] == [None] * 6
+
+    def test_the_host_codes_as_many_as_there_are_cores_however_many_the_engines_codec_takes(
+        self, photos: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(crew, "cores", lambda: 2)
+        inside, most = [], 0
+
+        def wait(pixels: Pixels) -> Pixels:
+            nonlocal most
+            inside.append(1)
+            most = max(most, len(inside))
+            time.sleep(0.02)
+            inside.pop()
+            return pixels
+
+        engine = StandIn(wait, jpeg=Many())
+        jobs = [Job(photos / f"{n % 6}.png", Path(f"{n}.png"), "png") for n in range(24)]
+        seen: list[Record] = []
+        settings = Settings(engine_codec=True)
+        crew.run(jobs, lambda: engine, BLUR, Border(), settings, seen.append)
+        assert len(seen) == 24
+        assert most == 2
 
     @pytest.mark.parametrize(
         ("cores", "waiting", "together"),

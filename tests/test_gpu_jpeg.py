@@ -113,12 +113,15 @@ def assert_as_by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int 
 @pytest.mark.parametrize("quality", [None, 40])
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("units", [False, True], ids=["host", "units"])
 def test_the_file_is_the_cpu_codecs_but_for_the_loss(
-    name: str, gray: bool, quality: int | None, opened: Opener
+    name: str, gray: bool, quality: int | None, units: bool, opened: Opener
 ) -> None:
-    engine, _, library = opened()
+    engine, _, library = opened(units)
     assert_as_by_host(engine, CASES[name], gray, quality)
-    assert library.calls["DecodeJpegDevice"] == library.calls["EncodeRetrieveBitstream"] // 2 > 0
+    decoded = library.calls["DecodeJpegDevice"] + sum(library.batches)
+    assert decoded == library.calls["EncodeRetrieveBitstream"] // 2 > 0
+    assert bool(library.batches) == units
 
 
 def test_a_gray_result_tells_that_the_colour_profile_is_gone(opened: Opener) -> None:

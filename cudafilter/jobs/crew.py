@@ -11,7 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, suppress
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock, Semaphore, Thread
 from typing import TYPE_CHECKING, BinaryIO
 
 from cudafilter.engines import Engine
@@ -142,14 +142,17 @@ class Crew:
         """Start the threads, and open the engine meanwhile. Returns how many threads there are."""
         worker = self._worker
         count = at_first = min(self._most, self._threads or cores() * self._for_each_core)
+        worker.hosts = Semaphore(at_first)
         in_work(at_first)
         self._hire(at_first)
         engine = open_engine()
         worker.engine.set(engine)
         if self._threads is None:
             codec = engine.jpeg if worker.settings.offers_codec else None
-            waiting = max(engine.parallel, codec.parallel if codec else 0)
-            count = max(at_first, min(self._most, waiting))
+            waiting = max(at_first, engine.parallel)
+            if waiting > at_first:
+                worker.hosts.release(waiting - at_first)
+            count = max(at_first, min(self._most, max(waiting, codec.parallel if codec else 0)))
             self._hire(count - at_first)
         return count
 

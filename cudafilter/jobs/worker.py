@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cudafilter import images
@@ -68,6 +68,8 @@ class Worker:
     many bytes of pixels these all are."""
     engine: Future[Engine] = field(default_factory=Future)
     writing: Gate = field(default_factory=Gate)
+    hosts: Semaphore = field(default_factory=lambda: Semaphore(sizing.MOST_THREADS))
+    """Images that the host codes at a time. The engine's codec may be worth more threads."""
     checks: Lock = field(default_factory=Lock)
     """One whole check at a time: it uses all cores, and memory of its own on each."""
 
@@ -126,7 +128,8 @@ class Worker:
             if isinstance(data, bytes):
                 encoded = self._by_engine_codec(data, format, record)
             if encoded is None:
-                encoded = self._by_host_codecs(data, format, record)
+                with self.hosts:
+                    encoded = self._by_host_codecs(data, format, record)
             del data
             if callable(encoded):
                 self._write(job, encoded, read, record, held)

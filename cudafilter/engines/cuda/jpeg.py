@@ -9,16 +9,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Lock
 from time import perf_counter
-from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cudafilter.engines.cuda.device import Applied, Device
-from cudafilter.engines.cuda.slots import Pool, Slot
+from cudafilter.engines.cuda.device import Device
+from cudafilter.engines.cuda.jpeg_pictures import (
+    Coded,
+    Full,
+    JpegSlot,
+    Passing,
+    Picture,
+    applied_to,
+    close,
+)
+from cudafilter.engines.cuda.jpeg_units import THREADS, Units
+from cudafilter.engines.cuda.slots import Pool
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.engines.jpeg import JpegResult, NotTaken
@@ -30,18 +39,15 @@ from cudafilter.formats.metadata import JpegCoding, Metadata, split
 from cudafilter.formats.rows import require_range
 from cudafilter.formats.table import Ways
 from cudafilter.host.cores import cores
-from cudafilter.nvidia.nvjpeg import Codec, NvJpeg, NvJpegError, Reader
+from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError, Reader
 from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import IDENTITY
 from cudafilter.operations.operation import Operation, Stage, only_stage
-from cudafilter.operations.pixels import Pixels
 from cudafilter.start import gpus
 from cudafilter.stores.buffers import Buffer
 
 if TYPE_CHECKING:
-    from cudafilter.engines.cuda.variants.task import Launch
     from cudafilter.images import Image
-    from cudafilter.proof.screened import Screened
 
 
 READERS = 16
@@ -155,12 +161,14 @@ class GpuJpeg:
         self._device = device
         self._variant = variant
         self._readers = Pool([_Place() for _ in range(max(JPEG_SLOTS, min(cores(), READERS)))])
-        self._slots = Pool([_JpegSlot(device.cuda) for _ in range(JPEG_SLOTS)])
-        self.parallel = self._readers.count
+        self._slots = Pool([JpegSlot(device.cuda) for _ in range(JPEG_SLOTS)])
         self._library = library
         self._lock = Lock()
         # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
         self._nvjpeg = gpus.nvjpeg_of(device.number)
+        self._units = Units(device, self._loaded, self._make_room)
+        ready = self._nvjpeg is not None and self._nvjpeg.units is not None
+        self.parallel = THREADS if ready else self._readers.count
 
     def filter(
         self,
@@ -176,7 +184,6 @@ class GpuJpeg:
         """See JpegPath.filter."""
         from cudafilter import images
 
-        started = perf_counter()
         stage = only_stage(filter.unrolled(border) or (Stage(IDENTITY, border),))
         if stage is None:
             raise NotTaken(f"{filter.name} is several passes over its pixels")
@@ -205,111 +212,96 @@ class GpuJpeg:
         taken = 2 * size[0] * row_pitch(size[1], channels)
         if (limit := self._device.memory_limit) is not None and taken > limit:
             raise NotTaken("it is larger than the memory limit")
-        picture = _Picture(data, template, size, channels, keep, stage if screen else None)
+        picture = Picture(data, template, size, channels, ready, keep, stage if screen else None)
         with self._device.current():
-            try:
-                with self._readers.one() as place:
-                    reading = self._read(place, picture)
-                    with self._slots.one() as slot:
-                        coded = self._through(place, slot, picture, ready)
-            except _Full:
-                # What others hold may have taken what this picture needs: which way it goes must
-                # not depend on what is in work beside it.
-                self._device.release()
-                with self._readers.alone() as places, self._slots.alone() as slots:
-                    self._free(places, slots)
-                    try:
-                        reading = self._read(places[0], picture)
-                        coded = self._through(places[0], slots[0], picture, ready)
-                    except _Full as full:
-                        raise NotTaken("the GPU's memory is full") from full
+            coded = self._by_units(picture) if self._takes(data) else self._by_host(picture)
         if not judged and jpeg_scan.is_flat(coded.end):
             jpeg.require_undamaged(data)
         done = finished(coded.data, template, split(small.metadata, "jpeg", channels)[0])
-        spent = coded.seconds
-        seconds = {"decode": reading + spent["decode"], "kernel": spent["kernel"]}
-        seconds |= {"prove": spent["prove"]} if "prove" in spent else {}
-        seconds["encode"] = max(0.0, perf_counter() - started - sum(seconds.values()))
         return JpegResult(
             done, frame.width, frame.height, channels, small.colour, small.notes + told,
-            seconds, coded.kept, coded.screened,
+            coded.seconds, coded.kept, coded.screened,
         )  # fmt: skip
 
     def free(self) -> None:
         """Wait for the images in flight and give back all that is held; with current()."""
-        with self._readers.alone() as places, self._slots.alone() as slots:
-            self._free(places, slots)
+        with self._units.alone(), self._readers.alone() as places, self._slots.alone() as slots:
+            _free(places, slots)
+            self._units.free()
             if self._nvjpeg is not None:
-                with suppress(NvJpegError):  # all work is done
-                    self._nvjpeg.close()
+                close(self._nvjpeg)  # all work is done
                 self._nvjpeg = None
 
-    def _free(self, places: list[_Place], slots: list[_JpegSlot]) -> None:
-        for place in places:
-            place.free()
-        for slot in slots:
-            slot.free()
+    def _takes(self, data: bytes) -> bool:
+        """Whether the GPU's JPEG units decode *data*. Its head tells, and nothing else."""
+        with self._refusals():
+            return self._loaded().units is not None and self._units.takes(data)
 
-    def _read(self, place: _Place, picture: _Picture) -> float:
-        """Do the host's part of decoding *picture*; returns its seconds. May raise _Full."""
+    def _by_units(self, picture: Picture) -> Coded:
+        """*picture* decoded on the GPU's JPEG units. Raises NotTaken."""
+        try:
+            with self._refusals():
+                return self._units.do(picture)
+        except Full as full:
+            raise NotTaken("the GPU's memory is full") from full
+
+    def _by_host(self, picture: Picture) -> Coded:
+        """*picture* decoded by the host and the GPU's cores. Raises NotTaken."""
+        try:
+            with self._readers.one() as place:
+                reading = self._read(place, picture)
+                with self._slots.one() as slot:
+                    coded = self._through(place, slot, picture, reading)
+        except Full:
+            # What others hold may have taken what this picture needs: which way it goes must
+            # not depend on what is in work beside it.
+            with self._units.alone():
+                self._units.free()
+                self._device.release()
+                with self._readers.alone() as places, self._slots.alone() as slots:
+                    _free(places, slots)
+                    try:
+                        reading = self._read(places[0], picture)
+                        coded = self._through(places[0], slots[0], picture, reading)
+                    except Full as full:
+                        raise NotTaken("the GPU's memory is full") from full
+        return coded
+
+    def _make_room(self) -> None:
+        """Give back what other ways than the units hold; with current()."""
+        self._device.release()
+        with self._readers.alone() as places, self._slots.alone() as slots:
+            _free(places, slots)
+
+    def _read(self, place: _Place, picture: Picture) -> float:
+        """Do the host's part of decoding *picture*; returns its seconds. May raise Full."""
         started = perf_counter()
         with self._refusals():
             place.reader = place.reader or Reader(self._loaded())
             place.reader.read(picture.data, picture.channels)
         return perf_counter() - started
 
-    def _through(self, place: _Place, slot: _JpegSlot, picture: _Picture, ready: Launch) -> _Coded:
-        """Decode, filter and encode what was read at *place*. Raises _Full where memory lacks."""
-        size, channels = picture.size, picture.channels
+    def _through(self, place: _Place, slot: JpegSlot, picture: Picture, reading: float) -> Coded:
+        """Decode, filter and encode what was read at *place* in *reading* seconds.
+
+        Raises Full where memory lacks.
+        """
         assert place.reader is not None
         with self._refusals():
-            slot.codec = slot.codec or Codec(self._loaded(), slot.stream.handle)
-            applied = self._device.apply(slot, ready, size, size)
+            codec = slot.codec_of(self._loaded())
+            applied = applied_to(self._device, slot, picture)
             with slot.timed("decode"):
-                slot.codec.decode(place.reader, applied.source, applied.source_pitch)
-            last = (size[0] - 1) % jpeg_scan.BLOCK + 1
-            end = np.empty((last, size[1], channels), np.uint8)
-            pitch = applied.source_pitch
-            slot.download(end, applied.source + (size[0] - last) * pitch, pitch)
-            applied.queue()
-            kept, screened = self._kept(slot, applied, picture) if picture.keep else (None, None)
-            slot.codec.encode(picture.template, size, channels, applied.out, applied.out_pitch)
-            slot.finish()
-            return _Coded(slot.codec.written(), end, slot.seconds(), kept, screened)
-
-    def _kept(
-        self, slot: Slot, applied: Applied, picture: _Picture
-    ) -> tuple[tuple[Pixels, Pixels], Screened | None]:
-        """The source and the result once they are downloaded: all, or what a proof leaves to do."""
-        height, stage = picture.size[0], picture.stage
-        source = np.empty((*picture.size, picture.channels), np.uint8)
-        result, screened = np.empty_like(source), None
-        theirs = ours = [(0, height)]
-        if stage is not None:
-            from cudafilter.engines.cuda import screen
-            from cudafilter.proof.screened import tapped
-
-            what = source.shape, source.dtype
-            if (launch := screen.planned(stage, *what, False, self._device.slowness)) is not None:
-                screened = screen.prove(self._device, slot, launch, *what, partial=True)
-            if screened is not None:
-                ours, theirs = [*screened.rows], tapped(screened.rows, *stage, height)
-        for pixels, address, pitch, rows in (
-            (source, applied.source, applied.source_pitch, theirs),
-            (result, applied.out, applied.out_pitch, ours),
-        ):
-            for first, last in rows:
-                slot.download(pixels[first:last], address + first * pitch, pitch)
-        return (source, result), screened
+                codec.decode(place.reader, applied.source, applied.source_pitch)
+            return Passing(self._device, slot, codec, picture).coded(reading)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
-        """Make nvJPEG's errors and the lack of memory into NotTaken and _Full."""
+        """Make nvJPEG's errors and the lack of memory into NotTaken and Full."""
         try:
             yield
         except (NvJpegError, self._device.out_of_memory) as error:
             if not isinstance(error, NvJpegError) or error.full:
-                raise _Full from error
+                raise Full from error
             self._device.cuda.Context.synchronize()  # raises where it is the device that failed
             raise NotTaken(f"the GPU's codec refuses it: {error}") from error
 
@@ -336,62 +328,12 @@ class _Place:
 
     def free(self) -> None:
         """Give its memory back."""
-        _close(self.reader)
+        close(self.reader)
         self.reader = None
 
 
-class _JpegSlot(Slot):
-    """A slot with a codec on its stream."""
-
-    def __init__(self, cuda: ModuleType) -> None:
-        super().__init__(cuda)
-        self.codec: Codec | None = None
-        """Made when it is first needed."""
-
-    def abandon(self) -> None:
-        """See Lendable."""
-        super().abandon()
-        if not self.lost:
-            self.free()
-
-    def free(self) -> None:
-        """See Slot.free."""
-        _close(self.codec)
-        self.codec = None
-        super().free()
-
-
-def _close(made: Reader | Codec | None) -> None:
-    if made is not None:
-        with suppress(NvJpegError):  # what led here is told
-            made.close()
-
-
-class _Full(Exception):
-    """The device's memory, or the pinned memory, does not hold the picture."""
-
-
-class _Picture(NamedTuple):
-    """A file on its way."""
-
-    data: bytes
-    template: bytes
-    """A small file that is coded as the result is to be."""
-    size: tuple[int, int]
-    """(height, width)."""
-    channels: int
-    keep: bool
-    """Whether the pixels come to the host."""
-    stage: Stage | None
-    """What the device is to prove, if it can."""
-
-
-class _Coded(NamedTuple):
-    """What became of a picture on the device."""
-
-    data: memoryview
-    end: Pixels
-    """The last rows of what was decoded, as high as the last row of blocks at least."""
-    seconds: dict[str, float]
-    kept: tuple[Pixels, Pixels] | None
-    screened: Screened | None
+def _free(places: list[_Place], slots: list[JpegSlot]) -> None:
+    for place in places:
+        place.free()
+    for slot in slots:
+        slot.free()

@@ -188,15 +188,16 @@ def prove(
     shape: tuple[int, ...],
     dtype: npt.DTypeLike,
     partial: bool = False,
+    use: str = "source",
 ) -> Screened | None:
     """What *launch* finds of the source and the result, of *shape*, that *slot* holds.
 
-    *partial* is Screened's. None where the list is too short, or memory for it lacks: the host is
-    to do it all.
+    *partial* is Screened's; *use* is the name of the source's memory there. None where the list is
+    too short, or memory for it lacks: the host is to do it all.
     """
     size = shape[0], shape[1]
     try:
-        applied = device.apply(slot, launch, size, size, uses=("source", "out", "proof"))
+        applied = device.apply(slot, launch, size, size, uses=(use, "out", "proof"))
     except device.out_of_memory:
         return None
     with slot.timed("prove"):

@@ -1,0 +1,162 @@
+"""One picture on the device between its decoder and its encoder, whichever decoder it was."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from time import perf_counter
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from cudafilter.engines.cuda.device import Applied, Device
+from cudafilter.engines.cuda.slots import Slot
+from cudafilter.formats import jpeg_scan
+from cudafilter.nvidia.nvjpeg import Codec, NvJpeg, NvJpegError
+from cudafilter.operations.operation import Stage
+from cudafilter.operations.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.engines.cuda.variants.task import Launch
+    from cudafilter.proof.screened import Screened
+
+
+class Full(Exception):
+    """The device's memory, or the pinned memory, does not hold the picture."""
+
+
+class Picture(NamedTuple):
+    """A file on its way."""
+
+    data: bytes
+    template: bytes
+    """A small file that is coded as the result is to be."""
+    size: tuple[int, int]
+    """(height, width)."""
+    channels: int
+    ready: Launch
+    """The filter."""
+    keep: bool
+    """Whether the pixels come to the host."""
+    stage: Stage | None
+    """What the device is to prove, if it can."""
+
+
+class Coded(NamedTuple):
+    """What became of a picture on the device."""
+
+    data: memoryview
+    end: Pixels
+    """The last rows of what was decoded, as high as the last row of blocks at least."""
+    seconds: dict[str, float]
+    """Of ``decode``, ``kernel``, ``encode``, and of ``prove`` where the device did."""
+    kept: tuple[Pixels, Pixels] | None
+    screened: Screened | None
+
+
+class Closed(Protocol):
+    """Something of nvJPEG's."""
+
+    def close(self) -> None:
+        """Destroy it. Raises NvJpegError."""
+
+
+def close(made: Closed | None) -> None:
+    """Destroy *made*, after a failure of it too."""
+    if made is not None:
+        with suppress(NvJpegError):  # what led here is told
+            made.close()
+
+
+class JpegSlot(Slot):
+    """A slot with a codec on its stream."""
+
+    def __init__(self, cuda: ModuleType) -> None:
+        super().__init__(cuda)
+        self._codec: Codec | None = None
+
+    def codec_of(self, nvjpeg: NvJpeg) -> Codec:
+        """The codec; made when it is first needed. Raises NvJpegError."""
+        self._codec = self._codec or Codec(nvjpeg, self.stream.handle)
+        return self._codec
+
+    def abandon(self) -> None:
+        """See Lendable."""
+        super().abandon()
+        if not self.lost:
+            self.free()
+
+    def free(self) -> None:
+        """See Slot.free."""
+        close(self._codec)
+        self._codec = None
+        super().free()
+
+
+class Passing:
+    """A picture that passes through *slot*, after its decoder: filter and encoder are queued.
+
+    *codec* is the slot's, and *use* the name of the memory that it is decoded to.
+    """
+
+    def __init__(
+        self, device: Device, slot: JpegSlot, codec: Codec, picture: Picture, use: str = "source"
+    ) -> None:
+        self._slot, self._codec = slot, codec
+        applied = applied_to(device, slot, picture, use)
+        (height, width), channels = picture.size, picture.channels
+        last = (height - 1) % jpeg_scan.BLOCK + 1
+        self._end = np.empty((last, width, channels), np.uint8)
+        pitch = applied.source_pitch
+        slot.download(self._end, applied.source + (height - last) * pitch, pitch)
+        applied.queue()
+        self._kept, self._screened = None, None
+        if picture.keep:
+            self._kept, self._screened = _kept(device, slot, applied, picture, use)
+        started = perf_counter()
+        out = applied.out, applied.out_pitch
+        codec.encode(picture.template, picture.size, channels, *out)
+        self._queueing = perf_counter() - started
+
+    def coded(self, decoding: float) -> Coded:
+        """The picture, encoded; waits for it. *decoding* are seconds that went before."""
+        started = perf_counter()
+        self._slot.finish()
+        written = self._codec.written()
+        spent = self._slot.seconds()
+        seconds = {"decode": decoding + spent.pop("decode", 0.0)}
+        seconds |= {stage: spent[stage] for stage in ("kernel", "prove") if stage in spent}
+        seconds["encode"] = self._queueing + perf_counter() - started
+        return Coded(written, self._end, seconds, self._kept, self._screened)
+
+
+def applied_to(device: Device, slot: Slot, picture: Picture, use: str = "source") -> Applied:
+    """The filter of *picture* in the memory of *slot*."""
+    uses = (use, "out", "scratch")
+    return device.apply(slot, picture.ready, picture.size, picture.size, uses=uses)
+
+
+def _kept(
+    device: Device, slot: Slot, applied: Applied, picture: Picture, use: str
+) -> tuple[tuple[Pixels, Pixels], Screened | None]:
+    """The source and the result once they are downloaded: all, or what a proof leaves to do."""
+    height, stage = picture.size[0], picture.stage
+    source = np.empty((*picture.size, picture.channels), np.uint8)
+    result, screened = np.empty_like(source), None
+    theirs = ours = [(0, height)]
+    if stage is not None:
+        from cudafilter.engines.cuda import screen
+        from cudafilter.proof.screened import tapped
+
+        what = source.shape, source.dtype
+        if (launch := screen.planned(stage, *what, False, device.slowness)) is not None:
+            screened = screen.prove(device, slot, launch, *what, partial=True, use=use)
+        if screened is not None:
+            ours, theirs = [*screened.rows], tapped(screened.rows, *stage, height)
+    for pixels, address, pitch, rows in (
+        (source, applied.source, applied.source_pitch, theirs),
+        (result, applied.out, applied.out_pitch, ours),
+    ):
+        for first, last in rows:
+            slot.download(pixels[first:last], address + first * pitch, pitch)
+    return (source, result), screened

@@ -340,6 +340,10 @@ class _Stream:
                 if not self.queue:
                     self._cuda.count_in_flight(-1)
 
+    def is_done(self) -> bool:
+        self._cuda.called("Stream.is_done")
+        return not self.queue
+
     def synchronize(self) -> None:
         self._cuda.called("Stream.synchronize")
         self.run()

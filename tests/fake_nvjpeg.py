@@ -72,6 +72,8 @@ class StandIn:
         else:
             getattr(self, name, self.setting)(*arguments)
 
+    call_briefly = call
+
     def close(self) -> None:
         for handle in (self.handle, self.units):
             if handle is not None:

@@ -294,7 +294,8 @@ def test_nvjpeg_makes_its_handle_there(monkeypatch: pytest.MonkeyPatch) -> None:
         def __getattr__(self, name: str) -> Any:
             return function(name)
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: Library())
+    for way in ("CDLL", "PyDLL"):
+        monkeypatch.setattr(ctypes, way, lambda path: Library())
     monkeypatch.setattr(nvjpeg, "_on_one_core", on_one_core)
     NvJpeg("libnvjpeg")
     assert made == ["one core", "nvjpegCreateEx", "nvjpegCreateEx", "all"]
@@ -313,7 +314,8 @@ def test_handles_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -
         def __getattr__(self, name: str) -> Any:
             return create if name == "nvjpegCreateEx" else lambda *_: None
 
-    monkeypatch.setattr(ctypes, "CDLL", lambda path: Library())
+    for way in ("CDLL", "PyDLL"):
+        monkeypatch.setattr(ctypes, way, lambda path: Library())
     with ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(NvJpeg, ["libnvjpeg"] * 4))) == 4
 

@@ -152,12 +152,9 @@ class NvJpeg:
     """
 
     def __init__(self, path: str) -> None:
-        library = ctypes.CDLL(path)
-        self._functions = {}
-        for name, arguments in _SIGNATURES.items():
-            function = getattr(library, f"nvjpeg{name}")
-            function.argtypes, function.restype = arguments, c_int
-            self._functions[name] = function
+        self._functions = _functions(ctypes.CDLL(path))
+        self._brief = _functions(ctypes.PyDLL(path))
+        """The same, with the interpreter's lock kept."""
         self.units: c_void_p | None = None
         """The handle of the GPU's JPEG units; None where it has none."""
         with _on_one_core():
@@ -169,6 +166,12 @@ class NvJpeg:
     def call(self, name: str, *arguments: Any) -> None:
         """Call nvjpegNAME. Raises NvJpegError unless it succeeds; the GIL is released meanwhile."""
         status = self._functions[name](*arguments)
+        if status:
+            raise NvJpegError(name, status)
+
+    def call_briefly(self, name: str, *arguments: Any) -> None:
+        """call() that keeps the GIL: for what is done sooner than the GIL would come back."""
+        status = self._brief[name](*arguments)
         if status:
             raise NvJpegError(name, status)
 
@@ -184,6 +187,15 @@ class NvJpeg:
         if self.units is not None:
             self.call("Destroy", self.units)
         self.call("Destroy", self.handle)
+
+
+def _functions(library: ctypes.CDLL) -> dict[str, Any]:
+    found = {}
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(library, f"nvjpeg{name}")
+        function.argtypes, function.restype = arguments, c_int
+        found[name] = function
+    return found
 
 
 class _Holder:
@@ -312,10 +324,15 @@ class Batches(_Holder):
 
 
 class Codec(_Holder):
-    """Decodes what a Reader has read, and encodes, on one CUDA stream (*stream*: its handle)."""
+    """Decodes what a Reader has read, and encodes, on one CUDA stream (*stream*: its handle).
 
-    def __init__(self, nvjpeg: NvJpeg, stream: int) -> None:
+    *alone* says that its thread is the only one that encodes, so that it is not to wait for the GIL
+    after each call.
+    """
+
+    def __init__(self, nvjpeg: NvJpeg, stream: int, alone: bool = False) -> None:
         self._stream = stream
+        self._call = nvjpeg.call_briefly if alone else nvjpeg.call
         self._coded_as: bytes | None = None
         """The template that the encoder was last set by."""
         super().__init__(nvjpeg)
@@ -344,7 +361,7 @@ class Codec(_Holder):
         if template != self._coded_as:
             self._code_as(template)
         height, width = size
-        self._nvjpeg.call(
+        self._call(
             "EncodeImage" if channels == 3 else "EncodeYUV", self._nvjpeg.handle, self._encoder,
             self._settings, byref(_image(address, pitch)),
             INPUT_RGBI if channels == 3 else _CSS_GRAY, width, height, self._stream,
@@ -367,9 +384,9 @@ class Codec(_Holder):
 
         length = c_size_t()
         retrieve = "EncodeRetrieveBitstream", self._nvjpeg.handle, self._encoder
-        self._nvjpeg.call(*retrieve, None, byref(length), self._stream)
+        self._call(*retrieve, None, byref(length), self._stream)
         data = np.empty(length.value, np.uint8)
-        self._nvjpeg.call(*retrieve, data.ctypes.data, byref(length), self._stream)
+        self._call(*retrieve, data.ctypes.data, byref(length), self._stream)
         return data[: length.value].data
 
 

@@ -69,16 +69,22 @@ def close(made: Closed | None) -> None:
 
 
 class JpegSlot(Slot):
-    """A slot with a codec on its stream."""
+    """A slot with a codec on its stream; *alone* is Codec's."""
 
-    def __init__(self, cuda: ModuleType) -> None:
+    def __init__(self, cuda: ModuleType, alone: bool = False) -> None:
         super().__init__(cuda)
+        self._alone = alone
         self._codec: Codec | None = None
 
     def codec_of(self, nvjpeg: NvJpeg) -> Codec:
         """The codec; made when it is first needed. Raises NvJpegError."""
-        self._codec = self._codec or Codec(nvjpeg, self.stream.handle)
+        self._codec = self._codec or Codec(nvjpeg, self.stream.handle, self._alone)
         return self._codec
+
+    def _wait(self) -> None:
+        # To wait gives the interpreter's lock away.
+        if not (self._alone and self.stream.is_done()):
+            super()._wait()
 
     def abandon(self) -> None:
         """See Lendable."""

@@ -80,7 +80,7 @@ class Units:
         """Held while the batches are made, asked or closed. Taken after _turn."""
         self._decoding = Slot(device.cuda)
         """For its stream."""
-        self._slots = [JpegSlot(device.cuda) for _ in range(ENCODERS)]
+        self._slots = [JpegSlot(device.cuda, alone=True) for _ in range(ENCODERS)]
         self._turn = Lock()
         """Held while a batch is in work."""
         self._lock = Lock()

@@ -117,10 +117,13 @@ class Slot:
 
     def finish(self) -> None:
         """Wait for all that is queued and bring what was downloaded into its arrays."""
-        self.stream.synchronize()
+        self._wait()
         for chunk in self._down:
             chunk.empty()
         self._downloads = 0
+
+    def _wait(self) -> None:
+        self.stream.synchronize()
 
     @contextmanager
     def timed(self, stage: str = "kernel") -> Iterator[None]:

@@ -99,9 +99,9 @@ def perform(
     if shared.shard is not None and not shared.quiet:
         tell(f"shard {shared.shard}: {len(plan.jobs):,} of {plan.whole:,} images")
     if shared.cluster is not None:
-        from cudafilter.jobs.cluster import require_files
+        from cudafilter.jobs.workers import require_files
 
-        require_files(plan.jobs)
+        require_files(plan.jobs, "cluster")
     if shared.dry_run:
         return _print(plan)
     if shared.shard is not None and not (plan.jobs or plan.refused or plan.left):

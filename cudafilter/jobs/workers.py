@@ -194,6 +194,11 @@ class Run:
         if self._error is not None:
             raise self._error
 
+    @property
+    def begun(self) -> bool:
+        """Whether a worker has been ready."""
+        return self._on_open is None
+
     def _serve(self) -> None:
         try:
             self._do_all()

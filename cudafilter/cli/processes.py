@@ -162,8 +162,9 @@ def _by_itself(jpegs: int, shared: Shared) -> list[Place]:
     numbers = _numbers(shared, found)[: cores() // CORES]
     if not numbers or find(found.driver) is None:
         return []
-    each = max(1, min(EACH, jpegs // (MANY * len(numbers)), cores() // (CORES * len(numbers))))
-    each = max(1, min(each, *(found.every[number].memory // MEMORY for number in numbers)))
+    fits = all(found.every[number].memory >= EACH * MEMORY for number in numbers)
+    enough = jpegs >= MANY * len(numbers) and cores() >= CORES * EACH * len(numbers)
+    each = EACH if fits and enough else 1
     if each * len(numbers) < 2 or (shared.jobs or cores()) < each * len(numbers):
         return []
     return placed([number for _ in range(each) for number in numbers])

@@ -169,7 +169,7 @@ class Run:
         """Notes on these, until another place's has: else the error tells it."""
         self._left: set[tuple[str, str]] = set()
         """Folders and marks of temporaries that lost workers may have left."""
-        self._stopping = Event()
+        self._stopping, self._ended = Event(), Event()
         self._error: BaseException | None = None
 
     def work(self, on_open: Callable[[Opened], None] = lambda opened: None) -> None:
@@ -180,15 +180,14 @@ class Run:
         """
         self._on_open = on_open
         # Not in this thread, which an interruption would take away from a record.
-        thread = Thread(target=self._serve, name="workers", daemon=True)
-        thread.start()
+        Thread(target=self._serve, name="workers", daemon=True).start()
         try:
-            thread.join()
+            self._ended.wait()  # not join(), which takes an interruption for the end
         except KeyboardInterrupt:
             self._stopping.set()
             for _ in range(2):  # a second Ctrl-C must cut no write short either; a third one may
                 with suppress(KeyboardInterrupt):
-                    thread.join()
+                    self._ended.wait()
                     break
             raise
         if self._error is not None:
@@ -204,6 +203,7 @@ class Run:
             self._do_all()
         except BaseException as error:  # noqa: BLE001 - raised by work()
             self._error = error
+        self._ended.set()
 
     def _do_all(self) -> None:
         try:

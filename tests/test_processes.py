@@ -310,8 +310,9 @@ class TestGpus:
     def engines() -> set[str]:
         return {json.loads(line)["engine"] for line in Path("r.jsonl").read_text().splitlines()}
 
-    def test_have_processes_in_turns(self) -> None:
-        pictures(60)
+    def test_have_processes_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(MADE_UP, "slow")
+        pictures(200)
         done = self.run("--processes", "3")
         assert done.exit_code == 0, done.stderr
         assert done.stderr.startswith("cuda: 2 x a GPU (GPUs 0, 1), in 3 processes\n")

@@ -259,7 +259,7 @@ class Run:
             self._tell_refused()
         elif not usable and not self._members and not self._may_come:
             if self._refused:
-                told = next(iter(self._refused.values()))
+                told = self._refused[min(self._refused, key=lambda place: place.number)]
                 raise EngineUnavailable(str(told.error), hint=told.hint)
             if self._is_hopeless:
                 raise EngineError(self.none_left)

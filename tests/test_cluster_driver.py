@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -17,22 +17,11 @@ from cudafilter.host import cores
 from cudafilter.jobs import cluster, look
 from cudafilter.jobs.hand import Hand, Opened, Task
 from cudafilter.jobs.look import Sought
-from cudafilter.jobs.nodes import (
-    CORES,
-    Call,
-    Cluster,
-    Lost,
-    Node,
-    Place,
-    Worker,
-    differences,
-    places,
-    require_address,
-    unavailable,
-)
+from cudafilter.jobs.nodes import CORES, differences, places, require_address, unavailable
 from cudafilter.jobs.plan import Job, make_plan
 from cudafilter.jobs.record import DONE, Record
 from cudafilter.jobs.settings import Settings
+from cudafilter.jobs.workers import AHEAD, MOST_STARTS, Call, Lost, Node, Place
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.start import gpus
@@ -67,9 +56,9 @@ class MadeUp:
     def answers(self) -> bool:
         return True
 
-    def start(self, place: Place, task: Task) -> Worker:
+    def start(self, place: Place, task: Task) -> MadeUpWorker:
         self.started += 1
-        return cast(Worker, MadeUpWorker(self, place))
+        return MadeUpWorker(self, place)
 
     def wait(self, calls: Sequence[Call], seconds: float) -> list[Call]:
         return list(calls)
@@ -110,9 +99,7 @@ class Done:
         self.plan = make_plan(["in"], "out", recursive=True)
         self.records: list[Record] = []
         self.notes: list[str] = []
-        run = cluster.Run(
-            cast(Cluster, nodes), self.plan.jobs, task, self.records.append, self.notes.append
-        )
+        run = cluster.Run(nodes, self.plan.jobs, task, self.records.append, self.notes.append)
         self.title = run.prepare()
         try:
             run.work()
@@ -214,7 +201,7 @@ class TestWorkers:
         nodes.open = lambda place: dies() if place.node is ONE else Opened("an engine")
         done = Done(nodes, 30)
         assert len(done.records) == 30
-        assert 1 <= done.notes.count("a worker on one was lost") <= cluster.MOST_STARTS
+        assert 1 <= done.notes.count("a worker on one was lost") <= MOST_STARTS
         nodes.open = lambda place: dies()
         with pytest.raises(EngineError, match="no node of the cluster is left"):
             Done(nodes)
@@ -249,7 +236,7 @@ class TestWorkers:
 
         nodes.die = count
         Done(nodes, 20)
-        assert max(given) == 2 * cluster.AHEAD
+        assert max(given) == 2 * AHEAD
 
 
 class TestAHand:

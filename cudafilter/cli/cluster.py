@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Protocol
 
 import click
@@ -24,7 +25,12 @@ class Teller(Protocol):
 
     settings: Settings
 
-    def start(self, title: str) -> None:
+    @property
+    def engine_name(self) -> str:
+        """The engine that was asked for, or that the job is small enough for."""
+        ...
+
+    def start(self, title: str, note: str | None = None) -> None:
         """Tell what begins."""
         ...
 
@@ -63,19 +69,38 @@ def run_on(plan: Plan, filter: Operation, border: Border, shared: Shared, told: 
     try:
         gpus = any(node.gpus for node in joined.nodes())
         wants = shared.engine == "cuda" or shared.variant != "auto"
-        task = Task(
-            filter, border, told.settings,
-            engine="cuda" if wants or (gpus and shared.engine == "auto") else "cpu",
-            variant=shared.variant,
-            codec=shared.codec,
-            on_gpu_failure=shared.on_gpu_failure,
-            threads=shared.jobs,
-            for_each_core=sizing.for_each_core(plan.jobs),
-            folder=os.getcwd(),
-            environment=cluster.task_environment(),
+        engine = "cuda" if wants or (gpus and shared.engine == "auto") else "cpu"
+        task = task_of(
+            plan, filter, border, shared, told.settings, engine,
+            os.getcwd(), cluster.task_environment(),
         )  # fmt: skip
         run = cluster.Run(joined, plan.jobs, task, told.tell, told.note)
         told.start(f"cluster, {run.prepare()}")
         run.work()
     finally:
         joined.leave()
+
+
+def task_of(
+    plan: Plan,
+    filter: Operation,
+    border: Border,
+    shared: Shared,
+    settings: Settings,
+    engine: str,
+    folder: str,
+    environment: Mapping[str, str],
+) -> Task:
+    """What workers do with each image of *plan*; *folder* is the one that relative paths count
+    from."""
+    return Task(
+        filter, border, settings,
+        engine=engine,
+        variant=shared.variant,
+        codec=shared.codec,
+        on_gpu_failure=shared.on_gpu_failure,
+        threads=shared.jobs,
+        for_each_core=sizing.for_each_core(plan.jobs),
+        folder=folder,
+        environment=environment,
+    )  # fmt: skip

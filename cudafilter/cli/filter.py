@@ -17,15 +17,20 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
 from cudafilter.host.escape import escaped_name
-from cudafilter.operations.choices import gpu_numbers
+from cudafilter.operations.choices import EXISTING, gpu_numbers
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.start.garbage import uncollected
-from cudafilter.start.words import FEW, STDIO, any_jpeg, first_files
+from cudafilter.start.words import FEW, SEVERAL, STDIO, any_jpeg, first_files
 
 if TYPE_CHECKING:
     from cudafilter.jobs.plan import Plan
+    from cudafilter.jobs.processes import Processes
     from cudafilter.operations.operation import Operation
     from cudafilter.stores.url import AnyPath
+
+
+MOST_LOOKED = 8192
+"""Most names of files that are looked at before the plan is made: that takes 5 ms."""
 
 
 def filter_command(spec: FilterSpec) -> Command:
@@ -80,7 +85,26 @@ def perform(
         from cudafilter.cli.cluster import require_possible
 
         require_possible(shared)
-    _start_gpus(paths, shared)
+    if shared.processes is not None:
+        from cudafilter.cli import processes
+
+        processes.require_possible(shared)
+    begun = _start_gpus(paths, shared)
+    try:
+        _perform(make_filter, parameters, paths, shared, begun)
+    finally:
+        if begun is not None:
+            begun.leave()
+
+
+def _perform(
+    make_filter: Callable[[], Operation],
+    parameters: Mapping[str, Any],
+    paths: tuple[str, ...],
+    shared: Shared,
+    begun: Processes | None,
+) -> None:
+    """The same, while processes may have *begun*."""
     from cudafilter.operations.borders import Border
 
     filter = make_filter()
@@ -99,9 +123,9 @@ def perform(
     if shared.shard is not None and not shared.quiet:
         tell(f"shard {shared.shard}: {len(plan.jobs):,} of {plan.whole:,} images")
     if shared.cluster is not None:
-        from cudafilter.jobs.cluster import require_files
+        from cudafilter.jobs.workers import require_files
 
-        require_files(plan.jobs)
+        require_files(plan.jobs, "cluster")
     if shared.dry_run:
         return _print(plan)
     if shared.shard is not None and not (plan.jobs or plan.refused or plan.left):
@@ -109,16 +133,19 @@ def perform(
     _require_streams(plan, shared)
     from cudafilter.cli.run import run
 
-    return run(chain([plan], plans), filter, border, shared, parameters)
+    return run(chain([plan], plans), filter, border, shared, parameters, begun)
 
 
-def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
-    """Begin to start a GPU where the command line is sure to need one.
+def _start_gpus(paths: tuple[str, ...], shared: Shared) -> Processes | None:
+    """Begin to start a GPU where the command line is sure to need one: here, or in the processes
+    that are returned.
 
     For other jobs the images' sizes decide, and these are known later.
     """
     if shared.dry_run or shared.engine == "cpu" or shared.cluster is not None:
-        return
+        return None
+    if shared.may_share_out and shared.processes:
+        return None  # they start theirs
     from cudafilter.start import gpus
 
     names = first_files(paths if shared.in_place else paths[:-1])
@@ -129,7 +156,15 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> None:
         numbers = gpu_numbers(shared.gpu if shared.gpu is not None else 0)
         within = shared.linear or shared.mask is not None or shared.region
         jpeg = shared.codec != "cpu" and not within and any_jpeg(names)
+        if many and not within and shared.existing == EXISTING[0] and shared.may_share_out:
+            names = first_files(paths[:-1], MOST_LOOKED)
+            if len(names) >= SEVERAL:
+                from cudafilter.cli.processes import begun
+
+                if (processes := begun(names, shared)) is not None:
+                    return processes
         gpus.start(numbers, jpeg=jpeg)
+    return None
 
 
 def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
@@ -153,8 +188,9 @@ def _plans(paths: tuple[str, ...], shared: Shared) -> Iterator[Plan]:
         )  # fmt: skip
     from cudafilter.jobs.paged import make_plans
 
-    # A cluster is joined once, for all.
+    # A cluster is joined once, for all, and processes are started once.
     known = shared.dry_run or shared.retry_failed is not None or shared.cluster is not None
+    known = known or (shared.processes or 0) > 1
     return make_plans(
         given, destination, recursive=shared.recursive, format=shared.format,
         existing=shared.existing, follow=shared.follow, strict=shared.strict, shard=shared.shard,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from cudafilter.operations.region import Region
 
 MAX_JOBS = 1024
+MAX_PROCESSES = 64
 
 _SHORT = {"weights": "-w"}
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
@@ -66,6 +67,7 @@ class Shared(NamedTuple):
     retry_failed: str | None
     shard: Shard | None
     cluster: str | None
+    processes: int | None
     format: str | None
     quality: int | None
     compress_level: int | None
@@ -76,6 +78,13 @@ class Shared(NamedTuple):
     quiet: bool
     verbose: bool
     debug: bool
+
+    @property
+    def may_share_out(self) -> bool:
+        """Whether the images may go to worker processes of this machine."""
+        if self.in_place or self.watch or self.cluster is not None or self.processes in (0, 1):
+            return False
+        return self.processes is not None or "cpu" not in (self.engine, self.codec)
 
 
 def borders(default: str | None) -> list[click.Option]:
@@ -226,6 +235,13 @@ def shared() -> Sections:
                 metavar="N",
                 show_default="by cores, engine and memory",
                 help="Images that are in work at a time.",
+            ),
+            click.Option(
+                ["--processes"],
+                type=Whole(0, MAX_PROCESSES),
+                metavar="N",
+                show_default="2 a GPU for many JPEGs, else 1",
+                help="Processes that share out the images, over all GPUs.",
             ),
             click.Option(
                 ["--dry-run"], is_flag=True, help="Print what would be written, and write nothing."

@@ -25,9 +25,11 @@ from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.start.garbage import collect_again
+from cudafilter.start.words import SEVERAL
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
+    from cudafilter.jobs.processes import Processes
     from cudafilter.operations.area import Area
 
 
@@ -37,16 +39,18 @@ def run(
     border: Border,
     shared: Shared,
     parameters: Mapping[str, Any],
+    begun: Processes | None = None,
 ) -> None:
     """Do *plans*, one after the other, and exit with 1 where anything failed.
 
-    *parameters* are those of *filter*; the report tells them.
+    *parameters* are those of *filter*; the report tells them. *begun* are processes that wait for
+    what the first plan has.
     """
     area = area_of(shared.mask, shared.region, shared.feather, shared.max_pixels)
     keep_freed_memory()
     reporter = Reporter(shared)
     with ExitStack() as journals:
-        _run(plans, filter, border, shared, area, parameters, reporter, journals)
+        _run(plans, filter, border, shared, area, parameters, reporter, journals, begun)
     if reporter.failed:
         click.get_current_context().exit(FAILURE)
 
@@ -60,6 +64,7 @@ def _run(
     parameters: Mapping[str, Any],
     reporter: Reporter,
     journals: ExitStack,
+    begun: Processes | None,
 ) -> None:
     engine = journal = None
     failed = False
@@ -78,6 +83,13 @@ def _run(
                     run_on(plan, filter, border, shared, one)
                     failed = one.failed
                     continue
+                several = shared.processes or begun or len(plan.jobs) >= SEVERAL
+                if shared.may_share_out and several:
+                    from cudafilter.cli.processes import run_in
+
+                    if run_in(plan, filter, border, shared, one, begun):
+                        failed = one.failed
+                        continue
                 crew.run(
                     plan.jobs, one.opened, filter, border, one.settings, one.tell,
                     threads=shared.jobs, journal=journal, on_rows=reporter.rows,
@@ -191,10 +203,16 @@ class _Run:
         self._tell_refused()
         return self.engine
 
-    def start(self, title: str) -> None:
-        """Tell that the nodes of a cluster begin, in place of an engine; *title* says which."""
+    @property
+    def engine_name(self) -> str:
+        """The engine that was asked for, or that the job is small enough for."""
+        return self._name
+
+    def start(self, title: str, note: str | None = None) -> None:
+        """Tell that workers begin, in place of an engine; *title* says which."""
         self._reporter.imported()
-        self._reporter.start(title, None)
+        self._reporter.start(title, self._note or note)
+        collect_again()
         self._tell_refused()
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which jobs each worker of a cluster gets, and what becomes of those that a lost worker had."""
+"""Which jobs each worker gets, and what becomes of those that a lost worker had."""
 
 from __future__ import annotations
 

@@ -1,39 +1,26 @@
 """Many images on the nodes of a cluster: one worker for each GPU, or for some cores.
 
-The plan, the records and the report stay here. A worker has few jobs at a time and tells their
-records as they end. The jobs of a worker that is lost are run again; see chunks.py.
+A node takes part where it has the versions and the files of this machine. Nodes come and go.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from cudafilter.errors import CudafilterError, EngineError, EngineUnavailable, ParameterError
-from cudafilter.jobs import look
-from cudafilter.jobs.chunks import MOST_KILLS, Chunks
-from cudafilter.jobs.hand import Opened, Task
+from cudafilter.jobs import look, workers
+from cudafilter.jobs.hand import Task
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.look import Seen, Sought
-from cudafilter.jobs.nodes import Call, Cluster, Lost, Node, Place, Worker, differences, places
+from cudafilter.jobs.nodes import differences, places
 from cudafilter.jobs.record import Record
+from cudafilter.jobs.workers import Call, Carrier, Lost, Node, Place, many
 from cudafilter.stores import leftovers
-from cudafilter.stores.local import is_stream
-from cudafilter.stores.url import Url
-
-AHEAD = 6
-"""Jobs of a worker, for each that it has in work: so it need not wait for the next ones, and tells
-several records at a time."""
-
-MOST_STARTS = 3
-"""Workers that may be lost at one place before they are ready; then the place is left out."""
 
 _MOST_SOURCES = 64
 """Sources that each node looks for, each from another folder."""
@@ -52,25 +39,29 @@ _HEAD = 15.0
 
 _AGAIN = "once the cluster is whole, --existing skip does what is missing"
 
-_STOP = 10.0
-"""Seconds that an interruption waits for the images being written."""
-
 VARIABLES = ("CUDAFILTER_", "OPENCV_", "OPENBLAS_NUM", "CUDA_DEVICE_MAX")
 """What names of variables begin with that this package and its libraries read."""
 
 
-def require_files(jobs: Sequence[Job]) -> None:
-    """Raise ParameterError ("cluster") where one of *jobs* is of what only this process has."""
-    for job in jobs:
-        for path in (job.source, job.destination):
-            if isinstance(path, Url):
-                if path.scheme == "memory":
-                    raise ParameterError("cluster", f"{path} is in this process's memory only")
-            elif path is None or is_stream(path):
-                name = "'-'" if path is None else path
-                raise ParameterError(
-                    "cluster", f"{name} is a stream of this machine, which no worker sees"
-                )
+class Nodes(Carrier, Protocol):
+    """A cluster whose nodes are other machines, which can be asked what they have."""
+
+    packages: tuple[str, ...]
+    """Those whose versions must be the same."""
+    here: str
+    """The key of the node that this process is on."""
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are there now."""
+        ...
+
+    def answers(self) -> bool:
+        """Whether the head of the cluster answers."""
+        ...
+
+    def ask(self, node: Node, sought: Sought) -> Call:
+        """Ask what *node* has of what is *sought*: a call that returns the fields of a Seen."""
+        ...
 
 
 def task_environment() -> dict[str, str]:
@@ -78,18 +69,7 @@ def task_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)}
 
 
-@dataclass
-class _Member:
-    """A worker, and what is known of it."""
-
-    place: Place
-    worker: Worker
-    call: Call | None
-    """What it is doing; None where it has nothing to do."""
-    opened: Opened | None = None
-
-
-class Run:
+class Run(workers.Run):
     """*jobs* on *cluster*, done as *task* says; *on_record* takes each record, *note* what people
     should know.
 
@@ -97,34 +77,26 @@ class Run:
     EngineUnavailable where they have other versions, or nothing that the engine of *task* needs.
     """
 
+    none_left = "no node of the cluster is left that can do the images"
+    otherwise = "try it without --cluster"
+
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: Nodes,
         jobs: Sequence[Job],
         task: Task,
         on_record: Callable[[Record], None],
         note: Callable[[str], None],
     ) -> None:
+        super().__init__(cluster, (), jobs, task, on_record, note)
         self._cluster = cluster
-        self._on_record, self._note = on_record, note
         self._gpus = task.engine == "cuda"
-        self._chunks = Chunks(jobs)
-        self._members: dict[int, _Member] = {}
-        self._numbers = count()
         self._asked: dict[Node, Call] = {}
         self._fits: dict[Node, bool] = {}
         """Whether a node has what is needed."""
-        self._starts: Counter[Place] = Counter()
-        """Workers that were lost at a place before they were ready."""
-        self._refused: dict[Place, Opened] = {}
-        """Places where the engine could not be opened."""
-        self._left: set[tuple[str, str]] = set()
-        """Folders and marks of temporaries that lost workers may have left."""
         self._counted = self._answered = self._idle_since = time.monotonic()
         self._told_idle = False
-        self._jobs = jobs
         self._mine = look.versions(cluster.packages)
-        self._task = task
         self._sought = Sought(cluster.packages, (), None)
         self._nodes = cluster.nodes()
 
@@ -149,52 +121,24 @@ class Run:
         self._sought = sought._replace(files=sought.files[sought.folder is not None :])
         nodes, cores = len(needed), sum(place.cores for place in found)
         unit = f"{len(found)} GPU" if self._gpus else f"{cores} core"
-        workers = "" if self._gpus else f", {_many(len(found), 'worker')}"
-        return f"{kind}: {_many(nodes, 'node')}{workers}, {unit}{'s' * (not unit.startswith('1 '))}"
-
-    def work(self) -> None:
-        """Do all jobs. KeyboardInterrupt lets images being written be finished first."""
-        try:
-            while self._chunks.left:
-                self._staff()
-                for call in self._cluster.wait(self._calls(), 1.0):
-                    self._take(call)
-        except BaseException:
-            self._stop()
-            raise
-        finally:
-            for number in list(self._members):
-                self._drop(number)
-            for folder, mark in self._left:
-                leftovers.remove(folder, mark)
+        workers = "" if self._gpus else f", {many(len(found), 'worker')}"
+        return f"{kind}: {many(nodes, 'node')}{workers}, {unit}{'s' * (not unit.startswith('1 '))}"
 
     def _calls(self) -> list[Call]:
-        calls = [member.call for member in self._members.values() if member.call is not None]
-        return [*calls, *self._asked.values()]
+        return [*super()._calls(), *self._asked.values()]
 
-    def _staff(self) -> None:
-        """Have a worker at each place that has none, and jobs at each worker."""
+    def _known_places(self) -> Sequence[Place]:
         now = time.monotonic()
         if now - self._counted > _COUNT:
             self._require_head(now)
             self._counted = now
             self._ask({node for node in self._nodes if node not in self._fits})
-        taken = {member.place for member in self._members.values()}
-        usable = [
-            place
-            for place in places(self._nodes, self._gpus)
-            if self._fits.get(place.node)
-            and place not in self._refused
-            and self._starts[place] < MOST_STARTS
-        ]
-        for place in usable:
-            if place not in taken and self._chunks.waiting and len(self._members) < len(self._jobs):
-                worker = self._cluster.start(place, self._task)
-                self._members[next(self._numbers)] = _Member(place, worker, worker.open())
-        for number, member in self._members.items():
-            if member.call is None:
-                self._feed(number, member)
-        self._require_workers(usable, now)
+        found = places(self._nodes, self._gpus)
+        return [place for place in found if self._fits.get(place.node)]
+
+    @property
+    def _may_come(self) -> bool:
+        return bool(self._asked)
 
     def _require_head(self, now: float) -> None:
         """Count the nodes. Raises EngineError where the head, or the node here, is lost."""
@@ -205,59 +149,33 @@ class Run:
         elif now - self._answered > _HEAD:
             raise EngineError("the head of the cluster does not answer any more", hint=_AGAIN)
 
-    def _require_workers(self, usable: list[Place], now: float) -> None:
-        """Tell what the job waits for. Raises EngineError where nothing can come any more."""
+    def _require_workers(self, usable: Sequence[Place]) -> None:
+        """Tell what the job waits for, too."""
+        now = time.monotonic()
         if any(member.opened for member in self._members.values()):
             self._idle_since = now
-            return
-        if not usable and not self._asked and not self._members:
-            if self._refused:
-                told = next(iter(self._refused.values()))
-                raise EngineUnavailable(str(told.error), hint=told.hint)
-            if now - self._idle_since > _WAIT or self._starts:
-                raise EngineError("no node of the cluster is left that can do the images")
+        super()._require_workers(usable)
         if now - self._idle_since > _WAIT and not self._told_idle:
             self._told_idle = True
             self._note("the job waits for cores or GPUs of the cluster, which others use")
+
+    @property
+    def _is_hopeless(self) -> bool:
+        return time.monotonic() - self._idle_since > _WAIT or bool(self._starts)
 
     def _ask(self, nodes: set[Node]) -> None:
         for node in nodes - self._asked.keys():
             self._asked[node] = self._cluster.ask(node, self._sought)
 
     def _take(self, call: Call) -> None:
-        """Take what *call* returned, and have its worker go on."""
         if call in self._asked.values():
             self._see(call, strict=False)
-            return
-        number, member = next(each for each in self._members.items() if each[1].call is call)
-        try:
-            told = self._cluster.result(call)
-        except Lost:
-            self._lose(number)
-            return
-        if member.opened is None:
-            if told.error is not None:
-                self._refuse(number, told)
-                return
-            member.opened = told
-            self._starts[member.place] = 0
         else:
-            self._tell(number, told)
-        self._feed(number, member)
+            super()._take(call)
 
-    def _tell(self, number: int, records: list[Record]) -> None:
-        for record in records:
-            if self._chunks.done(number, record.destination):
-                self._on_record(record)
-
-    def _feed(self, number: int, member: _Member) -> None:
-        """Give a worker what it may have, and have it go on."""
-        assert member.opened is not None
-        ready = sum(1 for each in self._members.values() if each.opened)
-        most = AHEAD * member.opened.parallel
-        jobs = self._chunks.give(number, most, max(ready, len(self._members)))
-        busy = bool(jobs) or self._chunks.held(number)
-        member.call = member.worker.step(jobs) if busy else None
+    def _lose(self, number: int) -> None:
+        super()._lose(number)
+        self._counted = 0.0  # its node may be gone, too
 
     def _see(self, call: Call, strict: bool) -> None:
         """Take what a node has. One that does not fit is refused, or left out unless *strict*."""
@@ -315,64 +233,6 @@ class Run:
             with suppress(OSError):
                 os.unlink(probe)
 
-    def _refuse(self, number: int, told: Opened) -> None:
-        """Leave out the place of a worker whose engine could not be opened."""
-        place = self._members[number].place
-        self._refused[place] = told
-        self._drop(number)
-        self._note(f"a worker on {place.node.name} is left out: {told.error}")
-
-    def _lose(self, number: int) -> None:
-        """Have the jobs of a lost worker run again, or tell that they cannot be done."""
-        member = self._members.pop(number)
-        member.worker.end()  # it may only have failed at a call
-        if member.opened is None:
-            self._starts[member.place] += 1
-        had, given_up = self._chunks.lose(number)
-        if member.opened is not None:
-            for job in had:
-                self._sweep(job, member.opened.mark)
-        self._counted = 0.0  # its node may be gone, too
-        again = len(had) - len(given_up)
-        what = f"; {_many(again, 'image')} begun again" if again else ""
-        self._note(f"a worker on {member.place.node.name} was lost{what}")
-        for job in given_up:
-            record = Record(str(job.source), str(job.destination))
-            record.error = f"{MOST_KILLS} workers were lost while they did it"
-            record.hint = "try it without --cluster"
-            self._on_record(record)
-
-    def _sweep(self, job: Job, mark: str) -> None:
-        """Remove what a lost worker left of *job*, now and at the end: it may not be gone yet."""
-        if not isinstance(job.destination, Path):
-            return  # a put that is cut off leaves no object
-        folder = os.path.dirname(os.path.realpath(job.destination))
-        self._left.add((folder, mark))
-        leftovers.remove(folder, mark)
-
-    def _stop(self) -> None:
-        """Let workers finish what they write, take the records of that, and drop the rest."""
-        waiting: dict[Any, int] = {}
-        for number, member in self._members.items():
-            if member.opened is not None:
-                waiting[member.worker.stop()] = number
-                if member.call is not None:
-                    waiting[member.call] = number
-        ends = time.monotonic() + _STOP
-        while waiting and (left := ends - time.monotonic()) > 0:
-            for call in self._cluster.wait(list(waiting), left):
-                number = waiting.pop(call)
-                with suppress(Lost):
-                    self._tell(number, self._cluster.result(call))
-        for number, member in self._members.items():
-            had, _ = self._chunks.lose(number)
-            for job in had:
-                if member.opened is not None:
-                    self._sweep(job, member.opened.mark)
-
-    def _drop(self, number: int) -> None:
-        self._members.pop(number).worker.end()
-
 
 def _told(paths: Iterable[Path]) -> tuple[tuple[str, int, int], ...]:
     """What tells the files *paths*; see Sought.files. What is not there its record will tell."""
@@ -390,7 +250,3 @@ def _nearest(paths: Sequence[Path]) -> str:
     while not os.path.isdir(folder):
         folder = os.path.dirname(folder)
     return folder
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,6 +1,7 @@
-"""A worker of a cluster: one engine, one crew of threads, and jobs that come a few at a time.
+"""A worker of a run: one engine, one crew of threads, and jobs that come a few at a time.
 
-This is the process on a node. Nothing here knows what carries the calls.
+This is in a process of its own, on a node of a cluster or on this machine. Nothing here knows what
+carries the calls.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Task(NamedTuple):
     """The current folder, which relative paths count from."""
     environment: Mapping[str, str]
     """Variables that libraries and this package read."""
+    gpu: int | None = None
+    """The number of the worker's GPU; None for the first that it sees."""
 
 
 class Opened(NamedTuple):
@@ -98,7 +101,7 @@ class Hand:
         task = self._task
         try:
             engine = open_engine(
-                task.engine, variant=task.variant, codec=task.codec,
+                task.engine, gpu=task.gpu, variant=task.variant, codec=task.codec,
                 on_gpu_failure=task.on_gpu_failure,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - the driver tells it

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.jobs import look
 from cudafilter.jobs.hand import Hand, Task
 from cudafilter.jobs.look import Sought
+from cudafilter.jobs.workers import Call, Lost, Node, Place
 
 if TYPE_CHECKING:
     from cudafilter.jobs.job import Job
@@ -44,38 +45,6 @@ CORES = 8
 
 _ANSWER = 5.0
 """Seconds in which the head of a cluster answers."""
-
-
-class Lost(Exception):
-    """A worker has ended, or cannot be reached any more."""
-
-
-class Node(NamedTuple):
-    """A machine of the cluster."""
-
-    key: str
-    name: str
-    cores: int
-    gpus: int
-
-
-class Place(NamedTuple):
-    """Where one worker is to run."""
-
-    node: Node
-    number: int
-    """Of those on the node."""
-    beside: int
-    """How many there are on the node."""
-    cores: int
-    """What it may use; 0 where the node has none to give."""
-    gpu: bool
-
-
-class Call(NamedTuple):
-    """A call of a worker that is under way. Ray's own reference to what it will return."""
-
-    reference: Any
 
 
 def require_address(address: str) -> None:

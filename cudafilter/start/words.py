@@ -14,6 +14,9 @@ STDIO = "-"
 FEW = 16
 """Most images of a small job. More images are worth a GPU's start, whatever their size."""
 
+SEVERAL = 256
+"""Fewest images that several processes are thought of for."""
+
 _JPEG = (".jpg", ".jpeg")
 """The usual extensions. For others nvJPEG starts when it is needed."""
 
@@ -77,9 +80,9 @@ def _options(words: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def first_files(sources: Sequence[str]) -> list[str]:
-    """Names of up to FEW + 1 of the files that *sources* name, folders looked into."""
-    return list(islice(_names(sources), FEW + 1))
+def first_files(sources: Sequence[str], most: int = FEW + 1) -> list[str]:
+    """Names of up to *most* of the files that *sources* name, folders looked into."""
+    return list(islice(_names(sources), most))
 
 
 def any_jpeg(names: Sequence[str]) -> bool:

@@ -1,0 +1,191 @@
+"""--processes: what of a run goes to worker processes on this machine."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cudafilter.cli.cluster import Teller, task_of
+from cudafilter.cli.command import preset_names
+from cudafilter.cli.options import Shared
+from cudafilter.errors import EngineUnavailable
+from cudafilter.host.cores import cores
+from cudafilter.jobs.hand import Opened
+from cudafilter.jobs.job import Job
+from cudafilter.jobs.plan import Plan
+from cudafilter.jobs.processes import Early, Processes
+from cudafilter.jobs.workers import Node, Place, Run, require_files
+from cudafilter.nvidia.devices import Devices, device_files, devices
+from cudafilter.nvidia.nvjpeg import find
+from cudafilter.nvidia.toolkit import no_gpu
+from cudafilter.operations.borders import Border
+from cudafilter.operations.choices import gpu_numbers
+from cudafilter.operations.operation import Operation, only_stage
+from cudafilter.start.words import SEVERAL, any_jpeg
+
+MANY = 1024
+"""JPEGs for each GPU from which on a second process for it pays. It takes a second to start, and
+has a GPU's JPEG units decode for one process while the other one filters and encodes: with 2,048
+pictures two processes did 955/s where one did 740, on an H100."""
+
+EACH = 2
+"""Processes for one GPU: a third one added nothing."""
+
+CORES = 4
+"""Fewest cores of a process. A picture takes 2 ms of a core, and up to 20 where the units cannot
+take it."""
+
+MEMORY = 6 << 30
+"""Bytes of a GPU's memory for each process on it: a context, and what its pictures take there."""
+
+
+def begun(names: Sequence[str], shared: Shared) -> Processes | None:
+    """Processes that are likely to be needed, by the *names* of files.
+
+    They import and start their GPUs while the plan is made. None where one process is to do it.
+    """
+    places = _by_itself(sum(any_jpeg([name]) for name in names), shared)
+    return Processes(places, Early("cuda", None, True)) if places else None
+
+
+def run_in(
+    plan: Plan,
+    filter: Operation,
+    border: Border,
+    shared: Shared,
+    told: Teller,
+    begun: Processes | None,
+) -> bool:
+    """Do *plan* in processes, those that have *begun* or others; False where one is to do it."""
+    asked = shared.processes is not None
+    engine = told.engine_name
+    if asked:
+        engine, places = _asked_for(plan, shared, engine)
+        if places:
+            require_files(plan.jobs, "processes")
+    elif engine == "cpu" or not told.settings.offers_codec or not _is_short(filter, border):
+        places = []
+    else:
+        engine, places = "cuda", _by_itself(sum(map(_is_jpeg, plan.jobs)), shared)
+    if begun is not None and begun.places != places:
+        begun.leave()
+        begun = None
+    if not places:
+        return False
+    jpeg = told.settings.offers_codec and any(map(_is_jpeg, plan.jobs))
+    joined = begun or Processes(places, Early(engine, None, jpeg))
+
+    def start(opened: Opened) -> None:
+        told.start(f"{_title(opened, places)}, in {len(places)} processes", opened.note)
+
+    try:
+        task = task_of(plan, filter, border, shared, told.settings, engine, os.curdir, {})
+        run = Run(joined, places, plan.jobs, task, told.tell, told.note)
+        try:
+            run.work(start)
+        except EngineUnavailable:
+            if run.begun or engine != "cuda" or _insists(shared):
+                raise
+            return False  # the CPU does it, and says why
+    finally:
+        joined.leave()
+    return True
+
+
+def require_possible(shared: Shared) -> None:
+    """Raise click.UsageError where the options do not go with several processes that were asked
+    for in this run."""
+    if (shared.processes or 0) < 2 or "processes" in preset_names(click.get_current_context()):
+        return
+    if shared.cluster is not None:
+        raise click.UsageError("--cluster has processes of its own, one for each GPU")
+    if shared.in_place:
+        raise click.UsageError("--in-place keeps a journal, which one process writes")
+    if shared.watch:
+        raise click.UsageError("--watch does not end, and --processes is for one job")
+
+
+def _is_short(filter: Operation, border: Border) -> bool:
+    """Whether a GPU's codec takes JPEGs for *filter*: it is one pass over their pixels."""
+    plan = filter.unrolled(border)
+    return not plan or only_stage(plan) is not None
+
+
+def _is_jpeg(job: Job) -> bool:
+    """Whether *job* has a file become a JPEG that is one by its name."""
+    if job.skip or job.format != "jpeg" or not isinstance(job.source, Path):
+        return False
+    return isinstance(job.destination, Path) and any_jpeg([job.source.name])
+
+
+def _title(opened: Opened, places: Sequence[Place]) -> str:
+    """The engines at *places*, one of which has *opened*."""
+    numbers = sorted({place.device for place in places if place.device is not None})
+    if len(numbers) < 2:
+        return opened.title
+    every = devices().every
+    models = Counter(every[number].name for number in numbers)
+    names = " + ".join(f"{count} x {model}" for model, count in models.items())
+    return f"cuda: {names} (GPUs {', '.join(map(str, numbers))})"
+
+
+def _insists(shared: Shared) -> bool:
+    """Whether nothing but a GPU will do."""
+    return shared.engine == "cuda" or shared.gpu is not None or shared.variant != "auto"
+
+
+def _asked_for(plan: Plan, shared: Shared, engine: str) -> tuple[str, list[Place]]:
+    """The engine, and the places of as many processes as were asked for."""
+    assert shared.processes is not None
+    count = min(shared.processes, len(plan.jobs), shared.jobs or shared.processes)
+    if count < 2:
+        return engine, []
+    if engine == "auto":
+        engine = "cpu" if no_gpu() is not None or not devices().every else "cuda"
+    if engine == "cpu":
+        return engine, [] if _insists(shared) else placed([None] * count)
+    numbers = _numbers(shared, devices())
+    return engine, placed([numbers[n % len(numbers)] for n in range(count)] if numbers else [])
+
+
+def _by_itself(jpegs: int, shared: Shared) -> list[Place]:
+    """Places of the processes that pay for so many *jpegs*; none where one process is as fast."""
+    if jpegs < SEVERAL or no_gpu() is not None:
+        return []
+    if jpegs < MANY and device_files() < 2:  # the driver may take a while to answer
+        return []
+    found = devices()
+    numbers = _numbers(shared, found)[: cores() // CORES]
+    if not numbers or find(found.driver) is None:
+        return []
+    fits = all(found.every[number].memory >= EACH * MEMORY for number in numbers)
+    enough = jpegs >= MANY * len(numbers) and cores() >= CORES * EACH * len(numbers)
+    each = EACH if fits and enough else 1
+    if each * len(numbers) < 2 or (shared.jobs or cores()) < each * len(numbers):
+        return []
+    return placed([number for _ in range(each) for number in numbers])
+
+
+def _numbers(shared: Shared, found: Devices) -> list[int]:
+    """The GPUs to be used; none where one is asked for that is not there."""
+    numbers = gpu_numbers(shared.gpu) if shared.gpu is not None else None
+    if numbers is None:
+        return list(range(len(found.every)))
+    return list(numbers) if max(numbers) < len(found.every) else []
+
+
+def placed(numbers: Sequence[int | None]) -> list[Place]:
+    """A place for a process on each of the GPUs *numbers*; None is the CPU."""
+    count, here = len(numbers), cores()
+    return [
+        Place(
+            Node(str(number), "this machine" if number is None else f"GPU {number}", 0, 0),
+            place, count, max(1, here // count + (place < here % count)),
+            number is not None, number,
+        )
+        for place, number in enumerate(numbers)
+    ]  # fmt: skip

@@ -1,0 +1,61 @@
+"""The GPUs here, as the driver tells them. No context is made, and PyCUDA is not imported."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import byref, c_int, c_size_t
+from typing import NamedTuple
+
+from cudafilter.nvidia.toolkit import DRIVER
+
+_NAME_BYTES = 256
+
+
+class Device(NamedTuple):
+    """A GPU."""
+
+    name: str
+    memory: int
+    """Bytes, whoever uses them."""
+
+
+class Devices(NamedTuple):
+    """All GPUs, by their numbers."""
+
+    every: tuple[Device, ...] = ()
+    driver: int = 0
+    """The CUDA version of the driver, by the first number."""
+
+
+def device_files() -> int:
+    """How many GPUs the system has files for; 0 where it has other ones. It takes no time."""
+    return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
+
+
+def devices() -> Devices:
+    """The GPUs; none where the driver does not answer. It waits for the driver's start."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+        version, count = c_int(), c_int()
+        calls = (
+            driver.cuInit(0),
+            driver.cuDriverGetVersion(byref(version)),
+            driver.cuDeviceGetCount(byref(count)),
+        )
+        if any(calls):
+            return Devices()
+        return Devices(
+            tuple(_device(driver, number) for number in range(count.value)), version.value // 1000
+        )
+    except (OSError, AttributeError):
+        return Devices()
+
+
+def _device(driver: ctypes.CDLL, number: int) -> Device:
+    device, memory = c_int(), c_size_t()
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    driver.cuDeviceGet(byref(device), number)
+    driver.cuDeviceGetName(name, _NAME_BYTES, device)
+    driver.cuDeviceTotalMem_v2(byref(memory), device)
+    return Device(name.value.decode(errors="replace"), memory.value)

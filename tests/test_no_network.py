@@ -29,6 +29,7 @@ COMMANDS = [
     ["info", "--json"],
     ["filters"],
     ["bench", "blur", "--sizes", "64", "--dtypes", "uint8", "--engine", "cpu"],
+    ["bench", "--folder", "in", "--engine", "cpu"],
 ]
 
 
@@ -40,7 +41,7 @@ def run(words: list[str], first: str = "") -> str:
         return str(getattr(error, "stdout", ""))
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_no_command_opens_a_connection(words: list[str]) -> None:
     for name in ("a.png", "a.jpg"):
         picture(Path("in") / name)

@@ -135,6 +135,7 @@ PRINTING = [
     "info --json",
     "bench box --sizes 8 --repeat 1 --engine cpu --channels 1 --json",
     "blur -r in out --dry-run",
+    "bench --folder in --engine cpu",
 ]
 
 

@@ -1,4 +1,4 @@
-"""``cudafilter bench``: time the engines."""
+"""``cudafilter bench``: time the engines, or measure a folder's run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cudafilter.cli import completion, options
 from cudafilter.cli.command import Command
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 DTYPES = ("uint8", "uint16", "float32")
 
 MAX_SIZE = 65536
+
+MAX_SECONDS = 86400
+
+_OF_ENGINES = ("sizes", "dtypes", "channels", "repeat", "plot", "html")
+_OF_FOLDERS = ("seconds", "codec", "check", "jobs")
+"""Options that only one of the two has a use for."""
 
 
 def _each(*, of: Any) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
@@ -32,6 +39,11 @@ def _each(*, of: Any) -> Callable[[click.Context, click.Parameter, str], tuple[A
 def _run(
     names: tuple[str, ...],
     *,
+    folder: str | None,
+    seconds: int,
+    codec: str,
+    check: str | None,
+    jobs: int | None,
     sizes: tuple[int, ...],
     dtypes: tuple[str, ...],
     channels: tuple[int, ...],
@@ -44,6 +56,14 @@ def _run(
     html: str | None,
     debug: bool,
 ) -> None:
+    _require_used(folder is not None)
+    if folder is not None:
+        from cudafilter.cli import bench_folder
+
+        return bench_folder.run(
+            folder, names, seconds=seconds, engine=engine, variant=variant, gpu=gpu, codec=codec,
+            check=check, jobs=jobs, as_json=as_json,
+        )  # fmt: skip
     import json
 
     from cudafilter.engines import bench
@@ -82,6 +102,21 @@ def _run(
             page = bench_page.page(cases, engines, note, _command_line())
             write_atomically(Path(html), page.encode())
             tell(f"page: {html}")
+
+
+def _require_used(of_folder: bool) -> None:
+    """Raise UsageError for an option that has no meaning here."""
+    ctx = click.get_current_context()
+    for name in _OF_ENGINES if of_folder else _OF_FOLDERS:
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            where = "without" if of_folder else "with"
+            raise click.UsageError(f"--{name} has a meaning {where} --folder only")
+
+
+def _shared(*names: str) -> list[click.Option]:
+    """The options *names* of the filters."""
+    options_of = {option.name: option for part in options.shared().values() for option in part}
+    return [options_of[name] for name in names]
 
 
 def _command_line() -> str:
@@ -136,7 +171,7 @@ command = Command(
         )
     ],
     sections={
-        "Options": [
+        "Images that are made": [
             click.Option(
                 ["--sizes"],
                 callback=_each(of=options.Whole(1, MAX_SIZE)),
@@ -162,20 +197,6 @@ command = Command(
                 metavar="N,N",
                 help="Channels, 1 to 4.",
             ),
-            *options.engine(
-                "auto times every engine that runs here.",
-                click.Option(
-                    ["--gpu"],
-                    type=options.Whole(min=0),
-                    metavar="N",
-                    shell_complete=lambda *asked: completion.one_of(completion.gpu_numbers())(
-                        *asked
-                    ),
-                    show_default="0",
-                    help="Number of the GPU, as cudafilter info lists it.",
-                ),
-                "auto times every variant of the CUDA kernel.",
-            ),
             click.Option(
                 ["--repeat"],
                 type=options.Whole(1, 10000),
@@ -184,7 +205,6 @@ command = Command(
                 metavar="N",
                 help="Timed runs of each case; their median counts.",
             ),
-            options.as_json(),
             click.Option(
                 ["--plot"],
                 callback=_ending(".svg"),
@@ -199,10 +219,45 @@ command = Command(
                 shell_complete=completion.files,
                 help="Write a page with charts and tables, which needs no other file.",
             ),
+        ],
+        "A folder": [
+            click.Option(
+                ["--folder"],
+                metavar="DIR",
+                shell_complete=completion.files,
+                help="Run the filter over the images in DIR instead, and tell where the time goes"
+                " and what bounds it. DIR stays as it is; results go to a temporary folder.",
+            ),
+            click.Option(
+                ["--seconds"],
+                type=options.Whole(1, MAX_SECONDS),
+                default=20,
+                show_default=True,
+                metavar="N",
+                help="Begin no image after so many seconds.",
+            ),
+            *_shared("codec", "check", "jobs"),
+        ],
+        "Options": [
+            *options.engine(
+                "auto times every engine that runs here; of a folder, the one that a run takes.",
+                click.Option(
+                    ["--gpu"],
+                    type=options.Whole(min=0),
+                    metavar="N",
+                    shell_complete=lambda *asked: completion.one_of(completion.gpu_numbers())(
+                        *asked
+                    ),
+                    show_default="0; of a folder, all as needed",
+                    help="Number of the GPU, as cudafilter info lists it.",
+                ),
+                "auto times every variant of the CUDA kernel.",
+            ),
+            options.as_json(),
             options.debug(),
-        ]
+        ],
     },
     example="cudafilter bench blur sobel --sizes 2048 --html report.html",
-    help="Time the engines, each result verified first.",
+    help="Time the engines, each result verified first; or a folder's run.",
     callback=_run,
 )

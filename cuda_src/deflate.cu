@@ -24,6 +24,10 @@ typedef unsigned char sample_t;
 #define WINDOW 32768
 #define UNIT 8                  // costs are in eighths of a bit
 #define ADLER 65521u
+#define SEEN 16                 // bytes that are looked for further back
+#define PLACES 1024
+#define SAMPLED 8               // of so many places one is looked at
+#define PAYS (UNIT * 40)        // what a match far back takes, and more than chance finds
 
 typedef unsigned char Byte;
 typedef unsigned long long Long;
@@ -33,6 +37,7 @@ struct Part {
     unsigned at;     // where it goes
     unsigned low;    // the sum of its bytes, modulo ADLER
     unsigned high;   // and of these sums from byte to byte
+    unsigned lost;   // about the bits that repeats further back would save
 };
 
 __device__ __forceinline__ Part* parts_of(const Task& task) { return (Part*)task.scratch; }
@@ -172,6 +177,44 @@ __device__ __forceinline__ void parse(
             visit((int)data[at++], 0, 0, 0);
         }
     }
+}
+
+// ---- repeats that parse() does not find
+
+// visit(i) for about one of SAMPLED places whose last SEEN bytes are no repeats of a byte, pixel or row, with
+// a number that equal bytes share. Which places these are depends on the bytes only.
+template <typename Visit>
+__device__ __forceinline__ void sample(
+    const Task& task, const Byte* data, Long before, int start, int end, Visit visit)
+{
+    const int back[3] = {1, task.columns, task.width + 1};
+    int equal[3] = {};
+    Long older = 0, newer = 0;
+    for (int i = max(start - SEEN + 1, 0); i < end; ++i) {
+        const Byte byte = data[i];
+        older = older >> 8 | newer << 56;
+        newer = newer >> 8 | (Long)byte << 56;
+        bool repeats = false;
+        for (int k = 0; k < 3; ++k) {
+            equal[k] = back[k] <= before + i && data[i - back[k]] == byte ? equal[k] + 1 : 0;
+            repeats |= equal[k] >= SEEN;
+        }
+        if (repeats || i < start || i < SEEN - 1) continue;
+        const Long key = (older * 0x9E3779B97F4A7C15ull ^ newer) * 0xD6E8FEB86659FD93ull;
+        if (key >> 32 & (SAMPLED - 1)) continue;
+        visit(i, (int)(key >> 40 & (PLACES - 1)));
+    }
+}
+
+// The eighths of bits of the SEEN bytes up to data[i] if they are those up to data[j] as well and a match pays.
+__device__ __forceinline__ int repeated(const Byte* data, int i, int j, const Byte* cost)
+{
+    int spent = 0;
+    for (int k = 0; k < SEEN; ++k) {
+        if (data[i - k] != data[j - k]) return 0;
+        spent += cost[data[i - k]];
+    }
+    return spent < PAYS ? 0 : spent;
 }
 
 // ---- Huffman codes
@@ -397,7 +440,8 @@ deflate(const Task task)
 {
     __shared__ unsigned counts[SYMBOLS], codes[SYMBOLS], sums[THREADS];
     __shared__ Byte cost[256];
-    __shared__ Long low, high;
+    __shared__ Long low, high, lost;
+    __shared__ int places[PLACES];
     __shared__ Code code;
     __shared__ Head head;
     __shared__ unsigned before_data;
@@ -408,7 +452,8 @@ deflate(const Task task)
     const int start = min(me * SHARE, size), end = min(start + SHARE, size);
 
     for (int i = me; i < SYMBOLS; i += THREADS) counts[i] = 0;
-    if (me == 0) low = high = 0;
+    for (int i = me; i < PLACES; i += THREADS) places[i] = PART;
+    if (me == 0) low = high = lost = 0;
     __syncthreads();
     Long my_low = 0, my_high = 0;
     for (int i = start; i < end; ++i) {
@@ -418,6 +463,7 @@ deflate(const Task task)
     }
     atomicAdd(&low, my_low);
     atomicAdd(&high, my_high);
+    sample(task, data, before, start, end, [&](int i, int place) { atomicMin(&places[place], i); });
     __syncthreads();
     for (int i = me; i < 256; i += THREADS) {
         const int bits = counts[i] ? logarithm(size) - logarithm(counts[i]) : 0;
@@ -425,6 +471,11 @@ deflate(const Task task)
     }
     __syncthreads();
     for (int i = me; i < SYMBOLS; i += THREADS) counts[i] = 0;
+    Long my_lost = 0;
+    sample(task, data, before, start, end, [&](int i, int place) {
+        if (places[place] < i) my_lost += repeated(data, i, places[place], cost);
+    });
+    atomicAdd(&lost, my_lost);
     __syncthreads();
 
     parse(task, data, before, start, end, cost, [&](int symbol, int, int, int distance) {
@@ -457,7 +508,8 @@ deflate(const Task task)
     const bool stored = needed >= (unsigned)size + 5;
     if (me == 0) {
         parts_of(task)[part] = {stored ? size + 5 : needed, 0, (unsigned)(low % ADLER),
-                                (unsigned)(high % ADLER)};
+                                (unsigned)(high % ADLER),
+                                (unsigned)(lost * SAMPLED / SEEN / UNIT)};
     }
     if (stored) {
         const int head_of[5] = {last, size & 255, size >> 8, ~size & 255, ~size >> 8 & 255};

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import imagecodecs
@@ -13,16 +14,23 @@ import pytest
 from PIL import Image as PillowImage
 
 from cudafilter import images
+from cudafilter.engines import Engine
 from cudafilter.engines.cuda import deflate
-from cudafilter.engines.cuda.deflate import BAND, PART, WORTH
+from cudafilter.engines.cuda.deflate import BAND, LOST, PART, GpuDeflater
 from cudafilter.engines.cuda.engine import CudaEngine
+from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.mended import Mended
 from cudafilter.errors import EngineError
 from cudafilter.formats import png_filters
+from cudafilter.formats.deflate import Deflated
+from cudafilter.jobs.plan import make_plan
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Pieces
 from fake_cuda import FakeCuda, Fault, MemoryError
 from fake_nvjpeg import fake
+from many_images import BLUR, run
+from stand_in_gpus import StandIn
 
 __all__ = ["fake"]
 
@@ -70,7 +78,7 @@ SHAPES = [(1, 1), (1, 300), (300, 1), (37, 41), (3, PART // 2)]
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture is worth the device."""
     monkeypatch.setattr(deflate, "LEAST", 0)
-    monkeypatch.setattr(deflate, "WORTH", 0.0)
+    monkeypatch.setattr(deflate, "LOST", 9.0)
 
 
 @pytest.fixture
@@ -82,7 +90,7 @@ def compiled(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEn
     engine = CudaEngine()
     yield engine
     engine.close()
-    assert fake.in_use == 0
+    assert fake.in_use == 0 or fake.dead is not None
 
 
 @pytest.fixture(params=["compiled for the CPU", pytest.param("GPU", marks=pytest.mark.gpu)])
@@ -100,7 +108,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 def stream_of(engine: CudaEngine, pixels: Pixels) -> bytes:
     assert engine.deflater is not None
     done = engine.deflater.png(pixels)
-    assert done is not None
+    assert done.pieces is not None
     assert done.notes == ()
     return b"".join(map(bytes, done.pieces))
 
@@ -110,7 +118,7 @@ def rows_of(pixels: Pixels) -> bytes:
     return png_filters.filtered(pixels, 0, len(pixels), CHOSEN).tobytes()
 
 
-def png_of(engine: CudaEngine, pixels: Pixels, level: int | None = None) -> bytes:
+def png_of(engine: Engine, pixels: Pixels, level: int | None = None) -> bytes:
     file = Pieces()
     alpha = pixels.shape[2] in (2, 4)
     output = images.Output("png", file, compress_level=level)
@@ -193,6 +201,53 @@ def test_bands_make_one_stream(engine: CudaEngine, monkeypatch: pytest.MonkeyPat
     assert images.load(png_of(engine, pixels)).pixels.tolist() == pixels.tolist()
 
 
+def test_a_run_writes_what_it_makes(here: Path, compiled: CudaEngine) -> None:
+    """Of one picture, and not of the frames of an animation."""
+    pixels = photo((60, 70, 3), "uint8")
+    PillowImage.fromarray(pixels).save("one.png")
+    frames = [PillowImage.fromarray(np.roll(pixels, step, 1)) for step in (0, 9)]
+    frames[0].save("two.png", save_all=True, append_images=frames[1:])
+    asked: list[tuple[int, ...]] = []
+
+    class Told(GpuDeflater):
+        def png(self, pixels: Pixels) -> Deflated:
+            asked.append(pixels.shape)
+            return super().png(pixels)
+
+    compiled.deflater = Told(compiled._device)
+    jobs = make_plan(["one.png", "two.png"], "out").jobs
+    records = run(jobs, compiled)
+    assert [record.status for record in records.values()] == ["done", "done"]
+    assert [record.notes for record in records.values()] == [(), ()]
+    assert asked == [(60, 70, 3)]
+    filtered = compiled.run(pixels, BLUR).pixels
+    assert np.array_equal(images.load(Path("out/one.png")).pixels, filtered)
+    assert Path("out/one.png").read_bytes() == png_of(compiled, filtered)
+
+
+class TestOtherEngines:
+    def test_a_fleet_gives_it_to_a_member_that_can(self, compiled: CudaEngine) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        fleet = Fleet([StandIn(), compiled])
+        assert png_of(fleet, pixels) == png_of(compiled, pixels)
+        assert Fleet([StandIn()]).deflater is None
+
+    def test_one_that_is_mended_leaves_it_to_the_host(
+        self, compiled: CudaEngine, fake: FakeCuda
+    ) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        host = images.encode(images.Image(pixels), "png")
+        mended = Mended(compiled, StandIn)
+        assert png_of(mended, pixels) == png_of(compiled, pixels) != host
+        fake.faults.append(Fault("launch", lasting=True))
+        file = Pieces()
+        output = images.Output("png", file)
+        output.add(images.Image(pixels), mended.deflater)
+        (note,) = output.close()
+        assert "failed" in note
+        assert bytes(file.joined()) == host
+
+
 def test_its_bytes_are_the_same_again(engine: CudaEngine) -> None:
     pixels = photo((120, 200, 3), "uint8")
     assert stream_of(engine, pixels) == stream_of(engine, pixels)
@@ -226,10 +281,14 @@ class TestWhatTheHostDoes:
     def test_pictures_with_repeats(
         self, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(deflate, "WORTH", WORTH)
+        monkeypatch.setattr(deflate, "LOST", LOST)
         assert compiled.deflater is not None
-        assert compiled.deflater.png(drawing((200, 300, 3), "uint8")) is None
-        assert compiled.deflater.png(photo((200, 300, 3), "uint8")) is not None
+        tile = noise((40, 50, 3), "uint8")
+        once, again = photo((200, 300, 3), "uint8"), np.tile(tile, (5, 6, 1))
+        assert compiled.deflater.png(once).pieces is not None
+        assert compiled.deflater.png(again).pieces is None
+        once[:60] = again[:60]
+        assert compiled.deflater.png(once).pieces is None
 
     @pytest.mark.parametrize("level", [0, 1, 6])
     def test_what_has_a_level(self, level: int, compiled: CudaEngine) -> None:

@@ -279,12 +279,13 @@ class _FleetDeflater:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def png(self, pixels: Pixels) -> Deflated | None:
+    def png(self, pixels: Pixels) -> Deflated:
         """See Deflater.png."""
 
-        def work(engine: Engine) -> Deflated | None:
+        def work(engine: Engine) -> Deflated:
             assert engine.deflater is not None
             return engine.deflater.png(pixels)
 
         done, notes = self._fleet.call(work, _deflates)
-        return done._replace(notes=done.notes + notes) if done is not None else None
+        self._fleet.count(done.seconds)
+        return done._replace(notes=done.notes + notes)

@@ -201,11 +201,12 @@ class _MendedDeflater:
     def __init__(self, engine: Mended) -> None:
         self._engine = engine
 
-    def png(self, pixels: Pixels) -> Deflated | None:
-        """See Deflater.png. An engine that has none leaves it to the host."""
+    def png(self, pixels: Pixels) -> Deflated:
+        """See Deflater.png. An engine that has no deflater leaves it to the host."""
+        from cudafilter.formats.deflate import Deflated  # not before: most runs write no PNG
 
-        def work(engine: Engine) -> Deflated | None:
-            return engine.deflater.png(pixels) if engine.deflater is not None else None
+        def work(engine: Engine) -> Deflated:
+            return engine.deflater.png(pixels) if engine.deflater is not None else Deflated()
 
         done, notes = self._engine.call(work)
-        return done._replace(notes=done.notes + notes) if done is not None else None
+        return done._replace(notes=done.notes + notes)

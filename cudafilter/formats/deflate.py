@@ -38,7 +38,10 @@ class Part(NamedTuple):
 class Deflated(NamedTuple):
     """A zlib stream that something else than the host's cores has made."""
 
-    pieces: Sequence[Buffer]
+    pieces: Sequence[Buffer] | None = None
+    """None where the host is to do it."""
+    seconds: float = 0.0
+    """Of a GPU's kernels."""
     notes: tuple[str, ...] = ()
     """What the user should know, such as that a GPU failed."""
 
@@ -46,11 +49,11 @@ class Deflated(NamedTuple):
 class Deflater(Protocol):
     """What compresses beside the host's cores. May be called from any thread."""
 
-    def png(self, pixels: Pixels) -> Deflated | None:
+    def png(self, pixels: Pixels) -> Deflated:
         """The rows of *pixels* (H, W, C), uint8 or uint16, filtered as PNG's are, as a zlib stream.
 
-        None where the host is to do it: the picture is small, or has repeats that only the host
-        finds. Which it is depends on the pixels only. Raises EngineError where it fails.
+        A small picture and one with repeats that only the host finds are left to the host. Which
+        it is depends on the pixels only. Raises EngineError where it fails.
         """
         ...
 

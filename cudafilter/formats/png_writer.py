@@ -64,12 +64,10 @@ class PngWriter(OneFrame):
         except EngineError as error:
             self.notes += (f"compressed on the CPU: {error}",)
             return False
-        if done is None:
-            return False
-        for piece in done.pieces:
-            put(self._target, b"IDAT", piece)
         self.notes += done.notes
-        return True
+        for piece in done.pieces or ():
+            put(self._target, b"IDAT", piece)
+        return done.pieces is not None
 
     def _is_last(self, start: int) -> bool:
         return start + self._step >= self._header.height

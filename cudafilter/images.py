@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from cudafilter.stores.local import write_atomically as write_atomically
 from cudafilter.stores.reading import to_end
 from cudafilter.stores.store import Store
 from cudafilter.stores.url import AnyPath
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflater
 
 _DAMAGED = "it is damaged, or of a kind that is not supported"
 
@@ -351,14 +354,17 @@ class Output:
         )  # fmt: skip
         self._writer: rows.Writer | None = None
 
-    def add(self, image: Image) -> None:
-        """Write one more frame. Raises ImageError where the format holds no such one."""
+    def add(self, image: Image, deflater: Deflater | None = None) -> None:
+        """Write one more frame. Raises ImageError where the format holds no such one.
+
+        *deflater*, which comes with the first one, may do the work if there is no *compress_level*.
+        """
         with encoding(self._name):
             pixels = require_pixels(image.pixels, image.alpha)
             metadata, _ = split(image.metadata, self._format, pixels.shape[2])
             header = Header.of(pixels, image.alpha, metadata, image.seconds, self._frames)
             if self._writer is None:
-                self._writer = self._create(header)
+                self._writer = self._create(header, deflater=deflater)
             else:
                 self._writer.next_frame(header)
             self._writer.write(pixels)

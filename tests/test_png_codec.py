@@ -14,9 +14,9 @@ from PIL import Image as Pil
 from codec_aids import Patch, drawing, from_pillow, no_pillow, outside, photo
 from cudafilter.errors import ImageError
 from cudafilter.formats import (
-    png,
     png_chunks,
     png_filters,
+    png_writer,
 )
 from cudafilter.formats.metadata import Metadata
 from cudafilter.images import Image, load
@@ -36,7 +36,7 @@ KINDS = [(dtype, channels) for dtype in ("uint8", "uint16") for channels in (1, 
 def test_png_is_exact_whatever_the_strips(
     strip: int, level: int, dtype: str, channels: int, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(png, "STRIP", strip)
+    monkeypatch.setattr(png_writer, "STRIP", strip)
     for size in SIZES:
         pixels = random_pixels(dtype, channels, *size)
         pixels[size[0] // 2 :] //= 16  # so that rows take different filters
@@ -53,7 +53,7 @@ def test_png_is_exact_whatever_the_strips(
 def test_pngcheck_finds_nothing(
     level: int, dtype: str, channels: int, tmp_path: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(png, "STRIP", 300)
+    monkeypatch.setattr(png_writer, "STRIP", 300)
     text = (b"tEXt", b"Title\0a picture")
     image = Image(
         random_pixels(dtype, channels),
@@ -69,7 +69,7 @@ def test_pngcheck_finds_nothing(
 
 @pytest.mark.parametrize(("dtype", "channels"), KINDS)
 def test_vips_reads_the_same(dtype: str, channels: int, tmp_path: Path, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(png, "STRIP", 300)
+    monkeypatch.setattr(png_writer, "STRIP", 300)
     pixels = random_pixels(dtype, channels)
     source, target = tmp_path / "a.png", tmp_path / "a.raw"
     source.write_bytes(encode(Image(pixels, channels in (2, 4)), "png"))

@@ -20,8 +20,8 @@ import fuzz_worker as worker
 from cudafilter.errors import FramesError, ImageError
 from cudafilter.formats import (
     deflate,
-    png,
     png_chunks,
+    png_writer,
     pnm,
     rows,
     table,
@@ -47,7 +47,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is read or made a megabyte at a time in small pieces, so that small files have many."""
     for module, name in [
         (deflate, "_FEED"), (png_chunks, "_PIECE"), (pnm, "_HEAD"), (tiff_strips, "_CUT"),
-        (png, "STRIP"), (deflate, "WINDOW"), (tiff_segments, "STRIP_SIZE"),
+        (png_writer, "STRIP"), (deflate, "WINDOW"), (tiff_segments, "STRIP_SIZE"),
     ]:  # fmt: skip
         monkeypatch.setattr(module, name, 300)
 

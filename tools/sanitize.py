@@ -10,9 +10,11 @@ takes a thousand times the kernel's own time.
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import subprocess
 import sys
+import zlib
 from itertools import product
 from pathlib import Path
 
@@ -23,11 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from compiled import compile_for, launches
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-from cudafilter.engines.cuda import screen
+from cudafilter.engines.cuda import deflate, screen
 from cudafilter.engines.cuda.device import gpus
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.errors import EngineUnavailable, LimitError
+from cudafilter.formats import png_filters
 from cudafilter.nvidia.toolkit import find_toolkit
 from cudafilter.operations import reference
 from cudafilter.operations.chain import Chain, Link
@@ -145,7 +148,27 @@ def run(few: bool) -> None:
                 assert_agrees(engine, tall, TALL)
                 runs += 1
         engine.close()
+    runs += compress(few)
     print(f"{runs} runs agree with the reference")
+
+
+def compress(few: bool) -> int:
+    """PNGs of all layouts, each several parts; how many."""
+    deflate.LEAST, deflate.LOST = 0, math.inf
+    engine = CudaEngine()
+    assert engine.deflater is not None
+    shapes = product([8, 16], range(1, 5), [(1, 1), (60, 321), (3, 30_000 if not few else 999)])
+    runs = 0
+    for bits, channels, shape in shapes:
+        pixels = random_pixels((*shape, channels), f"uint{bits}")
+        pixels[:, shape[1] // 2 :] >>= bits - 2  # half of it is noise
+        done = engine.deflater.png(pixels)
+        assert done.pieces is not None
+        rows = png_filters.filtered(pixels, 0, len(pixels), level=6)
+        assert zlib.decompress(b"".join(map(bytes, done.pieces))) == rows.tobytes()
+        runs += 1
+    engine.close()
+    return runs
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def shared() -> Sections:
                 type=Choice(CODECS, OLD_CODECS),
                 default="auto",
                 show_default=True,
-                help="What decodes and encodes JPEGs: auto takes the GPU where it can, cpu never.",
+                help="What codes JPEGs and packs PNGs: auto takes the GPU where it can, cpu never.",
             ),
             click.Option(
                 ["--on-gpu-failure"],

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
@@ -30,6 +30,9 @@ from cudafilter.errors import (
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, WholeImage
 from cudafilter.operations.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflater
 
 _KINDS: dict[str, type[CudafilterError]] = {
     kind.__name__: kind
@@ -71,6 +74,7 @@ class Apart:
             raise
         self.title = f"{title}, in a process of its own"
         self.jpeg: JpegPath | None = _ApartJpeg(self) if codes else None
+        self.deflater: Deflater | None = None  # pixels would cross once more
 
     def run(
         self,

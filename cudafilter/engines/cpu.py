@@ -25,6 +25,7 @@ from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
+    from cudafilter.formats.deflate import Deflater
 
 BAND_BYTES = 5 << 20
 """Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system
@@ -49,6 +50,7 @@ class CpuEngine:
     name = "cpu"
     parallel = 0
     jpeg: JpegPath | None = None
+    deflater: Deflater | None = None
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note

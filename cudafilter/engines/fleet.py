@@ -18,6 +18,7 @@ from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines import Engine, Result, Screening
+    from cudafilter.formats.deflate import Deflated, Deflater
 
 T = TypeVar("T")
 
@@ -86,6 +87,8 @@ class Fleet:
         self.parallel = sum(engine.parallel for engine in engines)
         paths = [engine.jpeg.parallel for engine in engines if engine.jpeg is not None]
         self.jpeg: JpegPath | None = _FleetJpeg(self, sum(paths)) if paths else None
+        able = any(map(_deflates, engines))
+        self.deflater: Deflater | None = _FleetDeflater(self) if able else None
 
     def run(
         self,
@@ -235,6 +238,10 @@ def _codes(engine: Engine) -> bool:
     return engine.jpeg is not None
 
 
+def _deflates(engine: Engine) -> bool:
+    return engine.deflater is not None
+
+
 class _FleetJpeg:
     """Engine.jpeg of a fleet: that of the least busy member that has one."""
 
@@ -264,3 +271,21 @@ class _FleetJpeg:
         done, notes = self._fleet.call(work, _codes)
         self._fleet.count(done.seconds.get("kernel", 0.0) + done.seconds.get("prove", 0.0))
         return replace(done, notes=done.notes + notes)
+
+
+class _FleetDeflater:
+    """Engine.deflater of a fleet: that of the least busy member that has one."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def png(self, pixels: Pixels) -> Deflated:
+        """See Deflater.png."""
+
+        def work(engine: Engine) -> Deflated:
+            assert engine.deflater is not None
+            return engine.deflater.png(pixels)
+
+        done, notes = self._fleet.call(work, _deflates)
+        self._fleet.count(done.seconds)
+        return done._replace(notes=done.notes + notes)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
@@ -14,6 +14,9 @@ from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflated, Deflater
 
 T = TypeVar("T")
 
@@ -47,6 +50,7 @@ class Mended:
         self.parallel = engine.parallel
         codec = engine.jpeg
         self.jpeg: JpegPath | None = _MendedJpeg(self, codec.parallel) if codec else None
+        self.deflater: Deflater | None = _MendedDeflater(self) if engine.deflater else None
 
     def run(
         self,
@@ -189,3 +193,20 @@ class _MendedJpeg:
                 raise
             raise NotTaken(str(error)) from error
         return replace(done, notes=done.notes + notes)
+
+
+class _MendedDeflater:
+    """Engine.deflater of a mended engine."""
+
+    def __init__(self, engine: Mended) -> None:
+        self._engine = engine
+
+    def png(self, pixels: Pixels) -> Deflated:
+        """See Deflater.png. An engine that has no deflater leaves it to the host."""
+        from cudafilter.formats.deflate import Deflated  # not before: most runs write no PNG
+
+        def work(engine: Engine) -> Deflated:
+            return engine.deflater.png(pixels) if engine.deflater is not None else Deflated()
+
+        done, notes = self._engine.call(work)
+        return done._replace(notes=done.notes + notes)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
 from cudafilter.errors import ImageError
+from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer, joined
 
 STORED, FAST = 0, 1
@@ -32,6 +33,29 @@ class Part(NamedTuple):
     adler: int
     size: int
     """Bytes of the data itself."""
+
+
+class Deflated(NamedTuple):
+    """A zlib stream that something else than the host's cores has made."""
+
+    pieces: Sequence[Buffer] | None = None
+    """None where the host is to do it."""
+    seconds: float = 0.0
+    """Of a GPU's kernels."""
+    notes: tuple[str, ...] = ()
+    """What the user should know, such as that a GPU failed."""
+
+
+class Deflater(Protocol):
+    """What compresses beside the host's cores. May be called from any thread."""
+
+    def png(self, pixels: Pixels) -> Deflated:
+        """The rows of *pixels* (H, W, C), uint8 or uint16, filtered as PNG's are, as a zlib stream.
+
+        A small picture and one with repeats that only the host finds are left to the host. Which
+        it is depends on the pixels only. Raises EngineError where it fails.
+        """
+        ...
 
 
 def part(data: memoryview, window: memoryview, level: int, last: bool) -> Part:
@@ -66,13 +90,17 @@ class Joiner:
 
     def add(self, part: Part, last: bool) -> bytes:
         """The stream's next piece, which holds *part*; the *last* was compressed as such."""
+        head, end = self.around(part.adler, part.size, last)
+        return b"".join((head, part.body, end)) if head or end else part.body
+
+    def around(self, adler: int, size: int, last: bool) -> tuple[bytes, bytes]:
+        """What stands before and behind the next part of *size* bytes, whose Adler-32 is told."""
         # Adler-32 is the sum of the bytes plus 1, and the sum of all these sums.
-        high, low = part.adler >> 16, part.adler & 0xFFFF
-        self._high = (self._high + high + part.size * (self._low - 1)) % _ADLER
+        high, low = adler >> 16, adler & 0xFFFF
+        self._high = (self._high + high + size * (self._low - 1)) % _ADLER
         self._low = (self._low + low - 1) % _ADLER
         head, self._head = self._head, b""
-        end = (self._high << 16 | self._low).to_bytes(4, "big") if last else b""
-        return b"".join((head, part.body, end)) if head or end else part.body
+        return head, (self._high << 16 | self._low).to_bytes(4, "big") if last else b""
 
 
 def pieces(parts: Sequence[Part]) -> list[bytes]:

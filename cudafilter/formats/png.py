@@ -1,4 +1,4 @@
-"""PNG: pixels are decoded and encoded here, by rows; png_chunks.py keeps what else there is.
+"""PNG: pixels are decoded here, by rows; png_chunks.py keeps what else there is.
 
 ISA-L inflates, libpng undoes the row filters: some rows at a time, the one above them put before.
 """
@@ -26,23 +26,20 @@ from cudafilter.formats.png_chunks import (
     SIGNATURE,
     Chunk,
     Chunks,
-    ancillary,
     chunks_of,
     frames_told,
     metadata_of,
     put,
 )
-from cudafilter.formats.png_filters import NONE, filtered
-from cudafilter.formats.rows import Header, OneFrame, Reader, Strips, WholeReader, Writer
+from cudafilter.formats.png_filters import NONE
+from cudafilter.formats.png_writer import PngWriter
+from cudafilter.formats.rows import Header, OneFrame, Reader, WholeReader, Writer
 from cudafilter.formats.table import Ways
-from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels, full_scale
 from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source, joined, part
 
-STRIP = 1 << 20
-"""Bytes of filtered rows that are compressed as one."""
 _MOST = 1 << 30
-"""Most bytes of a chunk that is written."""
+"""Most bytes of a chunk that is made."""
 MAX_SIDE = 1_000_000
 """libpng reads no longer ones."""
 
@@ -286,8 +283,9 @@ def _unfiltered(header: _Header, raw: Buffer) -> Pixels:
     file = Pieces()
     file.write(SIGNATURE)
     put(file, b"IHDR", struct.pack(">IIBBBBB", *header))
-    for piece in _cut(deflate.stored(raw)):
-        put(file, b"IDAT", piece)
+    data = deflate.stored(raw)
+    for at in range(0, len(data), _MOST):
+        put(file, b"IDAT", data[at : at + _MOST])
     put(file, b"IEND", b"")
     try:
         # It takes any buffer, though its types know of fewer.
@@ -340,52 +338,6 @@ def create(target: Sink, header: Header, ways: Ways) -> Writer:
     if header.frames > 1:
         from cudafilter.formats import apng
 
-        return apng.ApngWriter(target, header, lambda file, still: _Writer(file, still, ways))
-    return _Writer(target, header, ways)
-
-
-class _Writer(OneFrame):
-    """The rows are filtered and become one zlib stream, strip by strip, a chunk each."""
-
-    def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
-        given = ways.compress_level
-        self._level = deflate.DEFAULT_LEVEL if given is None else given
-        self._target, self._header, self._stream = target, header, deflate.Joiner()
-        depth = np.dtype(header.dtype).itemsize
-        self._row = 1 + header.width * header.channels * depth
-        self._step = max(1, STRIP // self._row)
-        self._halo = -(-deflate.WINDOW // self._row)
-        self._strips = Strips(header, self._step, self._halo + 1)  # the filters look at one more
-        colour = (0, 4, 2, 6)[header.channels - 1]
-        ihdr = struct.pack(">IIBBBBB", header.width, header.height, depth * 8, colour, 0, 0, 0)
-        target.write(SIGNATURE)
-        for chunk in [(b"IHDR", ihdr), *ancillary(header.metadata)]:
-            put(target, *chunk)
-
-    def write(self, rows: Pixels) -> None:
-        """See Writer."""
-        block, top, starts = self._strips.add(rows)
-        for start, strip in zip(starts, each(partial(self._part, block, top), starts), strict=True):
-            for piece in _cut(self._stream.add(strip, self._is_last(start))):
-                put(self._target, b"IDAT", piece)
-
-    def close(self) -> None:
-        """See Writer."""
-        self._strips.require_complete()
-        put(self._target, b"IEND", b"")
-
-    def _is_last(self, start: int) -> bool:
-        return start + self._step >= self._header.height
-
-    def _part(self, block: Pixels, top: int, start: int) -> deflate.Part:
-        """The strip that begins at row *start*, compressed; *block* begins at row *top*."""
-        stop, above = min(start + self._step, self._header.height), max(0, start - self._halo)
-        rows = filtered(block, above - top, stop - top, self._level).reshape(-1).data
-        at = (start - above) * self._row
-        window = rows[max(0, at - deflate.WINDOW) : at]
-        return deflate.part(rows[at:], window, self._level, last=self._is_last(start))
-
-
-def _cut(piece: Buffer) -> list[Buffer]:
-    """*piece* as the data of chunks, each of which may hold 2**31 - 1 bytes."""
-    return [piece[at : at + _MOST] for at in range(0, len(piece), _MOST)]
+        frame = partial(PngWriter, ways=ways._replace(deflater=None))
+        return apng.ApngWriter(target, header, frame)
+    return PngWriter(target, header, ways)

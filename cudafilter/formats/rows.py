@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from importlib import import_module
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from cudafilter.formats.metadata import Decoded, Metadata, split
 from cudafilter.formats.table import FORMATS, ROWS, Ways, format_of_bytes, written
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores.buffers import Buffer, Sink, Source
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflater
 
 
 @dataclass(frozen=True)
@@ -205,8 +208,9 @@ def create(
     quality: int | None = None,
     compress_level: int | None = None,
     dither: bool = False,
+    deflater: Deflater | None = None,
 ) -> Writer:
-    """The writer of a file of *format* into *target*; settings are those of images.encode().
+    """The writer of a file of *format* into *target*; settings are those of images.Output.
 
     Raises ImageError, with a hint what to choose, where bits, alpha, colour or frames would be
     lost. Of metadata what the format holds is written; see metadata.split().
@@ -222,7 +226,7 @@ def create(
         require_frames(format, header.frames, timed=header.seconds is not None)
     metadata, _ = split(told, format, header.channels)
     header = replace(header, metadata=metadata)
-    module, ways = _module(format), Ways(quality, compress_level, dither)
+    module, ways = _module(format), Ways(quality, compress_level, dither, deflater)
     if FORMATS[format].writes == ROWS:
         writer: Writer = module.create(target, header, ways)
         return writer

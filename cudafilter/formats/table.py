@@ -9,10 +9,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cudafilter.errors import ImageError
 from cudafilter.formats.unread import kind_of_bytes
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflater
 
 ANIMATION, PAGES = "animation", "pages"
 WHOLE, ROWS = "whole", "rows"
@@ -35,6 +38,8 @@ class Ways(NamedTuple):
     """0..9, of lossless coding."""
     dither: bool = False
     """Mix the colours of a palette, of coding with few colours."""
+    deflater: Deflater | None = None
+    """What compresses whole pictures beside the host's cores, at no given level."""
 
 
 class Format(NamedTuple):

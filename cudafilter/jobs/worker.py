@@ -273,7 +273,7 @@ class Worker:
         def put(image: Image) -> None:
             nonlocal lost
             with self.stage("encode", record):
-                output.add(image)
+                output.add(image, self.engine.get().deflater)
             lost = lost or images.lost_metadata(image, format)
 
         if record.frames > 1:

@@ -56,6 +56,15 @@ inline double __longlong_as_double(long long bits) { return std::bit_cast<double
 inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
 inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
 
+inline int __clz(unsigned value) { return std::countl_zero(value); }
+
+inline unsigned __brev(unsigned value)
+{
+    unsigned out = 0;
+    for (int i = 0; i < 32; ++i) out |= (value >> i & 1) << (31 - i);
+    return out;
+}
+
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector)
 {
     const unsigned long long both = (unsigned long long)y << 32 | x;
@@ -217,6 +226,13 @@ T atomicAdd(T* to, T value)
 {
     const T before = *to;
     *to += value;
+    return before;
+}
+
+inline unsigned atomicOr(unsigned* to, unsigned value)
+{
+    const unsigned before = *to;
+    *to |= value;
     return before;
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from cudafilter.engines import Result, Screening
 from cudafilter.engines.chains import one_by_one, picked, run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.chains import Stretch, Stretched, placed, stretch_of
+from cudafilter.engines.cuda.deflate import GpuDeflater
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg
 from cudafilter.engines.cuda.slots import Slot
@@ -24,6 +26,9 @@ from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, Stage, WholeImage, only_stage
 from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflater
 
 MEMORY_SHARE = 0.9
 """Share of the free device memory that all slots together may take."""
@@ -42,7 +47,7 @@ class CudaEngine:
 
     *memory_limit* caps the device memory in bytes that an image and its result may take; larger
     images are cut into bands with halos, with the same bits. *codec* ``cpu`` keeps JPEG files
-    off the GPU's codec. Raises EngineUnavailable.
+    off the GPU's codec, and has PNGs compressed on the host. Raises EngineUnavailable.
     """
 
     name = "cuda"
@@ -75,6 +80,7 @@ class CudaEngine:
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg
+        self.deflater: Deflater | None = None if codec == "cpu" else GpuDeflater(device)
         self.title = f"cuda: {device.title}"
 
     def run(

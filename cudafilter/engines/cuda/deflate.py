@@ -1,0 +1,165 @@
+"""Deflate on the device, for PNG: launches of deflate.cu, which is no variant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from cudafilter.engines.cuda.device import Device
+from cudafilter.engines.cuda.slots import Slot
+from cudafilter.engines.cuda.variants.task import Launch, Pass, Size, Task, row_pitch
+from cudafilter.operations.pixels import Pixels
+
+if TYPE_CHECKING:
+    from cudafilter.formats.deflate import Deflated
+
+THREADS = 256
+
+PART = 192 * THREADS
+"""Bytes of a deflate block: fewer have shorter codes, and more of these to tell."""
+
+MATCH = 10
+"""About the bits of a match's two symbols: it must save more."""
+
+BAND = 32 << 20
+"""Most bytes of rows on the device at a time, or one row where that is more."""
+
+LEAST = 1 << 20
+"""Bytes of a picture that are worth the device: the host compresses so many in 5 ms."""
+
+LOST = 0.04
+"""Where repeats further back would save more than this share of what is made, the host finds them.
+Of photographs it was 0.006 at most; 0.05 at least of what the device made more than 1.1 times as
+large as the host: screenshots, flat drawings, patterns."""
+
+ENTRY = 20
+"""Bytes of Part in deflate.cu."""
+
+ROW = 1 << 15
+"""Bytes that are downloaded as a row."""
+
+Bytes = npt.NDArray[np.uint8]
+
+MACROS = {"SAMPLE": 0, "CHANNELS": 1, "THREADS": THREADS, "PART": PART, "MATCH": MATCH}
+"""Of its only specialisation: samples are bytes there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Deflation(Launch):
+    """A block a row, then a block a part. Sizes are (rows, bytes of a row)."""
+
+    functions: ClassVar[tuple[str, ...]] = ("deflate", "filter", "place", "gather")
+
+    @property
+    def block(self) -> tuple[int, int, int]:
+        """See Launch.block."""
+        return THREADS, 1, 1
+
+    def parts(self, size: Size) -> int:
+        """Parts of the stream of an image of *size*."""
+        return -(-size[0] * (size[1] + 1) // PART)
+
+    def scratch_bytes(self, source_size: Size, out_size: Size, origin: Size, resident: int) -> int:
+        """See Launch.scratch_bytes: what parts became, the stream, and their blocks."""
+        return self.parts(out_size) * (ENTRY + 2 * (PART + 64))
+
+    def _passes(self, task: Task, resident: int) -> list[Pass]:
+        parts = task.piece = self.parts((task.height, task.width))
+        return [
+            self._pass(task, task.height, "filter"),
+            self._pass(task, parts, "deflate"),
+            self._pass(task, 1, "place"),
+            self._pass(task, parts, "gather"),
+        ]
+
+
+def planned(pixel: int, itemsize: int, last: bool) -> Deflation:
+    """The launch for pixels of *pixel* bytes, samples of *itemsize*; *last* ends the stream."""
+    task = Task(columns=pixel, gaps=itemsize - 1, rank=last)
+    return Deflation("deflate", MACROS, lambda: np.empty(0), task, 0.0)
+
+
+class GpuDeflater:
+    """See formats.deflate.Deflater. The bytes depend on the picture only."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def png(self, pixels: Pixels) -> Deflated:
+        """See Deflater.png. Raises EngineError where the device fails."""
+        from cudafilter.formats.deflate import Deflated  # not before: most runs write no PNG
+
+        if pixels.nbytes < LEAST:
+            return Deflated()
+        device = self._device
+        with device.current():
+            try:
+                with device.slots.one() as slot:
+                    return self._through(slot, pixels)
+            except device.out_of_memory:
+                # The others' buffers may have taken what this image needs.
+                with device.slots.alone() as slots:
+                    for slot in slots:
+                        slot.free()
+                    return self._through(slots[0], pixels)
+        raise AssertionError
+
+    def _through(self, slot: Slot, pixels: Pixels) -> Deflated:
+        """The stream of *pixels*, unless too much is LOST."""
+        from cudafilter.formats.deflate import Deflated, Joiner
+
+        height, row = len(pixels), pixels[0].nbytes
+        step = -(-height // -(-height * row // BAND))
+        joiner, ends = Joiner(), list[tuple[Bytes, bytes]]()
+        lost = made = 0  # bits, bytes
+        for top in range(0, height, step):
+            rows, above = min(step, height - top), int(top > 0)
+            last = top + rows == height
+            ready = planned(pixels[0, 0].nbytes, pixels.itemsize, last)
+            size = rows, row
+            taken = (rows + above) * row_pitch(row, 1) + ready.scratch_bytes(size, size, (0, 0), 1)
+            if self._device.memory_limit is not None and taken > self._device.memory_limit:
+                return Deflated()
+            applied = self._device.apply(
+                slot, ready, (rows + above, row), size, (above, 0),
+                uses=("source", "source", "scratch"),
+            )  # fmt: skip
+            source = pixels[top - above : top + rows]
+            for _ in slot.upload(source, applied.source, applied.source_pitch):
+                pass
+            applied.queue()
+            count = ready.parts(size)
+            told = np.empty((count, ENTRY // 4), np.uint32)
+            slot.download(told, applied.scratch, ENTRY)
+            slot.finish()
+            length = int(told[:, 0].sum(dtype=np.int64))
+            lost += int(told[:, 4].sum(dtype=np.int64))
+            made += length
+            adler = _adler(told, rows * (row + 1))
+            head, tail = joiner.around(adler, rows * (row + 1), last)
+            room = -(-length // ROW) * ROW
+            piece = np.empty(len(head) + room + len(tail), np.uint8)
+            body = piece[len(head) :][:room].reshape(-1, ROW)
+            slot.download(body, applied.scratch + count * ENTRY, ROW)
+            piece[: len(head)] = list(head)
+            ends.append((piece[: len(head) + length + len(tail)], tail))
+        slot.finish()
+        seconds = slot.seconds()["kernel"]
+        if lost > LOST * 8 * made:
+            return Deflated(seconds=seconds)
+        for piece, tail in ends:  # now that nothing more arrives there
+            piece[len(piece) - len(tail) :] = list(tail)
+        return Deflated([piece.data for piece, _ in ends], seconds)
+
+
+def _adler(told: npt.NDArray[np.uint32], size: int) -> int:
+    """The Adler-32 of *size* bytes of which each PART has its sums in *told*."""
+    sizes = np.full(len(told), PART, np.int64)
+    sizes[-1] = size - PART * (len(told) - 1)
+    low, high = told[:, 2].astype(np.int64), told[:, 3].astype(np.int64)
+    before = 1 + np.cumsum(low) - low
+    total = int((high + sizes * (before % 65521) % 65521).sum() % 65521)
+    return total << 16 | (1 + int(low.sum())) % 65521

@@ -1,0 +1,332 @@
+"""PNG's rows compressed on the device: cuda_src/deflate.cu, compiled for the CPU and on a GPU."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from cudafilter import images
+from cudafilter.engines import Engine
+from cudafilter.engines.cuda import deflate
+from cudafilter.engines.cuda.deflate import BAND, LOST, PART, GpuDeflater
+from cudafilter.engines.cuda.engine import CudaEngine
+from cudafilter.engines.fleet import Fleet
+from cudafilter.engines.mended import Mended
+from cudafilter.errors import EngineError
+from cudafilter.formats import png_filters
+from cudafilter.formats.deflate import Deflated
+from cudafilter.jobs.plan import make_plan
+from cudafilter.nvidia import nvjpeg
+from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Pieces
+from fake_cuda import FakeCuda, Fault, MemoryError
+from fake_nvjpeg import fake
+from many_images import BLUR, run
+from stand_in_gpus import StandIn
+
+__all__ = ["fake"]
+
+CHOSEN = 6
+"""A level at which the host chooses a row filter as the device does."""
+
+
+def noise(shape: tuple[int, ...], dtype: str) -> Pixels:
+    return np.random.default_rng(1).integers(0, np.iinfo(dtype).max + 1, shape).astype(dtype)
+
+
+def flat(shape: tuple[int, ...], dtype: str) -> Pixels:
+    return np.full(shape, 77, dtype)
+
+
+def gradient(shape: tuple[int, ...], dtype: str) -> Pixels:
+    y, x, c = np.indices(shape)
+    sloping: Pixels = (x * 3 + y * 2 + c * 40).astype(dtype)
+    return sloping
+
+
+def photo(shape: tuple[int, ...], dtype: str) -> Pixels:
+    """Grain over what is smooth, and an outline."""
+    y, x, c = np.indices(shape)
+    full = np.iinfo(dtype).max
+    scene = 90 + 60 * np.sin(x / 31 + c) * np.cos(y / 23) + 40 * (x > y)
+    scene += np.random.default_rng(2).standard_normal(shape) * 2
+    taken: Pixels = np.clip(scene * (full / 255), 0, full).astype(dtype)
+    return taken
+
+
+def drawing(shape: tuple[int, ...], dtype: str) -> Pixels:
+    """Flat areas with edges, some lines."""
+    y, x, c = np.indices(shape)
+    areas = np.where((x // 40 + y // 30) % 3 == 0, 200, 30) + 9 * c
+    return np.where((x + 2 * y) % 61 == 0, 255, areas).astype(dtype)
+
+
+PICTURES = [noise, flat, gradient, photo, drawing]
+
+SHAPES = [(1, 1), (1, 300), (300, 1), (37, 41), (3, PART // 2)]
+"""The last one's rows are longer than a part."""
+
+
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every picture is worth the device."""
+    monkeypatch.setattr(deflate, "LEAST", 0)
+    monkeypatch.setattr(deflate, "LOST", 9.0)
+
+
+@pytest.fixture
+def compiled(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
+    """An engine whose kernels are compiled for the CPU."""
+    fake.install(monkeypatch)
+    monkeypatch.setattr(nvjpeg, "find", lambda major: None)
+    limits(monkeypatch)
+    engine = CudaEngine()
+    yield engine
+    engine.close()
+    assert fake.in_use == 0 or fake.dead is not None
+
+
+@pytest.fixture(params=["compiled for the CPU", pytest.param("GPU", marks=pytest.mark.gpu)])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
+    """The same on the CPU and on a GPU."""
+    if request.param != "GPU":
+        yield request.getfixturevalue("compiled")
+        return
+    limits(monkeypatch)
+    engine = CudaEngine()
+    yield engine
+    engine.close()
+
+
+def stream_of(engine: CudaEngine, pixels: Pixels) -> bytes:
+    assert engine.deflater is not None
+    done = engine.deflater.png(pixels)
+    assert done.pieces is not None
+    assert done.notes == ()
+    return b"".join(map(bytes, done.pieces))
+
+
+def rows_of(pixels: Pixels) -> bytes:
+    """The stream's bytes before compression."""
+    return png_filters.filtered(pixels, 0, len(pixels), CHOSEN).tobytes()
+
+
+def png_of(engine: Engine, pixels: Pixels, level: int | None = None) -> bytes:
+    file = Pieces()
+    alpha = pixels.shape[2] in (2, 4)
+    output = images.Output("png", file, compress_level=level)
+    output.add(images.Image(pixels, alpha), engine.deflater)
+    output.close()
+    return bytes(file.joined())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("make", PICTURES)
+def test_it_holds_the_rows_as_the_host_filters_them(
+    make: Callable[..., Pixels], dtype: str, shape: tuple[int, int], engine: CudaEngine
+) -> None:
+    for channels in (1, 2, 3, 4):
+        pixels = make((*shape, channels), dtype)
+        assert zlib.decompress(stream_of(engine, pixels)) == rows_of(pixels), channels
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("make", PICTURES)
+def test_all_readers_read_the_file(
+    make: Callable[..., Pixels], dtype: str, engine: CudaEngine
+) -> None:
+    for channels in (1, 2, 3, 4):
+        pixels = make((80, 90, channels), dtype)
+        data = png_of(engine, pixels)
+        ours = images.load(data).pixels
+        theirs = np.asarray(imagecodecs.png_decode(data)).reshape(pixels.shape)
+        assert np.array_equal(ours, pixels)
+        assert np.array_equal(theirs, pixels)
+        if channels != 2:  # OpenCV makes BGRA of gray with alpha
+            read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            assert read is not None
+            read = read.reshape(pixels.shape)
+            order = [[0], [], [2, 1, 0], [2, 1, 0, 3]][channels - 1]
+            assert np.array_equal(read[..., order], pixels)
+        with PillowImage.open(io.BytesIO(data)) as picture:
+            if dtype == "uint8":
+                shown = np.asarray(picture).reshape(pixels.shape)
+                assert np.array_equal(shown, pixels)
+            else:
+                picture.load()
+
+
+def test_noise_takes_little_more_than_its_bytes(engine: CudaEngine) -> None:
+    pixels = noise((200, 400, 3), "uint8")
+    raw, parts = len(rows_of(pixels)), -(-len(rows_of(pixels)) // PART)
+    assert len(stream_of(engine, pixels)) == 2 + raw + 5 * parts + 4
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_photographs_are_no_larger_than_the_hosts(dtype: str, engine: CudaEngine) -> None:
+    for channels in (1, 3, 4):
+        pixels = photo((300, 400, channels), dtype)
+        host = images.encode(images.Image(pixels, channels == 4), "png")
+        assert len(png_of(engine, pixels)) < len(host)
+
+
+def fibonacci() -> Pixels:
+    """Bytes so unequally often that their best code has more than 15 bits."""
+    often = [1, 1]
+    while sum(often) < PART // 2:
+        often.append(often[-1] + often[-2])
+    row = np.repeat(np.arange(len(often), dtype=np.uint8) * 3, often)
+    return np.random.default_rng(3).permutation(row).reshape(1, -1, 1)
+
+
+def test_codes_are_no_longer_than_deflate_allows(engine: CudaEngine) -> None:
+    pixels = fibonacci()
+    stream = stream_of(engine, pixels)
+    assert zlib.decompress(stream) == rows_of(pixels)
+    assert len(stream) < 0.5 * pixels.size
+
+
+def test_bands_make_one_stream(engine: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = photo((120, 200, 3), "uint8")
+    monkeypatch.setattr(deflate, "BAND", 7 * 600)
+    assert zlib.decompress(stream_of(engine, pixels)) == rows_of(pixels)
+    assert images.load(png_of(engine, pixels)).pixels.tolist() == pixels.tolist()
+
+
+def test_a_run_writes_what_it_makes(here: Path, compiled: CudaEngine) -> None:
+    """Of one picture, and not of the frames of an animation."""
+    pixels = photo((60, 70, 3), "uint8")
+    PillowImage.fromarray(pixels).save("one.png")
+    frames = [PillowImage.fromarray(np.roll(pixels, step, 1)) for step in (0, 9)]
+    frames[0].save("two.png", save_all=True, append_images=frames[1:])
+    asked: list[tuple[int, ...]] = []
+
+    class Told(GpuDeflater):
+        def png(self, pixels: Pixels) -> Deflated:
+            asked.append(pixels.shape)
+            return super().png(pixels)
+
+    compiled.deflater = Told(compiled._device)
+    jobs = make_plan(["one.png", "two.png"], "out").jobs
+    records = run(jobs, compiled)
+    assert [record.status for record in records.values()] == ["done", "done"]
+    assert [record.notes for record in records.values()] == [(), ()]
+    assert asked == [(60, 70, 3)]
+    filtered = compiled.run(pixels, BLUR).pixels
+    assert np.array_equal(images.load(Path("out/one.png")).pixels, filtered)
+    assert Path("out/one.png").read_bytes() == png_of(compiled, filtered)
+
+
+class TestOtherEngines:
+    def test_a_fleet_gives_it_to_a_member_that_can(self, compiled: CudaEngine) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        fleet = Fleet([StandIn(), compiled])
+        assert png_of(fleet, pixels) == png_of(compiled, pixels)
+        assert Fleet([StandIn()]).deflater is None
+
+    def test_one_that_is_mended_leaves_it_to_the_host(
+        self, compiled: CudaEngine, fake: FakeCuda
+    ) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        host = images.encode(images.Image(pixels), "png")
+        mended = Mended(compiled, StandIn)
+        assert png_of(mended, pixels) == png_of(compiled, pixels) != host
+        fake.faults.append(Fault("launch", lasting=True))
+        file = Pieces()
+        output = images.Output("png", file)
+        output.add(images.Image(pixels), mended.deflater)
+        (note,) = output.close()
+        assert "failed" in note
+        assert bytes(file.joined()) == host
+
+
+def test_its_bytes_are_the_same_again(engine: CudaEngine) -> None:
+    pixels = photo((120, 200, 3), "uint8")
+    assert stream_of(engine, pixels) == stream_of(engine, pixels)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", PICTURES)
+def test_a_gpu_makes_the_bytes_that_the_cpu_makes(
+    make: Callable[..., Pixels], monkeypatch: pytest.MonkeyPatch, fake: FakeCuda
+) -> None:
+    limits(monkeypatch)
+    pixels = make((200, 300, 3), "uint8")
+    with_gpu = CudaEngine()
+    made = stream_of(with_gpu, pixels)
+    with_gpu.close()
+    fake.install(monkeypatch)
+    monkeypatch.setattr(nvjpeg, "find", lambda major: None)
+    without = CudaEngine()
+    assert stream_of(without, pixels) == made
+    without.close()
+
+
+class TestWhatTheHostDoes:
+    def test_small_pictures(self, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        monkeypatch.setattr(deflate, "LEAST", pixels.nbytes)
+        assert png_of(compiled, pixels) != images.encode(images.Image(pixels), "png")
+        monkeypatch.setattr(deflate, "LEAST", pixels.nbytes + 1)
+        assert png_of(compiled, pixels) == images.encode(images.Image(pixels), "png")
+
+    def test_pictures_with_repeats(
+        self, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deflate, "LOST", LOST)
+        assert compiled.deflater is not None
+        tile = noise((40, 50, 3), "uint8")
+        once, again = photo((200, 300, 3), "uint8"), np.tile(tile, (5, 6, 1))
+        assert compiled.deflater.png(once).pieces is not None
+        assert compiled.deflater.png(again).pieces is None
+        once[:60] = again[:60]
+        assert compiled.deflater.png(once).pieces is None
+
+    @pytest.mark.parametrize("level", [0, 1, 6])
+    def test_what_has_a_level(self, level: int, compiled: CudaEngine) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        host = images.encode(images.Image(pixels), "png", compress_level=level)
+        assert png_of(compiled, pixels, level) == host
+
+    def test_all_with_the_cpus_codecs(self, compiled: CudaEngine) -> None:
+        assert CudaEngine(codec="cpu").deflater is None
+
+    @pytest.mark.parametrize("call", ["mem_alloc", "launch", "upload", "Stream.synchronize"])
+    def test_what_the_gpu_fails_on(self, call: str, compiled: CudaEngine, fake: FakeCuda) -> None:
+        pixels = photo((60, 70, 3), "uint8")
+        fake.faults.append(Fault(call))
+        file = Pieces()
+        output = images.Output("png", file)
+        output.add(images.Image(pixels), compiled.deflater)
+        (note,) = output.close()
+        assert note.startswith("compressed on the CPU: the GPU failed: ")
+        assert bytes(file.joined()) == images.encode(images.Image(pixels), "png")
+
+    def test_what_finds_no_memory(self, compiled: CudaEngine, fake: FakeCuda) -> None:
+        fake.faults.append(Fault("mem_alloc", MemoryError, times=99))
+        assert compiled.deflater is not None
+        with pytest.raises(EngineError, match="out of GPU memory"):
+            compiled.deflater.png(photo((60, 70, 3), "uint8"))
+
+
+def test_memory_that_others_hold_is_taken_from_them(compiled: CudaEngine, fake: FakeCuda) -> None:
+    pixels = photo((60, 70, 3), "uint8")
+    first = stream_of(compiled, pixels)
+    fake.faults.append(Fault("mem_alloc", MemoryError))
+    assert stream_of(compiled, np.concatenate([pixels] * 3))
+    assert stream_of(compiled, pixels) == first
+
+
+def test_a_band_bounds_the_memory(compiled: CudaEngine) -> None:
+    """Whatever the picture: some times the rows of a band, which are at most BAND or one row."""
+    ready = deflate.planned(3, 1, True)
+    size = (BAND // 30_000, 30_000)
+    assert ready.scratch_bytes(size, size, (0, 0), 1) < 2.1 * BAND

@@ -9,7 +9,7 @@
 // Planned by deflate.py. The samples are bytes here: task.width of them a row, task.columns a pixel, and of
 // 16 bits, task.gaps is 1: the low one comes first. Row task.y0 is the first; y0 is 1 where the source has the
 // row above it. task.piece are the parts, task.rank is 1 where the last one ends the stream.
-// Macros: PART, a multiple of THREADS and of 64, less than 65536, and MATCH, about the bits of a match's symbols.
+// Macros: PART, a multiple of 64 for each thread, less than 65536, and MATCH, about the bits of a match's symbols.
 typedef unsigned char sample_t;
 #include "task.cuh"
 
@@ -117,6 +117,18 @@ filter(const Task task)
 
 // ---- matches
 
+// The bytes of a part, in shared memory, and those before them. A word more between the shares of two threads:
+// then all threads of a warp read another bank where each is as far as the others.
+struct Bytes {
+    const Byte* staged;
+    const Byte* stream;  // where the part begins
+
+    __device__ __forceinline__ int operator[](int i) const
+    {
+        return i < 0 ? stream[i] : staged[i + i / SHARE * 4];
+    }
+};
+
 // A symbol, and the number that tells which of its lengths or distances: so many bits.
 struct Symbol {
     int code, extra, bits;
@@ -148,7 +160,7 @@ __device__ __forceinline__ int logarithm(unsigned n)
 // stream before *data*, and *cost* tells what a byte takes.
 template <typename Visit>
 __device__ __forceinline__ void parse(
-    const Task& task, const Byte* data, Long before, int at, int end, const Byte* cost, Visit visit)
+    const Task& task, Bytes data, Long before, int at, int end, const Byte* cost, Visit visit)
 {
     const int back[3] = {1, task.columns, task.width + 1};
     while (at < end) {
@@ -157,9 +169,12 @@ __device__ __forceinline__ void parse(
         for (int k = 0; k < 3; ++k) {
             const int from = back[k];
             if (from > WINDOW || from > before + at || (k && from == back[k - 1])) continue;
-            const Byte* here = data + at;
             int length = 0, spent = 0;
-            while (length < most && here[length] == here[length - from]) spent += cost[here[length++]];
+            for (; length < most; ++length) {
+                const int byte = data[at + length];
+                if (byte != data[at + length - from]) break;
+                spent += cost[byte];
+            }
             if (length < 3) continue;
             const int bits = length_symbol(length).bits + distance_symbol(from).bits;
             const int gain = spent - UNIT * (bits + MATCH);
@@ -174,7 +189,7 @@ __device__ __forceinline__ void parse(
             visit(symbol.code, symbol.extra, symbol.bits, distance);
             at += longest;
         } else {
-            visit((int)data[at++], 0, 0, 0);
+            visit(data[at++], 0, 0, 0);
         }
     }
 }
@@ -185,13 +200,13 @@ __device__ __forceinline__ void parse(
 // a number that equal bytes share. Which places these are depends on the bytes only.
 template <typename Visit>
 __device__ __forceinline__ void sample(
-    const Task& task, const Byte* data, Long before, int start, int end, Visit visit)
+    const Task& task, Bytes data, Long before, int start, int end, Visit visit)
 {
     const int back[3] = {1, task.columns, task.width + 1};
     int equal[3] = {};
     Long older = 0, newer = 0;
     for (int i = max(start - SEEN + 1, 0); i < end; ++i) {
-        const Byte byte = data[i];
+        const int byte = data[i];
         older = older >> 8 | newer << 56;
         newer = newer >> 8 | (Long)byte << 56;
         bool repeats = false;
@@ -207,7 +222,7 @@ __device__ __forceinline__ void sample(
 }
 
 // The eighths of bits of the SEEN bytes up to data[i] if they are those up to data[j] as well and a match pays.
-__device__ __forceinline__ int repeated(const Byte* data, int i, int j, const Byte* cost)
+__device__ __forceinline__ int repeated(Bytes data, int i, int j, const Byte* cost)
 {
     int spent = 0;
     for (int k = 0; k < SEEN; ++k) {
@@ -258,6 +273,7 @@ __device__ void best_lengths(int* a, int n)
 struct Code {
     int ranked[LITERALS];
     short symbols[LITERALS];  // the rarest first
+    Byte lengths[LITERALS];   // by symbol
     int of_length[16];
     int used;
 };
@@ -278,7 +294,7 @@ __device__ void make_code(unsigned* counts, int n, int most, unsigned* codes, Co
     }
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += THREADS) {
-        codes[i] = 0;
+        own.lengths[i] = 0;
         if (!counts[i]) continue;
         int rank = 0;
         for (int j = 0; j < n; ++j)
@@ -304,16 +320,15 @@ __device__ void make_code(unsigned* counts, int n, int most, unsigned* codes, Co
             ++room;
         }
         for (int i = 0, length = most; length; --length)
-            for (int k = 0; k < own.of_length[length]; ++k) codes[own.symbols[i++]] = length << 16;
+            for (int k = 0; k < own.of_length[length]; ++k) own.lengths[own.symbols[i++]] = (Byte)length;
     }
     __syncthreads();
     for (int i = threadIdx.x; i < n; i += THREADS) {
-        const unsigned length = codes[i] >> 16;
-        if (!length) continue;
+        const int length = own.lengths[i];
         unsigned code = 0;
-        for (unsigned k = 1; k < length; ++k) code = (code + own.of_length[k]) << 1;
-        for (int j = 0; j < i; ++j) code += codes[j] >> 16 == length;
-        codes[i] = length << 16 | __brev(code) >> (32 - length);
+        for (int k = 1; k < length; ++k) code = (code + own.of_length[k]) << 1;
+        for (int j = 0; j < i; ++j) code += own.lengths[j] == length;
+        codes[i] = length ? length << 16 | __brev(code) >> (32 - length) : 0;
     }
     __syncthreads();
 }
@@ -442,27 +457,31 @@ deflate(const Task task)
     __shared__ Byte cost[256];
     __shared__ Long low, high, lost;
     __shared__ int places[PLACES];
+    __shared__ unsigned staged[PART / 4 + THREADS];
     __shared__ Code code;
     __shared__ Head head;
     __shared__ unsigned before_data;
     const int me = threadIdx.x, part = blockIdx.x;
     const Long before = (Long)part * PART;
     const int size = (int)min((Long)PART, stream_bytes(task) - before);
-    const Byte* data = stream_of(task) + before;
+    const Bytes data = {(const Byte*)staged, stream_of(task) + before};
     const int start = min(me * SHARE, size), end = min(start + SHARE, size);
 
     for (int i = me; i < SYMBOLS; i += THREADS) counts[i] = 0;
     for (int i = me; i < PLACES; i += THREADS) places[i] = PART;
     if (me == 0) low = high = lost = 0;
+    for (int i = 4 * me; i < size; i += 4 * THREADS)
+        staged[i / 4 + i / SHARE] = *(const unsigned*)(data.stream + i);
     __syncthreads();
-    Long my_low = 0, my_high = 0;
+    unsigned sum = 0, sums_of_sums = 0;  // of a share they fit
     for (int i = start; i < end; ++i) {
-        my_low += data[i];
-        my_high += (Long)(size - i) * data[i];
-        atomicAdd(&counts[data[i]], 1u);
+        const int byte = data[i];
+        sum += byte;
+        sums_of_sums += sum;
+        atomicAdd(&counts[byte], 1u);
     }
-    atomicAdd(&low, my_low);
-    atomicAdd(&high, my_high);
+    atomicAdd(&low, (Long)sum);
+    atomicAdd(&high, sums_of_sums + (Long)(size - end) * sum);
     sample(task, data, before, start, end, [&](int i, int place) { atomicMin(&places[place], i); });
     __syncthreads();
     for (int i = me; i < 256; i += THREADS) {
@@ -514,7 +533,7 @@ deflate(const Task task)
     if (stored) {
         const int head_of[5] = {last, size & 255, size >> 8, ~size & 255, ~size >> 8 & 255};
         if (me < 5) bytes[me] = (Byte)head_of[me];
-        for (int i = me; i < size; i += THREADS) bytes[5 + i] = data[i];
+        for (int i = me; i < size; i += THREADS) bytes[5 + i] = (Byte)data[i];
         return;
     }
     for (unsigned i = me; i < needed / 4 + 1; i += THREADS) words[i] = 0;

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 THREADS = 256
 
-PART = 192 * THREADS
-"""Bytes of a deflate block: fewer have shorter codes, and more of these to tell."""
+PART = 128 * THREADS
+"""Bytes of a deflate block, which pass through shared memory."""
 
 MATCH = 10
 """About the bits of a match's two symbols: it must save more."""

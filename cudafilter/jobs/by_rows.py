@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 from cudafilter import images
 from cudafilter.errors import ImageError
 from cudafilter.formats import rows
 from cudafilter.formats.rows import Header, Reader, Writer
-from cudafilter.formats.table import Ways, format_of_bytes, unused_settings
+from cudafilter.formats.table import format_of_bytes, unused_settings
 from cudafilter.host.cores import free_memory
 from cudafilter.jobs import sizing
 from cudafilter.jobs.banded import Banded
@@ -32,7 +33,11 @@ class ByRows:
         self._worker, self._format, self._record = worker, format, record
         self._data = data
         settings, head = worker.settings, data[: rows.HEAD_OF_KIND]
-        self._effort = Ways(settings.quality, settings.compress_level, settings.dither)
+        self._effort: dict[str, Any] = {
+            "quality": settings.quality,
+            "compress_level": settings.compress_level,
+            "dither": settings.dither,
+        }
         with images.decoding(record.source):
             self._kind, self._decoded = format_of_bytes(head), rows.is_decoded_whole(head)
             if self._decoded:
@@ -113,9 +118,7 @@ class ByRows:
             for page, picture in enumerate(self._pictures()):
                 with worker.stage("encode", record), images.encoding(name):
                     if writer is None:
-                        writer = rows.create(
-                            self._format, counted, picture.out, **self._effort._asdict()
-                        )
+                        writer = rows.create(self._format, counted, picture.out, **self._effort)
                     else:
                         writer.next_frame(picture.out)
                 picture.write(engine, writer, name, partial(tell, page, picture.header.height))
@@ -137,7 +140,7 @@ class ByRows:
         """Tell what the user should know."""
         record, first = self._record, self._first
         record.add_notes(self._frames.notes)
-        asked = self._worker.settings.asked(**self._effort._asdict())
+        asked = self._worker.settings.asked(**self._effort)
         record.notes += unused_settings(self._format, **asked)
         pages = "its pages are " if record.frames > 1 else ""
         record.notes += (

@@ -124,7 +124,25 @@ def test_the_warm_up_does_not_count(
     (measured,) = figures("--folder", "in")["runs"]
     assert [len(jobs) for jobs in runs] == [2, 4]
     assert measured["pictures"] == 3
-    assert set(runs[0]) <= set(runs[1])
+    assert runs[0] == runs[1][:2]
+
+
+def test_pictures_come_in_an_order_that_is_random_and_always_the_same(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[Path]] = []
+
+    def run(jobs: Any, *given: Any, **named: Any) -> None:
+        orders.append([job.source for job in jobs])
+
+    for n in range(40):
+        picture(f"in/{n:02}.png", (8, 8))
+    monkeypatch.setattr(crew, "run", run)
+    bench("--folder", "in")
+    bench("--folder", "in")
+    _, first, _, second = orders
+    assert first == second != sorted(first)
+    assert len(set(first)) == 40
 
 
 @pytest.mark.parametrize(
@@ -170,13 +188,13 @@ def test_results_are_for_the_user_only(
 ) -> None:
     seen = []
 
-    def room(into: Path) -> int:
-        seen.append((into.parent, into.stat().st_mode & 0o777))
-        return 1 << 30
+    def add(self: Results, record: Record) -> None:
+        (made,) = temporaries.iterdir()
+        seen.append((made.stat().st_mode & 0o777, Path(record.destination).is_relative_to(made)))
 
-    monkeypatch.setattr(bench_folder, "room_for_results", room)
+    monkeypatch.setattr(Results, "add", add)
     bench("--folder", "in")
-    assert seen == [(temporaries, 0o700)]
+    assert set(seen) == {(0o700, True)}
 
 
 def test_results_make_room_for_newer_ones() -> None:
@@ -280,3 +298,14 @@ def test_a_gpu_without_nvml_is_told(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def missing(name: str) -> None:
     raise OSError(name)
+
+
+@pytest.mark.gpu
+def test_a_gpu_tells_how_busy_it_was(folder: Path) -> None:
+    (run,) = json.loads(cli("bench", "--engine", "cuda", "--folder", "in", "--json").stdout)["runs"]
+    assert run["pictures"] == 3
+    assert run["gpus_untold"] is None
+    assert run["engine_seconds"]["kernel"] > 0
+    for gpu in run["gpus"]:
+        assert 0 <= gpu["kernels"] <= 1
+        assert gpu["jpeg"] is None or 0 <= gpu["jpeg"] <= 1

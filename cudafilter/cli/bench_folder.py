@@ -74,10 +74,10 @@ def run(
     tell(opened.title + (f"; {note}" if note else ""))
     settings = Settings(check=check, engine_codec=opened.name != "cpu" and codec != "cpu")
     keep_freed_memory()
+    results, buses = Results(room_for_results(into.parent)), buses_of(opened, gpu)
     found = []
-    # All is imported and the engine open: from here on an interruption removes what was made.
+    # All is imported by now, for an interruption of an import ends the process at once.
     with removed(into):
-        results = Results(room_for_results(into))
         for filter in filters:
             bar = progress(len(plan.jobs))
 
@@ -92,7 +92,7 @@ def run(
                 found.append(
                     measure(
                         plan, filter, opened, settings, results, told,
-                        seconds=seconds, jobs=jobs, buses=buses_of(opened, gpu),
+                        seconds=seconds, jobs=jobs, buses=buses,
                     )
                 )  # fmt: skip
             finally:

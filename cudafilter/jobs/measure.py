@@ -183,8 +183,8 @@ def plan_of(folder: str) -> tuple[Plan, Path]:
 @contextmanager
 def removed(into: Path) -> Iterator[None]:
     """Make the folder *into*, for the user only; at the end remove it and all that is in it."""
-    into.mkdir(mode=0o700)
     try:
+        into.mkdir(mode=0o700)
         yield
     finally:
         for _ in range(2):  # a second Ctrl-C must not leave it
@@ -222,10 +222,10 @@ class Results:
             os.unlink(path)
 
 
-def room_for_results(into: Path) -> int:
-    """Bytes that results in the folder *into* may take: half of the disk's free room, or a quarter
+def room_for_results(place: Path) -> int:
+    """Bytes that results in the folder *place* may take: half of the disk's free room, or a quarter
     of the free memory, since that may be where temporaries lie."""
-    free, memory = shutil.disk_usage(into).free // 2, free_memory()
+    free, memory = shutil.disk_usage(place).free // 2, free_memory()
     return free if memory is None else min(free, memory // 4)
 
 

@@ -9,17 +9,22 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
-from cudafilter.cli import bench_folder
-from cudafilter.jobs import crew, measure
+from cudafilter.cli import app, bench_folder
+from cudafilter.engines import Engine
+from cudafilter.engines import open as engines
+from cudafilter.jobs import crew, measure, sizing
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.measure import Results, Tally, Until, situation
 from cudafilter.jobs.record import DONE, FAILED, Record
 from cudafilter.nvidia.nvml import Busy
+from many_images import StandIn
 
 __all__ = ["folder"]
 
@@ -62,6 +67,43 @@ def test_a_folder_is_run_and_told(folder: Path, temporaries: Path) -> None:
     assert result.stderr.startswith("cpu: OpenCV")
     assert snapshot(folder) == before
     assert list(temporaries.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", ["--engine cpu", "", "--check=quick", "--codec cpu -j 3"])
+def test_the_run_is_that_of_the_filters_command(
+    words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Any] = []
+    original = engines.open_engine
+
+    def open_engine(*names: str, **options: Any) -> Engine:
+        usual = {"on_gpu_failure": "fail"}
+        runs.append([names, {**usual, **options}])
+        return original("cpu")
+
+    def run(
+        jobs: Any, open_engine: Any, filter: Any, border: Any, settings: Any, *_: Any, **named: Any
+    ) -> None:
+        sources = {job.source for job in jobs}
+        open_engine()
+        runs[-1][2:] = [sources, filter, border, settings, named["threads"]]
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    monkeypatch.setattr(crew, "run", run)
+    monkeypatch.setattr(sizing, "small", lambda jobs, filter: None)
+    for command in ("bench --folder in blur", "blur -r in out"):
+        CliRunner().invoke(app, [*command.split(), *words.split()])
+    of_bench, of_filter = runs
+    assert of_bench == of_filter
+
+
+def test_a_small_folder_is_the_cpus_as_in_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "small", lambda jobs, filter: "a small job")
+    result = cli("bench", "--folder", "in")
+    assert "; a small job\n" in result.stderr
+    assert result.stderr.startswith("cpu: OpenCV")
 
 
 def test_a_broken_file_is_told_and_the_rest_goes_on(folder: Path) -> None:
@@ -194,7 +236,7 @@ def test_results_are_for_the_user_only(
 
     monkeypatch.setattr(Results, "add", add)
     bench("--folder", "in")
-    assert set(seen) == {(0o700, True)}
+    assert seen == [(0o700, True)] * 8  # of the warm-up, and of the run
 
 
 def test_results_make_room_for_newer_ones() -> None:
@@ -298,6 +340,27 @@ def test_a_gpu_without_nvml_is_told(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def missing(name: str) -> None:
     raise OSError(name)
+
+
+@pytest.mark.parametrize(("asked", "numbers"), [(None, [0, 1]), (1, [1])])
+def test_the_gpus_that_may_be_used_are_watched(
+    asked: int | None, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Device:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @staticmethod
+        def count() -> int:
+            return 2
+
+        def pci_bus_id(self) -> str:
+            return f"0000:3{self.number}:00.0"
+
+    driver = SimpleNamespace(Device=Device)
+    monkeypatch.setattr("cudafilter.engines.cuda.device.driver", lambda: driver)
+    found = measure.buses_of(StandIn(), asked)
+    assert found == {number: f"0000:3{number}:00.0" for number in numbers}
 
 
 @pytest.mark.gpu

@@ -14,8 +14,8 @@ from cudafilter.cli.left import left_lines
 from cudafilter.cli.progress import progress
 from cudafilter.cli.report import tell_refused
 from cudafilter.cli.terminal import put, tell
+from cudafilter.engines import open as engines
 from cudafilter.engines.bench import bench_filter
-from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError
 from cudafilter.host.escape import escaped_name
 from cudafilter.host.memory import keep_freed_memory
@@ -67,12 +67,12 @@ def run(
     note = None
     if engine == "auto" and variant == "auto" and gpu is None:
         note = sizing.small(plan.jobs, filters[0])
-    opened = open_engine(
-        engine if note is None else "cpu", gpu=gpu, variant=variant, codec=codec, several=plan.many
-    )
+    if note is not None:
+        engine = "cpu"
+    opened = engines.open_engine(engine, gpu=gpu, variant=variant, codec=codec, several=plan.many)
     note = note or opened.note
     tell(opened.title + (f"; {note}" if note else ""))
-    settings = Settings(check=check, engine_codec=opened.name != "cpu" and codec != "cpu")
+    settings = Settings(check=check, engine_codec=engine != "cpu" and codec != "cpu")
     keep_freed_memory()
     results, buses = Results(room_for_results(into.parent)), buses_of(opened, gpu)
     found = []

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
 from cudafilter.cli import app, bench_folder
@@ -67,6 +68,15 @@ def test_a_folder_is_run_and_told(folder: Path, temporaries: Path) -> None:
     assert result.stderr.startswith("cpu: OpenCV")
     assert snapshot(folder) == before
     assert list(temporaries.iterdir()) == []
+
+
+def test_what_is_told_of_pictures_is_told_once(here: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.open(picture(f"in/{name}")).convert("P").save(f"in/{name}")
+    (run,) = figures("--folder", "in")["runs"]
+    assert run["notes"] == {"palette expanded to RGB": 2}
+    told = bench("--folder", "in").stderr.splitlines()
+    assert told.count("note: palette expanded to RGB (2 images)") == 1
 
 
 @pytest.mark.parametrize("words", ["--engine cpu", "", "--check=quick", "--codec cpu -j 3"])

@@ -97,6 +97,8 @@ def run(
                 )  # fmt: skip
             finally:
                 bar.close()
+            for text, count in found[-1].notes.items():
+                tell(f"note: {text} ({count:,} image{'s' * (count > 1)})")
             if not as_json:
                 put("\n".join(lines(found[-1], folder)))
     opened.close()

@@ -185,7 +185,8 @@ def _mb(per_second: float) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    """*value* to three digits, or to one place where it is small."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value >= 1 else f"{value:.1f}"
 
 
 def _row(name: str, *facts: str) -> str:

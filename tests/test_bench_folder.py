@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ from cudafilter.jobs.measure import Results, Tally, Until, situation
 from cudafilter.jobs.record import DONE, FAILED, Record
 from cudafilter.nvidia.nvml import Busy
 from many_images import StandIn
+from test_nvml import BUS, made
 
 __all__ = ["folder"]
 
@@ -340,8 +342,21 @@ def test_a_gpu_is_told_in_lines() -> None:
     assert "  engine  kernel 20 %" in text
 
 
+def test_a_gpu_is_watched_while_the_run_lasts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = ctypes.CDLL(made(tmp_path, "-DJPEG"))
+    monkeypatch.setattr("cudafilter.nvidia.nvml.ctypes.CDLL", lambda name: library)
+    monkeypatch.setattr(bench_folder, "buses_of", lambda engine, gpu: {3: BUS})
+    (run,) = figures("--folder", "in")["runs"]
+    assert run["gpus_untold"] is None
+    (gpu,) = run["gpus"]
+    assert (gpu["number"], gpu["kernels"], gpu["jpeg"]) == (3, 0.19, 0.97)
+    assert gpu["encoder"] is None
+
+
 def test_a_gpu_without_nvml_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_folder, "buses_of", lambda engine, gpu: {0: "0000:3B:00.0"})
+    monkeypatch.setattr(bench_folder, "buses_of", lambda engine, gpu: {0: BUS})
     monkeypatch.setattr("cudafilter.nvidia.nvml.ctypes.CDLL", missing)
     (run,) = figures("--folder", "in")["runs"]
     assert run["gpus"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -9,17 +10,24 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
-from cudafilter.cli import bench_folder
-from cudafilter.jobs import crew, measure
+from cudafilter.cli import app, bench_folder
+from cudafilter.engines import Engine
+from cudafilter.engines import open as engines
+from cudafilter.jobs import crew, measure, sizing
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.measure import Results, Tally, Until, situation
 from cudafilter.jobs.record import DONE, FAILED, Record
 from cudafilter.nvidia.nvml import Busy
+from many_images import StandIn
+from test_nvml import BUS, made
 
 __all__ = ["folder"]
 
@@ -62,6 +70,52 @@ def test_a_folder_is_run_and_told(folder: Path, temporaries: Path) -> None:
     assert result.stderr.startswith("cpu: OpenCV")
     assert snapshot(folder) == before
     assert list(temporaries.iterdir()) == []
+
+
+def test_what_is_told_of_pictures_is_told_once(here: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Image.open(picture(f"in/{name}")).convert("P").save(f"in/{name}")
+    (run,) = figures("--folder", "in")["runs"]
+    assert run["notes"] == {"palette expanded to RGB": 2}
+    told = bench("--folder", "in").stderr.splitlines()
+    assert told.count("note: palette expanded to RGB (2 images)") == 1
+
+
+@pytest.mark.parametrize("words", ["--engine cpu", "", "--check=quick", "--codec cpu -j 3"])
+def test_the_run_is_that_of_the_filters_command(
+    words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Any] = []
+    original = engines.open_engine
+
+    def open_engine(*names: str, **options: Any) -> Engine:
+        usual = {"on_gpu_failure": "fail"}
+        runs.append([names, {**usual, **options}])
+        return original("cpu")
+
+    def run(
+        jobs: Any, open_engine: Any, filter: Any, border: Any, settings: Any, *_: Any, **named: Any
+    ) -> None:
+        sources = {job.source for job in jobs}
+        open_engine()
+        runs[-1][2:] = [sources, filter, border, settings, named["threads"]]
+
+    monkeypatch.setattr(engines, "open_engine", open_engine)
+    monkeypatch.setattr(crew, "run", run)
+    monkeypatch.setattr(sizing, "small", lambda jobs, filter: None)
+    for command in ("bench --folder in blur", "blur -r in out"):
+        CliRunner().invoke(app, [*command.split(), *words.split()])
+    of_bench, of_filter = runs
+    assert of_bench == of_filter
+
+
+def test_a_small_folder_is_the_cpus_as_in_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizing, "small", lambda jobs, filter: "a small job")
+    result = cli("bench", "--folder", "in")
+    assert "; a small job\n" in result.stderr
+    assert result.stderr.startswith("cpu: OpenCV")
 
 
 def test_a_broken_file_is_told_and_the_rest_goes_on(folder: Path) -> None:
@@ -124,7 +178,25 @@ def test_the_warm_up_does_not_count(
     (measured,) = figures("--folder", "in")["runs"]
     assert [len(jobs) for jobs in runs] == [2, 4]
     assert measured["pictures"] == 3
-    assert set(runs[0]) <= set(runs[1])
+    assert runs[0] == runs[1][:2]
+
+
+def test_pictures_come_in_an_order_that_is_random_and_always_the_same(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[list[Path]] = []
+
+    def run(jobs: Any, *given: Any, **named: Any) -> None:
+        orders.append([job.source for job in jobs])
+
+    for n in range(40):
+        picture(f"in/{n:02}.png", (8, 8))
+    monkeypatch.setattr(crew, "run", run)
+    bench("--folder", "in")
+    bench("--folder", "in")
+    _, first, _, second = orders
+    assert first == second != sorted(first)
+    assert len(set(first)) == 40
 
 
 @pytest.mark.parametrize(
@@ -170,13 +242,13 @@ def test_results_are_for_the_user_only(
 ) -> None:
     seen = []
 
-    def room(into: Path) -> int:
-        seen.append((into.parent, into.stat().st_mode & 0o777))
-        return 1 << 30
+    def add(self: Results, record: Record) -> None:
+        (made,) = temporaries.iterdir()
+        seen.append((made.stat().st_mode & 0o777, Path(record.destination).is_relative_to(made)))
 
-    monkeypatch.setattr(bench_folder, "room_for_results", room)
+    monkeypatch.setattr(Results, "add", add)
     bench("--folder", "in")
-    assert seen == [(temporaries, 0o700)]
+    assert seen == [(0o700, True)] * 8  # of the warm-up, and of the run
 
 
 def test_results_make_room_for_newer_ones() -> None:
@@ -270,8 +342,21 @@ def test_a_gpu_is_told_in_lines() -> None:
     assert "  engine  kernel 20 %" in text
 
 
+def test_a_gpu_is_watched_while_the_run_lasts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = ctypes.CDLL(made(tmp_path, "-DJPEG"))
+    monkeypatch.setattr("cudafilter.nvidia.nvml.ctypes.CDLL", lambda name: library)
+    monkeypatch.setattr(bench_folder, "buses_of", lambda engine, gpu: {3: BUS})
+    (run,) = figures("--folder", "in")["runs"]
+    assert run["gpus_untold"] is None
+    (gpu,) = run["gpus"]
+    assert (gpu["number"], gpu["kernels"], gpu["jpeg"]) == (3, 0.19, 0.97)
+    assert gpu["encoder"] is None
+
+
 def test_a_gpu_without_nvml_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_folder, "buses_of", lambda engine, gpu: {0: "0000:3B:00.0"})
+    monkeypatch.setattr(bench_folder, "buses_of", lambda engine, gpu: {0: BUS})
     monkeypatch.setattr("cudafilter.nvidia.nvml.ctypes.CDLL", missing)
     (run,) = figures("--folder", "in")["runs"]
     assert run["gpus"] == []
@@ -280,3 +365,35 @@ def test_a_gpu_without_nvml_is_told(folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def missing(name: str) -> None:
     raise OSError(name)
+
+
+@pytest.mark.parametrize(("asked", "numbers"), [(None, [0, 1]), (1, [1])])
+def test_the_gpus_that_may_be_used_are_watched(
+    asked: int | None, numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Device:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        @staticmethod
+        def count() -> int:
+            return 2
+
+        def pci_bus_id(self) -> str:
+            return f"0000:3{self.number}:00.0"
+
+    driver = SimpleNamespace(Device=Device)
+    monkeypatch.setattr("cudafilter.engines.cuda.device.driver", lambda: driver)
+    found = measure.buses_of(StandIn(), asked)
+    assert found == {number: f"0000:3{number}:00.0" for number in numbers}
+
+
+@pytest.mark.gpu
+def test_a_gpu_tells_how_busy_it_was(folder: Path) -> None:
+    (run,) = json.loads(cli("bench", "--engine", "cuda", "--folder", "in", "--json").stdout)["runs"]
+    assert run["pictures"] == 3
+    assert run["gpus_untold"] is None
+    assert run["engine_seconds"]["kernel"] > 0
+    for gpu in run["gpus"]:
+        assert 0 <= gpu["kernels"] <= 1
+        assert gpu["jpeg"] is None or 0 <= gpu["jpeg"] <= 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,10 +43,14 @@ SITUATIONS = [
     # The same pictures written through to the disk each, beside other programs.
     (SMALL, {"busy": 0.4, "others": 1.2, "stages": {"read": 0.01, "write": 0.83}}, "disk",
      "writes: 84 % of the pictures' time"),
-    (SMALL, {"busy": 0.4, "stages": {"read": 0.83, "write": 0.01}}, "disk", "reads: 84 %"),
+    # The same after the system's cache was emptied.
+    (SMALL, {"busy": 0.4, "others": 1.6, "stages": {"read": 0.67, "write": 0.08}}, "disk",
+     "reads: 75 %"),
     # To write takes long, but it takes cores, not a disk.
     (SMALL, {"busy": 1.5, "stages": {"read": 0.09, "write": 0.45}}, "none", "1.5 of 2 busy"),
-    (SMALL, {"busy": 0.3, "stages": {"decode": 0.3, "wait": 0.4}}, "memory", "for room 40 %"),
+    # Two of them need more memory than CUDAFILTER_MEMORY tells, and other programs work.
+    (CPU, {"busy": 0.7, "others": 1.3, "stages": {"decode": 0.2, "run": 0.19, "wait": 0.49}},
+     "memory", "for room 49 %"),
     (GPU, {}, "cores", "15.2 of 16 busy, mostly in run"),
     (GPU, {"busy": 2.0, "units": 0.98, "gpu": 0.5}, "units", "JPEG units: 98 % busy"),
     (GPU, {"busy": 15.9, "units": 0.9}, "cores", "15.9 of 16 busy"),
@@ -66,6 +72,17 @@ def test_a_situation_has_one_bound(
     assert found.hint
     for line in (f"bound: {found.told}", f"hint: {found.hint}"):
         assert len(line) <= 80
+
+
+@pytest.mark.parametrize(("measured", "but", "name", "told"), SITUATIONS)
+def test_the_documents_tell_of_each_bound(
+    measured: dict[str, Any], but: dict[str, Any], name: str, told: str
+) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "many-images.md").read_text(encoding="utf-8")
+    found = bound(Situation(**{**measured, **but})).told
+    called = re.match("the disk|--jobs|[^:]*", found)
+    assert called is not None
+    assert name == "none" or f"\n| {called[0]}" in page.replace("`", "")
 
 
 def test_the_situations_show_every_bound() -> None:

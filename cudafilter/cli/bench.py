@@ -258,6 +258,7 @@ command = Command(
         ],
     },
     example="cudafilter bench blur sobel --sizes 2048 --html report.html",
-    help="Time the engines, each result verified first; or a folder's run.",
+    help="Time the engines, or a folder's run.\n\nEach result of an engine is verified before it is"
+    " timed. Of a folder, it is told where the time goes and what bounds the run.",
     callback=_run,
 )

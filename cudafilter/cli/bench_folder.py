@@ -14,8 +14,8 @@ from cudafilter.cli.left import left_lines
 from cudafilter.cli.progress import progress
 from cudafilter.cli.report import tell_refused
 from cudafilter.cli.terminal import put, tell
+from cudafilter.engines import open as engines
 from cudafilter.engines.bench import bench_filter
-from cudafilter.engines.open import open_engine
 from cudafilter.errors import CudafilterError
 from cudafilter.host.escape import escaped_name
 from cudafilter.host.memory import keep_freed_memory
@@ -67,17 +67,17 @@ def run(
     note = None
     if engine == "auto" and variant == "auto" and gpu is None:
         note = sizing.small(plan.jobs, filters[0])
-    opened = open_engine(
-        engine if note is None else "cpu", gpu=gpu, variant=variant, codec=codec, several=plan.many
-    )
+    if note is not None:
+        engine = "cpu"
+    opened = engines.open_engine(engine, gpu=gpu, variant=variant, codec=codec, several=plan.many)
     note = note or opened.note
     tell(opened.title + (f"; {note}" if note else ""))
-    settings = Settings(check=check, engine_codec=opened.name != "cpu" and codec != "cpu")
+    settings = Settings(check=check, engine_codec=engine != "cpu" and codec != "cpu")
     keep_freed_memory()
+    results, buses = Results(room_for_results(into.parent)), buses_of(opened, gpu)
     found = []
-    # All is imported and the engine open: from here on an interruption removes what was made.
+    # All is imported by now, for an interruption of an import ends the process at once.
     with removed(into):
-        results = Results(room_for_results(into))
         for filter in filters:
             bar = progress(len(plan.jobs))
 
@@ -92,11 +92,13 @@ def run(
                 found.append(
                     measure(
                         plan, filter, opened, settings, results, told,
-                        seconds=seconds, jobs=jobs, buses=buses_of(opened, gpu),
+                        seconds=seconds, jobs=jobs, buses=buses,
                     )
                 )  # fmt: skip
             finally:
                 bar.close()
+            for text, count in found[-1].notes.items():
+                tell(f"note: {text} ({count:,} image{'s' * (count > 1)})")
             if not as_json:
                 put("\n".join(lines(found[-1], folder)))
     opened.close()
@@ -183,7 +185,8 @@ def _mb(per_second: float) -> str:
 
 
 def _figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    """*value* to three digits, or to one place where it is small."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}" if value >= 1 else f"{value:.1f}"
 
 
 def _row(name: str, *facts: str) -> str:

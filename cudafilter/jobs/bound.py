@@ -65,7 +65,7 @@ class Bound(NamedTuple):
 
 
 NAMES = (
-    "pictures", "units", "cores", "gpu", "disk", "jobs", "others", "lock", "memory", "way", "none",
+    "pictures", "units", "cores", "gpu", "disk", "jobs", "memory", "others", "lock", "way", "none",
 )  # fmt: skip
 
 
@@ -83,11 +83,11 @@ def bound(of: Situation) -> Bound:
        not fill the GPU, so it comes after the second.
     4. Pictures spend MOSTLY of their time in reading and writing, and no core in MOSTLY of it.
     5. ``--jobs`` keeps fewer pictures in work than there are cores.
-    6. Others take OTHERS of the cores, and together with them the cores are FULL.
-    7. There are fewer than two pictures for each core: the first and the last leave cores idle.
-    8. ONE core is busy while more pictures are in work: they wait for a lock, Python's or the
+    6. Pictures wait between their stages for a third of their time: for memory.
+    7. Others take OTHERS of the cores, and together with them the cores are FULL.
+    8. There are fewer than two pictures for each core: the first and the last leave cores idle.
+    9. ONE core is busy while more pictures are in work: they wait for a lock, Python's or the
        driver's.
-    9. Pictures wait between their stages for a third of their time: for memory.
     10. On a GPU, pictures are MOSTLY in run: they wait for copies and calls.
     11. Nothing is full.
     """
@@ -123,6 +123,13 @@ def bound(of: Situation) -> Bound:
         )
     if of.jobs is not None and of.jobs < of.cores:
         return Bound("jobs", f"--jobs {of.jobs}: {cores}", f"--jobs {of.cores}, or none")
+    waiting = of.stages.get("wait", 0.0)
+    if waiting >= 1 / 3:
+        return Bound(
+            "memory",
+            f"memory: pictures wait for room {percent(waiting)} of their time",
+            "more memory, or a larger share of it by CUDAFILTER_MEMORY",
+        )
     others = of.others or 0.0
     if others >= OTHERS * of.cores and of.busy + others >= FULL * of.cores:
         return Bound(
@@ -141,13 +148,6 @@ def bound(of: Situation) -> Bound:
             "lock",
             f"a lock of this process: {of.busy:.1f} cores busy, {of.in_work:.1f} pictures in work",
             "several processes, each with a share: --shard 1/2 and --shard 2/2",
-        )
-    waiting = of.stages.get("wait", 0.0)
-    if waiting >= 1 / 3:
-        return Bound(
-            "memory",
-            f"memory: pictures wait for room {percent(waiting)} of their time",
-            "more memory, or a larger share of it by CUDAFILTER_MEMORY",
         )
     if of.on_gpu and of.stages.get("run", 0.0) >= MOSTLY:
         kernels = "" if of.gpu is None else f"; it is {percent(of.gpu)} busy"

@@ -94,6 +94,9 @@ class Measured:
     """How busy the GPUs were, by their numbers."""
     gpus_untold: str | None = None
     """Why there are none."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What was told of pictures, such as that the GPU's codec did not take them, and of how
+    many."""
     bound: Bound | None = None
 
 
@@ -124,6 +127,7 @@ class Tally:
         """Seconds of pictures, by stage."""
         self.parts: dict[str, float] = defaultdict(float)
         self.engine: dict[str, float] = defaultdict(float)
+        self.notes: Counter[str] = Counter()
         self.lives = 0.0
 
     def add(self, record: Record) -> None:
@@ -132,6 +136,7 @@ class Tally:
         self.counts[record.status] += 1
         if record.status != DONE:
             return
+        self.notes.update(record.notes)
         self.bytes_in += record.bytes_in or 0
         self.bytes_out += record.bytes_out or 0
         self.lives += life
@@ -183,8 +188,8 @@ def plan_of(folder: str) -> tuple[Plan, Path]:
 @contextmanager
 def removed(into: Path) -> Iterator[None]:
     """Make the folder *into*, for the user only; at the end remove it and all that is in it."""
-    into.mkdir(mode=0o700)
     try:
+        into.mkdir(mode=0o700)
         yield
     finally:
         for _ in range(2):  # a second Ctrl-C must not leave it
@@ -222,10 +227,10 @@ class Results:
             os.unlink(path)
 
 
-def room_for_results(into: Path) -> int:
-    """Bytes that results in the folder *into* may take: half of the disk's free room, or a quarter
+def room_for_results(place: Path) -> int:
+    """Bytes that results in the folder *place* may take: half of the disk's free room, or a quarter
     of the free memory, since that may be where temporaries lie."""
-    free, memory = shutil.disk_usage(into).free // 2, free_memory()
+    free, memory = shutil.disk_usage(place).free // 2, free_memory()
     return free if memory is None else min(free, memory // 4)
 
 
@@ -300,7 +305,7 @@ def _sum_up(measured: Measured, tally: Tally, before: Usage, after: Usage) -> No
     }
     parts = sorted(tally.parts.items(), key=itemgetter(1), reverse=True)
     measured.parts = {part: spent / lives for part, spent in parts}
-    measured.engine_seconds = dict(tally.engine)
+    measured.engine_seconds, measured.notes = dict(tally.engine), dict(tally.notes.most_common())
 
     def rate(name: str) -> float | None:
         first, last = getattr(before, name), getattr(after, name)

@@ -118,7 +118,9 @@ class Watch:
         return self
 
     def _sample(self) -> None:
-        while not self._ended.wait(self._every):
+        ended = False
+        while not ended:  # a last sample, so that a short run has one
+            ended = self._ended.wait(self._every)
             self._samples.append([self._nvml.busy(gpu) for gpu in self._gpus])
 
     def __exit__(
@@ -132,11 +134,12 @@ class Watch:
         self._nvml.close()
 
     def means(self) -> list[Busy]:
-        """The means of each GPU; of None where there was no sample."""
+        """The means of each GPU, once it is left."""
         return [_mean([sample[n] for sample in self._samples]) for n in range(len(self._buses))]
 
 
 def _mean(samples: Sequence[Busy]) -> Busy:
-    columns = zip(*samples, strict=True) if samples else [()] * len(Busy._fields)
-    told = [[value for value in column if value is not None] for column in columns]
+    told = [
+        [value for value in column if value is not None] for column in zip(*samples, strict=True)
+    ]
     return Busy(*(sum(column) / len(column) if column else None for column in told))

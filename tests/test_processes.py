@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from command_line import ENVIRONMENT, HOME, PROGRAM, cli, folder, picture, snapshot
-from cudafilter.cli import processes
+from cudafilter.cli import options, processes
 from cudafilter.jobs import workers
 from cudafilter.jobs.processes import Early, Process, Processes
 from cudafilter.nvidia.devices import Device, Devices
@@ -296,6 +296,7 @@ class TestGpus:
         monkeypatch.setattr(processes, "devices", lambda: gpus)
         monkeypatch.setattr(processes, "device_files", lambda: len(gpus.every))
         monkeypatch.setattr(processes, "no_gpu", lambda: None)
+        monkeypatch.setattr(options, "find_spec", lambda name: name)
         monkeypatch.setattr(processes, "find", lambda major: "libnvjpeg")
         monkeypatch.setattr(processes, "cores", lambda: 32)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from cudafilter.cli.cluster import Teller, task_of
 from cudafilter.cli.command import preset_names
 from cudafilter.cli.options import Shared
+from cudafilter.cli.tasks import Teller, task_of
 from cudafilter.errors import EngineUnavailable
 from cudafilter.host.cores import cores
 from cudafilter.jobs.hand import Opened

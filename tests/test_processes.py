@@ -468,6 +468,24 @@ class TestWhatIsRefused:
 
 
 class TestACarrier:
+    def test_that_cannot_start_a_process_leaves_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, started = Process.begun, []
+
+        def full(place: workers.Place, early: Early) -> Process:
+            if started:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            started.append(first(place, early))
+            return started[0]
+
+        monkeypatch.setattr(Process, "begun", full)
+        picture("in/a.png")
+        picture("in/b.png")
+        done = cli(*BLUR, *TWO)
+        assert (done.exit_code, done.stderr) == (
+            1, "error: no process can be started: Resource temporarily unavailable\n",
+        )  # fmt: skip
+        assert not is_there(started[0].popen.pid)
+
     def test_tells_of_a_process_that_has_ended(self) -> None:
         (place,) = processes.placed([None])
         joined = Processes([place], Early("cpu", None, False))

@@ -22,7 +22,7 @@ class Driver:
             raise AttributeError(name)
 
         def call(*given: Any) -> int:
-            target = getattr(given[0], "_obj", None)
+            target: Any = getattr(given[0], "_obj", None)
             if name == "cuDriverGetVersion":
                 target.value = 12080
             elif name == "cuDeviceGetCount":

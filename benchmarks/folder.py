@@ -1,6 +1,7 @@
 """Folders of 12-megapixel pictures on a host with a GPU, whole commands, files read and written.
 
     python benchmarks/folder.py [--count 256] [--only jpeg,png,one,memory] [--json FILE]
+    python benchmarks/folder.py --count 2048 --only '' --gpus 2
 
 Gaussian sigma 2 on --count JPEGs and PNGs, links to a handful of distinct ones made here: this
 checkout with the GPU's JPEG codec, without it and on its CPU engine, OpenCV in threads and in
@@ -10,9 +11,10 @@ pictures. Contenders take turns, after a round that is not timed and whose first
 with OpenCV's blur. All keep the bytecode of what they import, as pip has it compiled. Slow peers
 get fewer pictures: what counts is pictures a second. "Once running" is the rate past those few,
 whose own run counts as the start. In a last round, which is not timed, nvidia-smi tells how busy
-the GPU and its codecs are: asked 20 times a second, it made ours 5 % slower. Prints Markdown and
-each bar of the whole command with its verdict; exits 1 where one is missed. Nothing else should run
-meanwhile. It writes up to 6 GB below the temporary folder.
+the GPU and its codecs are: asked 20 times a second, it made ours 5 % slower. With --gpus 2, JPEGs
+on two GPUs, on one of them, and on both by one process take turns. Prints Markdown and each bar of
+the whole command with its verdict; exits 1 where one is missed. Nothing else should run meanwhile.
+It writes up to 6 GB below the temporary folder.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ SMALL = (320, 240)
 MANY, FEW = 10_000, 100
 SAME = 1.5
 """Mean difference from OpenCV's blur, in steps of 255, that counts as the same picture."""
+
+ONE, TWO = ("--processes", "1"), ("--processes", "2")
 
 CODECS = {"utilization.gpu": "GPU", "utilization.jpeg": "NVJPG", "utilization.decoder": "NVDEC"}
 
@@ -324,6 +328,24 @@ def pngs(every: Sequence[FolderContender]) -> list[Verdict]:
     return [Verdict("PNG: at least 5x Pillow in processes", pillow, pillow >= 5)]
 
 
+def on_gpus(count: int) -> list[FolderContender]:
+    """This checkout on so many GPUs, on one of them, and on all by one process."""
+    every = ",".join(map(str, range(count)))
+    engine = ("--engine", "cuda", "--gpu")
+    return [
+        ours(f"cudafilter, {count} GPUs", *engine, every),
+        ours("cudafilter, one GPU", *engine, "0"),
+        ours(f"cudafilter, {count} GPUs, one process", *engine, every, "--processes", "1"),
+    ]
+
+
+def more_gpus(every: Sequence[FolderContender], count: int) -> list[Verdict]:
+    """What *count* GPUs give over one of them."""
+    more, least = ratio(every[0].steady, every[1].steady), 0.85 * count
+    text = f"JPEG: {count} GPUs at least {least:.1f}x one of them, once running"
+    return [Verdict(f"{text} (aim {0.95 * count:.1f}x)", more, more >= least)]
+
+
 def single(picture: Path, folder: Path, rounds: int) -> tuple[list[FolderContender], list[Verdict]]:
     """One PNG, whole process, on either engine."""
     every = [
@@ -397,7 +419,11 @@ def memory(folder: Path) -> tuple[list[str], list[Verdict]]:
         "|---|---|---|---|",
     ]
     bars = []
-    for contender in contenders(1, 1)[:3]:
+    every = contenders(1, 1)[:3]
+    for contender in every:  # else many would have more processes than few
+        contender.command += ONE
+    every.append(ours("cudafilter, GPU, 2 processes", "--engine", "cuda", *TWO))
+    for contender in every:
         run(contender, few, folder / "out")  # compiles, and shows whether it runs at all
         if contender.failure:
             lines.append(f"| {contender.name} | failed: {contender.failure} | | |")
@@ -415,11 +441,12 @@ def main() -> None:
     known = ("jpeg", "png", "one", "memory")
     parser.add_argument("--only", default=",".join(known), help="works, with commas")
     parser.add_argument("--count", type=int, default=256, help="pictures in a folder")
+    parser.add_argument("--gpus", type=int, default=1, help="race so many GPUs against one, too")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds; one of PNGs")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="of the peers")
     parser.add_argument("--json", type=Path, help="write the figures there")
     given = parser.parse_args()
-    wanted = given.only.split(",")
+    wanted = given.only.split(",") if given.only else []
     if unknown := {*wanted} - {*known}:
         parser.error(f"--only knows {', '.join(known)}, not {', '.join(sorted(unknown))}")
     figures: dict[str, list[dict[str, object]]] = {}
@@ -427,7 +454,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="cudafilter-") as temporary:
         folder = Path(temporary)
         pictures = {}
-        if {*wanted} & {"jpeg", "png", "one"}:
+        if {*wanted} & {"jpeg", "png", "one"} or given.gpus > 1:
             pictures = {kind: distinct(folder, kind) for kind in ("jpg", "png")}
         for work, kind, rounds, slow in (("jpeg", "jpg", given.rounds, 2), ("png", "png", 1, 4)):
             if work not in wanted:
@@ -440,6 +467,12 @@ def main() -> None:
             print(*table(f"{given.count} {work.upper()}s of {size:.1f} MB", every), sep="\n")
             bars += jpegs(every) if work == "jpeg" else pngs(every)
             figures[work] = [asdict(c) for c in every]
+        if given.gpus > 1:
+            every = on_gpus(given.gpus)
+            race(every, pictures["jpg"], folder / "gpus", given.count, given.rounds)
+            print(*table(f"{given.count} JPEGs on {given.gpus} GPUs", every), sep="\n")
+            bars += more_gpus(every, given.gpus)
+            figures["gpus"] = [asdict(c) for c in every]
         if "one" in wanted:
             every, found = single(pictures["png"][0], folder, max(3, given.rounds))
             print(*table("One PNG", every), sep="\n")

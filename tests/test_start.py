@@ -263,5 +263,6 @@ def test_what_others_need_is_not_imported(line: str) -> None:
     others |= {"stores.remote", "stores.access", "jobs.objects", "jobs.buckets"}
     assert "obstore" not in loaded
     assert not {f"cudafilter.{name}" for name in others} & set(loaded)
-    assert not {"ray", "cudafilter.cli.cluster", "cudafilter.jobs.cluster"} & set(loaded)
+    workers = {f"cudafilter.{name}" for name in ("cli.processes", "cli.tasks", "jobs.workers")}
+    assert not {"ray", "multiprocessing", "cudafilter.jobs.cluster", *workers} & set(loaded)
     assert ("numpy" in loaded) == (line != "--help")

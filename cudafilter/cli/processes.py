@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from cudafilter.cli.cluster import Teller, task_of
 from cudafilter.cli.command import preset_names
 from cudafilter.cli.options import Shared
-from cudafilter.errors import EngineUnavailable
+from cudafilter.cli.tasks import Teller, task_of
+from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.host.cores import cores
 from cudafilter.jobs.hand import Opened
 from cudafilter.jobs.job import Job
@@ -49,7 +50,9 @@ def begun(names: Sequence[str], shared: Shared) -> Processes | None:
     They import and start their GPUs while the plan is made. None where one process is to do it.
     """
     places = _by_itself(sum(any_jpeg([name]) for name in names), shared)
-    return Processes(places, Early("cuda", None, True)) if places else None
+    with suppress(EngineError):  # one process can do it, too
+        return Processes(places, Early("cuda", None, True)) if places else None
+    return None
 
 
 def run_in(
@@ -77,7 +80,12 @@ def run_in(
     if not places:
         return False
     jpeg = told.settings.offers_codec and any(map(_is_jpeg, plan.jobs))
-    joined = begun or Processes(places, Early(engine, None, jpeg))
+    try:
+        joined = begun or Processes(places, Early(engine, None, jpeg))
+    except EngineError:
+        if asked:
+            raise
+        return False
 
     def start(opened: Opened) -> None:
         told.start(f"{_title(opened, places)}, in {len(places)} processes", opened.note)

@@ -18,6 +18,7 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
+from cudafilter.errors import EngineError
 from cudafilter.jobs.hand import Hand, Task
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.workers import STOP, Call, Lost, Place
@@ -130,18 +131,28 @@ class Process:
 
 
 class Processes:
-    """Processes at some *places* of this machine, begun at once: a Carrier."""
+    """Processes at some *places* of this machine, begun at once: a Carrier.
+
+    Raises EngineError where the system starts no more processes.
+    """
 
     def __init__(self, places: Sequence[Place], early: Early) -> None:
         self._early = early
         self.places = places
         self._ready: dict[Place, Process] = {}
         self._all: list[Process] = []
-        for place in places:
-            self._ready[place] = self._begun(place)
+        try:
+            for place in places:
+                self._ready[place] = self._begun(place)
+        except BaseException:
+            self.leave()
+            raise
 
     def _begun(self, place: Place) -> Process:
-        process = Process.begun(place, self._early._replace(gpu=place.device))
+        try:
+            process = Process.begun(place, self._early._replace(gpu=place.device))
+        except OSError as error:
+            raise EngineError(f"no process can be started: {error.strerror}") from error
         self._all.append(process)
         return process
 

@@ -1,0 +1,173 @@
+"""--processes on GPUs: how many there are by themselves, and on which GPUs. They are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from command_line import cli, snapshot
+from cudafilter.cli import options, processes
+from cudafilter.jobs import workers
+from cudafilter.jobs.processes import Early, Processes
+from cudafilter.nvidia.devices import Device, Devices
+from worker_processes import MADE_UP, is_there, made_up, pictures, records
+
+__all__ = ["made_up"]
+
+pytestmark = pytest.mark.usefixtures("made_up")
+
+
+class TestGpus:
+    """Made up: two of 80 GB that are the CPU engine, on 32 cores."""
+
+    @pytest.fixture(autouse=True)
+    def two(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        gpus = self.gpus(2)
+        monkeypatch.setattr(processes, "devices", lambda: gpus)
+        monkeypatch.setattr(processes, "device_files", lambda: len(gpus.every))
+        monkeypatch.setattr(processes, "no_gpu", lambda: None)
+        monkeypatch.setattr(options, "find_spec", lambda name: name)
+        monkeypatch.setattr(processes, "find", lambda major: "libnvjpeg")
+        monkeypatch.setattr(processes, "cores", lambda: 32)
+
+    @staticmethod
+    def gpus(count: int, memory: int = 80 << 30) -> Devices:
+        return Devices((Device("a GPU", memory),) * count, 13)
+
+    def run(self, *words: str) -> Any:
+        return cli("blur", "-r", "in", "out", "--report", "r.jsonl", *words, "--engine", "cuda")
+
+    @staticmethod
+    def engines() -> set[str]:
+        return {json.loads(line)["engine"] for line in Path("r.jsonl").read_text().splitlines()}
+
+    def test_have_processes_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(MADE_UP, "slow")
+        pictures(200)
+        done = self.run("--processes", "3")
+        assert done.exit_code == 0, done.stderr
+        assert done.stderr.startswith("cuda: 2 x a GPU (GPUs 0, 1), in 3 processes\n")
+        assert self.engines() == {f"cuda: made up (GPU {n})" for n in (0, 1)}
+
+    def test_that_are_named_have_all_of_them(self) -> None:
+        pictures(60)
+        done = self.run("--processes", "2", "--gpu", "1")
+        assert done.stderr.startswith("cuda: made up (GPU 1), in 2 processes\n")
+        assert self.engines() == {"cuda: made up (GPU 1)"}
+
+    def test_of_which_one_does_not_open_leave_the_others(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(MADE_UP, "slow refuses-0")
+        pictures(30)
+        done = self.run("--processes", "2")
+        assert done.exit_code == 0
+        assert "note: a worker on GPU 0 is left out: GPU 0 is not whole" in done.stderr
+        assert self.engines() == {"cuda: made up (GPU 1)"}
+
+    def test_none_of_which_opens_are_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(MADE_UP, "refuses-0 refuses-1")
+        pictures(3)
+        done = self.run("--processes", "2")
+        assert (done.exit_code, done.stderr) == (
+            1, "error: GPU 0 is not whole\nhint: mend it\n",
+        )  # fmt: skip
+
+    def test_and_with_auto_the_cpu_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(MADE_UP, "refuses-0 refuses-1")
+        pictures(20)
+        words = ("-r", "in", "out", "--engine", "auto", "--processes", "2")
+        done = cli("blur", *words)
+        assert done.exit_code == 0
+        assert done.stderr.startswith("cpu: ")
+
+    def test_many_jpegs_take_two_for_each_by_themselves(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(processes, "MANY", 256)
+        pictures(600, (8, 8), "jpg")
+        done = self.run()
+        assert done.exit_code == 0, done.stderr
+        assert done.stderr.startswith("cuda: 2 x a GPU (GPUs 0, 1), in 4 processes\n")
+        assert len(records("r.jsonl")) == len(snapshot("out")) == 600
+
+    @pytest.mark.parametrize(
+        "words",
+        [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
+         ("--linear",), ("--format", "png"), ("--gpu", "2")],
+    )  # fmt: skip
+    def test_or_not(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(processes, "MANY", 256)
+        pictures(600, (8, 8), "jpg")
+        done = self.run(*words)
+        assert done.exit_code == 1  # there is no GPU in this process
+        assert "error: " in done.stderr
+        assert not Path("out").exists()
+
+    @pytest.mark.parametrize(
+        ("jpegs", "gpus", "cores", "memory", "places"),
+        [
+            (255, 2, 32, 80, []),
+            (256, 2, 32, 80, [0, 1]),
+            (256, 2, 4, 80, []),  # one of four cores: as today
+            (1023, 1, 16, 80, []),
+            (1024, 1, 16, 80, [0, 0]),
+            (1024, 1, 7, 80, []),
+            (1024, 1, 16, 8, []),
+            (1024, 2, 32, 80, [0, 1]),
+            (2048, 2, 32, 80, [0, 1, 0, 1]),
+            (2048, 2, 12, 80, [0, 1]),
+            (10_000, 1, 16, 80, [0, 0]),
+            (10_000, 8, 16, 80, [0, 1, 2, 3]),
+            (10_000, 0, 16, 80, []),
+        ],
+    )
+    def test_have_as_many_as_pay(
+        self,
+        jpegs: int,
+        gpus: int,
+        cores: int,
+        memory: int,
+        places: list[int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        found = self.gpus(gpus, memory << 30)
+        monkeypatch.setattr(processes, "devices", lambda: found)
+        monkeypatch.setattr(processes, "device_files", lambda: gpus)
+        monkeypatch.setattr(processes, "cores", lambda: cores)
+        got = processes._by_itself(jpegs, shared())
+        assert [place.device for place in got] == places
+        assert sum(place.cores for place in got) in (0, cores)
+        assert {place.beside for place in got} <= {len(places)}
+
+    def test_begin_while_the_plan_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(processes, "MANY", 256)
+        pictures(600, (8, 8), "jpg")
+        started: list[Any] = []
+        first = Processes.__init__
+
+        def counted(self: Processes, places: Sequence[workers.Place], early: Early) -> None:
+            first(self, places, early)
+            started.append((self, Path("out").exists(), early))
+
+        monkeypatch.setattr(Processes, "__init__", counted)
+        self.run()
+        ((begun, _, early),) = started
+        assert early == Early("cuda", None, True)
+        assert not any(is_there(each.popen.pid) for each in begun._all)
+        # What is wrong with the plan is told, and none stays.
+        started.clear()
+        done = self.run("--format", "nothing")
+        assert done.exit_code == 2
+        ((begun, _, _),) = started
+        assert not any(is_there(each.popen.pid) for each in begun._all)
+
+
+def shared() -> Any:
+    from types import SimpleNamespace
+
+    return SimpleNamespace(gpu=None, jobs=None, processes=None)

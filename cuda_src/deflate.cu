@@ -9,18 +9,17 @@
 // Planned by deflate.py. The samples are bytes here: task.width of them a row, task.columns a pixel, and of
 // 16 bits, task.gaps is 1: the low one comes first. Row task.y0 is the first; y0 is 1 where the source has the
 // row above it. task.piece are the parts, task.rank is 1 where the last one ends the stream.
-// Macros: PART, a multiple of 64 for each thread, less than 65536, and MATCH, about the bits of a match's symbols.
+// Macros: PART, 64, 128 or 192 for each thread, less than 65536, and MATCH, about the bits of a match's symbols.
 typedef unsigned char sample_t;
 #include "task.cuh"
 
-#define SHARE (PART / THREADS)  // bytes of a thread
+#define SHARE (PART / THREADS)  // bytes of a thread; longer matches than 257 have another kind of symbol
 #define ROOM (PART + 64)        // bytes for a part, whatever becomes of it
 #define LITERALS 286
 #define DISTANCES 30
 #define SYMBOLS (LITERALS + DISTANCES)
 #define LENGTHS 19              // symbols that tell the lengths of the others
 #define END 256
-#define LONGEST 258
 #define WINDOW 32768
 #define UNIT 8                  // costs are in eighths of a bit
 #define ADLER 65521u
@@ -134,10 +133,9 @@ struct Symbol {
     int code, extra, bits;
 };
 
-// Of a length of 3 to LONGEST: codes from END + 1 on.
+// Of a length of 3 to SHARE: codes from END + 1 on.
 __device__ __forceinline__ Symbol length_symbol(int length)
 {
-    if (length == LONGEST) return {LITERALS - 1, 0, 0};
     const int over = length - 3, bits = over < 8 ? 0 : 29 - __clz(over);
     return {END + 1 + 4 * bits + (over >> bits), over & ((1 << bits) - 1), bits};
 }
@@ -165,12 +163,11 @@ __device__ __forceinline__ void parse(
     const int back[3] = {1, task.columns, task.width + 1};
     while (at < end) {
         int longest = 0, distance = 0, saved = 0;
-        const int most = min(end - at, LONGEST);
         for (int k = 0; k < 3; ++k) {
             const int from = back[k];
             if (from > WINDOW || from > before + at || (k && from == back[k - 1])) continue;
             int length = 0, spent = 0;
-            for (; length < most; ++length) {
+            for (; at + length < end; ++length) {
                 const int byte = data[at + length];
                 if (byte != data[at + length - from]) break;
                 spent += cost[byte];

@@ -178,6 +178,28 @@ def test_photographs_are_no_larger_than_the_hosts(dtype: str, engine: CudaEngine
         assert len(png_of(engine, pixels)) < len(host)
 
 
+def ramp() -> Pixels:
+    """Each pixel is as far from the one before as that one is; in each row by other steps."""
+    y, x, c = np.indices((100, 200, 3))
+    sloping: Pixels = (x * (c + 1 + y * 7 % 23) + y * 100).astype(np.uint8)
+    return sloping
+
+
+def shifted() -> Pixels:
+    """Rows of the same noise, that jump: the differences within each are those of the one above."""
+    within = np.random.default_rng(4).integers(-3, 4, (1, 200, 3)).cumsum(axis=1)
+    jumping: Pixels = (within + 100 * np.arange(100)[:, None, None]).astype(np.uint8)
+    return jumping
+
+
+@pytest.mark.parametrize("make", [lambda: flat((100, 200, 3), "uint8"), ramp, shifted])
+def test_repeats_of_the_byte_pixel_and_row_before_take_few_bits(
+    make: Callable[[], Pixels], engine: CudaEngine
+) -> None:
+    pixels = make()
+    assert len(stream_of(engine, pixels)) < pixels.nbytes / 25
+
+
 def fibonacci() -> Pixels:
     """Bytes so unequally often that their best code has more than 15 bits."""
     often = [1, 1]

@@ -9,12 +9,16 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np  # not before: the module is light
+    import numpy.typing as npt
 
 MAJORS = (13, 12)
 """CUDA versions whose nvJPEG has all that is called here, the newest first."""
@@ -378,16 +382,14 @@ class Codec(_Holder):
         call("EncoderParamsCopyQuantizationTables", settings, self._template, stream)
         self._coded_as = template
 
-    def written(self) -> memoryview:
-        """The file that encode() made; once the stream is done."""
-        import numpy as np  # here, so that the module is light
-
+    def written(self, room: Callable[[int], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+        """The file that encode() made, once the stream is done, in memory that *room* gives."""
         length = c_size_t()
         retrieve = "EncodeRetrieveBitstream", self._nvjpeg.handle, self._encoder
         self._call(*retrieve, None, byref(length), self._stream)
-        data = np.empty(length.value, np.uint8)
+        data = room(length.value)
         self._call(*retrieve, data.ctypes.data, byref(length), self._stream)
-        return data[: length.value].data
+        return data[: length.value]
 
 
 def _image(address: int, pitch: int) -> _Image:

@@ -217,7 +217,7 @@ class GpuJpeg:
             coded = self._by_units(picture) if self._takes(data) else self._by_host(picture)
         if not judged and jpeg_scan.is_flat(coded.end):
             jpeg.require_undamaged(data)
-        done = finished(coded.data, template, split(small.metadata, "jpeg", channels)[0])
+        done = finished(coded.data.data, template, split(small.metadata, "jpeg", channels)[0])
         return JpegResult(
             done, frame.width, frame.height, channels, small.colour, small.notes + told,
             coded.seconds, coded.kept, coded.screened,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from cudafilter.engines.cuda.device import Applied, Device
 from cudafilter.engines.cuda.slots import Slot
@@ -42,10 +44,18 @@ class Picture(NamedTuple):
     """What the device is to prove, if it can."""
 
 
+Bytes = npt.NDArray[np.uint8]
+
+
+def fresh(count: int) -> Bytes:
+    """Memory for *count* bytes."""
+    return np.empty(count, np.uint8)
+
+
 class Coded(NamedTuple):
     """What became of a picture on the device."""
 
-    data: memoryview
+    data: Bytes
     end: Pixels
     """The last rows of what was decoded, as high as the last row of blocks at least."""
     seconds: dict[str, float]
@@ -124,11 +134,14 @@ class Passing:
         codec.encode(picture.template, picture.size, channels, *out)
         self._queueing = perf_counter() - started
 
-    def coded(self, decoding: float) -> Coded:
-        """The picture, encoded; waits for it. *decoding* are seconds that went before."""
+    def coded(self, decoding: float, room: Callable[[int], Bytes] = fresh) -> Coded:
+        """The picture, encoded, in memory that *room* gives; waits for it.
+
+        *decoding* are seconds that went before.
+        """
         started = perf_counter()
         self._slot.finish()
-        written = self._codec.written()
+        written = self._codec.written(room)
         spent = self._slot.seconds()
         seconds = {"decode": decoding + spent.pop("decode", 0.0)}
         seconds |= {stage: spent[stage] for stage in ("kernel", "prove") if stage in spent}

@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from time import perf_counter
 
+import numpy as np
+
 from cudafilter.engines.cuda.device import Device
-from cudafilter.engines.cuda.jpeg_pictures import Coded, JpegSlot, Passing, Picture, close
+from cudafilter.engines.cuda.jpeg_pictures import Bytes, Coded, JpegSlot, Passing, Picture, close
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.task import row_pitch
 from cudafilter.nvidia import nvjpeg
@@ -89,6 +91,8 @@ class Units:
         """Whether a thread feeds the units."""
         self._done: list[tuple[_Waiting, Coded]] = []
         """What is coded, and not yet given to its thread."""
+        self._rooms: list[Bytes] = []
+        """Pinned memory for coded pictures: the driver copies there three times as fast."""
 
     def takes(self, data: bytes) -> bool:
         """Whether the units decode files with the head of *data*. With the context current()."""
@@ -106,7 +110,12 @@ class Units:
             start, self._fed = not self._fed, True
         if start:
             Thread(target=self._feed, name="units", daemon=True).start()
-        return mine.result()
+        coded = mine.result()
+        # Here, since threads copy side by side.
+        own = coded._replace(data=coded.data.copy())
+        with self._lock:
+            self._rooms.append(coded.data.base)
+        return own
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -120,6 +129,10 @@ class Units:
         self._batches = None
         for slot in (self._decoding, *self._slots):
             slot.free()
+        with self._lock:
+            rooms, self._rooms = self._rooms, []
+        for room in rooms:
+            room.base.free()
 
     def _made(self) -> Batches:
         self._batches = self._batches or Batches(self._load())
@@ -200,12 +213,21 @@ class Units:
         coded: list[Coded] = []
         for number, each in enumerate(batch):
             if number >= ENCODERS:  # its slot is in use until then
-                coded.append(passing.popleft().coded(decoding))
+                coded.append(passing.popleft().coded(decoding, self._room))
             slot, use = self._place(number)
             codec = slot.codec_of(library)
             passing.append(Passing(self._device, slot, codec, each.picture, use))
-        coded += [each.coded(decoding) for each in passing]
+        coded += [each.coded(decoding, self._room) for each in passing]
         return list(zip(batch, coded, strict=True))
+
+    def _room(self, count: int) -> Bytes:
+        """Pinned memory for *count* bytes at least."""
+        with self._lock:
+            for place, room in enumerate(self._rooms):
+                if room.nbytes >= count:
+                    return self._rooms.pop(place)
+        pinned: Bytes = self._device.cuda.pagelocked_empty(1 << (count - 1).bit_length(), np.uint8)
+        return pinned
 
     def _deliver(self) -> None:
         """Let the threads of what is done go on. They then take the interpreter's lock: the best

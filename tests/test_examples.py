@@ -179,7 +179,6 @@ def test_python_on_a_gpu(page: str, code: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout
-    assert done.stderr == ""
 
 
 @pytest.mark.parametrize(("page", "code"), [each for each in CODE if each not in ON_A_GPU])

@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cudafilter.api import apply, filters
-    from cudafilter.check import Agreement, compare
+    from cudafilter.api import apply, compare, filters
+    from cudafilter.check import Agreement
     from cudafilter.engines import Engine
     from cudafilter.engines.open import open_engine
     from cudafilter.errors import CudafilterError
@@ -52,7 +52,7 @@ _HOMES = {
     "Kernel": "operations.kernel",
     "Record": "jobs.record",
     "apply": "api",
-    "compare": "check",
+    "compare": "api",
     "filter_files": "jobs.files",
     "filters": "api",
     "make": "operations.make",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import numpy as np
 
 from cudafilter.engines import Engine
-from cudafilter.engines.open import open_engine
+from cudafilter.engines.open import open_engine, resident_for
+from cudafilter.engines.resident import on_device
 from cudafilter.engines.within import Within, filtered_within
 from cudafilter.errors import ParameterError
 from cudafilter.operations.area import Area, mask_of
@@ -21,20 +23,67 @@ from cudafilter.operations.parameter import FilterSpec
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.operations.region import Region
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
+    from cudafilter.proof.agreement import Agreement
+
+Host = TypeVar("Host", Pixels, "Image")
+"""What is filtered in the host's memory."""
+
+
+class OnGpu(Protocol):
+    """What is filtered in the memory of a GPU; it may have DLPack in place of this."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]: ...
+
+
+MODES = {"L": False, "LA": True, "RGB": False, "RGBA": True, "F": False, "I;16": False}
+"""Modes of Pillow's images that are filtered as they are; whether the last channel is alpha."""
+
+
+@overload
 def apply(
-    pixels: Pixels,
+    pixels: Host,
     filter: str | Operation,
     *,
     border: str | Border = "edge",
     alpha: bool = False,
     engine: str | Engine = "auto",
-    mask: Pixels | None = None,
+    mask: Host | None = None,
     region: str | Sequence[str] = (),
     feather: int = 0,
     linear: bool = False,
     **parameters: Any,
-) -> Pixels:
+) -> Host: ...
+@overload
+def apply(
+    pixels: OnGpu,
+    filter: str | Operation,
+    *,
+    border: str | Border = "edge",
+    alpha: bool = False,
+    engine: str | Engine = "auto",
+    out: Any = None,
+    stream: object = None,
+    **parameters: Any,
+) -> Any: ...
+def apply(
+    pixels: Any,
+    filter: str | Operation,
+    *,
+    border: str | Border = "edge",
+    alpha: bool = False,
+    engine: str | Engine = "auto",
+    mask: Any = None,
+    region: str | Sequence[str] = (),
+    feather: int = 0,
+    linear: bool = False,
+    out: Any = None,
+    stream: object = None,
+    **parameters: Any,
+) -> Any:
     """Filter one image, (H, W) or (H, W, C) of uint8, uint16 or float32; returns the same shape.
 
     *filter* is a name of the catalogue with its *parameters*, or an operation, such as a Filter.
@@ -46,6 +95,15 @@ def apply(
     sides. Outside, the samples are those of *pixels*. *linear* filters integers in the linear light
     of sRGB; floats are light already.
 
+    An image of Pillow, of one of MODES, gives one of the same mode, which tells of alpha.
+
+    Pixels in a GPU's memory, of whatever has ``__cuda_array_interface__`` or DLPack, are filtered
+    there, in order with what else is queued on *stream*: a stream or its handle, by default the one
+    on which CuPy or PyTorch work now, that the interface tells, or the legacy default stream. The
+    result is *out*, if that is given, an array there of the same shape and type; else a
+    DeviceArray, which CuPy and PyTorch take without a copy. *mask*, *region*, *feather* and
+    *linear* are for pixels on the host, *out* and *stream* for those on a GPU.
+
     Raises ParameterError for arguments that make no sense, ImageError for a mask of another size
     and a region outside, and EngineUnavailable for an engine that cannot run here.
 
@@ -53,22 +111,88 @@ def apply(
     (4, 4)
     """
     filter, edge = made(filter, parameters), Border.named(border)
-    flat = isinstance(pixels, np.ndarray) and pixels.ndim == 2
-    shaped = require_pixels(pixels[..., None] if flat else pixels, alpha)
+    if on_device(pixels):
+        for name, given in {
+            "mask": mask is not None, "region": region, "feather": feather, "linear": linear,
+        }.items():  # fmt: skip
+            if given:
+                raise ParameterError(name, "is for pixels in the host's memory, not a GPU's")
+        return resident_for(engine, pixels).run(pixels, filter, edge, alpha, out, stream)
+    for name, other in {"out": out, "stream": stream}.items():
+        if other is not None:
+            raise ParameterError(name, "is for pixels in a GPU's memory")
+    array, mode = _array(pixels), _mode(pixels)
+    alpha = alpha or MODES.get(mode, False)
+    flat = isinstance(array, np.ndarray) and array.ndim == 2
+    shaped = require_pixels(array[..., None] if flat else array, alpha)
     regions = (region,) if isinstance(region, str) else tuple(region)
     within = None
     if mask is not None or regions or linear or feather:
-        within = _within(shaped, alpha, mask, regions, feather, linear)
+        within = _within(shaped, alpha, _array(mask), regions, feather, linear)
     opened = open_engine(engine) if isinstance(engine, str) else engine
     try:
         if within is None:
-            out = opened.run(shaped, filter, edge, alpha).pixels
+            done = opened.run(shaped, filter, edge, alpha).pixels
         else:
-            out = filtered_within(opened, shaped, filter, edge, within).result
+            done = filtered_within(opened, shaped, filter, edge, within).result
     finally:
         if opened is not engine:
             opened.close()
-    return out.reshape(pixels.shape)
+    done = done.reshape(array.shape)
+    return _image(done, pixels) if mode else done
+
+
+def compare(
+    result: Any,
+    source: Any,
+    filter: Operation,
+    border: str | Border = Border(),
+    alpha: bool = False,
+    quick: bool = False,
+) -> Agreement:
+    """Compare *result*, what apply() made of *source*, with the float64 reference.
+
+    Both are as apply() takes them, and *border* too. The host compares: what is in a GPU's memory
+    is downloaded first. *quick* looks at 65,536 samples only, taken at random, other ones each
+    time. Raises ParameterError if shape or type differ.
+    """
+    from cudafilter import check  # filters do without
+
+    alpha = alpha or MODES.get(_mode(source), False)
+    ours, theirs = (
+        resident_for("auto", each).download(each) if on_device(each) else _array(each)
+        for each in (result, source)
+    )
+    return check.compare(ours, theirs, filter, border, alpha, quick)
+
+
+def _mode(pixels: object) -> str:
+    """The mode of an image of Pillow; empty for what is none."""
+    pillow: Any = sys.modules.get("PIL.Image")
+    if pillow is None or not isinstance(pixels, pillow.Image):
+        return ""
+    mode = str(pixels.mode)
+    if mode not in MODES:
+        raise ParameterError(
+            "pixels",
+            f"an image of mode {mode} is not filtered as it is; {', '.join(MODES)} are",
+            hint="convert it, such as by image.convert('RGB')",
+        )
+    return mode
+
+
+def _array(pixels: Any) -> Any:
+    """An image of Pillow as an array; what is none as it is."""
+    return np.asarray(pixels) if _mode(pixels) else pixels
+
+
+def _image(pixels: Pixels, like: Any) -> Any:
+    """*pixels* as an image of Pillow, with the mode of *like* and what it knows of itself."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    image.info = like.info.copy()
+    return image
 
 
 def _within(

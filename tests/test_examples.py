@@ -165,9 +165,23 @@ def test_each_command_parses(line: str) -> None:
         command.make_context(name, arguments)  # raises click.UsageError for what does not parse
 
 
-@pytest.mark.parametrize(
-    ("page", "code"), [(page, code) for page in DOCUMENTS for code in blocks("python", page)]
-)
+CODE = [(page, code) for page in DOCUMENTS for code in blocks("python", page)]
+ON_A_GPU = [(page, code) for page, code in CODE if code.startswith("# needs a GPU and ")]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("page", "code"), ON_A_GPU)
+def test_python_on_a_gpu(page: str, code: str) -> None:
+    (library,) = re.findall(r"^import (cupy|torch)$", code, re.MULTILINE)
+    pytest.importorskip(library, reason=f"{library} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(("page", "code"), [each for each in CODE if each not in ON_A_GPU])
 def test_python_of_the_documents(page: str, code: str, example: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env=NO_GPU, cwd=example,

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
 from cudafilter.engines.jpeg import JpegPath, JpegResult
+from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -124,6 +125,11 @@ class Fleet:
 
         done, notes = self.call(work, _any)
         return done._replace(notes=done.notes + notes)
+
+    def resident(self, number: int) -> Resident | None:
+        """See resident_of()."""
+        found = (resident_of(member.engine, number) for member in self._members)
+        return next((each for each in found if each is not None), None)
 
     def step(
         self, shape: tuple[int, ...], dtype: str, filter: Operation, border: Border, alpha: bool

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
@@ -106,6 +107,10 @@ class Mended:
             else:
                 self._losses = 0
                 return done, self._told()
+
+    def resident(self, number: int) -> Resident | None:
+        """See resident_of(); of the engine that it is by now."""
+        return resident_of(self._engine, number)
 
     @property
     def has_spare(self) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 from collections import Counter, deque
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from threading import Lock
+from typing import Any
 
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
+from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import EngineUnavailable, ParameterError
 from cudafilter.operations.choices import (
     ALL,
@@ -89,6 +93,42 @@ def open_engine(
 
     spare = partial(_open_cpu, None) if on_gpu_failure == "cpu" else None
     return Mended(opened, partial(_open_apart, numbers, variant, codec), spare)
+
+
+_kept: dict[int, Engine] = {}
+"""By the GPU's number, for pixels there: what is queued may be at work after a call."""
+_keeping = Lock()
+
+
+def resident_for(engine: str | Engine, pixels: Any) -> Resident:
+    """What filters *pixels* in a GPU's memory: of *engine*, or of the engine of that name.
+
+    By name it is opened once and kept. Raises ParameterError where *engine* does not work on that
+    GPU, EngineUnavailable where nothing does.
+    """
+    if isinstance(engine, str) and engine not in ENGINES:
+        raise ParameterError("engine", f"must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if (engine if isinstance(engine, str) else engine.name) == "cpu":
+        raise ParameterError("engine", "cpu filters the host's memory; the pixels are in a GPU's")
+    from cudafilter.engines.cuda.views import number_of
+
+    number = number_of(pixels)
+    opened = _kept_engine(number) if isinstance(engine, str) else engine
+    if (found := resident_of(opened, number)) is None:
+        raise ParameterError(
+            "engine", f"{opened.title} does not work on GPU {number}, where the pixels are"
+        )
+    return found
+
+
+def _kept_engine(number: int) -> Engine:
+    from cudafilter.engines.cuda.engine import CudaEngine
+
+    with _keeping:
+        if number not in _kept:
+            _kept[number] = CudaEngine(number, codec="cpu")
+            atexit.register(_kept[number].close)
+        return _kept[number]
 
 
 def _open_gpus(

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Thread
 from types import ModuleType
+from typing import Protocol
 
 from cudafilter.engines.cuda.kernels import Kernel, Kernels
 from cudafilter.engines.cuda.slots import Pool, Slot
@@ -15,8 +16,18 @@ from cudafilter.engines.nvcc import require_cuda
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.nvidia.toolkit import missing
 
+Place = tuple[int, int]
+"""Where an image lies on the device: its address, and the bytes from row to row."""
+
 SLOWEST = 64
 """How many times as fast as double float32 is on most GPUs."""
+
+
+class Freed(Protocol):
+    """What holds something of a device."""
+
+    def free(self) -> None:
+        """Give it back; with the context current()."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,8 @@ class Device:
         self.slots = Pool([Slot(self.cuda) for _ in range(slots)])
         major, minor = device.compute_capability()
         self.number = gpu
+        self.residents: dict[str, Freed] = {}
+        """By variant; see resident.py."""
         ratio = getattr(self.cuda.device_attribute, "SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO", None)
         self.slowness = SLOWEST if ratio is None else int(device.get_attribute(ratio))
         """How many times as fast as double float32 is."""
@@ -168,20 +181,25 @@ class Device:
         out_size: Size,
         origin: tuple[int, int] = (0, 0),
         uses: tuple[str, str, str] = ("source", "out", "scratch"),
+        places: tuple[Place | None, Place | None] = (None, None),
     ) -> Applied:
         """Place *launch* in the memory of *slot*, for a source and an output of these sizes.
 
         Output starts at *origin* (y, x) of the source. With the context current(). Memory that the
         slot holds already is used again; *uses* are the names of source, output and scratch there.
+        *places* are those of source and output that lie elsewhere.
         """
         kernel = self._kernels.get(launch)
         source_pitch = row_pitch(source_size[1], launch.channels * launch.itemsize)
         out_pitch = row_pitch(out_size[1], launch.channels * launch.out_itemsize)
+        source, out = places
+        if source is None:
+            source = slot.memory(uses[0], source_size[0] * source_pitch), source_pitch
+        if out is None:
+            out = slot.memory(uses[1], out_size[0] * out_pitch), out_pitch
         scratch = launch.scratch_bytes(source_size, out_size, origin, kernel.resident)
         return Applied(
-            slot, launch, kernel, source_size, out_size, origin,
-            slot.memory(uses[0], source_size[0] * source_pitch), source_pitch,
-            slot.memory(uses[1], out_size[0] * out_pitch), out_pitch,
+            slot, launch, kernel, source_size, out_size, origin, *source, *out,
             slot.memory(uses[2], scratch),
         )  # fmt: skip
 
@@ -228,6 +246,8 @@ class Device:
         if self.lost:
             return
         with self.current():
+            for resident in self.residents.values():
+                resident.free()
             self.release()
             self._kernels.clear()
         self._context.detach()
@@ -257,8 +277,9 @@ class Applied:
         rows = (height if end is None else end) - first
         addresses = self.source, self.out + first * self.out_pitch, self.scratch
         return self.launch.place(
-            addresses, self.source_size, (rows, width), (y + first, x), self.kernel.resident
-        )
+            addresses, self.source_size, (rows, width), (y + first, x), self.kernel.resident,
+            (self.source_pitch, self.out_pitch),
+        )  # fmt: skip
 
     def run(self, passes: list[Pass]) -> None:
         """Queue *passes*."""

@@ -21,6 +21,7 @@ from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
 from cudafilter.engines.jpeg import JpegPath
+from cudafilter.engines.resident import Resident
 from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
@@ -214,6 +215,12 @@ class CudaEngine:
             slot.seconds()
             return Screening(found)
         return Screening()
+
+    def resident(self, number: int) -> Resident | None:
+        """See resident_of()."""
+        from cudafilter.engines.cuda.resident import resident_on  # files never need it
+
+        return resident_on(self._device, self.variant) if number == self._device.number else None
 
     def prepare(
         self, pixels: Pixels, filter: Operation, border: Border = Border(), alpha: bool = False

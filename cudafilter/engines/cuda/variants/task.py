@@ -225,12 +225,14 @@ class Launch:
         out_size: Size,
         origin: tuple[int, int],
         resident: int,
+        pitches: tuple[int, int] | None = None,
     ) -> list[Pass]:
         """The passes that filter one image.
 
         *addresses* are those of source, output and scratch (of scratch_bytes), sizes are (height,
         width) in pixels, and *origin* (y, x) is where in the source output starts. *resident*
-        blocks run at a time. Raises LimitError.
+        blocks run at a time. Rows of source and output start *pitches* bytes apart, by default
+        row_pitch(). Raises LimitError.
         """
         (height, width), task = out_size, Task.from_buffer_copy(self.task)
         if max(source_size[0], source_size[1] * self.channels) > MAX_SIDE:
@@ -238,14 +240,17 @@ class Launch:
                 f"the image is {width}x{height}; on the GPU it may have {MAX_SIDE:,} rows, and"
                 " samples in a row"
             )
-        pixel = self.channels * self.itemsize
+        if pitches is None:
+            pitches = (
+                row_pitch(source_size[1], self.channels * self.itemsize),
+                row_pitch(width, self.channels * self.out_itemsize),
+            )
         task.source, task.out, task.scratch = addresses
         task.source_height, task.source_width = source_size
         task.height, task.width = out_size
         task.y0, task.x0 = origin
-        task.source_pitch = row_pitch(source_size[1], pixel) // self.itemsize
-        out_pixel = self.channels * self.out_itemsize
-        task.out_pitch = row_pitch(width, out_pixel) // self.out_itemsize
+        task.source_pitch = pitches[0] // self.itemsize
+        task.out_pitch = pitches[1] // self.out_itemsize
         return self._passes(task, resident)
 
     def _passes(self, task: Task, resident: int) -> list[Pass]:

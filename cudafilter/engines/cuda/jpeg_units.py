@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Lock, Thread
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg_pictures import Bytes, Coded, JpegSlot, Passing, Picture, close
@@ -91,8 +93,9 @@ class Units:
         """Whether a thread feeds the units."""
         self._done: list[tuple[_Waiting, Coded]] = []
         """What is coded, and not yet given to its thread."""
-        self._rooms: list[Bytes] = []
-        """Pinned memory for coded pictures: the driver copies there three times as fast."""
+        self._rooms: list[npt.NDArray[Any]] = []
+        """Pinned memory for coded pictures, where the driver copies at once. To other memory it
+        took 1.3 ms a MB."""
 
     def takes(self, data: bytes) -> bool:
         """Whether the units decode files with the head of *data*. With the context current()."""
@@ -111,11 +114,11 @@ class Units:
         if start:
             Thread(target=self._feed, name="units", daemon=True).start()
         coded = mine.result()
-        # Here, since threads copy side by side.
-        own = coded._replace(data=coded.data.copy())
+        own = coded.data.copy()  # by this thread, beside the others
+        assert coded.data.base is not None
         with self._lock:
             self._rooms.append(coded.data.base)
-        return own
+        return coded._replace(data=own)
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -132,7 +135,8 @@ class Units:
         with self._lock:
             rooms, self._rooms = self._rooms, []
         for room in rooms:
-            room.base.free()
+            allocation: Any = room.base
+            allocation.free()
 
     def _made(self) -> Batches:
         self._batches = self._batches or Batches(self._load())

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cudafilter.engines.cuda import jpeg_units
@@ -32,6 +33,11 @@ class Held:
 
     def __init__(self, path: JpegPath, library: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path, self.library, self._monkeypatch = path, library, monkeypatch
+
+    def rooms(self) -> list[Any]:
+        """Memory for coded pictures that no picture has."""
+        units: Any = self.path._units  # type: ignore[attr-defined]
+        return list(units._rooms)
 
     def together(self, files: Sequence[bytes], keep: bool = False) -> list[Future[JpegResult]]:
         """The results of *files*, after that of one picture before them."""
@@ -181,6 +187,16 @@ def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> No
         path.free()  # type: ignore[attr-defined]
     assert not library.alive
     assert bytes(through(path, jpeg()).data) == expected
+
+
+def test_memory_for_coded_pictures_is_used_again(held: Held, fake: FakeCuda) -> None:
+    for _ in range(3):
+        done = held.together([jpeg()] * 5)
+        assert 5 <= len(held.rooms()) <= 6  # the picture before them may still have had its own
+    starts = {room.ctypes.data for room in held.rooms()}
+    for each in done:  # who has a picture has it for good
+        address = np.frombuffer(each.result().data, np.uint8).ctypes.data
+        assert not any(start <= address < start + (1 << 20) for start in starts)
 
 
 def test_a_check_gets_the_pixels_of_its_own_picture(held: Held) -> None:

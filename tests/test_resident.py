@@ -21,6 +21,7 @@ from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import EngineUnavailable, LimitError, ParameterError
 from cudafilter.nvidia.driver import LEGACY
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from fake_cuda import FakeCuda
 from fake_driver import FakeDriver, WithCapsule, WithInterface
@@ -31,6 +32,7 @@ KINDS: list[Any] = [WithInterface, WithCapsule]
 BLUR = make("blur", sigma=1)
 WIDE = random_pixels((20, 64, 1), "uint8")[..., 0]
 """Its rows are whole."""
+TWICE = Chain((Link(make("sharpen")), Link(make("blur")), Link(make("sharpen"))), "twice")
 ODD = random_pixels((20, 37, 3), "uint8")
 
 
@@ -69,9 +71,13 @@ def on_host(driver: FakeDriver, array: Any, stream: int = LEGACY) -> Any:
     "pixels", [WIDE, ODD, random_pixels((9, 16, 4), "uint16"), random_pixels((9, 5, 1), "float32")],
     ids=["whole", "odd", "uint16", "float32"],
 )  # fmt: skip
-@pytest.mark.parametrize("filter", ["blur", "median", "open", "canny", "threshold"])
+@pytest.mark.parametrize(
+    "filter",
+    ["blur", "median", "open", "canny", "threshold", TWICE],
+    ids=lambda filter: getattr(filter, "name", filter),
+)
 def test_the_bits_are_those_of_the_host_s(
-    filter: str, pixels: Any, kind: Any, driver: FakeDriver, engine: CudaEngine
+    filter: Any, pixels: Any, kind: Any, driver: FakeDriver, engine: CudaEngine
 ) -> None:
     engine.variant = "auto"
     right = cudafilter.apply(pixels, filter, engine=engine)

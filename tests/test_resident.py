@@ -60,6 +60,11 @@ def engine(driver: FakeDriver) -> Iterator[CudaEngine]:
 def on_host(driver: FakeDriver, array: Any, stream: int = LEGACY) -> Any:
     """*array* as somebody sees it who waits for *stream* only."""
     driver.of(stream).run()
+    return seen(array)
+
+
+def seen(array: Any) -> Any:
+    """*array* as it is now."""
     (address, _), shape = array.__cuda_array_interface__["data"], array.shape
     nbytes = int(np.prod(shape)) * array.dtype.itemsize
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
@@ -169,9 +174,11 @@ def test_a_library_without_a_known_stream_has_its_pixels_back_when_they_were_rea
 ) -> None:
     source: Any = WithCapsule(driver, WIDE, stream=driver.stream())
     source.versions = versions
-    cudafilter.apply(source, BLUR, engine=engine)
+    right = cudafilter.apply(WIDE, BLUR, engine=engine)
+    out = cudafilter.apply(source, BLUR, engine=engine)
     assert source.asked == LEGACY
     assert not dlpack._lent
+    np.testing.assert_array_equal(seen(out), right)  # it was read: nothing is waited for here
 
 
 def test_memory_is_given_back_behind_its_use(driver: FakeDriver, engine: CudaEngine) -> None:

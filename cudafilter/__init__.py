@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cudafilter.api import apply, compare, filters
     from cudafilter.check import Agreement
     from cudafilter.engines import Engine
+    from cudafilter.engines.cuda.array import DeviceArray
     from cudafilter.engines.open import open_engine
     from cudafilter.errors import CudafilterError
     from cudafilter.jobs.files import filter_files
@@ -31,6 +32,7 @@ __all__ = [
     "Agreement",
     "Border",
     "CudafilterError",
+    "DeviceArray",
     "Engine",
     "Filter",
     "Kernel",
@@ -47,6 +49,7 @@ _HOMES = {
     "Agreement": "check",
     "Border": "operations.borders",
     "CudafilterError": "errors",
+    "DeviceArray": "engines.cuda.array",
     "Engine": "engines",
     "Filter": "operations.correlation",
     "Kernel": "operations.kernel",

@@ -128,7 +128,7 @@ def apply(
     regions = (region,) if isinstance(region, str) else tuple(region)
     within = None
     if mask is not None or regions or linear or feather:
-        within = _within(shaped, alpha, _array(mask), regions, feather, linear)
+        within = _within(shaped, alpha, _array(mask, "mask"), regions, feather, linear)
     opened = open_engine(engine) if isinstance(engine, str) else engine
     try:
         if within is None:
@@ -166,24 +166,24 @@ def compare(
     return check.compare(ours, theirs, filter, border, alpha, quick)
 
 
-def _mode(pixels: object) -> str:
-    """The mode of an image of Pillow; empty for what is none."""
+def _mode(pixels: object, name: str = "pixels") -> str:
+    """The mode of an image of Pillow; empty for what is none. *name* is the argument that it is."""
     pillow: Any = sys.modules.get("PIL.Image")
     if pillow is None or not isinstance(pixels, pillow.Image):
         return ""
     mode = str(pixels.mode)
     if mode not in MODES:
         raise ParameterError(
-            "pixels",
+            name,
             f"an image of mode {mode} is not filtered as it is; {', '.join(MODES)} are",
             hint="convert it, such as by image.convert('RGB')",
         )
     return mode
 
 
-def _array(pixels: Any) -> Any:
+def _array(pixels: Any, name: str = "pixels") -> Any:
     """An image of Pillow as an array; what is none as it is."""
-    return np.asarray(pixels) if _mode(pixels) else pixels
+    return np.asarray(pixels) if _mode(pixels, name) else pixels
 
 
 def _image(pixels: Pixels, like: Any) -> Any:

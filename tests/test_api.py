@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cudafilter
 from cudafilter.engines import Engine
@@ -63,6 +64,45 @@ def test_an_open_engine_and_a_made_filter_will_do(cpu: Engine) -> None:
     made = cudafilter.make("blur", sigma=1.5)
     np.testing.assert_array_equal(cudafilter.apply(PIXELS, made, engine=cpu), blurred(PIXELS))
     np.testing.assert_array_equal(cudafilter.apply(PIXELS, made, engine=cpu), blurred(PIXELS))
+
+
+IMAGES: dict[str, Any] = {
+    "L": PIXELS[..., 0], "LA": PIXELS[..., :2],
+    "RGB": PIXELS, "RGBA": np.dstack([PIXELS, PIXELS[..., 0]]),
+    "F": PIXELS[..., 0].astype(np.float32), "I;16": PIXELS[..., 0].astype(np.uint16) * 257,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", IMAGES)
+def test_an_image_of_pillow_gives_one_of_its_mode(mode: str) -> None:
+    pixels = IMAGES[mode]
+    image = Image.fromarray(pixels)
+    image.info["icc_profile"] = b"theirs"
+    out = cudafilter.apply(image, "blur", sigma=1.5, engine="cpu")
+    assert (out.mode, out.size, out.info) == (mode, (30, 20), image.info)
+    alpha = mode.endswith("A")
+    right = cudafilter.apply(pixels, "blur", sigma=1.5, engine="cpu", alpha=alpha)
+    np.testing.assert_array_equal(np.asarray(out), right)
+    assert cudafilter.compare(out, image, cudafilter.make("blur", sigma=1.5)).ok
+
+
+def test_a_mask_of_pillow() -> None:
+    mask = Image.new("L", (30, 20))
+    mask.putpixel((4, 5), 255)
+    out = cudafilter.apply(Image.fromarray(PIXELS), "invert", mask=mask, engine="cpu")
+    changed = (np.asarray(out) != PIXELS).any(axis=2)
+    assert [tuple(place) for place in np.argwhere(changed)] == [(5, 4)]
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "CMYK", "YCbCr", "I", "RGBa"])
+@pytest.mark.parametrize("name", ["pixels", "mask"])
+def test_images_of_other_modes_are_refused(mode: str, name: str) -> None:
+    image = Image.new(mode, (30, 20))
+    given: dict[str, Any] = {"pixels": PIXELS, "mask": None} | {name: image}
+    with pytest.raises(ParameterError, match=f"an image of mode {mode} is not filtered") as caught:
+        cudafilter.apply(given["pixels"], "blur", mask=given["mask"], engine="cpu")
+    assert caught.value.parameter == name
+    assert "convert" in str(caught.value.hint)
 
 
 def test_borders_by_name_or_with_a_value() -> None:

@@ -21,6 +21,7 @@ from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import EngineUnavailable, LimitError, ParameterError
 from cudafilter.nvidia.driver import LEGACY
+from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from fake_cuda import FakeCuda
 from fake_driver import FakeDriver, WithCapsule, WithInterface
@@ -31,6 +32,7 @@ KINDS: list[Any] = [WithInterface, WithCapsule]
 BLUR = make("blur", sigma=1)
 WIDE = random_pixels((20, 64, 1), "uint8")[..., 0]
 """Its rows are whole."""
+TWICE = Chain((Link(make("sharpen")), Link(make("blur")), Link(make("sharpen"))), "twice")
 ODD = random_pixels((20, 37, 3), "uint8")
 
 
@@ -58,6 +60,11 @@ def engine(driver: FakeDriver) -> Iterator[CudaEngine]:
 def on_host(driver: FakeDriver, array: Any, stream: int = LEGACY) -> Any:
     """*array* as somebody sees it who waits for *stream* only."""
     driver.of(stream).run()
+    return seen(array)
+
+
+def seen(array: Any) -> Any:
+    """*array* as it is now."""
     (address, _), shape = array.__cuda_array_interface__["data"], array.shape
     nbytes = int(np.prod(shape)) * array.dtype.itemsize
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
@@ -69,9 +76,13 @@ def on_host(driver: FakeDriver, array: Any, stream: int = LEGACY) -> Any:
     "pixels", [WIDE, ODD, random_pixels((9, 16, 4), "uint16"), random_pixels((9, 5, 1), "float32")],
     ids=["whole", "odd", "uint16", "float32"],
 )  # fmt: skip
-@pytest.mark.parametrize("filter", ["blur", "median", "open", "canny", "threshold"])
+@pytest.mark.parametrize(
+    "filter",
+    ["blur", "median", "open", "canny", "threshold", TWICE],
+    ids=lambda filter: getattr(filter, "name", filter),
+)
 def test_the_bits_are_those_of_the_host_s(
-    filter: str, pixels: Any, kind: Any, driver: FakeDriver, engine: CudaEngine
+    filter: Any, pixels: Any, kind: Any, driver: FakeDriver, engine: CudaEngine
 ) -> None:
     engine.variant = "auto"
     right = cudafilter.apply(pixels, filter, engine=engine)
@@ -163,9 +174,11 @@ def test_a_library_without_a_known_stream_has_its_pixels_back_when_they_were_rea
 ) -> None:
     source: Any = WithCapsule(driver, WIDE, stream=driver.stream())
     source.versions = versions
-    cudafilter.apply(source, BLUR, engine=engine)
+    right = cudafilter.apply(WIDE, BLUR, engine=engine)
+    out = cudafilter.apply(source, BLUR, engine=engine)
     assert source.asked == LEGACY
     assert not dlpack._lent
+    np.testing.assert_array_equal(seen(out), right)  # it was read: nothing is waited for here
 
 
 def test_memory_is_given_back_behind_its_use(driver: FakeDriver, engine: CudaEngine) -> None:

@@ -84,7 +84,7 @@ class Resident:
                             lane.queue(device, stretch, source, target)
                         if made is not None:
                             made.made(lane.handle)
-                    if source.release is not None and not caller.stays:
+                    if source.release is not None and caller.keeper is None:
                         lane.finish()  # who owns the source may know no stream that waits for it
             return out if made is None else made
         finally:

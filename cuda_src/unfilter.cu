@@ -13,7 +13,8 @@ typedef unsigned char sample_t;
 #include "task.cuh"
 
 #define LANES 32
-#define MOST 8  // bytes of a pixel
+#define MOST 8    // bytes of a pixel
+#define AHEAD 16  // loads
 #define PITCH (LANES * MOST + 4)  // a word more than the pixels: lanes meet other banks
 
 typedef unsigned char Byte;
@@ -60,15 +61,21 @@ filter(const Task task)
     const volatile Byte* last = (const volatile Byte*)(out - task.out_pitch);  // of the warp above
     const int way = lane < rows ? source[lane * row_bytes] : 0;
 
-    unsigned left[2] = {}, up[2] = {}, corner[2] = {};
+    unsigned left[2] = {}, up[2] = {}, corner[2] = {};  // 0 until a lane has begun
     for (int first = 0; first < width + LANES - 1; first += LANES) {
-        // Of row r the pixels from first - r on.
-        for (int r = 0; r < rows; ++r) {
-            const int from = (first - r) * size;
-            for (int i = lane; i < LANES * size; i += LANES)
-                if (from + i >= 0 && from + i < task.width)
-                    tile[r * PITCH + i] = source[r * row_bytes + 1 + from + i];
-        }
+        // Of row r the pixels from first - r on. Several loads are under way at a time.
+        for (int i = lane; i < LANES * size; i += LANES)
+            for (int r = 0; r < LANES; r += AHEAD) {
+                Byte got[AHEAD];
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k) {
+                    const int at = (first - r - k) * size + i;
+                    const bool there = r + k < rows && at >= 0 && at < task.width;
+                    got[k] = there ? source[(r + k) * row_bytes + 1 + at] : 0;
+                }
+#pragma unroll
+                for (int k = 0; k < AHEAD; ++k) tile[(r + k) * PITCH + i] = got[k];
+            }
         if (warp && first < width) {
             const int needed = min(first + LANES, width);
             if (lane == 0)
@@ -93,7 +100,6 @@ filter(const Task task)
                     for (int i = 0; i < MOST; ++i)
                         if (i < size) up[i / 4] |= (unsigned)above[step * size + i] << i % 4 * 8;
             }
-            if (x <= 0) corner[0] = corner[1] = left[0] = left[1] = 0;
             if (x < 0 || x >= width || lane >= rows) continue;
             Byte* at = tile + lane * PITCH + step * size;
             unsigned made[2] = {};
@@ -118,7 +124,7 @@ filter(const Task task)
         __threadfence();
         __syncwarp();
         if (lane == 0)
-            ((volatile int*)progress_of(task)->pixels)[warp] = min(max(first + 1, 0), width);
+            ((volatile int*)progress_of(task)->pixels)[warp] = min(first + 1, width);
     }
     if (lane == 0) ((volatile int*)progress_of(task)->pixels)[warp] = width;
 }

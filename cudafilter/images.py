@@ -27,7 +27,7 @@ from cudafilter.stores.store import Store
 from cudafilter.stores.url import AnyPath
 
 if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 _DAMAGED = "it is damaged, or of a kind that is not supported"
 
@@ -145,7 +145,7 @@ class Frames:
     have times, as those of animations do. It gives the numbers wanted, from 0 on and rising, or
     raises ImageError; all are taken without it. *data*, *name* and *max_pixels*, and
     what is raised, here and as frames are taken, are as load() has them. *by_rows* says that
-    headers() is asked, and then the reader for some rows at a time.
+    headers() is asked, and then the reader for some rows at a time. *png* is that of rows.open().
     """
 
     def __init__(
@@ -155,10 +155,11 @@ class Frames:
         picked: Callable[[int, bool], Sequence[int]] | None = None,
         max_pixels: int | None = None,
         by_rows: bool = False,
+        png: Callable[[], PngPath | None] | None = None,
     ) -> None:
         self._name, self._at = name, 0
         with decoding(name):
-            self.reader = rows.open(data, max_pixels, by_rows)
+            self.reader = rows.open(data, max_pixels, by_rows, png)
             count, timed = self.reader.frames, self.reader.header.seconds is not None
             self.numbers = picked(count, timed) if picked else range(count)
             self._some = len(self.numbers) < count
@@ -354,17 +355,17 @@ class Output:
         )  # fmt: skip
         self._writer: rows.Writer | None = None
 
-    def add(self, image: Image, deflater: Deflater | None = None) -> None:
+    def add(self, image: Image, png: PngPath | None = None) -> None:
         """Write one more frame. Raises ImageError where the format holds no such one.
 
-        *deflater*, which comes with the first one, may do the work if there is no *compress_level*.
+        *png*, which comes with the first one, may do the work if there is no *compress_level*.
         """
         with encoding(self._name):
             pixels = require_pixels(image.pixels, image.alpha)
             metadata, _ = split(image.metadata, self._format, pixels.shape[2])
             header = Header.of(pixels, image.alpha, metadata, image.seconds, self._frames)
             if self._writer is None:
-                self._writer = self._create(header, deflater=deflater)
+                self._writer = self._create(header, png=png)
             else:
                 self._writer.next_frame(header)
             self._writer.write(pixels)

@@ -21,7 +21,7 @@ from cudafilter.proof.tolerance import Tolerance
 
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 ALL_BORDERS = [Border(mode, 0.3 if mode == "constant" else 0.0) for mode in BORDERS]
 
@@ -113,7 +113,7 @@ class StandIn:
     note: str | None = None
     parallel = 0
     jpeg: JpegPath | None = None
-    deflater: Deflater | None = None
+    png: PngPath | None = None
 
     def screen(
         self,

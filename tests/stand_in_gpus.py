@@ -16,7 +16,7 @@ from cudafilter.engines import Engine, Result
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.engines.mended import Mended
-from cudafilter.formats.deflate import Deflater
+from cudafilter.formats.png_path import PngPath
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
@@ -32,7 +32,7 @@ class StandIn(agreement.StandIn):
 
     name = "cuda"
     note: str | None = None
-    deflater: Deflater | None = None
+    png: PngPath | None = None
 
     def __init__(
         self,

@@ -16,13 +16,14 @@ from PIL import Image as PillowImage
 from cudafilter import images
 from cudafilter.engines import Engine
 from cudafilter.engines.cuda import deflate
-from cudafilter.engines.cuda.deflate import BAND, LOST, PART, GpuDeflater
+from cudafilter.engines.cuda import png as gpu_png
+from cudafilter.engines.cuda.deflate import BAND, LOST, PART
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import EngineError
 from cudafilter.formats import png_filters
-from cudafilter.formats.deflate import Deflated
+from cudafilter.formats.png_path import Deflated
 from cudafilter.jobs.plan import make_plan
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.pixels import Pixels
@@ -77,7 +78,7 @@ SHAPES = [(1, 1), (1, 300), (300, 1), (37, 41), (3, PART // 2)]
 
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture is worth the device."""
-    monkeypatch.setattr(deflate, "LEAST", 0)
+    monkeypatch.setattr(gpu_png, "LEAST", 0)
     monkeypatch.setattr(deflate, "LOST", 9.0)
 
 
@@ -106,8 +107,8 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def stream_of(engine: CudaEngine, pixels: Pixels) -> bytes:
-    assert engine.deflater is not None
-    done = engine.deflater.png(pixels)
+    assert engine.png is not None
+    done = engine.png.deflate(pixels)
     assert done.pieces is not None
     assert done.notes == ()
     return b"".join(map(bytes, done.pieces))
@@ -122,7 +123,7 @@ def png_of(engine: Engine, pixels: Pixels, level: int | None = None) -> bytes:
     file = Pieces()
     alpha = pixels.shape[2] in (2, 4)
     output = images.Output("png", file, compress_level=level)
-    output.add(images.Image(pixels, alpha), engine.deflater)
+    output.add(images.Image(pixels, alpha), engine.png)
     output.close()
     return bytes(file.joined())
 
@@ -231,12 +232,12 @@ def test_a_run_writes_what_it_makes(here: Path, compiled: CudaEngine) -> None:
     frames[0].save("two.png", save_all=True, append_images=frames[1:])
     asked: list[tuple[int, ...]] = []
 
-    class Told(GpuDeflater):
-        def png(self, pixels: Pixels) -> Deflated:
+    class Told(gpu_png.GpuPng):
+        def deflate(self, pixels: Pixels) -> Deflated:
             asked.append(pixels.shape)
-            return super().png(pixels)
+            return super().deflate(pixels)
 
-    compiled.deflater = Told(compiled._device)
+    compiled.png = Told(compiled._device)
     jobs = make_plan(["one.png", "two.png"], "out").jobs
     records = run(jobs, compiled)
     assert [record.status for record in records.values()] == ["done", "done"]
@@ -252,7 +253,7 @@ class TestOtherEngines:
         pixels = photo((60, 70, 3), "uint8")
         fleet = Fleet([StandIn(), compiled])
         assert png_of(fleet, pixels) == png_of(compiled, pixels)
-        assert Fleet([StandIn()]).deflater is None
+        assert Fleet([StandIn()]).png is None
 
     def test_one_that_is_mended_leaves_it_to_the_host(
         self, compiled: CudaEngine, fake: FakeCuda
@@ -264,7 +265,7 @@ class TestOtherEngines:
         fake.faults.append(Fault("launch", lasting=True))
         file = Pieces()
         output = images.Output("png", file)
-        output.add(images.Image(pixels), mended.deflater)
+        output.add(images.Image(pixels), mended.png)
         (note,) = output.close()
         assert "failed" in note
         assert bytes(file.joined()) == host
@@ -295,22 +296,22 @@ def test_a_gpu_makes_the_bytes_that_the_cpu_makes(
 class TestWhatTheHostDoes:
     def test_small_pictures(self, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         pixels = photo((60, 70, 3), "uint8")
-        monkeypatch.setattr(deflate, "LEAST", pixels.nbytes)
+        monkeypatch.setattr(gpu_png, "LEAST", pixels.nbytes)
         assert png_of(compiled, pixels) != images.encode(images.Image(pixels), "png")
-        monkeypatch.setattr(deflate, "LEAST", pixels.nbytes + 1)
+        monkeypatch.setattr(gpu_png, "LEAST", pixels.nbytes + 1)
         assert png_of(compiled, pixels) == images.encode(images.Image(pixels), "png")
 
     def test_pictures_with_repeats(
         self, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(deflate, "LOST", LOST)
-        assert compiled.deflater is not None
+        assert compiled.png is not None
         tile = noise((40, 50, 3), "uint8")
         once, again = photo((200, 300, 3), "uint8"), np.tile(tile, (5, 6, 1))
-        assert compiled.deflater.png(once).pieces is not None
-        assert compiled.deflater.png(again).pieces is None
+        assert compiled.png.deflate(once).pieces is not None
+        assert compiled.png.deflate(again).pieces is None
         once[:60] = again[:60]
-        assert compiled.deflater.png(once).pieces is None
+        assert compiled.png.deflate(once).pieces is None
 
     @pytest.mark.parametrize("level", [0, 1, 6])
     def test_what_has_a_level(self, level: int, compiled: CudaEngine) -> None:
@@ -319,7 +320,7 @@ class TestWhatTheHostDoes:
         assert png_of(compiled, pixels, level) == host
 
     def test_all_with_the_cpus_codecs(self, compiled: CudaEngine) -> None:
-        assert CudaEngine(codec="cpu").deflater is None
+        assert CudaEngine(codec="cpu").png is None
 
     @pytest.mark.parametrize("call", ["mem_alloc", "launch", "upload", "Stream.synchronize"])
     def test_what_the_gpu_fails_on(self, call: str, compiled: CudaEngine, fake: FakeCuda) -> None:
@@ -327,16 +328,16 @@ class TestWhatTheHostDoes:
         fake.faults.append(Fault(call))
         file = Pieces()
         output = images.Output("png", file)
-        output.add(images.Image(pixels), compiled.deflater)
+        output.add(images.Image(pixels), compiled.png)
         (note,) = output.close()
         assert note.startswith("compressed on the CPU: the GPU failed: ")
         assert bytes(file.joined()) == images.encode(images.Image(pixels), "png")
 
     def test_what_finds_no_memory(self, compiled: CudaEngine, fake: FakeCuda) -> None:
         fake.faults.append(Fault("mem_alloc", MemoryError, times=99))
-        assert compiled.deflater is not None
+        assert compiled.png is not None
         with pytest.raises(EngineError, match="out of GPU memory"):
-            compiled.deflater.png(photo((60, 70, 3), "uint8"))
+            compiled.png.deflate(photo((60, 70, 3), "uint8"))
 
 
 def test_memory_that_others_hold_is_taken_from_them(compiled: CudaEngine, fake: FakeCuda) -> None:

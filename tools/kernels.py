@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-from cudafilter.engines.cuda.ahead import DEFLATE, EVERY, every, proofs
+from cudafilter.engines.cuda.ahead import EVERY, PNG, every, proofs
 from cudafilter.engines.cuda.variants import LADDER
 from cudafilter.engines.nvcc import Compiler, compile_cubin, require_compiler
 from cudafilter.errors import EngineUnavailable
@@ -30,8 +30,8 @@ STRIDE = 5
 architecture begins with another one, so that each specialisation is compiled for some of them."""
 
 
-KERNELS = (*LADDER, "proof", "deflate")
-"""The variants, what proves their results, and what compresses them."""
+KERNELS = (*LADDER, "proof", "deflate", "unfilter")
+"""The variants, what proves their results, and what codes PNGs."""
 
 
 class Usage(NamedTuple):
@@ -48,7 +48,7 @@ class Usage(NamedTuple):
 
 def work(everywhere: bool) -> Iterator[tuple[str, str, dict[str, int]]]:
     for variant in KERNELS:
-        apart = {"proof": proofs(EVERY), "deflate": DEFLATE}
+        apart = {"proof": proofs(EVERY), "deflate": PNG[:1], "unfilter": PNG[1:]}
         every_one = every(variant) if variant in LADDER else [one[1] for one in apart[variant]]
         for first, arch in enumerate(ARCHITECTURES):
             for i, defines in enumerate(every_one):

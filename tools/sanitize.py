@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from compiled import compile_for, launches
 
 from agreement import ALL_BORDERS, LAYOUTS, assert_agrees, random_pixels
-from cudafilter.engines.cuda import deflate, screen
+from cudafilter.engines.cuda import deflate, png, screen
 from cudafilter.engines.cuda.device import gpus
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.variants import AUTO, CHOICES
@@ -153,19 +153,22 @@ def run(few: bool) -> None:
 
 
 def compress(few: bool) -> int:
-    """PNGs of all layouts, each several parts; how many."""
-    deflate.LEAST, deflate.LOST = 0, math.inf
+    """PNGs of all layouts, each several parts, and back; how many."""
+    png.LEAST, deflate.LOST = 0, math.inf
     engine = CudaEngine()
-    assert engine.deflater is not None
+    assert engine.png is not None
     shapes = product([8, 16], range(1, 5), [(1, 1), (60, 321), (3, 30_000 if not few else 999)])
     runs = 0
     for bits, channels, shape in shapes:
         pixels = random_pixels((*shape, channels), f"uint{bits}")
         pixels[:, shape[1] // 2 :] >>= bits - 2  # half of it is noise
-        done = engine.deflater.png(pixels)
+        done = engine.png.deflate(pixels)
         assert done.pieces is not None
         rows = png_filters.filtered(pixels, 0, len(pixels), level=6)
         assert zlib.decompress(b"".join(map(bytes, done.pieces))) == rows.tobytes()
+        back = engine.png.unfilter(rows.reshape(-1).data, pixels.shape, pixels.itemsize).pixels
+        assert back is not None
+        assert np.array_equal(back, pixels)
         runs += 1
     engine.close()
     return runs

@@ -32,7 +32,7 @@ from cudafilter.operations.operation import Operation, WholeImage
 from cudafilter.operations.pixels import Pixels
 
 if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 _KINDS: dict[str, type[CudafilterError]] = {
     kind.__name__: kind
@@ -74,7 +74,7 @@ class Apart:
             raise
         self.title = f"{title}, in a process of its own"
         self.jpeg: JpegPath | None = _ApartJpeg(self) if codes else None
-        self.deflater: Deflater | None = None  # pixels would cross once more
+        self.png: PngPath | None = None  # pixels would cross once more
 
     def run(
         self,

@@ -25,7 +25,7 @@ from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 BAND_BYTES = 5 << 20
 """Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system
@@ -50,7 +50,7 @@ class CpuEngine:
     name = "cpu"
     parallel = 0
     jpeg: JpegPath | None = None
-    deflater: Deflater | None = None
+    png: PngPath | None = None
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note

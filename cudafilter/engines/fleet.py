@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, TypeVar
 from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
+from cudafilter.formats.png_path import Deflated, PngPath, Unfiltered
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
+from cudafilter.stores.buffers import Buffer
 
 if TYPE_CHECKING:
     from cudafilter.engines import Engine, Result, Screening
-    from cudafilter.formats.deflate import Deflated, Deflater
 
 T = TypeVar("T")
+P = TypeVar("P", Deflated, Unfiltered)
 
 BUSY = 0.7
 """Another device is opened where kernels run for more than this share of the time on each. Mostly
@@ -88,8 +90,8 @@ class Fleet:
         self.parallel = sum(engine.parallel for engine in engines)
         paths = [engine.jpeg.parallel for engine in engines if engine.jpeg is not None]
         self.jpeg: JpegPath | None = _FleetJpeg(self, sum(paths)) if paths else None
-        able = any(map(_deflates, engines))
-        self.deflater: Deflater | None = _FleetDeflater(self) if able else None
+        able = any(map(_has_png, engines))
+        self.png: PngPath | None = _FleetPng(self) if able else None
 
     def run(
         self,
@@ -244,8 +246,8 @@ def _codes(engine: Engine) -> bool:
     return engine.jpeg is not None
 
 
-def _deflates(engine: Engine) -> bool:
-    return engine.deflater is not None
+def _has_png(engine: Engine) -> bool:
+    return engine.png is not None
 
 
 class _FleetJpeg:
@@ -279,19 +281,25 @@ class _FleetJpeg:
         return replace(done, notes=done.notes + notes)
 
 
-class _FleetDeflater:
-    """Engine.deflater of a fleet: that of the least busy member that has one."""
+class _FleetPng:
+    """Engine.png of a fleet: that of the least busy member that has one."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
-    def png(self, pixels: Pixels) -> Deflated:
-        """See Deflater.png."""
+    def deflate(self, pixels: Pixels) -> Deflated:
+        """See PngPath.deflate."""
+        return self._call(lambda png: png.deflate(pixels))
 
-        def work(engine: Engine) -> Deflated:
-            assert engine.deflater is not None
-            return engine.deflater.png(pixels)
+    def unfilter(self, raw: Buffer, shape: tuple[int, int, int], itemsize: int) -> Unfiltered:
+        """See PngPath.unfilter."""
+        return self._call(lambda png: png.unfilter(raw, shape, itemsize))
 
-        done, notes = self._fleet.call(work, _deflates)
+    def _call(self, work: Callable[[PngPath], P]) -> P:
+        def on(engine: Engine) -> P:
+            assert engine.png is not None
+            return work(engine.png)
+
+        done, notes = self._fleet.call(on, _has_png)
         self._fleet.count(done.seconds)
         return done._replace(notes=done.notes + notes)

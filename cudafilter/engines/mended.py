@@ -6,18 +6,17 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from cudafilter.engines import Engine, Result, Screening
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
+from cudafilter.formats.png_path import Deflated, PngPath, Unfiltered
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
-
-if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflated, Deflater
+from cudafilter.stores.buffers import Buffer
 
 T = TypeVar("T")
 
@@ -51,7 +50,7 @@ class Mended:
         self.parallel = engine.parallel
         codec = engine.jpeg
         self.jpeg: JpegPath | None = _MendedJpeg(self, codec.parallel) if codec else None
-        self.deflater: Deflater | None = _MendedDeflater(self) if engine.deflater else None
+        self.png: PngPath | None = _MendedPng(self) if engine.png else None
 
     def run(
         self,
@@ -200,18 +199,27 @@ class _MendedJpeg:
         return replace(done, notes=done.notes + notes)
 
 
-class _MendedDeflater:
-    """Engine.deflater of a mended engine."""
+class _MendedPng:
+    """Engine.png of a mended engine."""
 
     def __init__(self, engine: Mended) -> None:
         self._engine = engine
 
-    def png(self, pixels: Pixels) -> Deflated:
-        """See Deflater.png. An engine that has no deflater leaves it to the host."""
-        from cudafilter.formats.deflate import Deflated  # not before: most runs write no PNG
+    def deflate(self, pixels: Pixels) -> Deflated:
+        """See PngPath.deflate. An engine without a path leaves it to the host."""
 
         def work(engine: Engine) -> Deflated:
-            return engine.deflater.png(pixels) if engine.deflater is not None else Deflated()
+            return engine.png.deflate(pixels) if engine.png is not None else Deflated()
+
+        done, notes = self._engine.call(work)
+        return done._replace(notes=done.notes + notes)
+
+    def unfilter(self, raw: Buffer, shape: tuple[int, int, int], itemsize: int) -> Unfiltered:
+        """See PngPath.unfilter."""
+
+        def work(engine: Engine) -> Unfiltered:
+            png = engine.png
+            return png.unfilter(raw, shape, itemsize) if png is not None else Unfiltered()
 
         done, notes = self._engine.call(work)
         return done._replace(notes=done.notes + notes)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
 from cudafilter.errors import ImageError
-from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer, joined
 
 STORED, FAST = 0, 1
@@ -33,29 +32,6 @@ class Part(NamedTuple):
     adler: int
     size: int
     """Bytes of the data itself."""
-
-
-class Deflated(NamedTuple):
-    """A zlib stream that something else than the host's cores has made."""
-
-    pieces: Sequence[Buffer] | None = None
-    """None where the host is to do it."""
-    seconds: float = 0.0
-    """Of a GPU's kernels."""
-    notes: tuple[str, ...] = ()
-    """What the user should know, such as that a GPU failed."""
-
-
-class Deflater(Protocol):
-    """What compresses beside the host's cores. May be called from any thread."""
-
-    def png(self, pixels: Pixels) -> Deflated:
-        """The rows of *pixels* (H, W, C), uint8 or uint16, filtered as PNG's are, as a zlib stream.
-
-        A small picture and one with repeats that only the host finds are left to the host. Which
-        it is depends on the pixels only. Raises EngineError where it fails.
-        """
-        ...
 
 
 def part(data: memoryview, window: memoryview, level: int, last: bool) -> Part:

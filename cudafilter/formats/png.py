@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from cudafilter.errors import ImageError
+from cudafilter.errors import EngineError, ImageError
 from cudafilter.formats import deflate
 from cudafilter.formats.limits import Extent, Limits
 from cudafilter.formats.metadata import Decoded
@@ -31,7 +31,7 @@ from cudafilter.formats.png_chunks import (
     metadata_of,
     put,
 )
-from cudafilter.formats.png_filters import NONE
+from cudafilter.formats.png_filters import NONE, PAETH
 from cudafilter.formats.png_writer import PngWriter
 from cudafilter.formats.rows import Header, OneFrame, Reader, WholeReader, Writer
 from cudafilter.formats.table import Ways
@@ -201,7 +201,9 @@ class _Reader(OneFrame):
         if self._above is not None:
             raw = joined([bytes([NONE]), self._above, raw])
             told = told._replace(height=count + 1)
-        pixels = _unfiltered(told, raw)[told.height - count :]
+        pixels = self._beside(told, raw) if count == header.height else None
+        if pixels is None:
+            pixels = _unfiltered(told, raw)[told.height - count :]
         del raw
         if self._next < header.height:
             row = pixels[-1]
@@ -211,6 +213,21 @@ class _Reader(OneFrame):
         if header.bits < 8:  # libpng spreads them over 0 to 255
             pixels //= np.uint8(255 // ((1 << header.bits) - 1))
         return pixels
+
+    def _beside(self, header: _Header, raw: Buffer) -> Pixels | None:
+        """As _unfiltered(), beside the host's cores; None where these are to do it."""
+        if header.bits < 8 or header.interlaced or (png := self.png()) is None:
+            return None
+        shape = header.height, header.width, _CHANNELS[header.colour]
+        if np.frombuffer(raw, np.uint8)[:: header.filtered(1)].max() > PAETH:
+            return None  # libpng tells of damage
+        try:
+            done = png.unfilter(raw, shape, header.bits // 8)
+        except EngineError as error:
+            self.notes += (f"row filters undone on the CPU: {error}",)
+            return None
+        self.notes += done.notes
+        return done.pixels
 
 
 class _Feed:
@@ -338,6 +355,6 @@ def create(target: Sink, header: Header, ways: Ways) -> Writer:
     if header.frames > 1:
         from cudafilter.formats import apng
 
-        frame = partial(PngWriter, ways=ways._replace(deflater=None))
+        frame = partial(PngWriter, ways=ways._replace(png=None))
         return apng.ApngWriter(target, header, frame)
     return PngWriter(target, header, ways)

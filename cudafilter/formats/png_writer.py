@@ -11,6 +11,7 @@ from cudafilter.errors import EngineError
 from cudafilter.formats import deflate
 from cudafilter.formats.png_chunks import SIGNATURE, ancillary, put
 from cudafilter.formats.png_filters import filtered
+from cudafilter.formats.png_path import PngPath
 from cudafilter.formats.rows import Header, OneFrame, Strips
 from cudafilter.formats.table import Ways
 from cudafilter.host.cores import each
@@ -22,12 +23,12 @@ STRIP = 1 << 20
 
 
 class PngWriter(OneFrame):
-    """Goes strip by strip; where a picture comes whole, *ways.deflater* may take it."""
+    """Goes strip by strip; where a picture comes whole, *ways.png* may take it."""
 
     def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
         given = ways.compress_level
         self._level = deflate.DEFAULT_LEVEL if given is None else given
-        self._deflater = ways.deflater if given is None else None
+        self._png = ways.png if given is None else None
         self._deflated = False
         self._target, self._header, self._stream = target, header, deflate.Joiner()
         depth = np.dtype(header.dtype).itemsize
@@ -43,8 +44,8 @@ class PngWriter(OneFrame):
 
     def write(self, rows: Pixels) -> None:
         """See Writer."""
-        if self._deflater is not None and len(rows) == self._header.height:
-            self._deflated = self._deflate(self._deflater, rows)
+        if self._png is not None and len(rows) == self._header.height:
+            self._deflated = self._deflate(self._png, rows)
             if self._deflated:
                 return
         block, top, starts = self._strips.add(rows)
@@ -57,10 +58,10 @@ class PngWriter(OneFrame):
             self._strips.require_complete()
         put(self._target, b"IEND", b"")
 
-    def _deflate(self, deflater: deflate.Deflater, rows: Pixels) -> bool:
-        """Write all *rows* by *deflater*, unless it leaves them to the host."""
+    def _deflate(self, png: PngPath, rows: Pixels) -> bool:
+        """Write all *rows* by *png*, unless it leaves them to the host."""
         try:
-            done = deflater.png(rows)
+            done = png.deflate(rows)
         except EngineError as error:
             self.notes += (f"compressed on the CPU: {error}",)
             return False

@@ -34,7 +34,7 @@ from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.stores.buffers import Buffer, Sink, Source
 
 if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 
 @dataclass(frozen=True)
@@ -184,11 +184,17 @@ def is_encoded_whole(format: str, header: Header, ways: Ways) -> bool:
     return told is not None and bool(told(header, ways))
 
 
-def open(source: Source, max_pixels: int | None = None, by_rows: bool = False) -> Reader:
+def open(
+    source: Source,
+    max_pixels: int | None = None,
+    by_rows: bool = False,
+    png: Callable[[], PngPath | None] | None = None,
+) -> Reader:
     """The reader of an image file, whatever its name says it is.
 
     *source* stays open as long as rows are read. *by_rows* says that few of them are held at a
-    time. Raises ImageError for what is damaged, too large (see limits.Limits) or not read.
+    time; *png* gives what may help to read them, if it is there by then. Raises ImageError for what
+    is damaged, too large (see limits.Limits) or not read.
     """
     head = source[:HEAD_OF_KIND]
     format = format_of_bytes(head)
@@ -196,6 +202,8 @@ def open(source: Source, max_pixels: int | None = None, by_rows: bool = False) -
     module, limits = _module(format), Limits(len(source), max_pixels, by_rows)
     if FORMATS[format].reads == ROWS:
         reader: Reader = module.open(source, limits)
+        if png is not None and isinstance(reader, OneFrame):
+            reader.png = png
         return reader
     return WholeReader(module.read(source[:], limits))
 
@@ -208,7 +216,7 @@ def create(
     quality: int | None = None,
     compress_level: int | None = None,
     dither: bool = False,
-    deflater: Deflater | None = None,
+    png: PngPath | None = None,
 ) -> Writer:
     """The writer of a file of *format* into *target*; settings are those of images.Output.
 
@@ -226,7 +234,7 @@ def create(
         require_frames(format, header.frames, timed=header.seconds is not None)
     metadata, _ = split(told, format, header.channels)
     header = replace(header, metadata=metadata)
-    module, ways = _module(format), Ways(quality, compress_level, dither, deflater)
+    module, ways = _module(format), Ways(quality, compress_level, dither, png)
     if FORMATS[format].writes == ROWS:
         writer: Writer = module.create(target, header, ways)
         return writer
@@ -248,6 +256,8 @@ class OneFrame:
 
     frames = 1
     notes: tuple[str, ...] = ()
+    png: Callable[[], PngPath | None] = staticmethod(lambda: None)
+    """What may do parts of reading, if it is there by then."""
 
     def next_frame(self, *_: object) -> Any:
         """See Reader and Writer."""

@@ -15,7 +15,7 @@ from cudafilter.errors import ImageError
 from cudafilter.formats.unread import kind_of_bytes
 
 if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 ANIMATION, PAGES = "animation", "pages"
 WHOLE, ROWS = "whole", "rows"
@@ -38,7 +38,7 @@ class Ways(NamedTuple):
     """0..9, of lossless coding."""
     dither: bool = False
     """Mix the colours of a palette, of coding with few colours."""
-    deflater: Deflater | None = None
+    png: PngPath | None = None
     """What compresses whole pictures beside the host's cores, at no given level."""
 
 

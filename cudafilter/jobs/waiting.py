@@ -38,6 +38,11 @@ class Future(Generic[T]):
             self._cancelled = True
             self._changed.notify_all()
 
+    @property
+    def is_set(self) -> bool:
+        """Whether get() would not wait."""
+        return self._value is not None
+
     def get(self) -> T:
         """The value, once it is set. Raises Stopped after cancel()."""
         if self._value is None:

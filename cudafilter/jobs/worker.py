@@ -42,6 +42,7 @@ from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
 from cudafilter.stores.store import Content, Exists, Identity, Store
 
 if TYPE_CHECKING:
+    from cudafilter.formats.png_path import PngPath
     from cudafilter.jobs.journal import Journal
 
 EXISTS = "it exists"
@@ -222,7 +223,9 @@ class Worker:
         """
         with self.stage("decode", record):
             choose = partial(picked, self.settings.frames, format)
-            frames = images.Frames(data, record.source, choose, self.settings.max_pixels)
+            frames = images.Frames(
+                data, record.source, choose, self.settings.max_pixels, png=self._png
+            )
         record.frames = len(frames.numbers)
         if record.frames > 1:
 
@@ -242,6 +245,10 @@ class Worker:
         file = Pieces()
         self._transfer(frames, format, file, record)
         return file.joined()
+
+    def _png(self) -> PngPath | None:
+        """Engine.png, if the engine is open: nothing is read later for it."""
+        return self.engine.get().png if self.engine.is_set else None
 
     def _transfer(self, frames: images.Frames, format: str, target: Sink, record: Record) -> None:
         """Filter *frames* on their way into a file of *format*."""
@@ -273,7 +280,7 @@ class Worker:
         def put(image: Image) -> None:
             nonlocal lost
             with self.stage("encode", record):
-                output.add(image, self.engine.get().deflater)
+                output.add(image, self.engine.get().png)
             lost = lost or images.lost_metadata(image, format)
 
         if record.frames > 1:

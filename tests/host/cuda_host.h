@@ -136,6 +136,7 @@ inline unsigned thread() { return threadIdx.x + blockDim.x * threadIdx.y; }
 
 inline void __syncthreads() { host::barrier(); }
 inline void __syncwarp() { host::barrier(); }
+inline void __threadfence() {}
 
 template <typename T>
 void __stcs(T* to, const T& value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 
-from cudafilter.engines.cuda.deflate import MACROS
+from cudafilter.engines.cuda import deflate, unfilter
 from cudafilter.engines.cuda.screen import planned
 from cudafilter.engines.cuda.variants import AUTO
 from cudafilter.engines.cuda.variants.ladder import prepare, variant
@@ -29,8 +29,8 @@ EVERY = (*USUAL, (2, False), (4, False))
 
 Macros = dict[str, int]
 
-DEFLATE = [("deflate", dict(MACROS))]
-"""The kernel that compresses PNGs, as kernels_for() has kernels."""
+PNG = [("deflate", dict(deflate.MACROS)), ("unfilter", dict(unfilter.MACROS))]
+"""The kernels that code PNGs, as kernels_for() has kernels."""
 
 
 def common(name: str = AUTO) -> list[tuple[str, Macros]]:
@@ -40,7 +40,7 @@ def common(name: str = AUTO) -> list[tuple[str, Macros]]:
     COMMON_MEDIANS. A variant that runs none of these gets the kernels of its hardest operations.
     AUTO has those of --check, and of PNGs.
     """
-    found = kernels_for(_usual(), name) + (proofs() + DEFLATE if name == AUTO else [])
+    found = kernels_for(_usual(), name) + (proofs() + PNG if name == AUTO else [])
     return found or kernels_for(variant(name).hardest(), name)
 
 

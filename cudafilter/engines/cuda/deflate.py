@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,8 @@ import numpy.typing as npt
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.task import Launch, Pass, Size, Task, row_pitch
+from cudafilter.formats.png_path import Deflated
 from cudafilter.operations.pixels import Pixels
-
-if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflated
 
 THREADS = 256
 
@@ -26,9 +24,6 @@ MATCH = 10
 
 BAND = 32 << 20
 """Most bytes of rows on the device at a time, or one row where that is more."""
-
-LEAST = 1 << 20
-"""Bytes of a picture that are worth the device: the host compresses so many in 5 ms."""
 
 LOST = 0.04
 """Where repeats further back would save more than this share of what is made, the host finds them.
@@ -82,77 +77,52 @@ def planned(pixel: int, itemsize: int, last: bool) -> Deflation:
     return Deflation("deflate", MACROS, lambda: np.empty(0), task, 0.0)
 
 
-class GpuDeflater:
-    """See formats.deflate.Deflater. The bytes depend on the picture only."""
+def deflated(device: Device, slot: Slot, pixels: Pixels) -> Deflated:
+    """The stream of *pixels*, unless too much is LOST. The bytes depend on the pixels only."""
+    from cudafilter.formats.deflate import Joiner  # not before: most runs write no PNG
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
-
-    def png(self, pixels: Pixels) -> Deflated:
-        """See Deflater.png. Raises EngineError where the device fails."""
-        from cudafilter.formats.deflate import Deflated  # not before: most runs write no PNG
-
-        if pixels.nbytes < LEAST:
+    height, row = len(pixels), pixels[0].nbytes
+    step = -(-height // -(-height * row // BAND))
+    joiner, ends = Joiner(), list[tuple[Bytes, bytes]]()
+    lost = made = 0  # bits, bytes
+    for top in range(0, height, step):
+        rows, above = min(step, height - top), int(top > 0)
+        last = top + rows == height
+        ready = planned(pixels[0, 0].nbytes, pixels.itemsize, last)
+        size = rows, row
+        taken = (rows + above) * row_pitch(row, 1) + ready.scratch_bytes(size, size, (0, 0), 1)
+        if device.memory_limit is not None and taken > device.memory_limit:
             return Deflated()
-        device = self._device
-        with device.current():
-            try:
-                with device.slots.one() as slot:
-                    return self._through(slot, pixels)
-            except device.out_of_memory:
-                # The others' buffers may have taken what this image needs.
-                with device.slots.alone() as slots:
-                    for slot in slots:
-                        slot.free()
-                    return self._through(slots[0], pixels)
-        raise AssertionError
-
-    def _through(self, slot: Slot, pixels: Pixels) -> Deflated:
-        """The stream of *pixels*, unless too much is LOST."""
-        from cudafilter.formats.deflate import Deflated, Joiner
-
-        height, row = len(pixels), pixels[0].nbytes
-        step = -(-height // -(-height * row // BAND))
-        joiner, ends = Joiner(), list[tuple[Bytes, bytes]]()
-        lost = made = 0  # bits, bytes
-        for top in range(0, height, step):
-            rows, above = min(step, height - top), int(top > 0)
-            last = top + rows == height
-            ready = planned(pixels[0, 0].nbytes, pixels.itemsize, last)
-            size = rows, row
-            taken = (rows + above) * row_pitch(row, 1) + ready.scratch_bytes(size, size, (0, 0), 1)
-            if self._device.memory_limit is not None and taken > self._device.memory_limit:
-                return Deflated()
-            applied = self._device.apply(
-                slot, ready, (rows + above, row), size, (above, 0),
-                uses=("source", "source", "scratch"),
-            )  # fmt: skip
-            source = pixels[top - above : top + rows]
-            for _ in slot.upload(source, applied.source, applied.source_pitch):
-                pass
-            applied.queue()
-            count = ready.parts(size)
-            told = np.empty((count, ENTRY // 4), np.uint32)
-            slot.download(told, applied.scratch, ENTRY)
-            slot.finish()
-            length = int(told[:, 0].sum(dtype=np.int64))
-            lost += int(told[:, 4].sum(dtype=np.int64))
-            made += length
-            adler = _adler(told, rows * (row + 1))
-            head, tail = joiner.around(adler, rows * (row + 1), last)
-            room = -(-length // ROW) * ROW
-            piece = np.empty(len(head) + room + len(tail), np.uint8)
-            body = piece[len(head) :][:room].reshape(-1, ROW)
-            slot.download(body, applied.scratch + count * ENTRY, ROW)
-            piece[: len(head)] = list(head)
-            ends.append((piece[: len(head) + length + len(tail)], tail))
+        applied = device.apply(
+            slot, ready, (rows + above, row), size, (above, 0),
+            uses=("source", "source", "scratch"),
+        )  # fmt: skip
+        source = pixels[top - above : top + rows]
+        for _ in slot.upload(source, applied.source, applied.source_pitch):
+            pass
+        applied.queue()
+        count = ready.parts(size)
+        told = np.empty((count, ENTRY // 4), np.uint32)
+        slot.download(told, applied.scratch, ENTRY)
         slot.finish()
-        seconds = slot.seconds()["kernel"]
-        if lost > LOST * 8 * made:
-            return Deflated(seconds=seconds)
-        for piece, tail in ends:  # now that nothing more arrives there
-            piece[len(piece) - len(tail) :] = list(tail)
-        return Deflated([piece.data for piece, _ in ends], seconds)
+        length = int(told[:, 0].sum(dtype=np.int64))
+        lost += int(told[:, 4].sum(dtype=np.int64))
+        made += length
+        adler = _adler(told, rows * (row + 1))
+        head, tail = joiner.around(adler, rows * (row + 1), last)
+        room = -(-length // ROW) * ROW
+        piece = np.empty(len(head) + room + len(tail), np.uint8)
+        body = piece[len(head) :][:room].reshape(-1, ROW)
+        slot.download(body, applied.scratch + count * ENTRY, ROW)
+        piece[: len(head)] = list(head)
+        ends.append((piece[: len(head) + length + len(tail)], tail))
+    slot.finish()
+    seconds = slot.seconds()["kernel"]
+    if lost > LOST * 8 * made:
+        return Deflated(seconds=seconds)
+    for piece, tail in ends:  # now that nothing more arrives there
+        piece[len(piece) - len(tail) :] = list(tail)
+    return Deflated([piece.data for piece, _ in ends], seconds)
 
 
 def _adler(told: npt.NDArray[np.uint32], size: int) -> int:

@@ -14,9 +14,9 @@ from cudafilter.engines import Result, Screening
 from cudafilter.engines.chains import one_by_one, picked, run_plan
 from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
 from cudafilter.engines.cuda.chains import Stretch, Stretched, placed, stretch_of
-from cudafilter.engines.cuda.deflate import GpuDeflater
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg
+from cudafilter.engines.cuda.png import GpuPng
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
@@ -29,7 +29,7 @@ from cudafilter.operations.operation import Operation, Stage, WholeImage, only_s
 from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
 if TYPE_CHECKING:
-    from cudafilter.formats.deflate import Deflater
+    from cudafilter.formats.png_path import PngPath
 
 MEMORY_SHARE = 0.9
 """Share of the free device memory that all slots together may take."""
@@ -81,7 +81,7 @@ class CudaEngine:
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg
-        self.deflater: Deflater | None = None if codec == "cpu" else GpuDeflater(device)
+        self.png: PngPath | None = None if codec == "cpu" else GpuPng(device)
         self.title = f"cuda: {device.title}"
 
     def run(

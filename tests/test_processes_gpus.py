@@ -38,8 +38,9 @@ class TestGpus:
     def gpus(count: int, memory: int = 80 << 30) -> Devices:
         return Devices((Device("a GPU", memory),) * count, 13)
 
-    def run(self, *words: str) -> Any:
-        return cli("blur", "-r", "in", "out", "--report", "r.jsonl", *words, "--engine", "cuda")
+    def run(self, *words: str, filter: tuple[str, ...] = ("blur",)) -> Any:
+        files = ("-r", "in", "out", "--report", "r.jsonl", "--engine", "cuda")
+        return cli(*filter, *files, *words)
 
     @staticmethod
     def engines() -> set[str]:
@@ -98,12 +99,13 @@ class TestGpus:
     @pytest.mark.parametrize(
         "words",
         [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
-         ("--linear",), ("--format", "png"), ("--gpu", "2")],
+         ("--linear",), ("--format", "png"), ("--gpu", "2"), ("chain",)],
     )  # fmt: skip
     def test_or_not(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "MANY", 256)
         pictures(600, (8, 8), "jpg")
-        done = self.run(*words)
+        chain = words == ("chain",)
+        done = self.run(filter=("chain", "blur | median")) if chain else self.run(*words)
         assert done.exit_code == 1  # there is no GPU in this process
         assert "error: " in done.stderr
         assert not Path("out").exists()

@@ -22,8 +22,8 @@ TWO = ("--processes", "2")
 TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "engine"}
 
 MADE_UP = "MADE_UP"
-"""The variable that says what worker processes do: slow, dies, refuses-0; halfway: the first one is
-killed while it writes."""
+"""The variable that says what worker processes do: slow, dies, refuses-0; writes: slowly;
+halfway: the first one is killed while it writes."""
 KILLER = "killer"
 """In a file's name: who filters it is killed."""
 
@@ -55,6 +55,8 @@ if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
         return engine
 
     def complete(fd, mode, fchmod=os.fchmod):
+        if "writes" in does:
+            time.sleep(0.2)
         if "halfway" in does:
             with contextlib.suppress(FileExistsError):
                 open_file("first", "x").close()

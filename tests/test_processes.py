@@ -18,7 +18,8 @@ from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
 from cudafilter.cli import processes
 from cudafilter.jobs import workers
 from cudafilter.jobs.hand import Task
-from cudafilter.jobs.processes import Early, Process, Processes
+from cudafilter.jobs.processes import Process, Processes
+from cudafilter.jobs.serving import Early
 from cudafilter.jobs.settings import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make

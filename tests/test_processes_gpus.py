@@ -12,7 +12,8 @@ import pytest
 from command_line import cli, snapshot
 from cudafilter.cli import options, processes
 from cudafilter.jobs import workers
-from cudafilter.jobs.processes import Early, Processes
+from cudafilter.jobs.processes import Processes
+from cudafilter.jobs.serving import Early
 from cudafilter.nvidia.devices import Device, Devices
 from worker_processes import MADE_UP, is_there, made_up, pictures, records
 

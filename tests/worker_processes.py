@@ -29,7 +29,7 @@ KILLER = "killer"
 
 WORKERS = f"""
 import os, sys, time
-if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
+if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     does = os.environ.get({MADE_UP!r}, "").split()
     if "dies" in does:
         os.kill(os.getpid(), 9)
@@ -95,7 +95,7 @@ def workers_of(process: int) -> list[int]:
     for task in Path(f"/proc/{process}/task").iterdir():
         with suppress(OSError):
             for child in map(int, (task / "children").read_text().split()):
-                if b"cudafilter.jobs.processes" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"cudafilter.jobs.serving" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(child)
     return found
 

@@ -18,7 +18,8 @@ from cudafilter.host.cores import cores
 from cudafilter.jobs.hand import Opened
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.plan import Plan
-from cudafilter.jobs.processes import Early, Processes
+from cudafilter.jobs.processes import Processes
+from cudafilter.jobs.serving import Early
 from cudafilter.jobs.workers import Node, Place, Run, require_files
 from cudafilter.nvidia.devices import Devices, device_files, devices
 from cudafilter.nvidia.nvjpeg import find

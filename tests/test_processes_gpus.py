@@ -147,6 +147,18 @@ class TestGpus:
         assert sum(place.cores for place in got) in (0, cores)
         assert {place.beside for place in got} <= {len(places)}
 
+    @pytest.mark.parametrize("does", ["dies", "refuses-0 refuses-1"])
+    def test_that_no_process_can_use_are_left_to_this_one(
+        self, does: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(MADE_UP, does)
+        pictures(300, (8, 8), "jpg")
+        done = cli("blur", "-r", "in", "out", "--engine", "auto")
+        assert done.exit_code == 0, done.stderr
+        assert "cpu: " in done.stderr
+        assert ", in 2 processes" not in done.stderr
+        assert len(snapshot("out")) == 300
+
     def test_begin_while_the_plan_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "MANY", 256)
         pictures(600, (8, 8), "jpg")

@@ -96,10 +96,11 @@ def run_in(
         run = Run(joined, places, plan.jobs, task, told.tell, told.note)
         try:
             run.work(start)
-        except EngineUnavailable:
-            if run.begun or engine != "cuda" or _insists(shared):
+        except (EngineError, EngineUnavailable) as error:
+            unavailable = engine == "cuda" and isinstance(error, EngineUnavailable)
+            if run.begun or (asked and (_insists(shared) or not unavailable)):
                 raise
-            return False  # the CPU does it, and says why
+            return False  # one process does it, and says what is wrong
     finally:
         joined.leave()
     return True

@@ -17,7 +17,12 @@ import pytest
 from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
 from cudafilter.cli import processes
 from cudafilter.jobs import workers
-from cudafilter.jobs.processes import Early, Process, Processes
+from cudafilter.jobs.hand import Task
+from cudafilter.jobs.processes import Process, Processes
+from cudafilter.jobs.serving import Early
+from cudafilter.jobs.settings import Settings
+from cudafilter.operations.borders import Border
+from cudafilter.operations.make import make
 from worker_processes import (
     BLUR,
     KILLER,
@@ -57,7 +62,8 @@ class TestARun:
 
     def test_takes_masks_chains_and_what_is_there(self, folder: Path) -> None:
         picture("mask.png", mode="L")
-        Path("cv2.py").write_text("raise SystemExit('a module among the pictures was imported')")
+        told_by = "raise SystemExit('a module among the pictures was imported')"
+        Path("multiprocessing.py").write_text(told_by)
         words = ("chain", "blur | sharpen", "in/a.png", "in/s/c.png", "out", "--engine", "cpu",
                  "--mask", "mask.png", "--background", "white", "--linear")  # fmt: skip
         cli(*words)
@@ -93,6 +99,7 @@ class TestARun:
         outputs = sorted(snapshot("out"))
         assert f"interrupted: {len(outputs)} of 300 images done, 0 failed" in told
         assert sorted(line["destination"] for line in records("r.jsonl")) == outputs
+        assert len(outputs) < 300
         assert "lost" not in told
         assert "Traceback" not in told
         assert len(those) == 2
@@ -177,8 +184,8 @@ class TestWorkersThatAreLost:
 
     def test_all_end_where_the_command_is_killed(self) -> None:
         pictures(300)
-        process = begun(*BLUR, *TWO)
-        wait_for(written(3))
+        process = begun(*BLUR, *TWO, does="writes")
+        wait_for(lambda: list(Path("out").glob(".*")))
         those = workers_of(process.pid)
         process.kill()
         process.communicate()
@@ -245,6 +252,24 @@ class TestACarrier:
         with pytest.raises(workers.Lost, match="its process has ended"):
             joined.result(call)
         joined.leave()
+
+    @pytest.mark.parametrize(
+        ("asked", "each"), [(None, [None, None, None]), (7, [3, 2, 2]), (2, [1, 1, 1])]
+    )
+    def test_shares_out_the_images_in_work(
+        self, asked: int | None, each: list[int | None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[Task] = []
+        monkeypatch.setattr(Process, "begin", lambda self, task: given.append(task))
+        places = processes.placed([1, 0, 1])
+        joined = Processes(places, Early("cpu", None, False))
+        task = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", asked, 1,
+                    ".", {})  # fmt: skip
+        for place in places:
+            joined.start(place, task)
+        joined.leave()
+        assert [task.threads for task in given] == each
+        assert [task.gpu for task in given] == [1, 0, 1]
 
     def test_waits_no_longer_than_it_is_told(self) -> None:
         (place,) = processes.placed([None])

@@ -12,7 +12,8 @@ import pytest
 from command_line import cli, snapshot
 from cudafilter.cli import options, processes
 from cudafilter.jobs import workers
-from cudafilter.jobs.processes import Early, Processes
+from cudafilter.jobs.processes import Processes
+from cudafilter.jobs.serving import Early
 from cudafilter.nvidia.devices import Device, Devices
 from worker_processes import MADE_UP, is_there, made_up, pictures, records
 
@@ -38,8 +39,9 @@ class TestGpus:
     def gpus(count: int, memory: int = 80 << 30) -> Devices:
         return Devices((Device("a GPU", memory),) * count, 13)
 
-    def run(self, *words: str) -> Any:
-        return cli("blur", "-r", "in", "out", "--report", "r.jsonl", *words, "--engine", "cuda")
+    def run(self, *words: str, filter: tuple[str, ...] = ("blur",)) -> Any:
+        files = ("-r", "in", "out", "--report", "r.jsonl", "--engine", "cuda")
+        return cli(*filter, *files, *words)
 
     @staticmethod
     def engines() -> set[str]:
@@ -98,12 +100,13 @@ class TestGpus:
     @pytest.mark.parametrize(
         "words",
         [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
-         ("--linear",), ("--format", "png"), ("--gpu", "2")],
+         ("--linear",), ("--format", "png"), ("--gpu", "2"), ("chain",)],
     )  # fmt: skip
     def test_or_not(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "MANY", 256)
         pictures(600, (8, 8), "jpg")
-        done = self.run(*words)
+        chain = words == ("chain",)
+        done = self.run(filter=("chain", "blur | median")) if chain else self.run(*words)
         assert done.exit_code == 1  # there is no GPU in this process
         assert "error: " in done.stderr
         assert not Path("out").exists()
@@ -143,6 +146,18 @@ class TestGpus:
         assert [place.device for place in got] == places
         assert sum(place.cores for place in got) in (0, cores)
         assert {place.beside for place in got} <= {len(places)}
+
+    @pytest.mark.parametrize("does", ["dies", "refuses-0 refuses-1"])
+    def test_that_no_process_can_use_are_left_to_this_one(
+        self, does: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(MADE_UP, does)
+        pictures(300, (8, 8), "jpg")
+        done = cli("blur", "-r", "in", "out", "--engine", "auto")
+        assert done.exit_code == 0, done.stderr
+        assert "cpu: " in done.stderr
+        assert ", in 2 processes" not in done.stderr
+        assert len(snapshot("out")) == 300
 
     def test_begin_while_the_plan_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(processes, "MANY", 256)

@@ -22,14 +22,14 @@ TWO = ("--processes", "2")
 TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "engine"}
 
 MADE_UP = "MADE_UP"
-"""The variable that says what worker processes do: slow, dies, refuses-0; halfway: the first one is
-killed while it writes."""
+"""The variable that says what worker processes do: slow, dies, refuses-0; writes: slowly;
+halfway: the first one is killed while it writes."""
 KILLER = "killer"
 """In a file's name: who filters it is killed."""
 
 WORKERS = f"""
 import os, sys, time
-if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
+if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     does = os.environ.get({MADE_UP!r}, "").split()
     if "dies" in does:
         os.kill(os.getpid(), 9)
@@ -55,6 +55,8 @@ if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
         return engine
 
     def complete(fd, mode, fchmod=os.fchmod):
+        if "writes" in does:
+            time.sleep(0.2)
         if "halfway" in does:
             with contextlib.suppress(FileExistsError):
                 open_file("first", "x").close()
@@ -93,7 +95,7 @@ def workers_of(process: int) -> list[int]:
     for task in Path(f"/proc/{process}/task").iterdir():
         with suppress(OSError):
             for child in map(int, (task / "children").read_text().split()):
-                if b"cudafilter.jobs.processes" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"cudafilter.jobs.serving" in Path(f"/proc/{child}/cmdline").read_bytes():
                     found.append(child)
     return found
 

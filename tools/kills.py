@@ -62,7 +62,7 @@ SLOW = 0.004
 """Seconds that each picture's writing takes longer, so that kills fall into it."""
 SLOW_WORKERS = f"""
 import os, sys, time
-if "cudafilter.jobs.processes" in sys.orig_argv[-1]:
+if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     complete = os.fchmod
     os.fchmod = lambda fd, mode: (time.sleep({SLOW}), complete(fd, mode))
 """

@@ -18,7 +18,8 @@ from cudafilter.host.cores import cores
 from cudafilter.jobs.hand import Opened
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.plan import Plan
-from cudafilter.jobs.processes import Early, Processes
+from cudafilter.jobs.processes import Processes
+from cudafilter.jobs.serving import Early
 from cudafilter.jobs.workers import Node, Place, Run, require_files
 from cudafilter.nvidia.devices import Devices, device_files, devices
 from cudafilter.nvidia.nvjpeg import find
@@ -95,10 +96,11 @@ def run_in(
         run = Run(joined, places, plan.jobs, task, told.tell, told.note)
         try:
             run.work(start)
-        except EngineUnavailable:
-            if run.begun or engine != "cuda" or _insists(shared):
+        except (EngineError, EngineUnavailable) as error:
+            unavailable = engine == "cuda" and isinstance(error, EngineUnavailable)
+            if run.begun or (asked and (_insists(shared) or not unavailable)):
                 raise
-            return False  # the CPU does it, and says why
+            return False  # one process does it, and says what is wrong
     finally:
         joined.leave()
     return True

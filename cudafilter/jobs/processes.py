@@ -1,17 +1,14 @@
 """Worker processes on this machine: a Hand in each, and pipes that carry the calls.
 
-A process imports and starts its GPU as soon as it is there, before it is told what to do. It ends
-with this one, however that ends.
+This is the side of the process that starts them; serving.py is theirs.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import connection
@@ -19,23 +16,15 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from cudafilter.errors import EngineError
-from cudafilter.jobs.hand import Hand, Task
+from cudafilter.jobs.hand import Task
 from cudafilter.jobs.job import Job
-from cudafilter.jobs.workers import STOP, Call, Lost, Place
+from cudafilter.jobs.serving import Early
+from cudafilter.jobs.workers import Call, Lost, Place
 
-_SERVE = "from cudafilter.jobs.processes import serve; serve()"
+_SERVE = "from cudafilter.jobs.serving import serve; serve()"
 
 _GONE = 5.0
 """Seconds in which a process that was killed is gone. A GPU's takes 0.2."""
-
-
-class Early(NamedTuple):
-    """What a process may begin with before it has a task."""
-
-    engine: str
-    gpu: int | None
-    jpeg: bool
-    """Whether nvJPEG will be needed."""
 
 
 class _Asked(NamedTuple):
@@ -202,61 +191,3 @@ class Processes:
 
 def _asked(calls: Sequence[Call]) -> list[_Asked]:
     return [call.reference for call in calls]
-
-
-def serve() -> None:
-    """Be a process: Early comes on stdin, then a task with its place, then calls; each answer goes
-    to stdout. It ends where stdin does."""
-    requests = Connection(os.dup(0), writable=False)
-    answers = Connection(os.dup(1), readable=False)
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nowhere, 0)
-    os.dup2(2, 1)  # what else is printed is for people
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(stop, signal.SIG_IGN)  # who asks this asks the other process, too
-    hand: Hand | None = None
-    try:
-        _prepare(requests.recv())
-        hand = Hand(*requests.recv())
-        sending = threading.Lock()
-        while True:
-            number, method, given = requests.recv()
-            work = getattr(hand, method)
-            # stop() comes while step() waits
-            threading.Thread(
-                target=_answer, args=(answers, sending, number, work, given), daemon=True
-            ).start()
-    except (EOFError, OSError):  # the other process has ended, or wants no more
-        pass
-    finally:
-        threading.Timer(STOP, os._exit, (1,)).start()
-        if hand is not None:
-            hand.stop()  # images being written are finished
-        os._exit(0)
-
-
-def _prepare(early: Early) -> None:
-    """Import and start what is sure to be needed, while the other process makes its plan."""
-    from cudafilter.engines.open import preload
-    from cudafilter.start import gpus
-    from cudafilter.start.garbage import uncollected
-
-    with uncollected():
-        if early.engine == "cuda":
-            gpus.start((early.gpu or 0,), jpeg=early.jpeg)
-        preload(early.engine)
-
-
-def _answer(
-    answers: Connection,
-    sending: threading.Lock,
-    number: int,
-    work: Callable[..., object],
-    given: tuple[object, ...],
-) -> None:
-    try:
-        told = number, True, work(*given)
-    except BaseException as error:  # noqa: BLE001 - the other process counts it as a loss
-        told = number, False, f"{type(error).__name__}: {error}"
-    with sending, suppress(OSError):
-        answers.send(told)

@@ -247,7 +247,8 @@ def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
 
         monkeypatch.setattr(nvjpeg, "find", lambda major: "libnvjpeg")
         monkeypatch.setattr(gpu_jpeg, "NvJpeg", load)
-        engine = CudaEngine(variant="constant", **options)
+        codec = "units" if units else "auto"
+        engine = CudaEngine(variant="constant", codec=codec, **options)
         engines.append(engine)
         assert engine.jpeg is not None
         through(engine.jpeg, jpeg(1))

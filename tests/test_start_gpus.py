@@ -298,7 +298,9 @@ def test_nvjpeg_makes_its_handle_there(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ctypes, way, lambda path: Library())
     monkeypatch.setattr(nvjpeg, "_on_one_core", on_one_core)
     NvJpeg("libnvjpeg")
-    assert made == ["one core", "nvjpegCreateEx", "nvjpegCreateEx", "all"]
+    assert made == ["one core", "nvjpegCreateEx", "all"]
+    assert NvJpeg("libnvjpeg").units is not None
+    assert made[3:] == ["one core", "nvjpegCreateEx", "all"] * 2
 
 
 def test_handles_are_made_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

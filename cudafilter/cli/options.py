@@ -142,7 +142,8 @@ def shared() -> Sections:
                 type=Choice(CODECS, OLD_CODECS),
                 default="auto",
                 show_default=True,
-                help="What codes JPEGs and packs PNGs: auto takes the GPU where it can, cpu never.",
+                help="What codes JPEGs and packs PNGs: auto takes the GPU where it can, cpu never."
+                " units is auto, and the GPU's JPEG units decode.",
             ),
             click.Option(
                 ["--on-gpu-failure"],

@@ -25,7 +25,7 @@ from cudafilter.nvidia.devices import Devices, device_files, devices
 from cudafilter.nvidia.nvjpeg import find
 from cudafilter.nvidia.toolkit import no_gpu
 from cudafilter.operations.borders import Border
-from cudafilter.operations.choices import gpu_numbers
+from cudafilter.operations.choices import CODECS, UNITS, gpu_numbers
 from cudafilter.operations.operation import Operation, only_stage
 from cudafilter.start.words import SEVERAL, any_jpeg
 
@@ -93,6 +93,9 @@ def run_in(
 
     try:
         task = task_of(plan, filter, border, shared, told.settings, engine, os.curdir, {})
+        if engine == "cuda" and shared.codec == CODECS[0]:
+            # Cores would have no more done by several processes than by one.
+            task = task._replace(codec=UNITS)
         run = Run(joined, places, plan.jobs, task, told.tell, told.note)
         try:
             run.work(start)

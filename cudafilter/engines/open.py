@@ -56,7 +56,7 @@ def open_engine(
     *gpu* is 0; where *several* images are to come, it is the first that opens, and the others join
     when that is busy. Of all GPUs those that cannot be opened are left out, which ``note`` or
     Result.notes tells; those that are named must open. *codec* ``cpu`` keeps JPEG files off the
-    GPU's codec; ``pillow`` is its former name.
+    GPU's codec; ``pillow`` is its former name. ``units`` has a GPU's JPEG units decode them.
 
     A GPU that is lost at work is opened again in another process, unless others are at work.
     *on_gpu_failure* ``cpu`` has the CPU do an image on which the GPU fails all the same, which

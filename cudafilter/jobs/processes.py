@@ -20,6 +20,7 @@ from cudafilter.jobs.hand import Task
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.serving import Early
 from cudafilter.jobs.workers import Call, Lost, Place
+from cudafilter.start.begun import QUEUES, begun
 
 _SERVE = "from cudafilter.jobs.serving import serve; serve()"
 
@@ -51,11 +52,14 @@ class Process:
     def begun(cls, place: Place, early: Early) -> Process:
         """A new process at *place*, which begins with *early*."""
         path = os.pathsep.join(each for each in sys.path if each)
+        environment = {**os.environ, "PYTHONPATH": path}
+        if begun.few_queues:
+            del environment[QUEUES]
         popen = subprocess.Popen(
             [sys.executable, "-P", "-c", _SERVE],  # -P: nothing of the current folder is imported
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment,
             start_new_session=True,  # a Ctrl-C is for this process only
         )
         assert popen.stdin is not None

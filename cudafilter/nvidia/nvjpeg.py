@@ -159,13 +159,23 @@ class NvJpeg:
         self._functions = _functions(ctypes.CDLL(path))
         self._brief = _functions(ctypes.PyDLL(path))
         """The same, with the interpreter's lock kept."""
-        self.units: c_void_p | None = None
-        """The handle of the GPU's JPEG units; None where it has none."""
+        self._units: c_void_p | None = None
+        self._asked = False
         with _on_one_core():
             self.handle = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
-            """For all else, encoding too."""
-            with suppress(NvJpegError):
-                self.units = self.create("CreateEx", BACKEND_HARDWARE, None, None, INTERPOLATE)
+            """For all but the units."""
+
+    @property
+    def units(self) -> c_void_p | None:
+        """The handle of the GPU's JPEG units, made when it is first asked for, by one thread.
+
+        None where it has none.
+        """
+        if not self._asked:
+            with _on_one_core(), suppress(NvJpegError):
+                self._units = self.create("CreateEx", BACKEND_HARDWARE, None, None, INTERPOLATE)
+            self._asked = True
+        return self._units
 
     def call(self, name: str, *arguments: Any) -> None:
         """Call nvjpegNAME. Raises NvJpegError unless it succeeds; the GIL is released meanwhile."""
@@ -188,8 +198,8 @@ class NvJpeg:
 
     def close(self) -> None:
         """Destroy the handles; after all that was made with them."""
-        if self.units is not None:
-            self.call("Destroy", self.units)
+        if self._units is not None:
+            self.call("Destroy", self._units)
         self.call("Destroy", self.handle)
 
 

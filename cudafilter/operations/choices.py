@@ -9,7 +9,8 @@ from cudafilter.errors import ParameterError
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
-CODECS: tuple[str, ...] = ("auto", "cpu")
+UNITS = "units"
+CODECS: tuple[str, ...] = ("auto", UNITS, "cpu")
 """What decodes and encodes JPEG: the GPU where it can, or always the CPU."""
 OLD_CODECS = {"pillow": "cpu"}
 """Former names, which are still taken."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 TYPE_CHECKING = False
+
+QUEUES = "CUDA_DEVICE_MAX_CONNECTIONS"
+"""The variable that tells the driver how many hardware queues a context has."""
+
 if TYPE_CHECKING:
     from threading import Thread
 
@@ -31,6 +35,8 @@ class Gpu:
 class Begun:
     """All that has begun. A process has one of these."""
 
+    few_queues = False
+    """Whether this process has a few QUEUES, which others that it starts need not have."""
     caught = False
     """Whether KeyboardInterrupt is caught by now."""
     picture: Picture | None = None

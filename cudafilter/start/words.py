@@ -45,14 +45,16 @@ def needs_gpu(words: Sequence[str]) -> bool:
         return True
     if {"--retry-failed", "--shard"} & named.keys():
         return False  # these may be a few of the files
-    return not are_few(words)
-
-
-def are_few(words: Sequence[str]) -> bool:
-    """Whether the command line *words* names FEW files at most."""
     there = [word for word in words[1:] if os.path.exists(word)]
+    if not there:
+        return False
     sources = there[:-1] or there  # the last of several may be the destination
-    return len(first_files(sources)) <= FEW
+    return len(first_files(sources)) > FEW
+
+
+def wants_units(words: Sequence[str]) -> bool:
+    """Whether the command line *words* asks for a GPU's JPEG units."""
+    return dict(_options(words)).get("--codec") == "units"
 
 
 def first_jpeg(words: Sequence[str]) -> str | None:

@@ -25,6 +25,7 @@ from cudafilter.engines.resident import Resident
 from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.borders import Border
+from cudafilter.operations.choices import UNITS
 from cudafilter.operations.operation import Operation, Stage, WholeImage, only_stage
 from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
@@ -48,7 +49,8 @@ class CudaEngine:
 
     *memory_limit* caps the device memory in bytes that an image and its result may take; larger
     images are cut into bands with halos, with the same bits. *codec* ``cpu`` keeps JPEG files
-    off the GPU's codec, and has PNGs compressed on the host. Raises EngineUnavailable.
+    off the GPU's codec, and has PNGs compressed on the host; ``units`` has the GPU's JPEG units
+    decode them, if it has any. Raises EngineUnavailable.
     """
 
     name = "cuda"
@@ -77,7 +79,9 @@ class CudaEngine:
         if self.jpeg_reason is None:
             library = nvjpeg.find(device.cuda_version)
             if library is not None:
-                self._jpeg = GpuJpeg(device, library, variant)
+                self._jpeg = GpuJpeg(device, library, variant, codec == UNITS)
+                if codec == UNITS and not self._jpeg.by_units:
+                    self.note = "this GPU has no JPEG units, so cores decode"
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg

@@ -157,7 +157,7 @@ def _coding(segments: list[Segment]) -> tuple[object, ...]:
 class GpuJpeg:
     """Engine.jpeg of the CUDA engine; see JpegPath. The device's memory bounds the picture."""
 
-    def __init__(self, device: Device, library: str, variant: str) -> None:
+    def __init__(self, device: Device, library: str, variant: str, units: bool) -> None:
         self._device = device
         self._variant = variant
         self._readers = Pool([_Place() for _ in range(max(JPEG_SLOTS, min(cores(), READERS)))])
@@ -167,8 +167,9 @@ class GpuJpeg:
         # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
         self._nvjpeg = gpus.nvjpeg_of(device.number)
         self._units = Units(device, self._loaded, self._make_room)
-        ready = self._nvjpeg is not None and self._nvjpeg.units is not None
-        self.parallel = THREADS if ready else self._readers.count
+        self.by_units = units and self._has_units()
+        """Whether the GPU's JPEG units decode what they take."""
+        self.parallel = THREADS if self.by_units else self._readers.count
 
     def filter(
         self,
@@ -235,7 +236,14 @@ class GpuJpeg:
     def _takes(self, data: bytes) -> bool:
         """Whether the GPU's JPEG units decode *data*. Its head tells, and nothing else."""
         with self._refusals():
-            return self._loaded().units is not None and self._units.takes(data)
+            return self.by_units and self._units.takes(data)
+
+    def _has_units(self) -> bool:
+        try:
+            with self._device.current():
+                return self._loaded().units is not None
+        except NotTaken:  # each file tells
+            return False
 
     def _by_units(self, picture: Picture) -> Coded:
         """*picture* decoded on the GPU's JPEG units. Raises NotTaken."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Lock, Thread
+from threading import Lock, Thread
 from time import perf_counter
 from typing import Any
 
@@ -49,23 +49,30 @@ class _Waiting:
         self.pitch = row_pitch(width, picture.channels)
         """Bytes from row to row of its decoded pixels on the device."""
         self.pixels = height * self.pitch
-        self.ended = Event()
+        self._ending = Lock()
+        """Held until it has ended. An Event takes so long to be set that the threads that were
+        woken first take the interpreter's lock before the last one is."""
+        self._ending.acquire()
         self._coded: Coded | None = None
         self._error: BaseException | None = None
 
     def end(self, coded: Coded) -> None:
         """Give its thread the result."""
         self._coded = coded
-        self.ended.set()
+        self._end()
 
     def fail(self, error: BaseException) -> None:
         """Have its thread raise *error*."""
         self._error = error
-        self.ended.set()
+        self._end()
+
+    def _end(self) -> None:
+        if self._ending.locked():  # for the first time, or its thread has gone on
+            self._ending.release()
 
     def result(self) -> Coded:
         """The result, once it is there. Raises what it failed for."""
-        self.ended.wait()
+        self._ending.acquire()
         if self._error is not None:
             raise self._error
         assert self._coded is not None

@@ -154,9 +154,9 @@ def _asked_for(plan: Plan, shared: Shared, engine: str) -> tuple[str, list[Place
     count = min(shared.processes, len(plan.jobs), shared.jobs or shared.processes)
     if count < 2:
         return engine, []
-    if engine == "auto":
-        engine = "cpu" if no_gpu() is not None or not devices().every else "cuda"
-    if engine == "cpu":
+    if engine == "auto" and no_gpu() is None and devices().every:
+        engine = "cuda"
+    if engine != "cuda":  # with auto they say why
         return engine, [] if _insists(shared) else placed([None] * count)
     numbers = _numbers(shared, devices())
     return engine, placed([numbers[n % len(numbers)] for n in range(count)] if numbers else [])

@@ -9,6 +9,7 @@ import pytest
 
 from cudafilter.nvidia import devices
 from cudafilter.nvidia.devices import Device, Devices
+from cudafilter.start import words
 
 
 class Driver:
@@ -65,4 +66,4 @@ def test_are_none_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_have_files(names: list[str], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.listdir", lambda folder: names)
-    assert devices.device_files() == count
+    assert words.gpu_files() == count

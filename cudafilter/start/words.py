@@ -15,7 +15,10 @@ FEW = 16
 """Most images of a small job. More images are worth a GPU's start, whatever their size."""
 
 SEVERAL = 256
-"""Fewest images that several processes are thought of for."""
+"""JPEGs from which on several GPUs have a process each."""
+
+MANY = 1024
+"""JPEGs for each GPU from which on a second process for it pays."""
 
 _JPEG = (".jpg", ".jpeg")
 """The usual extensions. For others nvJPEG starts when it is needed."""
@@ -80,6 +83,18 @@ def _options(words: Sequence[str]) -> list[tuple[str, str]]:
 def first_files(sources: Sequence[str], most: int = FEW + 1) -> list[str]:
     """Names of up to *most* of the files that *sources* name, folders looked into."""
     return list(islice(_names(sources), most))
+
+
+def are_worth_processes(count: int) -> bool:
+    """Whether so many images may be worth several processes. No driver is asked."""
+    return count >= MANY or (count >= SEVERAL and gpu_files() > 1)
+
+
+def gpu_files() -> int:
+    """How many GPUs the system has files for; 0 where it has other ones."""
+    with suppress(OSError):
+        return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
+    return 0
 
 
 def any_jpeg(names: Sequence[str]) -> bool:

@@ -57,12 +57,3 @@ def test_are_none_without_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert devices.devices() == Devices()
-
-
-@pytest.mark.parametrize(
-    ("names", "count"),
-    [([], 0), (["nvidiactl", "nvidia-uvm", "null"], 0), (["nvidia0", "nvidia11", "nvidiactl"], 2)],
-)
-def test_have_files(names: list[str], count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.listdir", lambda folder: names)
-    assert devices.device_files() == count

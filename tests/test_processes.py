@@ -82,6 +82,14 @@ class TestARun:
         assert done.exit_code == 0
         assert [line["source"] for line in records("r2.jsonl")] == ["in/broken.png"]
 
+    def test_says_why_it_takes_no_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(processes, "no_gpu", lambda: "there is none")
+        pictures(20)
+        done = cli("blur", "-r", "in", "out", *TWO, "--engine", "auto")
+        assert done.exit_code == 0
+        first = done.stderr.splitlines()[0]
+        assert first.endswith(", in 2 processes; no CUDA: none is made up")
+
     def test_of_one_image_is_in_this_process(self) -> None:
         picture("a.png")
         done = cli("blur", "a.png", "b.png", *TWO)

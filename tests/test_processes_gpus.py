@@ -15,6 +15,7 @@ from cudafilter.jobs import workers
 from cudafilter.jobs.processes import Processes
 from cudafilter.jobs.serving import Early
 from cudafilter.nvidia.devices import Device, Devices
+from cudafilter.start import words
 from worker_processes import MADE_UP, is_there, made_up, pictures, records
 
 __all__ = ["made_up"]
@@ -29,7 +30,6 @@ class TestGpus:
     def two(self, monkeypatch: pytest.MonkeyPatch) -> None:
         gpus = self.gpus(2)
         monkeypatch.setattr(processes, "devices", lambda: gpus)
-        monkeypatch.setattr(processes, "device_files", lambda: len(gpus.every))
         monkeypatch.setattr(processes, "no_gpu", lambda: None)
         monkeypatch.setattr(options, "find_spec", lambda name: name)
         monkeypatch.setattr(processes, "find", lambda major: "libnvjpeg")
@@ -39,9 +39,9 @@ class TestGpus:
     def gpus(count: int, memory: int = 80 << 30) -> Devices:
         return Devices((Device("a GPU", memory),) * count, 13)
 
-    def run(self, *words: str, filter: tuple[str, ...] = ("blur",)) -> Any:
+    def run(self, *more: str, filter: tuple[str, ...] = ("blur",)) -> Any:
         files = ("-r", "in", "out", "--report", "r.jsonl", "--engine", "cuda")
-        return cli(*filter, *files, *words)
+        return cli(*filter, *files, *more)
 
     @staticmethod
     def engines() -> set[str]:
@@ -82,15 +82,14 @@ class TestGpus:
     def test_and_with_auto_the_cpu_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(MADE_UP, "refuses-0 refuses-1")
         pictures(20)
-        words = ("-r", "in", "out", "--engine", "auto", "--processes", "2")
-        done = cli("blur", *words)
+        done = cli("blur", "-r", "in", "out", "--engine", "auto", "--processes", "2")
         assert done.exit_code == 0
         assert done.stderr.startswith("cpu: ")
 
     def test_many_jpegs_take_two_for_each_by_themselves(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(processes, "MANY", 256)
+        monkeypatch.setattr(words, "MANY", 256)
         pictures(600, (8, 8), "jpg")
         done = self.run()
         assert done.exit_code == 0, done.stderr
@@ -98,15 +97,16 @@ class TestGpus:
         assert len(records("r.jsonl")) == len(snapshot("out")) == 600
 
     @pytest.mark.parametrize(
-        "words",
+        "more",
         [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
-         ("--linear",), ("--format", "png"), ("--gpu", "2"), ("chain",)],
+         ("--linear",), ("--format", "png"), ("--gpu", "2"), ("chain",), ("otsu",)],
     )  # fmt: skip
-    def test_or_not(self, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(processes, "MANY", 256)
+    def test_or_not(self, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(words, "MANY", 256)
         pictures(600, (8, 8), "jpg")
-        chain = words == ("chain",)
-        done = self.run(filter=("chain", "blur | median")) if chain else self.run(*words)
+        filters = {"chain": ("chain", "blur | median"), "otsu": ("threshold", "--otsu")}
+        filter = filters.get(more[0])
+        done = self.run(filter=filter) if filter else self.run(*more)
         assert done.exit_code == 1  # there is no GPU in this process
         assert "error: " in done.stderr
         assert not Path("out").exists()
@@ -114,18 +114,17 @@ class TestGpus:
     @pytest.mark.parametrize(
         ("jpegs", "gpus", "cores", "memory", "places"),
         [
-            (255, 2, 32, 80, []),
-            (256, 2, 32, 80, [0, 1]),
-            (256, 2, 4, 80, []),  # one of four cores: as today
-            (1023, 1, 16, 80, []),
-            (1024, 1, 16, 80, [0, 0]),
-            (1024, 1, 7, 80, []),
-            (1024, 1, 16, 8, []),
-            (1024, 2, 32, 80, [0, 1]),
+            (2047, 2, 32, 80, []),
+            (2048, 1, 16, 80, [0, 0, 0, 0]),
+            (2048, 1, 32, 80, [0, 0, 0, 0]),
+            (2048, 1, 11, 80, [0, 0]),
+            (2048, 1, 7, 80, []),
+            (2048, 1, 16, 20, [0, 0, 0]),
+            (2048, 1, 16, 8, []),
             (2048, 2, 32, 80, [0, 1, 0, 1]),
-            (2048, 2, 12, 80, [0, 1]),
-            (10_000, 1, 16, 80, [0, 0]),
+            (2048, 2, 12, 80, [0, 1, 0]),
             (10_000, 8, 16, 80, [0, 1, 2, 3]),
+            (10_000, 2, 32, 8, [0, 1]),
             (10_000, 0, 16, 80, []),
         ],
     )
@@ -140,7 +139,6 @@ class TestGpus:
     ) -> None:
         found = self.gpus(gpus, memory << 30)
         monkeypatch.setattr(processes, "devices", lambda: found)
-        monkeypatch.setattr(processes, "device_files", lambda: gpus)
         monkeypatch.setattr(processes, "cores", lambda: cores)
         got = processes._by_itself(jpegs, shared())
         assert [place.device for place in got] == places
@@ -152,6 +150,7 @@ class TestGpus:
         self, does: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv(MADE_UP, does)
+        monkeypatch.setattr(words, "MANY", 256)
         pictures(300, (8, 8), "jpg")
         done = cli("blur", "-r", "in", "out", "--engine", "auto")
         assert done.exit_code == 0, done.stderr
@@ -160,7 +159,7 @@ class TestGpus:
         assert len(snapshot("out")) == 300
 
     def test_begin_while_the_plan_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(processes, "MANY", 256)
+        monkeypatch.setattr(words, "MANY", 256)
         pictures(600, (8, 8), "jpg")
         started: list[Any] = []
         first = Processes.__init__

@@ -49,7 +49,7 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     def opened(name, gpu=None, **choices):
         if f"refuses-{{gpu}}" in does:
             raise EngineUnavailable(f"GPU {{gpu}} is not whole", hint="mend it")
-        engine = CpuEngine()
+        engine = CpuEngine(note="no CUDA: none is made up" if name == "auto" else None)
         if name == "cuda":
             engine.name, engine.title = "cuda", f"cuda: made up (GPU {{gpu}})"
         return engine

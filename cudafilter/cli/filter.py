@@ -20,7 +20,7 @@ from cudafilter.host.escape import escaped_name
 from cudafilter.operations.choices import EXISTING, gpu_numbers
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.start.garbage import uncollected
-from cudafilter.start.words import FEW, SEVERAL, STDIO, any_jpeg, first_files
+from cudafilter.start.words import FEW, STDIO, any_jpeg, are_worth_processes, first_files
 
 if TYPE_CHECKING:
     from cudafilter.jobs.plan import Plan
@@ -158,7 +158,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> Processes | None:
         jpeg = shared.codec != "cpu" and not within and any_jpeg(names)
         if many and not within and shared.existing == EXISTING[0] and shared.may_share_out:
             names = first_files(paths[:-1], MOST_LOOKED)
-            if len(names) >= SEVERAL:
+            if are_worth_processes(len(names)):
                 from cudafilter.cli.processes import begun
 
                 if (processes := begun(names, shared)) is not None:

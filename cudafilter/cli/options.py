@@ -244,7 +244,7 @@ def shared() -> Sections:
                 ["--processes"],
                 type=Whole(0, MAX_PROCESSES),
                 metavar="N",
-                show_default="2 a GPU for many JPEGs, else 1",
+                show_default="several for many JPEGs on a GPU, else 1",
                 help="Processes that share out the images, over all GPUs.",
             ),
             click.Option(

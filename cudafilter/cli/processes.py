@@ -15,27 +15,24 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.tasks import Teller, task_of
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.host.cores import cores
+from cudafilter.jobs import sizing
 from cudafilter.jobs.hand import Opened
 from cudafilter.jobs.job import Job
 from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.processes import Processes
 from cudafilter.jobs.serving import Early
 from cudafilter.jobs.workers import Node, Place, Run, require_files
-from cudafilter.nvidia.devices import Devices, device_files, devices
+from cudafilter.nvidia.devices import Devices, devices
 from cudafilter.nvidia.nvjpeg import find
 from cudafilter.nvidia.toolkit import no_gpu
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import CODECS, UNITS, gpu_numbers
-from cudafilter.operations.operation import Operation, only_stage
-from cudafilter.start.words import SEVERAL, any_jpeg
+from cudafilter.operations.operation import Operation, only_stage, whole_of
+from cudafilter.start import words
 
-MANY = 1024
-"""JPEGs for each GPU from which on a second process for it pays. It takes a second to start, and
-has a GPU's JPEG units decode for one process while the other one filters and encodes: with 2,048
-pictures two processes did 955/s where one did 740, on an H100."""
-
-EACH = 2
-"""Processes for one GPU: a third one added nothing."""
+MOST = 4
+"""Processes for one GPU; for several, they have a share each, and two at least. Of 2,048 JPEGs one
+H200 did 514 a second for two processes and 595 for four, two did 672 for four and 631 for eight."""
 
 CORES = 4
 """Fewest cores of a process. A picture takes 2 ms of a core, and up to 20 where the units cannot
@@ -50,7 +47,7 @@ def begun(names: Sequence[str], shared: Shared) -> Processes | None:
 
     They import and start their GPUs while the plan is made. None where one process is to do it.
     """
-    places = _by_itself(sum(any_jpeg([name]) for name in names), shared)
+    places = _by_itself(sum(words.any_jpeg([name]) for name in names), shared)
     with suppress(EngineError):  # one process can do it, too
         return Processes(places, Early("cuda", None, True)) if places else None
     return None
@@ -123,16 +120,19 @@ def require_possible(shared: Shared) -> None:
 
 
 def _is_short(filter: Operation, border: Border) -> bool:
-    """Whether a GPU's codec takes JPEGs for *filter*: it is one pass over their pixels."""
+    """Whether a GPU's codec takes JPEGs for *filter*: it is one pass over their pixels.
+
+    What needs a whole picture may take all memory, so it is for one process.
+    """
     plan = filter.unrolled(border)
-    return not plan or only_stage(plan) is not None
+    return not plan or (only_stage(plan) is not None and whole_of(plan) is None)
 
 
 def _is_jpeg(job: Job) -> bool:
     """Whether *job* has a file become a JPEG that is one by its name."""
     if job.skip or job.format != "jpeg" or not isinstance(job.source, Path):
         return False
-    return isinstance(job.destination, Path) and any_jpeg([job.source.name])
+    return isinstance(job.destination, Path) and words.any_jpeg([job.source.name])
 
 
 def _title(opened: Opened, places: Sequence[Place]) -> str:
@@ -157,9 +157,9 @@ def _asked_for(plan: Plan, shared: Shared, engine: str) -> tuple[str, list[Place
     count = min(shared.processes, len(plan.jobs), shared.jobs or shared.processes)
     if count < 2:
         return engine, []
-    if engine == "auto":
-        engine = "cpu" if no_gpu() is not None or not devices().every else "cuda"
-    if engine == "cpu":
+    if engine == "auto" and no_gpu() is None and devices().every:
+        engine = "cuda"
+    if engine != "cuda":  # with auto they say why
         return engine, [] if _insists(shared) else placed([None] * count)
     numbers = _numbers(shared, devices())
     return engine, placed([numbers[n % len(numbers)] for n in range(count)] if numbers else [])
@@ -167,20 +167,16 @@ def _asked_for(plan: Plan, shared: Shared, engine: str) -> tuple[str, list[Place
 
 def _by_itself(jpegs: int, shared: Shared) -> list[Place]:
     """Places of the processes that pay for so many *jpegs*; none where one process is as fast."""
-    if jpegs < SEVERAL or no_gpu() is not None:
-        return []
-    if jpegs < MANY and device_files() < 2:  # the driver may take a while to answer
+    if not words.are_worth_processes(jpegs) or no_gpu() is not None:
         return []
     found = devices()
-    numbers = _numbers(shared, found)[: cores() // CORES]
+    numbers = _numbers(shared, found)
     if not numbers or find(found.driver) is None:
         return []
-    fits = all(found.every[number].memory >= EACH * MEMORY for number in numbers)
-    enough = jpegs >= MANY * len(numbers) and cores() >= CORES * EACH * len(numbers)
-    each = EACH if fits and enough else 1
-    if each * len(numbers) < 2 or (shared.jobs or cores()) < each * len(numbers):
-        return []
-    return placed([number for _ in range(each) for number in numbers])
+    room = min(found.every[number].memory for number in numbers) // MEMORY
+    each = min(max(2, MOST // len(numbers)), room)
+    count = min(each * len(numbers), cores() // CORES, shared.jobs or sizing.MOST_THREADS)
+    return placed([numbers[n % len(numbers)] for n in range(count)]) if count > 1 else []
 
 
 def _numbers(shared: Shared, found: Devices) -> list[int]:

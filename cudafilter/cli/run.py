@@ -25,7 +25,7 @@ from cudafilter.jobs.worker import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.start.garbage import collect_again
-from cudafilter.start.words import SEVERAL
+from cudafilter.start.words import are_worth_processes
 
 if TYPE_CHECKING:
     from cudafilter.jobs.journal import Journal
@@ -83,7 +83,7 @@ def _run(
                     run_on(plan, filter, border, shared, one)
                     failed = one.failed
                     continue
-                several = shared.processes or begun or len(plan.jobs) >= SEVERAL
+                several = shared.processes or begun or are_worth_processes(len(plan.jobs))
                 if shared.may_share_out and several:
                     from cudafilter.cli.processes import run_in
 

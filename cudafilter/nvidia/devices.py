@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from ctypes import byref, c_int, c_size_t
 from typing import NamedTuple
 
@@ -26,11 +25,6 @@ class Devices(NamedTuple):
     every: tuple[Device, ...] = ()
     driver: int = 0
     """The CUDA version of the driver, by the first number."""
-
-
-def device_files() -> int:
-    """How many GPUs the system has files for; 0 where it has other ones. It takes no time."""
-    return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))
 
 
 def devices() -> Devices:

@@ -14,8 +14,9 @@ STDIO = "-"
 FEW = 16
 """Most images of a small job. More images are worth a GPU's start, whatever their size."""
 
-SEVERAL = 256
-"""Fewest images that several processes are thought of for."""
+MANY = 2048
+"""JPEGs from which on several processes pay. They start for a second; of 1,024 one process does as
+many a second."""
 
 _JPEG = (".jpg", ".jpeg")
 """The usual extensions. For others nvJPEG starts when it is needed."""
@@ -85,6 +86,11 @@ def _options(words: Sequence[str]) -> list[tuple[str, str]]:
 def first_files(sources: Sequence[str], most: int = FEW + 1) -> list[str]:
     """Names of up to *most* of the files that *sources* name, folders looked into."""
     return list(islice(_names(sources), most))
+
+
+def are_worth_processes(count: int) -> bool:
+    """Whether so many images may be worth several processes. No driver is asked."""
+    return count >= MANY
 
 
 def any_jpeg(names: Sequence[str]) -> bool:

@@ -332,9 +332,9 @@ class Output:
     *quality* 1..100 is for lossy formats. Left out, a JPEG that comes from a JPEG keeps its
     quantisation tables, another one gets 95 and full colour resolution (4:4:4), and all others are
     lossless. *compress_level* is an effort: 0 stores where that can be, 1 (if left out) is the
-    fastest, 2..9 are ever slower and smaller. *dither* is for GIF. Raises ImageError, with a hint
-    what to choose, where bits, alpha, colour or frames would be lost; see lost_metadata for the
-    rest.
+    fastest, 2..9 are ever slower and smaller. *dither* is for GIF. *png* gives what may compress a
+    PNG that has no *compress_level*. Raises ImageError, with a hint what to choose, where bits,
+    alpha, colour or frames would be lost; see lost_metadata for the rest.
     """
 
     def __init__(
@@ -347,25 +347,23 @@ class Output:
         compress_level: int | None = None,
         dither: bool = False,
         name: str = "output",
+        png: Callable[[], PngPath | None] | None = None,
     ) -> None:
         self._format, self._frames, self._name = format, frames, name
         self._create = partial(
             rows.create, format, target,
-            quality=quality, compress_level=compress_level, dither=dither,
+            quality=quality, compress_level=compress_level, dither=dither, png=png,
         )  # fmt: skip
         self._writer: rows.Writer | None = None
 
-    def add(self, image: Image, png: PngPath | None = None) -> None:
-        """Write one more frame. Raises ImageError where the format holds no such one.
-
-        *png*, which comes with the first one, may do the work if there is no *compress_level*.
-        """
+    def add(self, image: Image) -> None:
+        """Write one more frame. Raises ImageError where the format holds no such one."""
         with encoding(self._name):
             pixels = require_pixels(image.pixels, image.alpha)
             metadata, _ = split(image.metadata, self._format, pixels.shape[2])
             header = Header.of(pixels, image.alpha, metadata, image.seconds, self._frames)
             if self._writer is None:
-                self._writer = self._create(header, png=png)
+                self._writer = self._create(header)
             else:
                 self._writer.next_frame(header)
             self._writer.write(pixels)

@@ -122,8 +122,8 @@ def rows_of(pixels: Pixels) -> bytes:
 def png_of(engine: Engine, pixels: Pixels, level: int | None = None) -> bytes:
     file = Pieces()
     alpha = pixels.shape[2] in (2, 4)
-    output = images.Output("png", file, compress_level=level)
-    output.add(images.Image(pixels, alpha), engine.png)
+    output = images.Output("png", file, compress_level=level, png=lambda: engine.png)
+    output.add(images.Image(pixels, alpha))
     output.close()
     return bytes(file.joined())
 
@@ -264,8 +264,8 @@ class TestOtherEngines:
         assert png_of(mended, pixels) == png_of(compiled, pixels) != host
         fake.faults.append(Fault("launch", lasting=True))
         file = Pieces()
-        output = images.Output("png", file)
-        output.add(images.Image(pixels), mended.png)
+        output = images.Output("png", file, png=lambda: mended.png)
+        output.add(images.Image(pixels))
         (note,) = output.close()
         assert "failed" in note
         assert bytes(file.joined()) == host
@@ -327,8 +327,8 @@ class TestWhatTheHostDoes:
         pixels = photo((60, 70, 3), "uint8")
         fake.faults.append(Fault(call))
         file = Pieces()
-        output = images.Output("png", file)
-        output.add(images.Image(pixels), compiled.png)
+        output = images.Output("png", file, png=lambda: compiled.png)
+        output.add(images.Image(pixels))
         (note,) = output.close()
         assert note.startswith("compressed on the CPU: the GPU failed: ")
         assert bytes(file.joined()) == images.encode(images.Image(pixels), "png")

@@ -355,6 +355,5 @@ def create(target: Sink, header: Header, ways: Ways) -> Writer:
     if header.frames > 1:
         from cudafilter.formats import apng
 
-        frame = partial(PngWriter, ways=ways._replace(png=None))
-        return apng.ApngWriter(target, header, frame)
+        return apng.ApngWriter(target, header, partial(PngWriter, ways=ways))
     return PngWriter(target, header, ways)

@@ -23,12 +23,12 @@ STRIP = 1 << 20
 
 
 class PngWriter(OneFrame):
-    """Goes strip by strip; where a picture comes whole, *ways.png* may take it."""
+    """Goes strip by strip; a picture that comes whole may be taken by OneFrame.png."""
 
     def __init__(self, target: Sink, header: Header, ways: Ways) -> None:
         given = ways.compress_level
         self._level = deflate.DEFAULT_LEVEL if given is None else given
-        self._png = ways.png if given is None else None
+        self._given = given is not None
         self._deflated = False
         self._target, self._header, self._stream = target, header, deflate.Joiner()
         depth = np.dtype(header.dtype).itemsize
@@ -44,8 +44,9 @@ class PngWriter(OneFrame):
 
     def write(self, rows: Pixels) -> None:
         """See Writer."""
-        if self._png is not None and len(rows) == self._header.height:
-            self._deflated = self._deflate(self._png, rows)
+        whole = len(rows) == self._header.height
+        if whole and not self._given and (png := self.png()) is not None:
+            self._deflated = self._deflate(png, rows)
             if self._deflated:
                 return
         block, top, starts = self._strips.add(rows)

@@ -216,9 +216,9 @@ def create(
     quality: int | None = None,
     compress_level: int | None = None,
     dither: bool = False,
-    png: PngPath | None = None,
+    png: Callable[[], PngPath | None] | None = None,
 ) -> Writer:
-    """The writer of a file of *format* into *target*; settings are those of images.Output.
+    """The writer of a file of *format* into *target*; all else is as images.Output has it.
 
     Raises ImageError, with a hint what to choose, where bits, alpha, colour or frames would be
     lost. Of metadata what the format holds is written; see metadata.split().
@@ -234,9 +234,11 @@ def create(
         require_frames(format, header.frames, timed=header.seconds is not None)
     metadata, _ = split(told, format, header.channels)
     header = replace(header, metadata=metadata)
-    module, ways = _module(format), Ways(quality, compress_level, dither, png)
+    module, ways = _module(format), Ways(quality, compress_level, dither)
     if FORMATS[format].writes == ROWS:
         writer: Writer = module.create(target, header, ways)
+        if png is not None and isinstance(writer, OneFrame):
+            writer.png = png
         return writer
     return WholeWriter(target, header, ways, module.write)
 
@@ -257,7 +259,7 @@ class OneFrame:
     frames = 1
     notes: tuple[str, ...] = ()
     png: Callable[[], PngPath | None] = staticmethod(lambda: None)
-    """What may do parts of reading, if it is there by then."""
+    """What may do parts of a PNG's coding, if it is there by then."""
 
     def next_frame(self, *_: object) -> Any:
         """See Reader and Writer."""

@@ -9,13 +9,10 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from cudafilter.errors import ImageError
 from cudafilter.formats.unread import kind_of_bytes
-
-if TYPE_CHECKING:
-    from cudafilter.formats.png_path import PngPath
 
 ANIMATION, PAGES = "animation", "pages"
 WHOLE, ROWS = "whole", "rows"
@@ -38,8 +35,6 @@ class Ways(NamedTuple):
     """0..9, of lossless coding."""
     dither: bool = False
     """Mix the colours of a palette, of coding with few colours."""
-    png: PngPath | None = None
-    """What compresses whole pictures beside the host's cores, at no given level."""
 
 
 class Format(NamedTuple):

@@ -258,7 +258,7 @@ class Worker:
             "compress_level": self.settings.compress_level,
             "dither": self.settings.dither,
         }
-        output = images.Output(format, target, record.frames, name=name, **effort)
+        output = images.Output(format, target, record.frames, name=name, png=self._png, **effort)
         coming, numbers = iter(frames), iter(frames.numbers)
         lost: tuple[str, ...] = ()
 
@@ -280,7 +280,7 @@ class Worker:
         def put(image: Image) -> None:
             nonlocal lost
             with self.stage("encode", record):
-                output.add(image, self.engine.get().png)
+                output.add(image)
             lost = lost or images.lost_metadata(image, format)
 
         if record.frames > 1:

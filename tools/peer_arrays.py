@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from peer_adapters import TALLY, Array, Function, Unmapped, apply, difference
+from peer_adapters import TALLY, Array, Function, Unmapped, apply, difference, terms
 
 import cudafilter
 from cudafilter.operations.correlation import Correlation
@@ -290,16 +290,6 @@ def _border(g: dict[str, Any], pixels: Array) -> tuple[str, float]:
     return mode, float(value)
 
 
-def _terms(operation: Operation, pixels: Array, value: float) -> float:
-    """How large what *operation* sums may be."""
-    finite = np.isfinite(pixels)
-    largest = max(float(np.max(np.abs(pixels), where=finite, initial=0)), abs(value))
-    if isinstance(operation, Correlation):
-        weights = max(float(np.abs(kernel.weights).sum()) for kernel in operation.kernels)
-        return largest * abs(operation.gain) * weights
-    return largest
-
-
 def by_arrays(maker: Maker) -> Callable[..., tuple[Any, str]]:
     """A function of arrays by the operation that *maker* makes of its arguments."""
 
@@ -335,7 +325,7 @@ def by_arrays(maker: Maker) -> Callable[..., tuple[Any, str]]:
                     raise Unmapped("integers that wrap")
                 got = np.trunc(got)
             got = got.astype(expected.dtype)
-        differs = difference(got, expected, exact, _terms(operation, pixels, value))
+        differs = difference(got, expected, exact, terms(operation, pixels, value))
         if isinstance(target, np.ndarray):
             target[...] = got
             return target, differs

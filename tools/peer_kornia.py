@@ -254,7 +254,8 @@ def _images(tensor: torch.Tensor) -> Array:
     samples = tensor.detach().to("cpu", torch.float64).numpy()
     if not np.isfinite(samples).all():
         raise Unmapped("NaN or infinity, which kornia's weights of 0 multiply")
-    if np.abs(samples).max() > LARGEST:
+    sizes = np.abs(samples[samples != 0])
+    if ((sizes > LARGEST) | (sizes < 1 / LARGEST)).any():
         raise Unmapped("numbers past float32's")
     return np.moveaxis(samples.astype(np.float32), 1, 3)
 

@@ -93,6 +93,9 @@ def test_a_result_goes_where_scipy_puts_it() -> None:
         ("minimum_filter", NOISE, {"size": 3, "mode": ["reflect", "wrap"]}),
         ("grey_erosion", NOISE, {"structure": [[1, 2, 1]]}),
         ("correlate", NOISE * 10**6, {"weights": [[1]]}),
+        ("correlate", NOISE * 1e-44, {"weights": [[1]]}),
+        ("median_filter", np.where(NOISE < 9, np.nan, NOISE), {"size": 3}),
+        ("median_filter", np.array([102.0, 76.0]), {"size": 20}),
         ("sobel", NOISE, {"mode": "constant", "cval": 1}),
     ],
 )

@@ -32,7 +32,8 @@ from commands import LARGE, photo
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.nvidia import nvjpeg
-from cudafilter.nvidia.nvjpeg import Batches, Coded, NvJpeg
+from cudafilter.nvidia.nvjpeg import NvJpeg
+from cudafilter.nvidia.nvjpeg_units import Batches, Coded
 from cudafilter.operations.pixels import Pixels
 
 SUBSAMPLINGS = ("444", "422", "420", "440", "411", "Gray")

@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 import cudafilter
+from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import full_scale
 
@@ -97,6 +98,16 @@ def apply(pixels: Array, operation: Operation, mode: str = "edge", value: float 
     border = cudafilter.Border(mode, share)
     return cudafilter.apply(np.ascontiguousarray(pixels), operation, border=border,
                             engine=_engine())  # fmt: skip
+
+
+def terms(operation: Operation, pixels: Array, value: float = 0.0) -> float:
+    """How large what *operation* sums may be; *value* is the border's."""
+    finite = np.isfinite(pixels)
+    largest = max(float(np.max(np.abs(pixels), where=finite, initial=0)), abs(value))
+    if isinstance(operation, Correlation):
+        weights = max(float(np.abs(kernel.weights).sum()) for kernel in operation.kernels)
+        return largest * (abs(operation.gain) * weights + abs(operation.source_gain))
+    return largest
 
 
 def difference(got: Array, expected: Array, exact: Array, terms: float) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from peer_adapters import TALLY, Array, Function, Unmapped, apply, difference
+from peer_adapters import TALLY, Array, Function, Unmapped, apply, difference, terms
 
 import cudafilter
 from cudafilter.operations.correlation import Correlation
@@ -269,8 +269,9 @@ def _samples(image: Array, out: np.dtype[Any]) -> Array:
         raise Unmapped("complex numbers")
     if image.dtype in (np.uint8, np.uint16) and image.dtype.isnative and out == image.dtype:
         return image.reshape(shape)
-    largest = np.max(np.abs(image.astype(np.float64)), where=np.isfinite(image), initial=0)
-    if largest > (2.0**24 if image.dtype.kind in "iu" else 1e37):
+    sizes = np.abs(image.astype(np.float64))
+    sizes = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if ((sizes > (2.0**24 if image.dtype.kind in "iu" else 1e37)) | (sizes < 1e-37)).any():
         raise Unmapped("numbers past float32's")
     return image.astype(np.float32).reshape(shape)
 
@@ -290,14 +291,19 @@ def _border(g: dict[str, Any], pixels: Array) -> tuple[str, float]:
     return mode, float(value)
 
 
-def _terms(operation: Operation, pixels: Array, value: float) -> float:
-    """How large what *operation* sums may be."""
-    finite = np.isfinite(pixels)
-    largest = max(float(np.max(np.abs(pixels), where=finite, initial=0)), abs(value))
-    if isinstance(operation, Correlation):
-        weights = max(float(np.abs(kernel.weights).sum()) for kernel in operation.kernels)
-        return largest * abs(operation.gain) * weights
-    return largest
+def _require_order(rank: Rank, image: Array, mode: str, expected: Array) -> None:
+    """Raise Unmapped where SciPy's order of samples is not NumPy's.
+
+    Its medians of one axis, by windows wider than that, may not be those of the mirrored array.
+    """
+    if image.dtype.kind == "f" and np.isnan(image).any():
+        raise Unmapped("ranks of NaN, whose order SciPy leaves open")
+    if image.ndim != 1 or rank.window.count <= image.size or mode == "constant":
+        return
+    padded = np.pad(image, rank.reach[2:], mode=mode)  # type: ignore[call-overload]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, rank.window.shape[1])
+    if not np.array_equal(np.sort(windows[:, rank.window.mask[0]])[:, rank.rank], expected):
+        raise Unmapped("medians of windows wider than an array, not those of what NumPy pads")
 
 
 def by_arrays(maker: Maker) -> Callable[..., tuple[Any, str]]:
@@ -325,6 +331,8 @@ def by_arrays(maker: Maker) -> Callable[..., tuple[Any, str]]:
         pixels = _samples(image, expected.dtype)
         mode, value = _border(g, pixels)
         operation = maker(image, g)
+        if isinstance(operation, Rank):
+            _require_order(operation, image, mode, expected)
         got = apply(pixels, operation, mode, value).reshape(image.shape)
         wide = {first: image.astype(np.float64)}
         exact = again(**wide, **({"output": np.float64} if "output" in g else {}))
@@ -335,7 +343,7 @@ def by_arrays(maker: Maker) -> Callable[..., tuple[Any, str]]:
                     raise Unmapped("integers that wrap")
                 got = np.trunc(got)
             got = got.astype(expected.dtype)
-        differs = difference(got, expected, exact, _terms(operation, pixels, value))
+        differs = difference(got, expected, exact, terms(operation, pixels, value))
         if isinstance(target, np.ndarray):
             target[...] = got
             return target, differs

@@ -20,16 +20,28 @@ from peer_adapters import TALLY, Function
 from peer_arrays import SCIPY, SKIMAGE, by_arrays
 from peer_pillow import by_box_blur, by_pillow
 
+PACKAGES = {"scikit-image": "skimage", "kornia": "kornia", "kornia-examples": "kornia"}
+"""Of peers that call their own functions: the package in whose modules these are replaced, too."""
+
 
 def pytest_addoption(parser: Any) -> None:
     """The options of ``peer_tests.py``."""
-    parser.addoption("--peer", choices=("scipy", "scikit-image", "pillow"))
+    parser.addoption("--peer", choices=("scipy", "pillow", *PACKAGES))
     parser.addoption("--figures", type=Path, help="write what was met to this file")
 
 
 def replaced(peer: str) -> dict[Function, Function]:
     """The functions of *peer*, and what is to stand for each."""
     made: dict[Function, Function] = {}
+    if PACKAGES.get(peer) == "kornia":
+        import peer_kornia as kornia  # it imports PyTorch
+
+        for module, ways in (("filters", kornia.FILTERS), ("morphology", kornia.MORPHOLOGY)):
+            for name, way in ways.items():
+                peers = getattr(import_module(f"kornia.{module}"), name)
+                made[peers] = kornia.adapter(name, peers, way)
+        kornia.put_compilers(made)
+        return made
     modules = [("scipy.ndimage", SCIPY)] if peer != "pillow" else []
     if peer == "scikit-image":
         modules.append(("skimage.filters", SKIMAGE))
@@ -60,20 +72,26 @@ def _swapped(value: Any, made: dict[Function, Function]) -> Any:
 
 def pytest_collection_modifyitems(config: Any, items: Sequence[Any]) -> None:
     """Replace the peer's functions in its tests, once these are collected."""
+    examples = [item.dtest.globs for item in items if hasattr(item, "dtest")]
+    for names in examples:  # what they take for granted
+        names.update({each: import_module(each) for each in ("numpy", "torch", "kornia")})
     if not (peer := config.getoption("--peer")):
         return
     made = replaced(peer)
-    holders = {item.module for item in items}
+    holders = {item.module for item in items if hasattr(item, "module")}
+    for names in examples:
+        names.update({name: made[value] for name, value in names.items()
+                      if inspect.isroutine(value) and value in made})  # fmt: skip
     if peer == "pillow":
         from PIL import Image
 
         holders.add(Image.Image)
         for module in {m for m in holders if getattr(m, "box_blur", None)}:
             made[module.box_blur] = TALLY.adapter("box_blur", module.box_blur, by_box_blur)
-    else:
+    if "scipy.ndimage" in sys.modules:
         holders.add(sys.modules["scipy.ndimage"])
-    if peer == "scikit-image":
-        holders |= {m for name, m in sys.modules.items() if name.split(".")[0] == "skimage"}
+    if package := PACKAGES.get(peer):
+        holders |= {m for name, m in sys.modules.items() if name.split(".")[0] == package}
     for holder in holders:
         _put(holder, made)
     for item in items:

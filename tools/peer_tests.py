@@ -1,6 +1,6 @@
 """Other libraries' own tests, with cudafilter in the place of their filters.
 
-    python tools/peer_tests.py                          SciPy, scikit-image and Pillow
+    python tools/peer_tests.py                          SciPy, scikit-image, Pillow and kornia
     python tools/peer_tests.py --peers scipy --venv DIR one of them; DIR keeps what was fetched
 
 The libraries and their tests are fetched from the package index into a virtual environment outside
@@ -11,7 +11,8 @@ the peer's own functions, and does not count where it fails there too. Prints, o
 tests that met cudafilter, those that passed, and why the others failed. Exits 1 where a difference
 is a fault, as ``peer_adapters.py`` has it, or where a peer was not run.
 
-kornia is left out: its releases on the package index carry no tests.
+kornia's tests are in its repository only, so they want GitHub; what its releases carry are examples
+in docstrings. Both want PyTorch. An environment of ``--venv`` may have it before, without CUDA.
 
 To add a peer: an entry in ``PEERS``, and in ``replaced()`` of ``peer_plugin.py``.
 """
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import urllib.request
 import venv
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +35,8 @@ from typing import Any, NamedTuple
 
 TOOLS = Path(__file__).resolve().parent
 ROOT = TOOLS.parent
+
+INDEX = "the package index"
 
 
 class Peer(NamedTuple):
@@ -43,8 +47,10 @@ class Peer(NamedTuple):
     tests: tuple[str, ...]
     """Modules, or of *source* files."""
     needs: tuple[str, ...] = ()
-    source: bool = False
-    """Whether the tests are in the source archive only."""
+    source: str = ""
+    """Where they are in a source archive only: its address, or INDEX."""
+    options: tuple[str, ...] = ()
+    """Further ones of pytest."""
     skipped: str = ""
     """What of them is not run, as pytest's -k takes it."""
 
@@ -73,7 +79,24 @@ PEERS = {
     "pillow": Peer(
         "pillow",
         ("Tests/test_image_filter.py", "Tests/test_box_blur.py", "Tests/test_imageops_usm.py"),
-        source=True,
+        source=INDEX,
+    ),
+    # What is skipped looks at how kornia does a median.
+    "kornia": Peer(
+        "kornia",
+        (
+            *(
+                f"tests/filters/test_{name}.py"
+                for name in ("bilateral", "blur", "canny", "filters", "gaussian", "laplacian",
+                             "median", "motion", "sobel", "unsharp_mask")
+            ),
+            "tests/morphology",
+        ),
+        source="https://github.com/kornia/kornia/archive/refs/tags/v{version}.tar.gz",
+        skipped="not test_selection_dispatch",
+    ),
+    "kornia-examples": Peer(
+        "kornia", ("kornia.filters", "kornia.morphology"), options=("--doctest-modules",)
     ),
 }  # fmt: skip
 
@@ -122,10 +145,15 @@ def fetch(peer: Peer, where: Path, limit: float) -> str:
         [python, "-c", asked], capture_output=True, text=True, check=True, timeout=60
     ).stdout.strip()
     if peer.source and not (where / f"{name}-{version}").exists():
+        file = where / f"{name}-{version}.tar.gz"
         words = [*pip, "download", "--no-binary", name, "--no-deps", f"{name}=={version}"]
-        if command(*words, where=where, limit=limit):
+        if peer.source != INDEX:
+            address = peer.source.format(version=version)
+            with urllib.request.urlopen(address, timeout=60) as answer:
+                file.write_bytes(answer.read())
+        elif command(*words, where=where, limit=limit):
             raise OSError(f"the source of {peer.package} cannot be fetched")
-        with tarfile.open(where / f"{name}-{version}.tar.gz") as archive:
+        with tarfile.open(file) as archive:
             archive.extractall(where, filter="data")
     return version
 
@@ -141,6 +169,7 @@ def run_tests(
     words += ["-p", "no:cacheprovider", "-p", "peer_plugin"]
     words += ["--figures", figures, *(["--peer", name] if adapted else [])]
     words += ["-k", peer.skipped] if peer.skipped else []
+    words += peer.options
     words += [*([] if peer.source else ["--pyargs"]), *tests]
     place = (
         next(path for path in where.glob(f"{name}-*") if path.is_dir()) if peer.source else where

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, byref, c_char_p, c_int, c_size_t, c_void_p
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np  # not before: the module is light
@@ -50,7 +50,7 @@ class NvJpegError(Exception):
         """Whether it failed for lack of memory."""
 
 
-class _Image(ctypes.Structure):
+class Image(ctypes.Structure):
     """nvjpegImage_t."""
 
     _fields_ = (("channel", c_void_p * 4), ("pitch", c_size_t * 4))
@@ -82,11 +82,11 @@ _SIGNATURES: dict[str, list[Any]] = {
     "DecodeBatchedSupported": [c_void_p, c_void_p, POINTER(c_int)],
     "DecodeBatchedInitialize": [c_void_p, c_void_p, c_int, c_int, c_int],
     "DecodeBatched": [
-        c_void_p, c_void_p, POINTER(c_char_p), POINTER(c_size_t), POINTER(_Image), c_void_p,
+        c_void_p, c_void_p, POINTER(c_char_p), POINTER(c_size_t), POINTER(Image), c_void_p,
     ],
     "DecodeJpegHost": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
     "DecodeJpegTransferToDevice": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
-    "DecodeJpegDevice": [c_void_p, c_void_p, c_void_p, POINTER(_Image), c_void_p],
+    "DecodeJpegDevice": [c_void_p, c_void_p, c_void_p, POINTER(Image), c_void_p],
     "EncoderStateCreate": [c_void_p, _HANDLE, c_void_p],
     "EncoderStateDestroy": [c_void_p],
     "EncoderParamsCreate": [c_void_p, _HANDLE, c_void_p],
@@ -96,9 +96,9 @@ _SIGNATURES: dict[str, list[Any]] = {
     "EncoderParamsSetSamplingFactors": [c_void_p, c_int, c_void_p],
     "EncoderParamsCopyQuantizationTables": [c_void_p, c_void_p, c_void_p],
     "EncodeImage": [
-        c_void_p, c_void_p, c_void_p, POINTER(_Image), c_int, c_int, c_int, c_void_p,
+        c_void_p, c_void_p, c_void_p, POINTER(Image), c_int, c_int, c_int, c_void_p,
     ],
-    "EncodeYUV": [c_void_p, c_void_p, c_void_p, POINTER(_Image), c_int, c_int, c_int, c_void_p],
+    "EncodeYUV": [c_void_p, c_void_p, c_void_p, POINTER(Image), c_int, c_int, c_int, c_void_p],
     "EncodeRetrieveBitstream": [c_void_p, c_void_p, c_void_p, POINTER(c_size_t), c_void_p],
 }  # fmt: skip
 
@@ -212,7 +212,7 @@ def _functions(library: ctypes.CDLL) -> dict[str, Any]:
     return found
 
 
-class _Holder:
+class Holder:
     """Makes nvJPEG's objects and destroys them together."""
 
     def __init__(self, nvjpeg: NvJpeg, handle: c_void_p | None = None) -> None:
@@ -240,7 +240,7 @@ class _Holder:
         self._made.clear()
 
 
-class Reader(_Holder):
+class Reader(Holder):
     """The host's part of decoding, one image at a time; a Codec does the rest.
 
     It takes 20 ms of a core for 12 megapixels.
@@ -277,67 +277,10 @@ class Reader(_Holder):
         call, state = self._nvjpeg.call, (self._nvjpeg.handle, self._decoder, self._state)
         call("StateAttachDeviceBuffer", self._state, buffer)
         call("DecodeJpegTransferToDevice", *state, self._parsed, stream)
-        call("DecodeJpegDevice", *state, byref(_image(address, pitch)), stream)
+        call("DecodeJpegDevice", *state, byref(image_at(address, pitch)), stream)
 
 
-class Coded(NamedTuple):
-    """A file and where its pixels go on the device."""
-
-    data: bytes
-    address: int
-    pitch: int
-
-
-class Batches(_Holder):
-    """Decodes on the GPU's JPEG units, several files in one call; for one thread at a time.
-
-    One picture of 12 megapixels a call takes 7.7 ms, and 28 of them 1.14 ms each: the units are
-    seven, and each call has a cost of its own. The host takes 1.2 ms for each.
-    """
-
-    def __init__(self, nvjpeg: NvJpeg) -> None:
-        self._states: dict[int, tuple[c_void_p, int]] = {}
-        """By form of output: the state, and the number of files that it was set for."""
-        self._asking = Lock()
-        assert nvjpeg.units is not None
-        super().__init__(nvjpeg, nvjpeg.units)
-
-    def _make_all(self, handle: c_void_p) -> None:
-        self._head = self._make("JpegStream", handle)
-
-    def takes(self, data: bytes) -> bool:
-        """Whether the units decode files with the head of *data*; for any thread."""
-        refused = c_int(1)
-        with self._asking, suppress(NvJpegError):  # then another decoder tells what is wrong
-            call = self._nvjpeg.call
-            call("JpegStreamParseHeader", self._handle, data, len(data), self._head)
-            call("DecodeBatchedSupported", self._handle, self._head, byref(refused))
-        return refused.value == 0
-
-    def decode(self, files: Sequence[Coded], channels: int, stream: int) -> None:
-        """Queue *files* to be decoded to luma or interleaved RGB. Raises NvJpegError.
-
-        They must live until the *stream* is done. Nothing else may use their addresses by now: the
-        units do not wait for the stream.
-        """
-        form, count = OUTPUT_RGBI if channels == 3 else OUTPUT_Y, len(files)
-        state, was = self._states.get(form, (None, 0))
-        if state is None:
-            state = self._make("JpegState", self._handle)
-        if count != was:
-            self._states[form] = state, 0
-            self._nvjpeg.call("DecodeBatchedInitialize", self._handle, state, count, 1, form)
-            self._states[form] = state, count
-        self._nvjpeg.call(
-            "DecodeBatched", self._handle, state,
-            (c_char_p * count)(*(file.data for file in files)),
-            (c_size_t * count)(*(len(file.data) for file in files)),
-            (_Image * count)(*(_image(file.address, file.pitch) for file in files)),
-            stream,
-        )  # fmt: skip
-
-
-class Codec(_Holder):
+class Codec(Holder):
     """Decodes what a Reader has read, and encodes, on one CUDA stream (*stream*: its handle).
 
     *alone* says that its thread is the only one that encodes, so that it is not to wait for the GIL
@@ -377,7 +320,7 @@ class Codec(_Holder):
         height, width = size
         self._call(
             "EncodeImage" if channels == 3 else "EncodeYUV", self._nvjpeg.handle, self._encoder,
-            self._settings, byref(_image(address, pitch)),
+            self._settings, byref(image_at(address, pitch)),
             INPUT_RGBI if channels == 3 else _CSS_GRAY, width, height, self._stream,
         )  # fmt: skip
 
@@ -402,7 +345,8 @@ class Codec(_Holder):
         return data[: length.value]
 
 
-def _image(address: int, pitch: int) -> _Image:
-    image = _Image()
+def image_at(address: int, pitch: int) -> Image:
+    """Interleaved or gray pixels on the device, with rows *pitch* bytes apart."""
+    image = Image()
     image.channel[0], image.pitch[0] = address, pitch
     return image

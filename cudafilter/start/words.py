@@ -15,8 +15,7 @@ FEW = 16
 """Most images of a small job. More images are worth a GPU's start, whatever their size."""
 
 MANY = 2048
-"""JPEGs from which on several processes pay. They start for a second; of 1,024 one process does as
-many a second."""
+"""JPEGs from which on several processes are used: they start for a second."""
 
 _JPEG = (".jpg", ".jpeg")
 """The usual extensions. For others nvJPEG starts when it is needed."""

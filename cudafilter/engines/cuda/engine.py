@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from cudafilter.engines import Result, Screening
 from cudafilter.engines.chains import one_by_one, picked, run_plan
-from cudafilter.engines.cuda.bands import Band, block_of, cut, last_taps
+from cudafilter.engines.cuda.bands import Band, block_of
 from cudafilter.engines.cuda.chains import Stretch, Stretched, placed, stretch_of
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg import GpuJpeg
@@ -20,6 +19,7 @@ from cudafilter.engines.cuda.png import GpuPng
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
+from cudafilter.engines.cuda.work import Work
 from cudafilter.engines.jpeg import JpegPath
 from cudafilter.engines.resident import Resident
 from cudafilter.errors import LimitError
@@ -38,10 +38,6 @@ MEMORY_SHARE = 0.9
 SLOTS = 4
 """Images in flight. Filling and emptying pinned memory is the host's work and takes longest: on an
 H100, 54 12-megapixel images/s with one slot, 147 with three, 183 with four, 204 with six."""
-
-LEAST_BAND = 4
-"""Fewest rows of output, in kernel heights, that get a launch while more rows arrive. Each launch
-also reads its halo, so shorter ones would cost more than they gain."""
 
 
 class CudaEngine:
@@ -77,11 +73,9 @@ class CudaEngine:
         self._jpeg: GpuJpeg | None = None
         self.jpeg_reason = "--codec cpu was asked for" if codec == "cpu" else None
         if self.jpeg_reason is None:
-            library = nvjpeg.find(device.cuda_version)
-            if library is not None:
+            if (library := nvjpeg.find(device.cuda_version)) is not None:
                 self._jpeg = GpuJpeg(device, library, variant, codec == UNITS)
-                if codec == UNITS and not self._jpeg.by_units:
-                    self.note = "this GPU has no JPEG units, so cores decode"
+                self.note = self._jpeg.note
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg
@@ -122,7 +116,7 @@ class CudaEngine:
         ready = self.prepare(pixels, operation, border, alpha)
         out = np.empty_like(picked(pixels, rows))
         first = 0 if rows is None else rows[0]
-        device, work = self._device, _Work(self._device, ready, operation, border, first)
+        device, work = self._device, Work(self._device, ready, operation, border, first)
         with device.current():
             try:
                 with device.slots.one() as slot:
@@ -293,7 +287,7 @@ class CudaEngine:
                 self._jpeg.free()
         self._device.close()
 
-    def _squeeze(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> None:
+    def _squeeze(self, slot: Slot, work: Work, pixels: Pixels, out: Pixels) -> None:
         """*pixels* into *out*, in bands that are halved until they find memory.
 
         Raises EngineError, with the sizes, where not even the smallest do.
@@ -325,7 +319,7 @@ class CudaEngine:
                     ) from full
 
     def _filter(
-        self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels, budget: int | None = None
+        self, slot: Slot, work: Work, pixels: Pixels, out: Pixels, budget: int | None = None
     ) -> None:
         """*pixels* into *out*, in as few bands as memory, or *budget* bytes of it, allow."""
         if budget is None:
@@ -341,7 +335,7 @@ class CudaEngine:
                 block, origin = block_of(pixels, work.filter, work.border, there, columns)
                 work.stream(slot, block, part, origin)
 
-    def _bands(self, slot: Slot, work: _Work, pixels: Pixels, out: Pixels) -> list[Band]:
+    def _bands(self, slot: Slot, work: Work, pixels: Pixels, out: Pixels) -> list[Band]:
         """All of *out*, or bands of it that leave the other slots their share of the memory."""
         limit = self._device.memory_limit
         if work.whole:
@@ -360,50 +354,3 @@ class CudaEngine:
         """Bytes of device memory that *slot* may take, what it holds included."""
         free = self._device.free_bytes() + slot.held
         return int(free * MEMORY_SHARE / self._device.slots.count)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What is done to an image, whatever its size."""
-
-    device: Device
-    launch: Launch
-    filter: Operation
-    border: Border
-    first: int = 0
-    """Row of the pixels at which the result begins."""
-
-    def cut(self, pixels: Pixels, out: Pixels, budget: int) -> list[Band]:
-        """Bands of *out*, which *pixels* become: see bands.cut()."""
-        return cut(out, self.filter, budget, self.launch.alignment, len(pixels))
-
-    @property
-    def whole(self) -> bool:
-        """Whether it needs all of the image at once."""
-        return isinstance(self.filter, WholeImage)
-
-    def stream(self, slot: Slot, block: Pixels, out: Pixels, origin: tuple[int, int]) -> None:
-        """Filter *block* through *slot* into *out*, which starts at *origin* (y, x) of the block.
-
-        Rows of output are filtered and leave as soon as the rows that they tap have arrived.
-        """
-        height, source_height = len(out), len(block)
-        applied = self.device.apply(slot, self.launch, block.shape[:2], out.shape[:2], origin)
-        above, below, *_ = self.filter.reach
-        alignment, least = self.launch.alignment, LEAST_BAND * (above + 1 + below)
-        needed, done = None, 0
-        for arrived in slot.upload(block, applied.source, applied.source_pitch):
-            end = height
-            if arrived < source_height:
-                if self.whole:
-                    continue
-                if needed is None:
-                    needed = last_taps(self.filter, self.border, source_height, origin[0], height)
-                end = int(np.searchsorted(needed, arrived)) // alignment * alignment
-                if end - done < least:
-                    continue
-            applied.queue(done, end)
-            pitch = applied.out_pitch
-            slot.download(out[done:end], applied.out + done * pitch, pitch)
-            done = end
-        slot.finish()

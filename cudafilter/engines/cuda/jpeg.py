@@ -169,6 +169,9 @@ class GpuJpeg:
         self._units = Units(device, self._loaded, self._make_room)
         self.by_units = units and self._has_units()
         """Whether the GPU's JPEG units decode what they take."""
+        no_units = units and not self.by_units
+        self.note = "no JPEG units here, so cores undo the Huffman coding" if no_units else None
+        """What the user should know."""
         self.parallel = THREADS if self.by_units else self._readers.count
 
     def filter(

@@ -24,8 +24,9 @@ from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg_pictures import Bytes, Coded, JpegSlot, Passing, Picture, close
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.task import row_pitch
-from cudafilter.nvidia import nvjpeg
-from cudafilter.nvidia.nvjpeg import Batches, NvJpeg, NvJpegError
+from cudafilter.nvidia import nvjpeg_units
+from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError
+from cudafilter.nvidia.nvjpeg_units import Batches
 
 BATCH = 28
 """Most pictures of a batch: four for each of the seven units."""
@@ -214,7 +215,9 @@ class Units:
         files = []
         for number, each in enumerate(batch):
             slot, use = self._place(number)
-            files.append(nvjpeg.Coded(each.picture.data, slot.memory(use, each.pixels), each.pitch))
+            files.append(
+                nvjpeg_units.Coded(each.picture.data, slot.memory(use, each.pixels), each.pitch)
+            )
         stream = self._decoding.stream
         self._deliver()
         batches.decode(files, batch[0].picture.channels, stream.handle)

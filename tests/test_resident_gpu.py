@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-import time
 from typing import Any
 
 import numpy as np
@@ -118,14 +117,11 @@ def test_work_is_in_order_on_a_stream_of_cupy_s(own: bool, cupy: Any) -> None:
     with stream:
         spin((1,), (1,), (CLOCKS,))
         pixels[...] = source
-        started = time.perf_counter()
         out = cudafilter.apply(pixels, BLUR, **({"stream": stream} if own else {}))
-        taken = time.perf_counter() - started
-        assert not stream.done
+        assert not stream.done  # the host has waited for nothing
         result = cupy.from_dlpack(out) + 0
         pixels[...] = 0  # behind it
         assert not stream.done  # nobody has waited
-    assert taken < 0.05  # the host has waited for nothing
     stream.synchronize()
     np.testing.assert_array_equal(cupy.asnumpy(result), right(ODD))
 
@@ -164,20 +160,12 @@ def test_another_library_s_stream_waits(cupy: Any, torch: Any) -> None:
 
 
 def test_memory_is_given_back(cupy: Any) -> None:
-    pixels = cupy.zeros((8192, 8192), cupy.uint8)
-    out = cudafilter.apply(pixels, BLUR)
-    taken = cupy.asarray(out)
-    del out, taken
-    cupy.cuda.Device().synchronize()
-    before = cupy.cuda.Device().mem_info[0]
-    kept = [cudafilter.apply(pixels, BLUR) for _ in range(8)]
-    cupy.cuda.Device().synchronize()
-    assert before - cupy.cuda.Device().mem_info[0] >= 7 * pixels.nbytes
-    kept.clear()
-    for _ in range(50):
-        cudafilter.apply(pixels, BLUR)
-    cupy.cuda.Device().synchronize()
-    assert before - cupy.cuda.Device().mem_info[0] < pixels.nbytes
+    pixels = cupy.zeros((16384, 16384), cupy.uint8)
+    for _ in range(2 * cupy.cuda.Device().mem_info[1] // pixels.nbytes):
+        out = cudafilter.apply(pixels, BLUR)
+        taken = cupy.asarray(out)
+        del out
+        assert not taken[:1].any()
 
 
 def test_an_engine_that_is_closed_leaves_its_results(cupy: Any) -> None:

@@ -14,8 +14,7 @@ import pytest
 
 from agreement import ALL_BORDERS, assert_agrees, random_pixels
 from cudafilter.check import compare
-from cudafilter.engines.cuda import bands, chains, kernels, slots
-from cudafilter.engines.cuda import engine as cuda
+from cudafilter.engines.cuda import bands, chains, kernels, slots, work
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.errors import EngineError
 from cudafilter.operations.borders import Border, border_index
@@ -65,7 +64,7 @@ def opened(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[Opener]:
 def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of two or three rows of the images here."""
     monkeypatch.setattr(slots, "CHUNK_BYTES", 1000)
-    monkeypatch.setattr(cuda, "LEAST_BAND", 1)
+    monkeypatch.setattr(work, "LEAST_BAND", 1)
 
 
 def test_a_small_image_costs_no_call_too_many(fake: FakeCuda, opened: Opener) -> None:

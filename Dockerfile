@@ -1,6 +1,7 @@
 # cudafilter with its GPU engine, without a CUDA toolkit: the driver comes from the host.
 #
 #   docker build -t cudafilter .
+#   docker build --build-arg EXTRAS=cuda,nvcodec,cloud,cluster -t cudafilter .
 #   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" cudafilter blur in.jpg out.jpg
 
 # The smallest of NVIDIA's runtime images. Both stages need the same Python.
@@ -18,8 +19,9 @@ COPY . .
 RUN python3 -m venv /build \
     && /build/bin/python -m pip install --no-cache-dir . \
     && /build/bin/python -m cudafilter.install_cuda --wheel /wheels
+ARG EXTRAS=cuda,nvcodec
 RUN python3 -m venv /opt/cudafilter \
-    && /opt/cudafilter/bin/python -m pip install --no-cache-dir /wheels/*.whl ".[cuda,nvcodec]" \
+    && /opt/cudafilter/bin/python -m pip install --no-cache-dir /wheels/*.whl ".[${EXTRAS}]" \
     && /opt/cudafilter/bin/cudafilter doctor
 
 FROM ${BASE}

@@ -65,6 +65,13 @@ class TestDocker:
         assert "cudafilter.install_cuda --wheel /wheels" in self.BUILD
         assert "/wheels/*.whl" in self.BUILD
 
+    def test_takes_extras_that_there_are(self) -> None:
+        named = re.findall(r"EXTRAS=([\w,]+)", self.TEXT)
+        assert len(named) == 2  # by default, and in the example
+        for extras in named:
+            assert set(extras.split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
+        assert '".[${EXTRAS}]"' in self.BUILD
+
     def test_what_is_built_is_tried(self) -> None:
         assert "cudafilter doctor" in self.BUILD
 

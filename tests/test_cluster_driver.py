@@ -258,7 +258,7 @@ class TestAHand:
         hand = self.hand()
         opened = hand.open()
         assert (opened.error, opened.parallel) == (None, 2)
-        assert opened.title.endswith("1 threads")
+        assert opened.title.endswith(", 1 thread")
         records: list[Record] = []
         jobs = list(make_plan(["in"], "out", recursive=True).jobs)
         while len(records) < 5:
@@ -303,7 +303,7 @@ def test_the_cores_of_a_process_can_be_limited(monkeypatch: pytest.MonkeyPatch) 
     cores.limit(1)
     assert cores.cores() == 1
     with closing(CpuEngine()) as engine:
-        assert engine.title.endswith(", 1 threads")
+        assert engine.title.endswith(", 1 thread")
 
 
 @pytest.mark.parametrize(

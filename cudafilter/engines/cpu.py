@@ -55,7 +55,8 @@ class CpuEngine:
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note
         self._threads = threads
-        self.title = f"cpu: OpenCV {cv2.__version__}, {threads or cores()} threads"
+        count = threads or cores()
+        self.title = f"cpu: OpenCV {cv2.__version__}, {count} thread{'s' * (count != 1)}"
 
     def run(
         self,

@@ -203,4 +203,4 @@ def test_former_words_are_neither_shown_nor_offered() -> None:
     assert "pillow" not in cli("blur", "--help").stdout
     refused = cli("blur", "--codec", "gpu", "in.jpg", "out.jpg")
     assert refused.exit_code == 2
-    assert "'auto', 'cpu'." in refused.stderr
+    assert "'auto', 'units', 'cpu'." in refused.stderr

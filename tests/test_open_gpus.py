@@ -66,7 +66,7 @@ class TestOpening:
         for codec in ("auto", "cpu", "pillow"):
             open_engine(codec=codec)
         assert host.codecs == ["auto", "cpu", "cpu"]
-        with pytest.raises(ParameterError, match="must be one of auto, cpu, not 'gpu'"):
+        with pytest.raises(ParameterError, match="must be one of auto, units, cpu, not 'gpu'"):
             open_engine(codec="gpu")
 
     def test_all_that_were_asked_for_open_at_once(self, host: Host) -> None:

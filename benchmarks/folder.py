@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,8 @@ class FolderContender(Contender):
     """Seconds on a folder of few pictures: what each run pays before it is under way."""
     running: list[float] = field(default_factory=list)
     """Pictures a second past those few, the start left out."""
+    processor: list[float] = field(default_factory=list)
+    """Milliseconds of cores for each picture, the start included."""
     busy: dict[str, list[float]] = field(default_factory=dict)
     """Percent, by what nvidia-smi tells."""
     by_cpu_codec: int = 0
@@ -128,6 +131,11 @@ class FolderContender(Contender):
     def steady(self) -> float:
         """Its rate once running."""
         return median(self.running) if self.running else 0.0
+
+    @property
+    def cores(self) -> float:
+        """Milliseconds of cores for each picture."""
+        return median(self.processor) if self.processor else 0.0
 
 
 @dataclass(frozen=True)
@@ -157,6 +165,33 @@ def contenders(workers: int, slow: int) -> list[FolderContender]:
         FolderContender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),
         FolderContender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count], share=slow),
     ]
+
+
+def by_units() -> FolderContender:
+    """This checkout, with the GPU's JPEG units."""
+    how = ("--engine", "cuda", "--gpu", "0", "--codec", "units", "--processes", "4")
+    return ours("cudafilter, JPEG units, 4 processes", *how)
+
+
+def decoded_by_units() -> float:
+    """Pictures a second that the units decode, and nothing else; 0 where there are none."""
+    tool = Path(__file__).resolve().parents[1] / "tools" / "jpeg_units.py"
+    command = [sys.executable, str(tool), "--only", "rates"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")]
+    return max((float(row[2]) for row in rows if row[1].strip().isdigit()), default=0.0)
+
+
+def units(contender: FolderContender) -> list[Verdict]:
+    """What the way by units reaches of their own rate, and what it takes of the cores."""
+    share = ratio(contender.steady, decoded_by_units())
+    spent = contender.cores
+    return [
+        Verdict("JPEG: by units, once running, 0.75 of their own rate (aim 0.92)",
+                share, share >= 0.75),
+        Verdict("JPEG: by units, at most 8 ms of the cores a picture (aim 4)",
+                spent, 0 < spent <= 8),
+    ]  # fmt: skip
 
 
 def naive(share: int) -> FolderContender:
@@ -206,6 +241,12 @@ def run(
         told = next((line for line in lines if "error" in line.lower()), lines[-1])
         contender.failure = f"exit {done.returncode}, {wrote} of {wanted} files: {told[:150]}"
     return spent
+
+
+def children() -> float:
+    """Seconds of cores that processes have taken which are over."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @contextmanager
@@ -262,9 +303,11 @@ def race(
             if contender.failure:
                 continue
             source = sources[contender.share]
+            before = children()
             spent = run(contender, source, destination)
             contender.seconds.append(spent)
             done = len(list(source.iterdir()))
+            contender.processor.append(1000 * (children() - before) / done)
             contender.rates.append(done / spent)
             past = max(0, done - len(pictures))
             contender.running.append(past / max(1e-9, spent - contender.start))
@@ -281,11 +324,14 @@ def race(
 def table(title: str, every: Sequence[FolderContender]) -> Iterator[str]:
     """Markdown of a race."""
     yield f"\n### {title}\n"
-    yield "| | images/s | of ours | seconds | once running, images/s | busy: mean (most) % |"
-    yield "|---|---|---|---|---|---|"
+    yield (
+        "| | images/s | of ours | seconds | once running, images/s | cores, ms each"
+        " | busy: mean (most) % |"
+    )
+    yield "|---|---|---|---|---|---|---|"
     for c in every:
         if c.failure:
-            yield f"| {c.name} | failed: {c.failure} | | | | |"
+            yield f"| {c.name} | failed: {c.failure} | | | | | |"
             continue
         share = f"{c.rate / every[0].rate:.2f}" if every[0].rate else ""
         busy = ", ".join(
@@ -294,7 +340,7 @@ def table(title: str, every: Sequence[FolderContender]) -> Iterator[str]:
         )
         told = f"; {c.by_cpu_codec} of the warm-up by the CPU codec" if c.by_cpu_codec else ""
         running = f"{c.steady:.1f}" if c.running else ""
-        figures = f"{c.rate:.1f} | {share} | {c.median:.2f} | {running}"
+        figures = f"{c.rate:.1f} | {share} | {c.median:.2f} | {running} | {c.cores:.1f}"
         yield f"| {c.name} | {figures} | {busy}{told} |"
 
 
@@ -324,8 +370,14 @@ def jpegs(every: Sequence[FolderContender]) -> list[Verdict]:
 
 
 def pngs(every: Sequence[FolderContender]) -> list[Verdict]:
-    pillow = ratio(every[0].rate, rivals(every, "Pillow"))
-    return [Verdict("PNG: at least 5x Pillow in processes", pillow, pillow >= 5)]
+    ours, host = every[0].rate, every[1].rate
+    pillow, opencv = (ratio(ours, rivals(every, name)) for name in ("Pillow", "OpenCV"))
+    kept = ratio(ours, host)
+    return [
+        Verdict("PNG: at least 5x Pillow in processes", pillow, pillow >= 5),
+        Verdict("PNG: at least 2.2x the same with --codec cpu (aim 3.5)", kept, kept >= 2.2),
+        Verdict("PNG: at least 2.5x OpenCV (aim 4)", opencv, opencv >= 2.5),
+    ]
 
 
 def on_gpus(count: int) -> list[FolderContender]:
@@ -461,11 +513,11 @@ def main() -> None:
                 continue
             every = contenders(given.workers, slow)
             if work == "jpeg":
-                every.append(naive(slow))
+                every += [by_units(), naive(slow)]
             race(every, pictures[kind], folder / work, given.count, rounds)
             size = pictures[kind][0].stat().st_size / 1e6
             print(*table(f"{given.count} {work.upper()}s of {size:.1f} MB", every), sep="\n")
-            bars += jpegs(every) if work == "jpeg" else pngs(every)
+            bars += [*jpegs(every), *units(every[-2])] if work == "jpeg" else pngs(every)
             figures[work] = [asdict(c) for c in every]
         if given.gpus > 1:
             every = on_gpus(given.gpus)

@@ -23,6 +23,8 @@ from cudafilter.jobs.serving import Early
 from cudafilter.jobs.settings import Settings
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
+from cudafilter.start.begun import QUEUES
+from cudafilter.start.begun import begun as all_begun
 from worker_processes import (
     BLUR,
     KILLER,
@@ -249,6 +251,24 @@ class TestACarrier:
             1, "error: no process can be started: Resource temporarily unavailable\n",
         )  # fmt: skip
         assert not is_there(started[0].popen.pid)
+
+    @pytest.mark.parametrize(("ours", "left"), [(True, None), (False, "2")])
+    def test_gives_workers_all_hardware_queues_unless_the_user_says_how_many(
+        self, ours: bool, left: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[str | None] = []
+
+        def refuse(*_: object, env: dict[str, str], **__: object) -> None:
+            seen.append(env.get(QUEUES))
+            raise BlockingIOError(11, "no more")
+
+        monkeypatch.setattr(all_begun, "few_queues", ours)
+        monkeypatch.setenv(QUEUES, "2")
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+        (place,) = processes.placed([None])
+        with pytest.raises(BlockingIOError):
+            Process.begun(place, Early("cpu", None, False))
+        assert seen == [left]
 
     def test_tells_of_a_process_that_has_ended(self) -> None:
         (place,) = processes.placed([None])

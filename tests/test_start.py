@@ -24,7 +24,7 @@ from cudafilter.cli import app
 from cudafilter.nvidia import install, toolkit
 from cudafilter.start import early, interrupt
 from cudafilter.start import words as looks
-from cudafilter.start.begun import begun
+from cudafilter.start.begun import QUEUES, begun
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -98,6 +98,29 @@ def test_a_start_that_fails_does_not_fail_the_command(monkeypatch: pytest.Monkey
     monkeypatch.setattr("sys.argv", ["cudafilter", "blur"])
     process.main()
     assert ran == [["blur"], ["blur"], "command line"]
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "left", "few"),
+    [
+        ("blur a.jpg b.jpg", None, "2", True),
+        ("blur -r in out --codec units", None, None, False),
+        ("blur -r in out --codec=units", None, None, False),
+        ("blur a.jpg b.jpg", "32", "32", False),
+        ("blur a.jpg b.jpg", "2", "2", False),
+    ],
+)
+def test_hardware_queues_are_few_unless_jpeg_units_need_them_or_the_user_says_how_many(
+    line: str, given: str | None, left: str | None, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(begun, "few_queues", False)
+    monkeypatch.setenv(QUEUES, given or "")
+    if given is None:
+        monkeypatch.delenv(QUEUES)
+    monkeypatch.setattr(early, "_start_driver", lambda words: None)
+    early.begin(line.split())
+    assert os.environ.get(QUEUES) == left
+    assert begun.few_queues is few
 
 
 def test_a_tree_deeper_than_pythons_stack_is_looked_into() -> None:

@@ -54,7 +54,7 @@ class Process:
         path = os.pathsep.join(each for each in sys.path if each)
         environment = {**os.environ, "PYTHONPATH": path}
         if begun.few_queues:
-            del environment[QUEUES]
+            environment.pop(QUEUES, None)
         popen = subprocess.Popen(
             [sys.executable, "-P", "-c", _SERVE],  # -P: nothing of the current folder is imported
             stdin=subprocess.PIPE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -26,15 +26,15 @@ from cudafilter.errors import EngineError
 from cudafilter.formats import png_filters
 from cudafilter.formats.png_path import Deflated
 from cudafilter.jobs.plan import make_plan
-from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Pieces
 from fake_cuda import FakeCuda, Fault, MemoryError
 from fake_nvjpeg import fake
 from many_images import BLUR, run
+from png_engines import compiled, engine
 from stand_in_gpus import StandIn
 
-__all__ = ["fake"]
+__all__ = ["compiled", "engine", "fake"]
 
 CHOSEN = 6
 """A level at which the host chooses a row filter as the device does."""
@@ -75,36 +75,6 @@ PICTURES = [noise, flat, gradient, photo, drawing]
 
 SHAPES = [(1, 1), (1, 300), (300, 1), (37, 41), (3, PART // 2)]
 """The last one's rows are longer than a part."""
-
-
-def limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every picture is worth the device."""
-    monkeypatch.setattr(gpu_png, "LEAST", 0)
-    monkeypatch.setattr(deflate, "LOST", 9.0)
-
-
-@pytest.fixture
-def compiled(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
-    """An engine whose kernels are compiled for the CPU."""
-    fake.install(monkeypatch)
-    monkeypatch.setattr(nvjpeg, "find", lambda major: None)
-    limits(monkeypatch)
-    engine = CudaEngine()
-    yield engine
-    engine.close()
-    assert fake.in_use == 0 or fake.dead is not None
-
-
-@pytest.fixture(params=["compiled for the CPU", pytest.param("GPU", marks=pytest.mark.gpu)])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
-    """The same on the CPU and on a GPU."""
-    if request.param != "GPU":
-        yield request.getfixturevalue("compiled")
-        return
-    limits(monkeypatch)
-    engine = CudaEngine()
-    yield engine
-    engine.close()
 
 
 def stream_of(engine: CudaEngine, pixels: Pixels) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,45 +21,21 @@ from cudafilter.errors import ImageError
 from cudafilter.formats import png_filters
 from cudafilter.formats.png_path import Unfiltered
 from cudafilter.jobs.plan import make_plan
-from cudafilter.nvidia import nvjpeg
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer
 from fake_cuda import FakeCuda, Fault
 from fake_nvjpeg import fake
 from image_files import chunk
 from many_images import run
+from png_engines import compiled, engine
 from stand_in_gpus import StandIn
 
-__all__ = ["fake"]
+__all__ = ["compiled", "engine", "fake"]
 
 PNG = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 50, 40, 8, 2, 0, 0, 0))
 
 SHAPES = [(1, 1), (1, 70), (70, 1), (32, 31), (33, 32), (65, 100)]
 """A warp has 32 rows, and waits for 32 pixels."""
-
-
-@pytest.fixture
-def compiled(fake: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
-    """An engine whose kernels are compiled for the CPU."""
-    fake.install(monkeypatch)
-    monkeypatch.setattr(nvjpeg, "find", lambda major: None)
-    monkeypatch.setattr(png, "LEAST", 0)
-    engine = CudaEngine()
-    yield engine
-    engine.close()
-    assert fake.in_use == 0 or fake.dead is not None
-
-
-@pytest.fixture(params=["compiled for the CPU", pytest.param("GPU", marks=pytest.mark.gpu)])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[CudaEngine]:
-    """The same on the CPU and on a GPU."""
-    if request.param != "GPU":
-        yield request.getfixturevalue("compiled")
-        return
-    monkeypatch.setattr(png, "LEAST", 0)
-    engine = CudaEngine()
-    yield engine
-    engine.close()
 
 
 def rows_of(pixels: Pixels, ways: list[int]) -> bytes:

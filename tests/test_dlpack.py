@@ -144,20 +144,30 @@ def test_a_host_without_a_driver_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         nvidia.Driver()
 
 
-def test_what_others_hold_at_the_end_of_the_process_is_left_to_them() -> None:
-    code = (
-        "import numpy as np\n"
-        "from cudafilter.engines.cuda import dlpack\n"
-        "a = np.arange(6, dtype=np.uint8)\n"
-        "class Lent:\n"
-        "    def __dlpack__(self, **_):\n"
-        "        told = dlpack.Array(a.ctypes.data, (6,), (1,), 'u1', (1, 0))\n"
-        "        return dlpack.capsule(told, a, V)\n"
-        "    def __dlpack_device__(self):\n"
-        "        return 1, 0\n"
-        "import sys\n"
-        "for V in (False, True):\n"
-        "    sys.modules[f'kept{V}'] = np.from_dlpack(Lent())\n"
-    )
+LEAVING = """
+import atexit
+
+def late():
+    array, give_back = dlpack.taken(capsule)
+    give_back()  # as a library does when the interpreter is gone
+    print(kept() is not None, array.address == told.address)
+
+atexit.register(late)  # runs behind what is registered later
+from weakref import ref
+from cudafilter.engines.cuda import dlpack
+
+class Owner: ...
+
+owner = Owner()
+kept = ref(owner)
+told = dlpack.Array(4096, (6,), (1,), "u1", (2, 0))
+capsule = dlpack.capsule(told, owner, VERSIONED)
+del owner
+"""
+
+
+@VERSIONED
+def test_what_others_hold_at_the_end_of_the_process_is_left_to_them(versioned: bool) -> None:
+    code = LEAVING.replace("VERSIONED", str(versioned))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True True\n", "")

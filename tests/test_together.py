@@ -116,13 +116,14 @@ def test_bands_have_the_bits_of_the_whole(dtype: str, border: Border, built: Pat
             assert some.tobytes() == whole[2:11].tobytes()
 
 
-@pytest.mark.parametrize("border", [each for each in ALL_BORDERS if each.mode != "wrap"])
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_rows_that_flow_past_have_the_bits_of_the_whole(
     dtype: str, border: Border, built: Path
 ) -> None:
     engine, pixels = HostChains("auto", built), random_pixels((61, 40, 1), dtype)
-    for chained in CHAINS[:3]:
+    own = Chain((Link(SKEW, Border("edge")), Link(BRIGHT)))
+    for chained in (*CHAINS[:3], own):
         whole = engine.run(pixels, chained, border).pixels
         assert not differing(flowed(engine, pixels, chained, border), whole)
 
@@ -145,6 +146,7 @@ def test_what_is_launched_together() -> None:
     assert launched(chain(small, BRIGHT)) == ["together"]
     assert launched(chain(*[small] * (MOST_STAGES + 1))) == ["together", "stream"]
     assert launched(chain(small, make("blur"), small)) == ["stream"] * 3
+    assert launched(chain(make("blur", sigma=25), small, small)) == ["wide", "stream", "stream"]
     assert launched(chain(small, small), alpha=True) == ["stream"] * 2
     assert launched(chain(small, small), variant="stream") == ["stream"] * 2
     assert launched(chain(small, small), "uint8") == ["point", "together", "point"]

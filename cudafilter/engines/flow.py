@@ -72,19 +72,22 @@ class Flow:
         self._dtype = dtype
         plan = filter.unrolled(border)
         assert whole_of(plan) is None
-        steps = [self._step(stage, dtype) for stage in stages_of(plan)]
         one = not plan or only_stage(plan) is not None
         self._in_type = one or keeps_type(plan, dtype)
-        if max(steps, default=1) == 1 and len(steps) > 1 and not rereads(filter, border):
-            # No bit depends on a cut, so the engine may do all of it at once.
+        self._between = dtype if self._in_type else between(plan, dtype, alpha)
+        steps = [self._step(stage, self._between) for stage in stages_of(plan)]
+        wraps = rereads(filter, border)
+        alike = not wraps or all(each.border.mode == "wrap" for each in stages_of(plan))
+        if max(steps, default=1) == 1 and len(steps) > 1 and alike:
+            # No bit depends on a cut, so the engine may do all of it at once. On a GPU it must:
+            # one launch does several steps of 3x3, with other bits than one launch for each.
             stage = Stage(cast(Windowed, filter), border)
-            last: _Rows = _Staged(self._source.tap(), stage, self._run, 1, size[0])
+            last: _Rows = _Staged(self._source.tap(), stage, self._run, 1, size[0], wraps)
             self._in_type = True
         elif self._in_type:
             last = self._planned(plan, self._source)
         else:
             points, rest = leading(plan)
-            self._between = between(plan, dtype, alpha)
             begun = partial(to_floats, points=points, alpha=alpha, kind=self._between)
             last = self._planned(in_fractions(rest, dtype), _Mapped(self._source.tap(), begun))
         self._last = last.tap()
@@ -107,14 +110,14 @@ class Flow:
 
     def _planned(self, plan: Plan, source: _Rows) -> _Rows:
         """The result of *plan* on *source*."""
-        dtype = self._dtype if self._in_type else self._between
         for each in plan:
             if isinstance(each, Fork):
                 more, less = (self._planned(branch, source).tap() for branch in each)
                 source = _Difference(more, less, source.tap() if self._alpha else None)
             else:
-                step = self._step(each, dtype)
-                source = _Staged(source.tap(), each, self._run, step, self._size[0])
+                step = self._step(each, self._between)
+                wraps = each.border.mode == "wrap"
+                source = _Staged(source.tap(), each, self._run, step, self._size[0], wraps)
         return source
 
     def _run(self, pixels: Pixels, stage: Stage, rows: tuple[int, int]) -> Pixels:
@@ -269,9 +272,11 @@ class _Staged(_Kept):
         run: Callable[[Pixels, Stage, tuple[int, int]], Pixels],
         step: int,
         height: int,
+        wraps: bool,
     ) -> None:
         super().__init__()
         self._source, self._stage, self._run, self._height = source, stage, run, height
+        self._wraps = wraps
         # Both ways: a border reflects as far as the kernel reaches past it.
         self._halo = max(stage.operation.reach[:2])
         # A kernel of the image's size is folded, as its height says; see fold.py.
@@ -292,7 +297,7 @@ class _Staged(_Kept):
         """Rows *first* to before *last*, cut where all bits stay."""
         top, bottom = max(0, first - self._halo), min(self._height, last + self._halo)
         whole = first == 0 and last == self._height
-        if whole or self._stage.border.mode != "wrap":
+        if whole or not self._wraps:
             return self._run(self._source.rows(top, bottom), self._stage, (first - top, last - top))
         top, bottom = first - self._halo, last + self._halo
         index = border_index(top, bottom, self._height, "wrap")

@@ -101,7 +101,11 @@ def stretch_of(
         """*some* as they are launched on samples of *kind*."""
         if kind == "float64" and not alpha:
             return [each for stage in some for each in _in_two(stage)]
-        return grouped(some, alpha) if kind == "float32" and joins else list(some)
+        if kind != "float32" or not joins:
+            return list(some)
+        # Where bits depend on cuts, an image by rows goes through stage by stage; see flow.py.
+        cut_anywhere = all(each.alignment == 1 for each in launches(some, kind))
+        return grouped(some, alpha) if cut_anywhere else list(some)
 
     if dtype.startswith("float") or picks(tuple(stages)):
         stages = arranged(stages, dtype)  # as in the middle of a chain: the same bits

@@ -53,6 +53,8 @@ from commands import (
 SMALL = (320, 240)
 """Width and height of the pictures that only queue."""
 MANY, FEW = 10_000, 100
+ENOUGH = 256
+"""Pictures that cores code for a rate."""
 SAME = 1.5
 """Mean difference from OpenCV's blur, in steps of 255, that counts as the same picture."""
 
@@ -153,18 +155,21 @@ def ours(name: str, *options: str) -> FolderContender:
     return FolderContender(name, command)
 
 
-def contenders(workers: int, slow: int) -> list[FolderContender]:
-    """All of a folder; Pillow gets one picture of *slow*."""
+def contenders(workers: int, few: int, slow: int) -> list[FolderContender]:
+    """All of a folder. What cores code gets a picture of *few*, and Pillow one of these *slow*."""
     count = str(workers)
     script = [sys.executable, "-c"]
-    return [
-        ours("cudafilter, GPU", "--engine", "cuda"),
+    by_cores = [
         ours("cudafilter, GPU, --codec cpu", "--engine", "cuda", "--codec", "cpu"),
         ours("cudafilter, CPU engine", "--engine", "cpu"),
         FolderContender(f"OpenCV, {count} threads", [*script, OPENCV_THREADS], [count]),
         FolderContender(f"OpenCV, {count} processes", [*script, OPENCV_POOL], [count]),
-        FolderContender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count], share=slow),
+        FolderContender(f"Pillow, {count} processes", [*script, PILLOW_POOL], [count]),
     ]
+    for each in by_cores:
+        each.share = few
+    by_cores[-1].share *= slow
+    return [ours("cudafilter, GPU", "--engine", "cuda"), *by_cores]
 
 
 def by_units() -> FolderContender:
@@ -471,7 +476,7 @@ def memory(folder: Path) -> tuple[list[str], list[Verdict]]:
         "|---|---|---|---|",
     ]
     bars = []
-    every = contenders(1, 1)[:3]
+    every = contenders(1, 1, 1)[:3]
     for contender in every:  # else many would have more processes than few
         contender.command += ONE
     every.append(ours("cudafilter, GPU, 2 processes", "--engine", "cuda", *TWO))
@@ -511,9 +516,10 @@ def main() -> None:
         for work, kind, rounds, slow in (("jpeg", "jpg", given.rounds, 2), ("png", "png", 1, 4)):
             if work not in wanted:
                 continue
-            every = contenders(given.workers, slow)
+            few = max(1, given.count // ENOUGH)
+            every = contenders(given.workers, few, slow)
             if work == "jpeg":
-                every += [by_units(), naive(slow)]
+                every += [by_units(), naive(few * slow)]
             race(every, pictures[kind], folder / work, given.count, rounds)
             size = pictures[kind][0].stat().st_size / 1e6
             print(*table(f"{given.count} {work.upper()}s of {size:.1f} MB", every), sep="\n")

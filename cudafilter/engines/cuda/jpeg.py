@@ -217,11 +217,10 @@ class GpuJpeg:
         if (limit := self._device.memory_limit) is not None and taken > limit:
             raise NotTaken("it is larger than the memory limit")
         picture = Picture(data, template, size, channels, ready, keep, stage if screen else None)
-        with self._device.current():
-            coded = self._by_units(picture) if self._takes(data) else self._by_host(picture)
-        if not judged and jpeg_scan.is_flat(coded.end):
-            jpeg.require_undamaged(data)
-        done = finished(coded.data.data, template, split(small.metadata, "jpeg", channels)[0])
+        with self._device.current(), self._coded(picture) as coded:
+            if not judged and jpeg_scan.is_flat(coded.end):
+                jpeg.require_undamaged(data)
+            done = finished(coded.data.data, template, split(small.metadata, "jpeg", channels)[0])
         return JpegResult(
             done, frame.width, frame.height, channels, small.colour, small.notes + told,
             coded.seconds, coded.kept, coded.screened,
@@ -248,11 +247,15 @@ class GpuJpeg:
         except NotTaken:  # each file tells
             return False
 
-    def _by_units(self, picture: Picture) -> Coded:
-        """*picture* decoded on the GPU's JPEG units. Raises NotTaken."""
+    @contextmanager
+    def _coded(self, picture: Picture) -> Iterator[Coded]:
+        """What becomes of *picture*. Its bytes may be used again afterwards. Raises NotTaken."""
+        if not self._takes(picture.data):
+            yield self._by_host(picture)
+            return
         try:
-            with self._refusals():
-                return self._units.do(picture)
+            with self._refusals(), self._units.coded(picture) as coded:
+                yield coded
         except Full as full:
             raise NotTaken("the GPU's memory is full") from full
 

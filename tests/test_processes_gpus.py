@@ -171,7 +171,7 @@ class TestGpus:
         monkeypatch.setattr(Processes, "__init__", counted)
         self.run()
         ((begun, _, early),) = started
-        assert early == Early("cuda", None, True)
+        assert early == Early("cuda", None, jpeg=True, units=True)
         assert not any(is_there(each.popen.pid) for each in begun._all)
         # What is wrong with the plan is told, and none stays.
         started.clear()

@@ -17,7 +17,7 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
 from cudafilter.host.escape import escaped_name
-from cudafilter.operations.choices import EXISTING, gpu_numbers
+from cudafilter.operations.choices import EXISTING, UNITS, gpu_numbers
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.start.garbage import uncollected
 from cudafilter.start.words import FEW, STDIO, any_jpeg, are_worth_processes, first_files
@@ -163,7 +163,7 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> Processes | None:
 
                 if (processes := begun(names, shared)) is not None:
                     return processes
-        gpus.start(numbers, jpeg=jpeg)
+        gpus.start(numbers, jpeg=jpeg, units=jpeg and shared.codec == UNITS)
     return None
 
 

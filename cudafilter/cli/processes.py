@@ -50,7 +50,7 @@ def begun(names: Sequence[str], shared: Shared) -> Processes | None:
     """
     places = _by_itself(sum(words.any_jpeg([name]) for name in names), shared)
     with suppress(EngineError):  # one process can do it, too
-        return Processes(places, Early("cuda", None, True)) if places else None
+        return Processes(places, Early("cuda", None, jpeg=True, units=True)) if places else None
     return None
 
 
@@ -80,7 +80,7 @@ def run_in(
         return False
     jpeg = told.settings.offers_codec and any(map(_is_jpeg, plan.jobs))
     try:
-        joined = begun or Processes(places, Early(engine, None, jpeg))
+        joined = begun or Processes(places, Early(engine, None, jpeg, jpeg and engine == "cuda"))
     except EngineError:
         if asked:
             raise

@@ -22,6 +22,7 @@ from cudafilter.operations.choices import (
     ENGINES,
     GPU_FAILURES,
     OLD_CODECS,
+    UNITS,
     gpu_numbers,
 )
 
@@ -183,7 +184,7 @@ def _join(number: int, variant: str, codec: str) -> Engine:
     from cudafilter.engines.cuda.engine import CudaEngine
     from cudafilter.start import gpus
 
-    gpus.start((number,), jpeg=codec != "cpu")
+    gpus.start((number,), jpeg=codec != "cpu", units=codec == UNITS)
     gpus.wait(number)  # until then PyCUDA would hold the interpreter's lock
     return CudaEngine(number, variant, codec=codec)
 

@@ -16,6 +16,7 @@ from cudafilter.nvidia.nvjpeg import (
     NvJpeg,
     NvJpegError,
     image_at,
+    on_one_core,
 )
 
 
@@ -43,6 +44,13 @@ class Batches(Holder):
 
     def _make_all(self, handle: c_void_p) -> None:
         self._head = self._make("JpegStream", handle)
+        with on_one_core():
+            self._states[OUTPUT_RGBI] = self._make("JpegState", handle), 0  # takes 0.1 s
+
+    def close(self) -> None:
+        """See Holder.close."""
+        with on_one_core():
+            super().close()
 
     def takes(self, data: bytes) -> bool:
         """Whether the units decode files with the head of *data*; for any thread."""

@@ -82,13 +82,20 @@ class _Waiting:
 
 
 class Units:
-    """The JPEG units of *device*. *load* gives nvJPEG; *make_room* gives memory of others back."""
+    """The JPEG units of *device*. *load* gives nvJPEG; *make_room* gives memory of others back.
+
+    *batches* may be there already.
+    """
 
     def __init__(
-        self, device: Device, load: Callable[[], NvJpeg], make_room: Callable[[], None]
+        self,
+        device: Device,
+        load: Callable[[], NvJpeg],
+        make_room: Callable[[], None],
+        batches: Batches | None,
     ) -> None:
         self._device, self._load, self._make_room = device, load, make_room
-        self._batches: Batches | None = None
+        self._batches = batches
         self._making = Lock()
         """Held while the batches are made, asked or closed. Taken after _turn."""
         self._decoding = Slot(device.cuda)

@@ -212,7 +212,8 @@ class TestWhatIsRefused:
             (("-r", "in", "out", "--watch"), "--watch does not end"),
             (("-r", "in", "out", "--cluster", "auto"), "--cluster has processes of its own"),
             (("in/a.png", "pipe.png", "out/"), "pipe.png is a stream of this machine"),
-            (("-r", "in", "out", "--processes", "65"), "must be a whole number from 0 to 64"),
+            (("-r", "in", "out", "--processes", "65"), "must be a whole number from 1 to 64"),
+            (("-r", "in", "out", "--processes", "0"), "must be a whole number from 1 to 64"),
         ],
     )
     def test_is_told(self, words: tuple[str, ...], told: str) -> None:

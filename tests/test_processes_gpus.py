@@ -98,7 +98,7 @@ class TestGpus:
 
     @pytest.mark.parametrize(
         "more",
-        [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
+        [("--processes", "1"), ("--codec", "cpu"), ("-j", "1"),
          ("--linear",), ("--format", "png"), ("--gpu", "2"), ("chain",), ("otsu",)],
     )  # fmt: skip
     def test_or_not(self, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:

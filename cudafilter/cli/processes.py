@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.processes import Processes
 from cudafilter.jobs.serving import Early
 from cudafilter.jobs.workers import Node, Place, Run, require_files
-from cudafilter.nvidia.devices import Devices, devices
+from cudafilter.nvidia.devices import Devices, devices, title_of
 from cudafilter.nvidia.nvjpeg import find
 from cudafilter.nvidia.toolkit import no_gpu
 from cudafilter.operations.borders import Border
@@ -142,9 +141,7 @@ def _title(opened: Opened, places: Sequence[Place]) -> str:
     if len(numbers) < 2:
         return opened.title
     every = devices().every
-    models = Counter(every[number].name for number in numbers)
-    names = " + ".join(f"{count} x {model}" for model, count in models.items())
-    return f"cuda: {names} (GPUs {', '.join(map(str, numbers))})"
+    return title_of({number: every[number].name for number in numbers})
 
 
 def _insists(shared: Shared) -> bool:

@@ -110,6 +110,8 @@ def _names(sources: Sequence[str]) -> Iterator[str]:
         # Entry by entry: a folder may hold a million, and the first few are enough.
         with suppress(OSError), os.scandir(source) as entries:
             for entry in entries:
+                if entry.name.startswith("."):
+                    continue  # left alone, as in every folder
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 else:

@@ -153,7 +153,7 @@ class TestGpus:
         CliRunner().invoke(app, given if "--engine" in given else [*given, "--engine", "cuda"])
         assert not begun
 
-    @pytest.mark.parametrize("line", ["out --watch", "out --cluster auto", "--in-place"])
+    @pytest.mark.parametrize("line", ["out --watch", "out --cluster auto", "too --in-place"])
     def test_nor_for_what_they_are_not_for(
         self, line: str, begun: list[Processes], monkeypatch: pytest.MonkeyPatch
     ) -> None:

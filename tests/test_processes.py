@@ -115,6 +115,19 @@ class TestARun:
         assert len(those) == 2
         assert not any(map(is_there, those))
 
+    def test_is_interrupted_twice_and_finishes_what_it_writes(self) -> None:
+        pictures(60)
+        process = begun(*BLUR, *TWO, "--report", "r.jsonl", does="writes")
+        wait_for(lambda: list(Path("out").glob(".*")))
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)  # else both are one
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+        assert (process.returncode, "Traceback" in told) == (130, False)
+        outputs = sorted(snapshot("out"))
+        assert 0 < len(outputs) < 60
+        assert sorted(line["destination"] for line in records("r.jsonl")) == outputs
+
     def test_is_interrupted_between_no_record_and_its_file(self) -> None:
         """The signal comes while a record is told, and others of its worker are to come."""
         pictures(60)

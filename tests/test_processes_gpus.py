@@ -79,7 +79,7 @@ class TestGpus:
     def test_of_which_one_does_not_open_leave_the_others(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv(MADE_UP, "slow refuses-0")
+        monkeypatch.setenv(MADE_UP, "slow refuses-0 waits-1")
         pictures(30)
         done = self.run("--processes", "2")
         assert done.exit_code == 0

@@ -207,6 +207,14 @@ class TestWorkers:
         with pytest.raises(EngineError, match="no node of the cluster is left"):
             Done(nodes)
 
+    def test_that_were_ready_once_are_begun_as_often_again(self) -> None:
+        nodes = MadeUp(ONE)
+        steps = iter((True, True, False, True, True, False))
+        nodes.open = lambda place: dies() if next(steps) else Opened("an engine")
+        nodes.die = lambda place, jobs: nodes.started == MOST_STARTS
+        assert len(Done(nodes).records) == 9
+        assert nodes.started == 2 * MOST_STARTS
+
     def test_that_are_lost_leave_no_temporary(self) -> None:
         nodes = MadeUp(ONE)
         mark = ".cudafilter-00000001-00000002-3-4-5-"

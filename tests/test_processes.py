@@ -103,7 +103,10 @@ class TestARun:
         process = begun(*BLUR, *TWO, "--report", "r.jsonl")
         wait_for(written(5))
         those = workers_of(process.pid)
-        os.killpg(process.pid, stop)  # as a terminal does
+        for each in those:  # as systemd does
+            os.kill(each, stop)
+        os.killpg(process.pid, stop)  # as a terminal does, also before they ignore it
+        assert process.pid not in map(os.getpgid, those)
         _, told = process.communicate(timeout=20)
         assert process.returncode == 130
         outputs = sorted(snapshot("out"))

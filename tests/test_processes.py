@@ -31,6 +31,7 @@ from worker_processes import (
     MADE_UP,
     TWO,
     begun,
+    ignores,
     is_there,
     made_up,
     pictures,
@@ -103,10 +104,11 @@ class TestARun:
         process = begun(*BLUR, *TWO, "--report", "r.jsonl")
         wait_for(written(5))
         those = workers_of(process.pid)
+        assert process.pid not in map(os.getpgid, those)  # until they ignore signals
+        wait_for(lambda: all(ignores(each, stop) for each in those))
         for each in those:  # as systemd does
             os.kill(each, stop)
-        os.killpg(process.pid, stop)  # as a terminal does, also before they ignore it
-        assert process.pid not in map(os.getpgid, those)
+        os.killpg(process.pid, stop)  # as a terminal does
         _, told = process.communicate(timeout=20)
         assert process.returncode == 130
         outputs = sorted(snapshot("out"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -108,6 +109,12 @@ def is_there(process: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def ignores(process: int, signal: signal.Signals) -> bool:
+    """Whether a *process* ignores a *signal*."""
+    (mask,) = re.findall(r"^SigIgn:\t(\w+)", Path(f"/proc/{process}/status").read_text(), re.M)
+    return bool(int(mask, 16) >> (signal - 1) & 1)
 
 
 def wait_for(what: Callable[[], object]) -> None:

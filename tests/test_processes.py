@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +43,8 @@ from worker_processes import (
 )
 
 __all__ = ["folder", "made_up"]
+
+TASK = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", None, 1, ".", {})
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -306,17 +309,45 @@ class TestACarrier:
     def test_shares_out_the_images_in_work(
         self, asked: int | None, each: list[int | None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        given: list[Task] = []
-        monkeypatch.setattr(Process, "begin", lambda self, task: given.append(task))
+        sent: list[Any] = []
+        monkeypatch.setattr(Process, "send", lambda self, message: sent.append(message))
+        monkeypatch.setattr(processes, "cores", lambda: 8)
         places = processes.placed([1, 0, 1])
-        joined = Processes(places, Early("cpu", None, False))
-        task = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", asked, 1,
-                    ".", {})  # fmt: skip
+        early = Early("cpu", None, False)
+        joined = Processes(places, early)
         for place in places:
-            joined.start(place, task)
+            joined.start(place, TASK._replace(threads=asked))
         joined.leave()
-        assert [task.threads for task in given] == each
-        assert [task.gpu for task in given] == [1, 0, 1]
+        gpus = [1, 0, 1]
+        assert sent[:3] == [early._replace(gpu=gpu) for gpu in gpus]
+        # With its cores of the 8, and how many share the memory.
+        assert sent[3:] == [
+            (TASK._replace(gpu=gpu, threads=threads), cores, 3)
+            for gpu, threads, cores in zip(gpus, each, [3, 3, 2], strict=True)
+        ]
+
+    def test_tells_of_a_call_that_failed(self) -> None:
+        (place,) = processes.placed([None])
+        joined = Processes([place], Early("cpu", None, False))
+        process = joined.start(place, TASK)
+        call = process._call("open", "more than it takes")
+        assert joined.wait([call], 20) == [call]
+        with pytest.raises(workers.Lost, match="TypeError: "):
+            joined.result(call)
+        joined.leave()
+
+    def test_ends_a_process_that_cannot_answer_any_more(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deaf = "import os, time; os.close(1); time.sleep(60)"
+        monkeypatch.setattr("cudafilter.jobs.processes._SERVE", deaf)
+        (place,) = processes.placed([None])
+        joined = Processes([place], Early("cpu", None, False))
+        (process,) = joined._all
+        call = process.open()
+        assert joined.wait([call], 20) == [call]
+        assert process.popen.returncode == -signal.SIGKILL  # before what it wrote is swept
+        joined.leave()
 
     def test_waits_no_longer_than_it_is_told(self) -> None:
         (place,) = processes.placed([None])

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from functools import partial
@@ -17,7 +18,7 @@ import pytest
 
 from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
 from cudafilter.cli import processes
-from cudafilter.jobs import workers
+from cudafilter.jobs import serving, workers
 from cudafilter.jobs.hand import Task
 from cudafilter.jobs.processes import Process, Processes
 from cudafilter.jobs.serving import Early
@@ -95,6 +96,14 @@ class TestARun:
         assert done.exit_code == 0
         first = done.stderr.splitlines()[0]
         assert first.endswith(", in 2 processes; no CUDA: none is made up")
+
+    def test_keeps_its_pipes_from_what_libraries_print_and_read(self) -> None:
+        pictures(8)
+        process = begun(*BLUR, *TWO, "--report", "-", does="prints")
+        out, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+        assert len(list(map(json.loads, out.splitlines()))) == 8
+        assert told.count("a library's word") == 8
 
     def test_of_one_image_is_in_this_process(self) -> None:
         picture("a.png")
@@ -224,6 +233,15 @@ class TestWorkersThatAreLost:
         wait_for(lambda: not any(map(is_there, those)))
         assert not list(Path("out").glob(".*"))  # what was being written was finished
 
+    def test_end_with_the_command_though_a_disk_hangs(self) -> None:
+        pictures(8)
+        process = begun(*BLUR, *TWO, does="hangs")
+        wait_for(lambda: list(Path("out").glob(".*")))
+        those = workers_of(process.pid)
+        process.kill()
+        process.communicate()
+        wait_for(lambda: not any(map(is_there, those)))
+
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
@@ -254,6 +272,24 @@ class TestWhatIsRefused:
         assert done.exit_code == 0
 
 
+class TestAProcess:
+    @pytest.mark.parametrize("units", [True, False])
+    @pytest.mark.parametrize("engine", ["cuda", "cpu"])
+    def test_starts_its_gpu_and_imports_before_it_has_a_task(
+        self, engine: str, units: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[object] = []
+
+        def start(numbers: tuple[int, ...], *, jpeg: bool, units: bool) -> None:
+            seen.append((numbers, jpeg, units))
+
+        monkeypatch.setattr("cudafilter.start.gpus.start", start)
+        monkeypatch.setattr("cudafilter.engines.open.preload", seen.append)
+        serving._prepare(Early(engine, 1, not units, units))
+        gpu = [((1,), not units, units)] if engine == "cuda" else []
+        assert seen == [*gpu, engine]
+
+
 class TestACarrier:
     def test_that_cannot_start_a_process_leaves_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         first = Process.begun
@@ -281,6 +317,7 @@ class TestACarrier:
         seen: list[str | None] = []
 
         def refuse(*_: object, env: dict[str, str], **__: object) -> None:
+            assert env["PYTHONPATH"].split(os.pathsep) == [each for each in sys.path if each]
             seen.append(env.get(QUEUES))
             raise BlockingIOError(11, "no more")
 

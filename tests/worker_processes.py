@@ -24,7 +24,8 @@ TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "e
 
 MADE_UP = "MADE_UP"
 """The variable that says what worker processes do: slow, dies, refuses-0, waits-1: until another
-one has refused; writes: slowly; halfway: the first one is killed while it writes."""
+one has refused; prints: and reads, as a library may; writes: slowly; hangs: as it writes;
+halfway: the first one is killed while it writes."""
 KILLER = "killer"
 """In a file's name: who filters it is killed."""
 
@@ -45,6 +46,9 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
             os.kill(os.getpid(), 9)
         if "slow" in does:
             time.sleep(0.03)
+        if "prints" in does:
+            print("a library's word", flush=True)
+            assert os.read(0, 1) == b""
         return do(self, job, held)
 
     def opened(name, gpu=None, **choices):
@@ -61,6 +65,8 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     def complete(fd, mode, fchmod=os.fchmod):
         if "writes" in does:
             time.sleep(0.2)
+        if "hangs" in does:
+            time.sleep(100)
         if "halfway" in does:
             with contextlib.suppress(FileExistsError):
                 open_file("first", "x").close()
@@ -70,6 +76,9 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     import builtins, contextlib
     open_file = builtins.open
     Worker.do, open.open_engine, os.fchmod = done, opened, complete
+    if "hangs" in does:
+        from cudafilter.jobs import serving
+        serving._STOP = 0.1
 """
 
 

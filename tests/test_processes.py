@@ -239,8 +239,9 @@ class TestWorkersThatAreLost:
         wait_for(lambda: list(Path("out").glob(".*")))
         those = workers_of(process.pid)
         process.kill()
-        process.communicate()
+        process.wait()
         wait_for(lambda: not any(map(is_there, those)))
+        process.communicate()
 
 
 class TestWhatIsRefused:

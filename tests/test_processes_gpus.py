@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ from click.testing import CliRunner
 from command_line import cli, snapshot
 from cudafilter.cli import app, options, processes
 from cudafilter.jobs import workers
-from cudafilter.jobs.processes import Processes
+from cudafilter.jobs.hand import Task
+from cudafilter.jobs.processes import Process, Processes
 from cudafilter.jobs.serving import Early
 from cudafilter.nvidia.devices import Device, Devices
 from cudafilter.start import words
@@ -62,19 +64,62 @@ class TestGpus:
         monkeypatch.setattr(Processes, "__init__", counted)
         return begun
 
-    def test_have_processes_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.fixture
+    def codecs(self, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+        """Those of all tasks."""
+        codecs: set[str] = set()
+        first = Process.begin
+
+        def noted(self: Process, task: Task) -> None:
+            codecs.add(task.codec)
+            first(self, task)
+
+        monkeypatch.setattr(Process, "begin", noted)
+        return codecs
+
+    def test_have_processes_in_turns(
+        self, begun: list[Processes], codecs: set[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv(MADE_UP, "slow")
         pictures(200)
         done = self.run("--processes", "3")
         assert done.exit_code == 0, done.stderr
         assert done.stderr.startswith("cuda: 2 x a GPU (GPUs 0, 1), in 3 processes\n")
         assert self.engines() == {f"cuda: made up (GPU {n})" for n in (0, 1)}
+        assert codecs == {"units"}
+        (processes,) = begun
+        assert None not in {each.popen.returncode for each in processes._all}
 
-    def test_that_are_named_have_all_of_them(self) -> None:
+    def test_that_are_named_have_all_of_them(self, codecs: set[str]) -> None:
         pictures(60)
-        done = self.run("--processes", "2", "--gpu", "1")
+        done = self.run("--processes", "2", "--gpu", "1", "--codec", "cpu")
+        assert codecs == {"cpu"}
         assert done.stderr.startswith("cuda: made up (GPU 1), in 2 processes\n")
         assert self.engines() == {"cuda: made up (GPU 1)"}
+
+    @pytest.mark.parametrize(
+        ("suffix", "more", "early"),
+        [
+            ("jpg", (), Early("cuda", None, True, True)),
+            ("jpg", ("--codec", "cpu"), Early("cuda", None, False)),
+            ("jpg", ("--engine", "cpu"), Early("cpu", None, False)),
+            ("png", (), Early("cuda", None, False)),
+        ],
+    )
+    def test_begin_with_what_their_pictures_need(
+        self, suffix: str, more: tuple[str, ...], early: Early, begun: list[Processes]
+    ) -> None:
+        pictures(4, suffix=suffix)
+        assert self.run("--processes", "2", *more).exit_code == 0
+        assert [each._early for each in begun] == [early]
+
+    def test_that_are_not_there_are_not_replaced_by_the_cpu(
+        self, begun: list[Processes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(processes, "no_gpu", lambda: "there is none")
+        pictures(4)
+        cli("blur", "-r", "in", "out", "--engine", "auto", "--gpu", "0", "--processes", "2")
+        assert not begun  # this process says what is wrong
 
     def test_of_which_one_does_not_open_leave_the_others(
         self, monkeypatch: pytest.MonkeyPatch
@@ -209,6 +254,50 @@ class TestGpus:
         assert "cpu: " in done.stderr
         assert ", in 2 processes" not in done.stderr
         assert len(snapshot("out")) == 300
+
+    @pytest.mark.parametrize("early", [(), ("--existing", "skip")])
+    def test_that_no_process_can_be_begun_for_are_left_to_this_one(
+        self, early: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object) -> Process:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(Process, "begun", full)
+        monkeypatch.setattr(words, "MANY", 256)
+        pictures(300, (8, 8), "jpg")
+        done = cli("blur", "-r", "in", "out", "--engine", "auto", *early)
+        assert done.exit_code == 0, done.stderr
+        assert len(snapshot("out")) == 300
+
+    def test_that_no_process_is_left_for_are_not_begun_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(MADE_UP, "dies-later")
+        monkeypatch.setattr(words, "MANY", 256)
+        pictures(300, (8, 8), "jpg")
+        done = cli("blur", "-r", "in", "out", "--engine", "auto")
+        assert done.exit_code == 1
+        assert "error: no worker is left that can do the images" in done.stderr
+
+    def test_that_the_plan_does_not_have_need_none(
+        self, begun: list[Processes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What has begun ends before this process begins: it holds a GPU's memory."""
+        monkeypatch.setattr(words, "MANY", 256)
+        pictures(20, (8, 8), "jpg")
+        for n in range(300):
+            os.mkfifo(f"in/pipe{n}.jpg")
+        outputs: list[bool] = []
+        first = Processes.leave
+
+        def left(self: Processes) -> None:
+            outputs.append(Path("out").exists())
+            first(self)
+
+        monkeypatch.setattr(Processes, "leave", left)
+        done = cli("blur", "-r", "in", "out", "--engine", "auto")
+        assert (done.exit_code, len(begun), outputs[0]) == (0, 1, False)
+        assert len(snapshot("out")) == 20
 
     def test_begin_while_the_plan_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(words, "MANY", 256)

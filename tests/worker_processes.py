@@ -23,9 +23,9 @@ TWO = ("--processes", "2")
 TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "engine"}
 
 MADE_UP = "MADE_UP"
-"""The variable that says what worker processes do: slow, dies, refuses-0, waits-1: until another
-one has refused; prints: and reads, as a library may; writes: slowly; hangs: as it writes;
-halfway: the first one is killed while it writes."""
+"""The variable that says what worker processes do: slow, dies, refuses-0; dies-later: at the first
+picture, and then at the start; waits-1: until another one has refused; prints: and reads, as a
+library may; writes: slowly; hangs: as it writes; halfway: the first one is killed then."""
 KILLER = "killer"
 """In a file's name: who filters it is killed."""
 
@@ -33,7 +33,7 @@ WORKERS = f"""
 import os, sys, time
 if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     does = os.environ.get({MADE_UP!r}, "").split()
-    if "dies" in does:
+    if "dies" in does or ("dies-later" in does and os.path.exists("killed")):
         os.kill(os.getpid(), 9)
     from cudafilter.engines import open
     from cudafilter.engines.cpu import CpuEngine
@@ -42,7 +42,9 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     do = Worker.do
 
     def done(self, job, held):
-        if {KILLER!r} in str(job.source):
+        if "dies-later" in does:
+            open_file("killed", "w").close()
+        if {KILLER!r} in str(job.source) or "dies-later" in does:
             os.kill(os.getpid(), 9)
         if "slow" in does:
             time.sleep(0.03)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -271,6 +272,11 @@ class TestWhatIsRefused:
         picture("in/a.png")
         done = cli("blur", "in/a.png", "--in-place")
         assert done.exit_code == 0
+        os.mkfifo("pipe.png")
+        data = Path("in/a.png").read_bytes()
+        Thread(target=Path("pipe.png").write_bytes, args=(data,), daemon=True).start()
+        done = cli("blur", "in/a.png", "pipe.png", "out/")
+        assert (done.exit_code, len(snapshot("out"))) == (0, 2)
 
 
 class TestAProcess:

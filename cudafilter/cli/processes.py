@@ -12,7 +12,7 @@ import click
 from cudafilter.cli.command import preset_names
 from cudafilter.cli.options import Shared
 from cudafilter.cli.tasks import Teller, task_of
-from cudafilter.errors import EngineError, EngineUnavailable
+from cudafilter.errors import EngineError, EngineUnavailable, ParameterError
 from cudafilter.host.cores import cores
 from cudafilter.jobs import sizing
 from cudafilter.jobs.hand import Opened
@@ -76,7 +76,12 @@ def run_in(
     if asked:
         engine, places = _asked_for(plan, shared, engine)
         if places:
-            require_files(plan.jobs, "processes")
+            try:
+                require_files(plan.jobs, "processes")
+            except ParameterError:
+                if not _is_preset():
+                    raise
+                places = []
     elif engine == "cpu" or not told.settings.offers_codec or not _is_short(filter, border):
         places = []
     else:
@@ -118,7 +123,7 @@ def run_in(
 def require_possible(shared: Shared) -> None:
     """Raise click.UsageError where the options do not go with several processes that were asked
     for in this run."""
-    if (shared.processes or 0) < 2 or "processes" in preset_names(click.get_current_context()):
+    if (shared.processes or 0) < 2 or _is_preset():
         return
     if shared.cluster is not None:
         raise click.UsageError("--cluster has processes of its own, one for each GPU")
@@ -126,6 +131,11 @@ def require_possible(shared: Shared) -> None:
         raise click.UsageError("--in-place keeps a journal, which one process writes")
     if shared.watch:
         raise click.UsageError("--watch does not end, and --processes is for one job")
+
+
+def _is_preset() -> bool:
+    """Whether --processes is the user's preset: what it is not for is then for one process."""
+    return "processes" in preset_names(click.get_current_context())
 
 
 def _is_short(filter: Operation, border: Border) -> bool:

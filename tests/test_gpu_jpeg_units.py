@@ -85,7 +85,7 @@ def test_pictures_that_wait_are_decoded_together(held: Held) -> None:
 
 def test_a_batch_has_one_number_of_channels(held: Held) -> None:
     held.together([jpeg(), jpeg(1), jpeg(), jpeg(1), jpeg()])
-    assert held.library.batches == [1, 3, 2]
+    assert sorted(held.library.batches) == [1, 2, 3]
 
 
 def test_a_batch_has_its_most_pictures(held: Held) -> None:
@@ -124,7 +124,7 @@ def test_of_a_batch_that_fails_each_picture_is_done_by_itself(
         assert good.result().data == other.result().data
         with pytest.raises(NotTaken, match="refuses it: nvjpegDecodeBatched: internal error"):
             bad.result()
-    assert held.library.batches == [1, 1, 1]
+    assert held.library.batches == [1, 1, 1, 1]  # the one before it, too, is done again
     assert through(held.path, odd).data
 
 
@@ -134,7 +134,7 @@ def test_a_batch_that_finds_no_memory_is_done_one_by_one(
     with failing(held.library, monkeypatch, lambda files: len(files) > 1, 5):
         done = held.together([jpeg()] * 3)
         assert len({bytes(each.result().data) for each in done}) == 1
-    assert held.library.batches == [1, 1, 1, 1]
+    assert held.library.batches == [1, 1, 1, 1, 1]
 
 
 def test_a_picture_gets_the_memory_that_others_hold(units: Opened, fake: FakeCuda) -> None:
@@ -189,10 +189,11 @@ def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> No
     assert bytes(through(path, jpeg()).data) == expected
 
 
-def test_memory_for_coded_pictures_is_used_again(held: Held, fake: FakeCuda) -> None:
+def test_pinned_memory_is_used_again(held: Held, fake: FakeCuda) -> None:
+    """Each picture takes some for its file, and some for what it becomes."""
     for _ in range(3):
         done = held.together([jpeg()] * 5)
-        assert 5 <= len(held.rooms()) <= 6  # the picture before them may still have had its own
+        assert 10 <= len(held.rooms()) <= 12  # the picture before them may still have had its own
     for each in done:  # who has a picture has it for good
         ours = np.frombuffer(each.result().data, np.uint8)
         assert not any(np.shares_memory(ours, room) for room in held.rooms())

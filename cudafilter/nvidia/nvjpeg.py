@@ -82,7 +82,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "DecodeBatchedSupported": [c_void_p, c_void_p, POINTER(c_int)],
     "DecodeBatchedInitialize": [c_void_p, c_void_p, c_int, c_int, c_int],
     "DecodeBatched": [
-        c_void_p, c_void_p, POINTER(c_char_p), POINTER(c_size_t), POINTER(Image), c_void_p,
+        c_void_p, c_void_p, _HANDLE, POINTER(c_size_t), POINTER(Image), c_void_p,
     ],
     "DecodeJpegHost": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
     "DecodeJpegTransferToDevice": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from ctypes import byref, c_char_p, c_int, c_size_t, c_void_p
+from ctypes import byref, c_int, c_size_t, c_void_p
 from threading import Lock
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from cudafilter.nvidia.nvjpeg import (
     OUTPUT_RGBI,
@@ -23,7 +26,7 @@ from cudafilter.nvidia.nvjpeg import (
 class Coded(NamedTuple):
     """A file and where its pixels go on the device."""
 
-    data: bytes
+    data: npt.NDArray[np.uint8]
     address: int
     pitch: int
 
@@ -31,8 +34,8 @@ class Coded(NamedTuple):
 class Batches(Holder):
     """Decodes on the GPU's JPEG units, several files in one call; for one thread at a time.
 
-    One picture of 12 megapixels a call takes 7.7 ms, and 28 of them 1.14 ms each: the units are
-    seven, and each call has a cost of its own. The host takes 1.2 ms for each.
+    One picture of 12 megapixels a call takes 7.7 ms, and 14 of them 1.1 ms each: the units are
+    seven, and each call has a cost of its own.
     """
 
     def __init__(self, nvjpeg: NvJpeg) -> None:
@@ -77,8 +80,8 @@ class Batches(Holder):
             self._states[form] = state, count
         self._nvjpeg.call(
             "DecodeBatched", self._handle, state,
-            (c_char_p * count)(*(file.data for file in files)),
-            (c_size_t * count)(*(len(file.data) for file in files)),
+            (c_void_p * count)(*(file.data.ctypes.data for file in files)),
+            (c_size_t * count)(*(file.data.nbytes for file in files)),
             (Image * count)(*(image_at(file.address, file.pitch) for file in files)),
             stream,
         )  # fmt: skip

@@ -184,7 +184,7 @@ def test_kernels_give_the_bits_of_one_piece(variant: str, tmp_path: Path) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
-@pytest.mark.parametrize("limit", [None, 80_000])
+@pytest.mark.parametrize("limit", [None, 200_000])
 def test_a_gpu_gives_the_bits_of_one_piece(border: Border, limit: int | None) -> None:
     engine = CudaEngine(memory_limit=limit)
     try:

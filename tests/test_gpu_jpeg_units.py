@@ -190,13 +190,42 @@ def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> No
 
 
 def test_pinned_memory_is_used_again(held: Held, fake: FakeCuda) -> None:
-    """Each picture takes some for its file, and some for what it becomes."""
+    """A picture takes some for its file, and some for what it becomes."""
     for _ in range(3):
         done = held.together([jpeg()] * 5)
-        assert 10 <= len(held.rooms()) <= 12  # the picture before them may still have had its own
+        assert 5 <= len(held.rooms()) <= 12  # the picture before them has its own
     for each in done:  # who has a picture has it for good
         ours = np.frombuffer(each.result().data, np.uint8)
         assert not any(np.shares_memory(ours, room) for room in held.rooms())
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_pictures_wait_for_pinned_memory(
+    files: int, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jpeg_units, "PINNED", files)
+    _, path, library = opened(units=True)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(through, path, jpeg()) for _ in range(30)]
+        assert len({bytes(each.result(timeout=30).data) for each in waiting}) == 1
+    assert max(library.batches) <= files
+
+
+def test_large_files_are_not_copied(units: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path, _ = units
+    asked: list[int] = []
+    original = jpeg_units.Units._room
+
+    def room(self: jpeg_units.Units, count: int) -> Any:
+        asked.append(count)
+        return original(self, count)
+
+    monkeypatch.setattr(jpeg_units.Units, "_room", room)
+    expected = through(path, jpeg()).data
+    assert asked[0] == len(jpeg())
+    monkeypatch.setattr(jpeg_units, "MOST_PINNED", len(jpeg()) - 1)
+    assert bytes(through(path, jpeg()).data) == bytes(expected)
+    assert len(asked) == 3  # two for what the files become
 
 
 def test_a_check_gets_the_pixels_of_its_own_picture(held: Held) -> None:

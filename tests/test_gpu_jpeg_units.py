@@ -39,8 +39,16 @@ class Held:
         units: Any = self.path._units  # type: ignore[attr-defined]
         return list(units._rooms)
 
-    def together(self, files: Sequence[bytes], keep: bool = False) -> list[Future[JpegResult]]:
-        """The results of *files*, after that of one picture before them."""
+    def together(
+        self,
+        files: Sequence[bytes],
+        keep: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> list[Future[JpegResult]]:
+        """The results of *files*, after that of one picture before them.
+
+        Once they wait, *meanwhile* is called.
+        """
         begun, go = threading.Event(), threading.Event()
         original = self.library.DecodeBatched
 
@@ -62,6 +70,7 @@ class Held:
                     break
                 threading.Event().wait(0.01)
             assert len(units._line) == len(files)
+            meanwhile()
             go.set()
             assert first.result().data
         return rest
@@ -178,6 +187,26 @@ def test_no_thread_waits_for_ever_where_something_else_fails(
         with pytest.raises(EngineError, match="on purpose"):
             first.result(timeout=30)
     assert through(held.path, jpeg()).data
+
+
+def test_who_wants_the_units_alone_comes_before_those_in_line(held: Held) -> None:
+    units: Any = held.path._units  # type: ignore[attr-defined]
+    done: list[int] = []
+
+    def take() -> None:
+        with units.alone():
+            done.extend(held.library.batches)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def meanwhile() -> None:
+            pool.submit(take)
+            while not units._wanted:
+                threading.Event().wait(0.01)
+
+        held.together([jpeg()] * 3, meanwhile=meanwhile)
+    assert done == [1]
+    assert held.library.batches == [1, 3]
 
 
 def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> None:

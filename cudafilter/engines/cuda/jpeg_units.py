@@ -117,6 +117,8 @@ class Units:
         self._slots = [JpegSlot(device.cuda, alone=True) for _ in range(ENCODERS)]
         self._turn = Lock()
         """Held while batches are in work."""
+        self._next_turn = Lock()
+        """Held by the one that waits for _turn, so that turns come in order."""
         self._wanted = 0
         """Threads that wait to be alone()."""
         self._lock = Lock()
@@ -163,10 +165,19 @@ class Units:
         """No picture is in work meanwhile, and no head is asked for."""
         with self._lock:
             self._wanted += 1
-        with self._turn, self._making:
+        with self._own_turn(), self._making:
             with self._lock:
                 self._wanted -= 1
             yield
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        with self._next_turn:
+            self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def free(self) -> None:
         """Give back all memory; with the context current(), while alone()."""
@@ -213,7 +224,7 @@ class Units:
         """Do what is in line, until nothing is."""
         while batch := self._next():
             try:
-                with self._turn, self._device.current():
+                with self._own_turn(), self._device.current():
                     try:
                         self._flow(batch)
                     except BaseException:

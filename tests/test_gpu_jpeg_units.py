@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda import jpeg_units
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
@@ -216,6 +217,52 @@ def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> No
         path.free()  # type: ignore[attr-defined]
     assert not library.alive
     assert bytes(through(path, jpeg()).data) == expected
+
+
+@pytest.mark.parametrize(("status", "reason"), [(5, "memory is full"), (1, "not initialised")])
+def test_where_nvjpeg_does_not_start_again_no_picture_is_taken(
+    status: int, reason: str, units: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, path, _ = units
+    with engine._device.current():
+        path.free()  # type: ignore[attr-defined]
+
+    def fail(_: str) -> None:
+        raise NvJpegError("CreateEx", status)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gpu_jpeg, "NvJpeg", fail)
+        with pytest.raises(NotTaken, match=reason):
+            through(path, jpeg())
+    assert through(path, jpeg()).data
+
+
+def test_where_the_units_are_gone_pictures_go_the_hosts_way(
+    units: Opened, fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, path, _ = units
+    with engine._device.current():
+        path.free()  # type: ignore[attr-defined]
+        without = StandIn(fake)
+    monkeypatch.setattr(gpu_jpeg, "NvJpeg", lambda _: without)
+    assert through(path, jpeg()).data
+    assert without.calls["DecodeJpegDevice"] == 1
+
+
+def test_an_engine_opens_where_nvjpeg_does_not_start(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(units=True)
+
+    def fail(_: str) -> None:
+        raise NvJpegError("CreateEx", 5)
+
+    monkeypatch.setattr(gpu_jpeg, "NvJpeg", fail)
+    engine = CudaEngine(variant="constant", codec="units")
+    assert engine.jpeg is not None
+    with pytest.raises(NotTaken, match="memory is full"):
+        through(engine.jpeg, jpeg())
+    engine.close()
 
 
 def test_pinned_memory_is_used_again(held: Held, fake: FakeCuda) -> None:

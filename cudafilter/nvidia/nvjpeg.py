@@ -34,6 +34,7 @@ _DESTROYED_BY = {"DecoderState": "JpegStateDestroy"}
 """Functions that destroy an object, where its name does not tell."""
 
 _OUT_OF_MEMORY = 5
+ARCHITECTURE_MISMATCH = 7
 _STATUS = {
     1: "not initialised", 2: "invalid parameter", 3: "bad JPEG", 4: "JPEG not supported",
     5: "out of memory", 6: "execution failed", 7: "architecture mismatch", 8: "internal error",

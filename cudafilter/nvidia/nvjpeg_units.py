@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import byref, c_int, c_size_t, c_void_p
 from threading import Lock
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from cudafilter.nvidia.nvjpeg import (
+    ARCHITECTURE_MISMATCH,
     OUTPUT_RGBI,
     OUTPUT_Y,
     Holder,
@@ -21,6 +19,10 @@ from cudafilter.nvidia.nvjpeg import (
     image_at,
     on_one_core,
 )
+
+if TYPE_CHECKING:  # a GPU that starts must not wait for it
+    import numpy as np
+    import numpy.typing as npt
 
 
 class Coded(NamedTuple):
@@ -42,8 +44,10 @@ class Batches(Holder):
         self._states: dict[int, tuple[c_void_p, int]] = {}
         """By form of output: the state, and the number of files that it was set for."""
         self._asking = Lock()
-        assert nvjpeg.units is not None
-        super().__init__(nvjpeg, nvjpeg.units)
+        units = nvjpeg.units
+        if units is None:
+            raise NvJpegError("CreateEx", ARCHITECTURE_MISMATCH)
+        super().__init__(nvjpeg, units)
 
     def _make_all(self, handle: c_void_p) -> None:
         self._head = self._make("JpegStream", handle)

@@ -135,7 +135,7 @@ class Units:
     def takes(self, data: bytes) -> bool:
         """Whether the units decode files with the head of *data*. With the context current()."""
         with self._making:
-            return self._made().takes(data)
+            return self._load().units is not None and self._made().takes(data)
 
     @contextmanager
     def coded(self, picture: Picture) -> Iterator[Coded]:

@@ -355,6 +355,7 @@ def test_the_first_files_are_found_in_folders_and_no_more(tmp_path: Path) -> Non
     for n in range(words.FEW // 2):
         (tmp_path / f"{n}.png").touch()
         (tmp_path / "a" / "b" / f"{n}.jpg").touch()
+        (tmp_path / "a" / f".{n}.png").touch()
     found = words.first_files([str(tmp_path), "one.png", str(tmp_path / "none")])
     assert len(found) == words.FEW + 1
     assert len([name for name in found if name.endswith(".jpg")]) == words.FEW // 2

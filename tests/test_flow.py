@@ -169,8 +169,8 @@ def test_nan_and_infinity_spread_no_further(cpu: Engine, border: Border) -> None
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 @pytest.mark.parametrize("variant", ["separable", "stream", "tiled", "network"])
-def test_kernels_give_the_bits_of_one_piece(variant: str, tmp_path: Path) -> None:
-    engine = HostEngine(variant, tmp_path)
+def test_kernels_give_the_bits_of_one_piece(variant: str, built: Path) -> None:
+    engine = HostEngine(variant, built)
     filter = median() if variant == "network" else make("blur", sigma=2)
     twice = Chain((Link(filter), Link(filter, Border("edge"))))
     for border in ALL_BORDERS:

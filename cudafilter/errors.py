@@ -81,6 +81,12 @@ def in_words(error: BaseException) -> tuple[str, str | None]:
         return str(error), error.hint
     if isinstance(error, MemoryError):
         return "there is not enough memory", None
+    if isinstance(error, ImportError):
+        if isinstance(error.__cause__, ImportError):  # which NumPy wraps into a page of advice
+            return in_words(error.__cause__)
+        package = (error.name or "").partition(".")[0]
+        which = f"the package {package}" if package else "a package"
+        return f"{which} does not load: {error}", "install cudafilter again, which brings it"
     if isinstance(error, OSError) and error.strerror:
         named = isinstance(error.filename, str | bytes)
         return (f"{os.fsdecode(error.filename)}: " if named else "") + error.strerror, None

@@ -140,6 +140,10 @@ def _ending(end: str) -> Callable[[click.Context, click.Parameter, str | None], 
         folder = os.path.dirname(value) or "."
         if not os.path.isdir(folder):
             raise click.BadParameter(f"{value}: there is no folder {folder}", ctx, param)
+        if os.path.isdir(value):
+            raise click.BadParameter(f"{value}: it is a folder", ctx, param)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise click.BadParameter(f"{value}: you may not write in {folder}", ctx, param)
         return value
 
     return convert

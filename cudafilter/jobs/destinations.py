@@ -12,14 +12,18 @@ from cudafilter.jobs.sources import Source
 from cudafilter.jobs.target import Target, writable
 from cudafilter.start.words import STDIO
 from cudafilter.stores.local import descriptor, is_stream
-from cudafilter.stores.url import AnyPath, is_url
+from cudafilter.stores.url import AnyPath, is_url, require_known
 
 
 def named(destination: str | None) -> AnyPath | None:
-    """The file or folder *destination*; None in place, and for standard output."""
+    """The file or folder *destination*; None in place, and for standard output.
+
+    Raises ParameterError ("dest") for a URL of no store that is known.
+    """
     if destination is None or destination == STDIO:
         return None
     if not is_url(destination):
+        require_known("dest", destination)
         return Path(destination)
     from cudafilter.jobs import buckets  # not before: most runs do without
 

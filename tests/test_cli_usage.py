@@ -79,6 +79,17 @@ class TestUsage:
         picture("in.png")
         assert cli("kernel", "-w", "-1 0 1", "in.png", "out.png").exit_code == 0
 
+    def test_a_value_of_check_behind_a_space_is_not_taken_for_dest(self) -> None:
+        for name in ("in.png", "out.png"):
+            picture(name)
+        result = cli("blur", "in.png", "out.png", "--check", "quick")
+        assert result.exit_code == 2
+        assert "--check takes its value after '=': --check=quick\n" in result.stderr
+        assert "hint: for a file or folder of that name: ./quick" in result.stderr
+        assert not Path("quick").exists()
+        assert cli("blur", "in.png", "--check", "./quick", "--format", "png").exit_code == 0
+        assert cli("blur", "--check", "quick", "out.png").exit_code == 0  # it is there now
+
     def test_bytes_are_not_written_to_a_terminal(self) -> None:
         picture("in.png")
         controller, terminal = pty.openpty()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -112,6 +113,9 @@ class Command(click.Command):
             if isinstance(param, ValuedFlag)
             for name in param.opts
         }
+        for word, after in pairwise(args[:end]):
+            if word in bare:
+                _require_no_value(ctx, self, word, after)
         args = [*(bare.get(word, word) for word in args[:end]), *args[end:]]
         if self.presets and not ctx.resilient_parsing and not _HELP & set(args):
             self._take_presets(ctx)
@@ -170,6 +174,20 @@ class Command(click.Command):
             if isinstance(error, ParameterError):
                 raise _usage_error(ctx, error) from error
             raise failure_of(error) from error
+
+
+def _require_no_value(ctx: click.Context, command: click.Command, flag: str, word: str) -> None:
+    """Raise UsageError where *word* is a value of the ValuedFlag *flag* that it follows.
+
+    It would be taken for a path: the image for DEST would be filtered into a folder of that name.
+    """
+    import os
+
+    choice = next(param.type for param in command.params if flag in param.opts)
+    if isinstance(choice, click.Choice) and word in choice.choices and not os.path.lexists(word):
+        error = click.UsageError(f"{flag} takes its value after '=': {flag}={word}", ctx)
+        error.hint = f"for a file or folder of that name: ./{word}"  # type: ignore[attr-defined]
+        raise error
 
 
 def failure_of(error: Exception) -> Failure:

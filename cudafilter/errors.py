@@ -67,6 +67,12 @@ class UnprovenError(CudafilterError):
     """No sample of a result can be proven."""
 
 
+def require_text(parameter: str, value: object, hint: str | None = None) -> None:
+    """Raise ParameterError (*parameter*) where *value* is no text: callers need not be typed."""
+    if not isinstance(value, str):
+        raise ParameterError(parameter, f"must be a text, not {value!r}", hint=hint)
+
+
 UNEXPECTED = "something unexpected happened"
 UNEXPECTED_HINT = "run again with --debug, and report what it shows"
 

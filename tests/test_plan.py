@@ -169,11 +169,12 @@ class TestFolders:
         assert made.refused == ((Path("in/locked"), "Permission denied"),)
 
     def test_an_image_whose_format_is_not_written_is_told_and_the_rest_goes_on(self) -> None:
-        touch("in/a.pbm", "in/b.png")
+        touch("in/a.pbm", "in/a.pfm", "in/b.png")
         made = make_plan(["in"], "out", recursive=True)
         assert pairs(made) == [("in/b.png", "out/b.png")]
-        assert [path for path, _ in made.refused] == [Path("in/a.pbm")]
-        assert len(make_plan(["in"], "out", recursive=True, format="png").jobs) == 2
+        assert [path for path, _ in made.refused] == [Path("in/a.pbm"), Path("in/a.pfm")]
+        with_format = make_plan(["in/a.pfm", "in/b.png"], "out", format="tiff")
+        assert len(with_format.jobs) == 2
 
     def test_a_format_changes_extensions_that_do_not_name_it(self) -> None:
         touch("in/a.jpg", "in/b.jpeg", "in/c.png")

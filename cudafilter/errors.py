@@ -91,8 +91,10 @@ def in_words(error: BaseException) -> tuple[str, str | None]:
         if isinstance(error.__cause__, ImportError):  # which NumPy wraps into a page of advice
             return in_words(error.__cause__)
         package = (error.name or "").partition(".")[0]
-        which = f"the package {package}" if package else "a package"
-        return f"{which} does not load: {error}", "install cudafilter again, which brings it"
+        told = f"the package {package} does not load: {error}"
+        if not package:
+            told = f"a package does not load: {error}"
+        return told, "install cudafilter again, which brings it"
     if isinstance(error, OSError) and error.strerror:
         named = isinstance(error.filename, str | bytes)
         return (f"{os.fsdecode(error.filename)}: " if named else "") + error.strerror, None

@@ -51,6 +51,9 @@ class TestOneFile:
         touch("a.png")
         error = refusal("a.png", "new/b.png")
         assert "new does not exist" in str(error)
+        assert refusal("a.png", "my pictures/b.png").hint == (
+            "make it first: mkdir -p 'my pictures'"
+        )
         assert error.hint == "make it first: mkdir -p new"
 
     @pytest.mark.parametrize("name", ["out.xyz", "out", "out.pbm"])

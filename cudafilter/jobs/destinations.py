@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from cudafilter.errors import ParameterError
@@ -61,14 +62,7 @@ def _to_local_file(source: AnyPath | None, path: Path, target: Target | None) ->
     if descriptor(path) is not None and not is_stream(path):
         raise ParameterError("dest", f"{path}: nothing is open under that number")
     format = _format_of(path, target)
-    if not path.parent.is_dir():
-        raise ParameterError(
-            "dest",
-            f"{path}: the folder {path.parent} does not exist",
-            hint=f"make it first: mkdir -p {path.parent}",
-        )
-    if not is_stream(path):
-        _require_writable(path.parent)
+    require_place("dest", path)
     return Job(source, path, format)
 
 
@@ -97,7 +91,7 @@ def require_folder(into: AnyPath, destination: str) -> None:
     named = destination.endswith(os.sep)
     for place in (into, *into.parents):
         if place.is_dir():
-            return _require_writable(place)
+            return _require_writable("dest", place)
         if os.path.lexists(place):
             raise ParameterError(
                 "dest", f"{place} is a file, and several images need a folder to go to"
@@ -125,6 +119,17 @@ def require_current_folder(destination: str) -> None:
         ) from None
 
 
-def _require_writable(folder: Path) -> None:
+def require_place(parameter: str, path: Path) -> None:
+    """Raise ParameterError (*parameter*) where the file *path* cannot be made."""
+    folder = path.parent
+    if not folder.is_dir():
+        hint = f"make it first: mkdir -p {shlex.quote(str(folder))}"
+        what = f"{path}: the folder {folder} does not exist"
+        raise ParameterError(parameter, what, hint=hint)
+    if not is_stream(path):
+        _require_writable(parameter, folder)
+
+
+def _require_writable(parameter: str, folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ParameterError("dest", f"{folder}: you may not write there")
+        raise ParameterError(parameter, f"{folder}: you may not write there")

@@ -237,7 +237,7 @@ def test_a_file_that_cannot_be_is_refused_before_the_work(words: str, error: str
 @pytest.mark.usefixtures("here")
 def test_so_is_one_in_a_folder_that_may_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("locked").mkdir()
-    monkeypatch.setattr(os, "access", lambda path, mode: path != "locked")
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "locked")
     done = cli("bench", "--engine", "cpu", "--plot", "locked/p.svg")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "locked: you may not write there" in done.stderr

@@ -60,6 +60,9 @@ class TestUsage:
             ("blur --sigam 2 in.png out.png", "No such option"),
             ("bench --sizes 0", "'--sizes'"),
             ("bench blurr", "blurr"),
+            ("completion", "Missing argument 'SHELL'. Choose from bash, zsh, fish."),
+            ("-v blur in.png out.png", "hint: options follow the command: cudafilter FILTER"),
+            ("--quality 9 blur in.png out.jpg", "hint: options follow the command"),
         ],
     )
     def test_errors_exit_2_name_the_option_and_touch_nothing(

@@ -78,6 +78,12 @@ class TestUsage:
         assert "Traceback" not in result.stderr
         assert snapshot() == before
 
+    def test_a_file_that_begins_with_a_dash_is_seen(self) -> None:
+        picture("-dash.png")
+        result = cli("blur", "-dash.png", "out.png")
+        assert result.exit_code == 2
+        assert "hint: for the file of that name: ./-dash.png\n" in result.stderr
+
     def test_weights_may_begin_with_a_minus(self) -> None:
         picture("in.png")
         assert cli("kernel", "-w", "-1 0 1", "in.png", "out.png").exit_code == 0

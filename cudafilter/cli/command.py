@@ -129,7 +129,7 @@ class Command(click.Command):
             from cudafilter.cli.suggest import option
 
             known = [name for param in self.params for name in param.opts]
-            hint = option(error.option_name, known)
+            hint = _of_a_file(error.option_name, args[:end]) or option(error.option_name, known)
             if hint is None:
                 raise
             # Without click's own guess, which goes by the letters.
@@ -174,6 +174,16 @@ class Command(click.Command):
             if isinstance(error, ParameterError):
                 raise _usage_error(ctx, error) from error
             raise failure_of(error) from error
+
+
+def _of_a_file(unknown: str, words: Sequence[str]) -> str | None:
+    """A hint where the option *unknown* is how a file's name among *words* begins."""
+    import os
+
+    for word in words:
+        if word.startswith(unknown) and os.path.lexists(word):
+            return f"for the file of that name: .{os.sep}{word}"
+    return None
 
 
 def _require_no_value(ctx: click.Context, command: click.Command, flag: str, word: str) -> None:

@@ -120,7 +120,7 @@ class Command(click.Command):
         if self.presets and not ctx.resilient_parsing and not _HELP & set(args):
             self._take_presets(ctx)
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, list(args))  # which it takes apart
         except click.BadParameter as error:
             raise _placed(ctx, error) from None
         except ParameterError as error:  # a converter's, named as its option

@@ -47,6 +47,16 @@ class TestOneFile:
         assert pairs(make_plan(["a.png"], "new/deep/")) == [("a.png", "new/deep/a.png")]
         assert not Path("new").exists()
 
+    @pytest.mark.parametrize("name", ["b.png/c.png", "b.png/new/c.png"])
+    def test_a_file_in_the_place_of_its_folder_is_told(self, name: str) -> None:
+        touch("a.png", "b.png")
+        error = refusal("a.png", name)
+        assert (str(error), error.hint) == (f"{name}: b.png is no folder", None)
+
+    def test_a_file_is_no_folder_for_one_image(self) -> None:
+        touch("a.png", "b.png")
+        assert str(refusal("a.png", "b.png/")) == "b.png is a file, not a folder"
+
     def test_a_missing_folder_is_not_made_unasked(self) -> None:
         touch("a.png")
         error = refusal("a.png", "new/b.png")

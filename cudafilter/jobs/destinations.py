@@ -93,9 +93,8 @@ def require_folder(into: AnyPath, destination: str) -> None:
         if place.is_dir():
             return _require_writable("dest", place)
         if os.path.lexists(place):
-            raise ParameterError(
-                "dest", f"{place} is a file, and several images need a folder to go to"
-            )
+            need = "not a folder" if named else "and several images need a folder to go to"
+            raise ParameterError("dest", f"{place} is a file, {need}")
         if place is into and not named and is_image_name(into):
             raise ParameterError(
                 "dest",
@@ -123,6 +122,9 @@ def require_place(parameter: str, path: Path) -> None:
     """Raise ParameterError (*parameter*) where the file *path* cannot be made."""
     folder = path.parent
     if not folder.is_dir():
+        for place in (folder, *folder.parents):
+            if os.path.lexists(place) and not place.is_dir():
+                raise ParameterError(parameter, f"{path}: {place} is no folder")
         hint = f"make it first: mkdir -p {shlex.quote(str(folder))}"
         what = f"{path}: the folder {folder} does not exist"
         raise ParameterError(parameter, what, hint=hint)

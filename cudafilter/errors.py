@@ -67,6 +67,12 @@ class UnprovenError(CudafilterError):
     """No sample of a result can be proven."""
 
 
+def require_text(parameter: str, value: object, hint: str | None = None) -> None:
+    """Raise ParameterError (*parameter*) where *value* is no text: callers need not be typed."""
+    if not isinstance(value, str):
+        raise ParameterError(parameter, f"must be a text, not {value!r}", hint=hint)
+
+
 UNEXPECTED = "something unexpected happened"
 UNEXPECTED_HINT = "run again with --debug, and report what it shows"
 
@@ -81,6 +87,14 @@ def in_words(error: BaseException) -> tuple[str, str | None]:
         return str(error), error.hint
     if isinstance(error, MemoryError):
         return "there is not enough memory", None
+    if isinstance(error, ImportError):
+        if isinstance(error.__cause__, ImportError):  # which NumPy wraps into a page of advice
+            return in_words(error.__cause__)
+        package = (error.name or "").partition(".")[0]
+        told = f"the package {package} does not load: {error}"
+        if not package:
+            told = f"a package does not load: {error}"
+        return told, "install cudafilter again, which brings it"
     if isinstance(error, OSError) and error.strerror:
         named = isinstance(error.filename, str | bytes)
         return (f"{os.fsdecode(error.filename)}: " if named else "") + error.strerror, None

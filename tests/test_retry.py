@@ -102,7 +102,7 @@ class TestRefuses:
         ("words", "told"),
         [
             (("box", "-r", "in", "out"), 'its filter is "blur", not "box"'),
-            ((*RUN, "--sigma", "3"), "its parameters is"),
+            ((*RUN, "--sigma", "3"), "its sigma is 2.0, not 3.0"),
             ((*RUN, "--border", "wrap"), 'its border is "edge", not "wrap"'),
             ((*RUN, "--region", "0,0,9,9"), 'its region is [], not ["0,0,9,9"]'),
             ((*RUN, "--linear"), "its linear is false, not true"),

@@ -16,7 +16,7 @@ from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda import jpeg_units
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
-from cudafilter.errors import EngineError
+from cudafilter.errors import DeviceLost, EngineError
 from cudafilter.nvidia.nvjpeg import NvJpegError
 from cudafilter.operations.borders import Border
 from fake_cuda import FakeCuda
@@ -208,6 +208,22 @@ def test_who_wants_the_units_alone_comes_before_those_in_line(held: Held) -> Non
         held.together([jpeg()] * 3, meanwhile=meanwhile)
     assert done == [1]
     assert held.library.batches == [1, 3]
+
+
+def test_no_thread_waits_for_ever_where_the_device_is_lost(units: Opened, held: Held) -> None:
+    device = units[0]._device
+    fed: Any = held.path._units  # type: ignore[attr-defined]
+
+    def lose() -> None:
+        device.lost = True
+        fed._wanted = 1  # so that the next batch begins anew
+
+    try:
+        for each in held.together([jpeg()] * 3, meanwhile=lose):
+            with pytest.raises(DeviceLost):
+                each.result(timeout=20)
+    finally:
+        device.lost, fed._wanted = False, 0
 
 
 def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> None:

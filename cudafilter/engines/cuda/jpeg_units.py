@@ -223,6 +223,7 @@ class Units:
     def _feed(self) -> None:
         """Do what is in line, until nothing is."""
         while batch := self._next():
+            self._at_work = batch
             try:
                 with self._own_turn(), self._device.current():
                     try:

@@ -44,9 +44,9 @@ _ANGLE = Parameter(
 )
 _GRADIENT = (
     "Magnitude of the horizontal and vertical {0} gradients, with {1}, times --scale. Integers are"
-    " clamped to full scale. A step from black to white along an axis gives 4 times full scale in sobel,"
-    " scharr and prewitt alike; --scale 0.25 shows it without clipping. A slanted one gives up to"
-    " 4.8 times. Alpha is kept."
+    " clamped to full scale. A step from black to white along an axis gives 4 times full scale in"
+    " sobel, scharr and prewitt alike; --scale 0.25 shows it without clipping. A slanted one gives"
+    " up to 4.8 times. Alpha is kept."
 )
 
 _SHAPES = (

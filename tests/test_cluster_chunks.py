@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from cudafilter.jobs.chunks import MOST_KILLS, PARTS, Chunks
 from cudafilter.jobs.plan import Job
+from cudafilter.jobs.workers import AHEAD
 
 
 def jobs(count: int) -> list[Job]:
@@ -102,6 +103,50 @@ def test_a_job_that_is_lost_alone_too_often_is_given_up() -> None:
 @pytest.mark.parametrize(("count", "workers", "first"), [(10, 4, 3), (3, 8, 1), (100, 2, 9)])
 def test_one_gets_its_share_only(count: int, workers: int, first: int) -> None:
     assert len(Chunks(jobs(count)).give(0, 9, workers)) == first
+
+
+@pytest.mark.parametrize("count", [60, 200, 1000, 2048])
+def test_jpeg_units_have_batches_ahead_until_the_end_which_comes_to_all_at_once(count: int) -> None:
+    """Workers that have 56 pictures in work each, and end a batch of 28 at a time."""
+    workers, most, batch = 4, AHEAD * 56, 28
+    chunks = Chunks(jobs(count))
+    held = {
+        worker: [name(job) for job in chunks.give(worker, most, workers)] for worker in range(4)
+    }
+    even = -(-count // workers)
+    assert all(len(some) >= min(even - 1, 4 * batch) for some in held.values())
+    rounds = 0
+    while chunks.left:
+        rounds += 1
+        for worker, some in held.items():
+            ended, held[worker] = some[:batch], some[batch:]
+            for each in ended:
+                assert chunks.done(worker, each)
+            held[worker] += [name(job) for job in chunks.give(worker, most, workers)]
+    assert rounds == -(-even // batch)
+
+
+def test_what_is_left_goes_to_who_has_least() -> None:
+    chunks = Chunks(jobs(40))
+    assert len(chunks.give(0, 9, 2)) == len(chunks.give(1, 9, 2)) == 9
+    for n in range(8):
+        chunks.done(0, f"out/{n}.png")
+    assert len(chunks.give(0, 40, 2)) == 15  # 16 of the 32 that are left
+    assert len(chunks.give(1, 40, 2)) == 7
+    assert chunks.give(0, 40, 2) == []
+
+
+def test_a_worker_is_kept_busy_while_others_that_are_counted_do_not_come() -> None:
+    chunks = Chunks(jobs(100))
+    held: list[Job] = []
+    most = 0
+    while chunks.left:
+        held += chunks.give(0, 96, 8)
+        most = max(most, len(held))
+        for job in held[:4]:
+            chunks.done(0, name(job))
+        del held[:4]
+    assert most > 3 * 100 / 8
 
 
 def test_a_record_of_a_lost_worker_counts_no_more() -> None:

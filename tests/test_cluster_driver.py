@@ -44,7 +44,7 @@ class MadeUp:
         self.open: Callable[[Place], Opened] = lambda place: Opened("an engine", parallel=2)
         self.die: Callable[[Place, list[Job]], bool] = lambda place, jobs: False
         self.done: list[Place] = []
-        self.started = self.ended = 0
+        self.started = self.ended = self.stopped = 0
 
     def nodes(self) -> list[Node]:
         return list(self.there)
@@ -84,6 +84,7 @@ class MadeUpWorker:
         return [Record(str(job.source), str(job.destination), DONE) for job in jobs]
 
     def stop(self) -> Call:
+        self.nodes.stopped += 1
         return Call(list)
 
     def end(self) -> None:
@@ -206,6 +207,14 @@ class TestWorkers:
         with pytest.raises(EngineError, match="no node of the cluster is left"):
             Done(nodes)
 
+    def test_that_were_ready_once_are_begun_as_often_again(self) -> None:
+        nodes = MadeUp(ONE)
+        steps = iter((True, True, False, True, True, False))
+        nodes.open = lambda place: dies() if next(steps) else Opened("an engine")
+        nodes.die = lambda place, jobs: nodes.started == MOST_STARTS
+        assert len(Done(nodes).records) == 9
+        assert nodes.started == 2 * MOST_STARTS
+
     def test_that_are_lost_leave_no_temporary(self) -> None:
         nodes = MadeUp(ONE)
         mark = ".cudafilter-00000001-00000002-3-4-5-"
@@ -218,6 +227,7 @@ class TestWorkers:
                 left.write_bytes(b"half")
                 Path("out/.cudafilter-00000001-00000002-3-4-6-7.tmp").write_bytes(b"another's")
                 return True
+            assert not left.exists()  # at once: a run may be long
             Path("out", f"{mark}8.tmp").write_bytes(b"by one that was not gone yet")
             return False
 
@@ -226,6 +236,38 @@ class TestWorkers:
         assert len(done.records) == len({record.source for record in done.records}) == 9
         assert [path.name[-5] for path in Path("out").iterdir()] == ["7"]
         assert done.notes == ["a worker on one was lost; 9 images begun again"]
+
+    def test_that_do_not_end_what_they_write_leave_no_temporary_of_a_run_that_fails(self) -> None:
+        nodes = MadeUp(ONE)
+        mark = ".cudafilter-00000001-00000002-3-4-5-"
+        nodes.open = lambda place: Opened("an engine", mark=mark)
+        for n in range(9):
+            picture(f"in/{n}.png")
+
+        def told(record: Record) -> None:
+            Path("out").mkdir(exist_ok=True)
+            Path("out", f"{mark}6.tmp").write_bytes(b"half")
+            raise BrokenPipeError
+
+        jobs = make_plan(["in"], "out", recursive=True).jobs
+        run = cluster.Run(nodes, jobs, TASK, told, print)
+        run.prepare()
+        with pytest.raises(BrokenPipeError):
+            run.work()
+        assert not list(Path("out").iterdir())
+        assert nodes.stopped == nodes.ended == 1
+
+    def test_that_are_left_out_at_the_very_end_are_told(self, monkeypatch: Any) -> None:
+        nodes = MadeUp(ONE, TWO)
+        nodes.open = lambda place: Opened(
+            "an engine", error="no CUDA" if place.node is TWO else None
+        )
+
+        def wait(calls: Sequence[Call], seconds: float) -> list[Call]:
+            return list(calls) if nodes.done else [calls[0]]  # that of the first node
+
+        monkeypatch.setattr(nodes, "wait", wait)
+        assert Done(nodes, 2).notes == ["a worker on two is left out: no CUDA"]
 
     def test_get_few_jobs_at_a_time(self) -> None:
         nodes, given = MadeUp(ONE), [0]

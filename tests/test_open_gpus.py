@@ -75,12 +75,26 @@ class TestOpening:
         assert engine.parallel == 6
         assert engine.note is None
 
+    @pytest.mark.parametrize(
+        ("codec", "jpeg", "units"),
+        [("auto", True, False), ("units", True, True), ("cpu", False, False)],
+    )
     def test_several_images_take_one_and_the_others_as_needed(
-        self, host: Host, clock: Clock, monkeypatch: pytest.MonkeyPatch
+        self,
+        codec: str,
+        jpeg: bool,
+        units: bool,
+        host: Host,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        started: list[tuple[Sequence[int] | None, bool]] = []
-        monkeypatch.setattr(gpus, "start", lambda numbers, *, jpeg: started.append((numbers, jpeg)))
-        engine = open_engine(several=True)
+        started: list[tuple[Sequence[int] | None, bool, bool]] = []
+
+        def start(numbers: Sequence[int] | None, *, jpeg: bool, units: bool) -> None:
+            started.append((numbers, jpeg, units))
+
+        monkeypatch.setattr(gpus, "start", start)
+        engine = open_engine(several=True, codec=codec)
         assert engine.title == "cuda: 3 x H100 (GPU 0; 1, 2 as needed)"
         assert (len(host.opened), started) == (1, [])
         host.opened[0].kernel = 1.0
@@ -91,7 +105,7 @@ class TestOpening:
             assert len(host.opened) == opened
             for card in host.opened:
                 card.kernel = float(opened)
-        assert started == [((1,), True), ((2,), True)]
+        assert started == [((1,), jpeg, units), ((2,), jpeg, units)]
         engine.close()
         assert all(card.closed for card in host.opened)
 

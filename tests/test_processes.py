@@ -103,7 +103,10 @@ class TestARun:
         process = begun(*BLUR, *TWO, "--report", "r.jsonl")
         wait_for(written(5))
         those = workers_of(process.pid)
-        os.killpg(process.pid, stop)  # as a terminal does
+        for each in those:  # as systemd does
+            os.kill(each, stop)
+        os.killpg(process.pid, stop)  # as a terminal does, also before they ignore it
+        assert process.pid not in map(os.getpgid, those)
         _, told = process.communicate(timeout=20)
         assert process.returncode == 130
         outputs = sorted(snapshot("out"))
@@ -114,6 +117,19 @@ class TestARun:
         assert "Traceback" not in told
         assert len(those) == 2
         assert not any(map(is_there, those))
+
+    def test_is_interrupted_twice_and_finishes_what_it_writes(self) -> None:
+        pictures(60)
+        process = begun(*BLUR, *TWO, "--report", "r.jsonl", does="writes")
+        wait_for(lambda: list(Path("out").glob(".*")))
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)  # else both are one
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+        assert (process.returncode, "Traceback" in told) == (130, False)
+        outputs = sorted(snapshot("out"))
+        assert 0 < len(outputs) < 60
+        assert sorted(line["destination"] for line in records("r.jsonl")) == outputs
 
     def test_is_interrupted_between_no_record_and_its_file(self) -> None:
         """The signal comes while a record is told, and others of its worker are to come."""
@@ -212,7 +228,8 @@ class TestWhatIsRefused:
             (("-r", "in", "out", "--watch"), "--watch does not end"),
             (("-r", "in", "out", "--cluster", "auto"), "--cluster has processes of its own"),
             (("in/a.png", "pipe.png", "out/"), "pipe.png is a stream of this machine"),
-            (("-r", "in", "out", "--processes", "65"), "must be a whole number from 0 to 64"),
+            (("-r", "in", "out", "--processes", "65"), "must be a whole number from 1 to 64"),
+            (("-r", "in", "out", "--processes", "0"), "must be a whole number from 1 to 64"),
         ],
     )
     def test_is_told(self, words: tuple[str, ...], told: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from command_line import cli, snapshot
-from cudafilter.cli import options, processes
+from cudafilter.cli import app, options, processes
 from cudafilter.jobs import workers
 from cudafilter.jobs.processes import Processes
 from cudafilter.jobs.serving import Early
@@ -47,6 +49,19 @@ class TestGpus:
     def engines() -> set[str]:
         return {json.loads(line)["engine"] for line in Path("r.jsonl").read_text().splitlines()}
 
+    @pytest.fixture
+    def begun(self, monkeypatch: pytest.MonkeyPatch) -> list[Processes]:
+        """What begins."""
+        begun: list[Processes] = []
+        first = Processes.__init__
+
+        def counted(self: Processes, places: Sequence[workers.Place], early: Early) -> None:
+            begun.append(self)
+            first(self, places, early)
+
+        monkeypatch.setattr(Processes, "__init__", counted)
+        return begun
+
     def test_have_processes_in_turns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(MADE_UP, "slow")
         pictures(200)
@@ -64,7 +79,7 @@ class TestGpus:
     def test_of_which_one_does_not_open_leave_the_others(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv(MADE_UP, "slow refuses-0")
+        monkeypatch.setenv(MADE_UP, "slow refuses-0 waits-1")
         pictures(30)
         done = self.run("--processes", "2")
         assert done.exit_code == 0
@@ -97,26 +112,63 @@ class TestGpus:
         assert len(records("r.jsonl")) == len(snapshot("out")) == 600
 
     @pytest.mark.parametrize(
-        "more",
-        [("--processes", "1"), ("--processes", "0"), ("--codec", "cpu"), ("-j", "1"),
-         ("--linear",), ("--format", "png"), ("--gpu", "2"), ("chain",), ("otsu",)],
-    )  # fmt: skip
-    def test_or_not(self, more: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+        "line",
+        [
+            "blur -r in out --processes 1",
+            "blur -r in out --codec cpu",
+            "blur -r in out --engine cpu",
+            "blur -r in out --linear",
+            "blur -r in out --mask in/0.jpg",
+            "blur -r in out --region 0,0,4,4",
+            "blur -r in out --format png",
+            "blur -r in out --gpu 2",
+            "blur -r in out -j 1",
+            "blur -r in out --dry-run",
+            "blur -r in out --existing skip",
+            "blur -r in out --shard 1/9",
+            "blur -r in memory://out",
+            "blur -r hidden out",
+            "blur -r others out",
+            "chain 'blur | median' -r in out",
+            "threshold --otsu -r in out",
+            "canny -r in out",
+        ],
+    )
+    def test_or_not(
+        self, line: str, begun: list[Processes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No process is begun for what one process does."""
         monkeypatch.setattr(words, "MANY", 256)
-        pictures(600, (8, 8), "jpg")
-        filters = {"chain": ("chain", "blur | median"), "otsu": ("threshold", "--otsu")}
-        filter = filters.get(more[0])
-        done = self.run(filter=filter) if filter else self.run(*more)
-        assert done.exit_code == 1  # there is no GPU in this process
-        assert "error: " in done.stderr
-        assert not Path("out").exists()
+        pictures(300, (8, 8), "jpg")
+        for n in range(300):
+            for name in (f"hidden/.{n}.jpg", f"hidden/.d/{n}.jpg", f"others/{n}.png"):
+                path = Path(name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.hardlink_to("in/0.jpg")
+        Path("hidden/one.jpg").hardlink_to("in/0.jpg")
+        if "--existing" in line:
+            Path("in").rename("out")
+            pictures(300, (8, 8), "jpg")
+        given = shlex.split(line)
+        CliRunner().invoke(app, given if "--engine" in given else [*given, "--engine", "cuda"])
+        assert not begun
+
+    @pytest.mark.parametrize("line", ["out --watch", "out --cluster auto", "too --in-place"])
+    def test_nor_for_what_they_are_not_for(
+        self, line: str, begun: list[Processes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(words, "MANY", 256)
+        monkeypatch.setattr("cudafilter.cli.filter._plans", lambda *_: iter(()))
+        pictures(300, (8, 8), "jpg")
+        CliRunner().invoke(app, ["blur", "-r", "in", *line.split(), "--engine", "cuda"])
+        assert not begun
 
     @pytest.mark.parametrize(
         ("jpegs", "gpus", "cores", "memory", "places"),
         [
             (2047, 2, 32, 80, []),
-            (2048, 1, 16, 80, [0, 0, 0, 0]),
-            (2048, 1, 32, 80, [0, 0, 0, 0]),
+            (2048, 1, 16, 80, [0, 0, 0]),
+            (2048, 1, 32, 80, [0, 0, 0]),
             (2048, 1, 11, 80, [0, 0]),
             (2048, 1, 7, 80, []),
             (2048, 1, 16, 20, [0, 0, 0]),
@@ -171,11 +223,11 @@ class TestGpus:
         monkeypatch.setattr(Processes, "__init__", counted)
         self.run()
         ((begun, _, early),) = started
-        assert early == Early("cuda", None, True)
+        assert early == Early("cuda", None, jpeg=True, units=True)
         assert not any(is_there(each.popen.pid) for each in begun._all)
         # What is wrong with the plan is told, and none stays.
         started.clear()
-        done = self.run("--format", "nothing")
+        done = cli("blur", "-r", "in", "in/0.jpg", "--engine", "cuda")
         assert done.exit_code == 2
         ((begun, _, _),) = started
         assert not any(is_there(each.popen.pid) for each in begun._all)

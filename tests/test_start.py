@@ -123,6 +123,28 @@ def test_hardware_queues_are_few_unless_jpeg_units_need_them_or_the_user_says_ho
     assert begun.few_queues is few
 
 
+@pytest.mark.parametrize(
+    ("line", "presets", "wanted"),
+    [
+        ("blur -r in out", {"CUDAFILTER_CODEC": "units"}, True),
+        ("blur -r in out", {"CUDAFILTER_BLUR_CODEC": "units"}, True),
+        ("chain blur -r in out", {"CUDAFILTER_CHAIN_CODEC": "units"}, True),
+        ("median -r in out", {"CUDAFILTER_BLUR_CODEC": "units"}, False),
+        ("blur -r in out", {"CUDAFILTER_CODEC": "units", "CUDAFILTER_BLUR_CODEC": "cpu"}, False),
+        ("blur -r in out", {"CUDAFILTER_CODEC": "units", "CUDAFILTER_BLUR_CODEC": ""}, True),
+        ("blur -r in out --codec auto", {"CUDAFILTER_CODEC": "units"}, False),
+        ("blur -r in out --codec units", {"CUDAFILTER_BLUR_CODEC": "cpu"}, True),
+        ("", {"CUDAFILTER_CODEC": "units"}, True),
+    ],
+)
+def test_jpeg_units_may_be_asked_for_by_a_preset(
+    line: str, presets: dict[str, str], wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in presets.items():
+        monkeypatch.setenv(name, value)
+    assert looks.wants_units(line.split()) is wanted
+
+
 def test_a_tree_deeper_than_pythons_stack_is_looked_into() -> None:
     deep = "d"
     for _ in range(sys.getrecursionlimit() + 100):

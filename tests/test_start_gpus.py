@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from cudafilter import __main__ as process
 from cudafilter.cli import app
-from cudafilter.nvidia import nvjpeg
+from cudafilter.nvidia import nvjpeg, nvjpeg_units
 from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError
 from cudafilter.start import early, gpus, words
 from cudafilter.start.begun import begun
@@ -154,6 +154,8 @@ def test_it_imports_nothing_heavy() -> None:
         ("a.png out.jpg --variant tiled", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --codec cpu", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --codec pillow", ((0,), False)),
+        ("a.jpg out.jpg --engine cuda --codec units", ((0,), "units")),
+        ("a.png out.jpg --engine cuda --codec units", ((0,), False)),
         ("a.jpg out.jpg --engine cuda --check", ((0,), True)),
         ("a.jpg --in-place --engine cuda", ((0,), True)),
         ("a.jpg out.jpg --engine cuda --dry-run", None),
@@ -172,12 +174,16 @@ def test_it_imports_nothing_heavy() -> None:
 )
 def test_only_a_gpu_that_is_sure_to_be_needed_is_woken(
     line: str,
-    started: tuple[tuple[int, ...] | None, bool] | None,
+    started: tuple[tuple[int, ...] | None, bool | str] | None,
     here: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen = []
-    monkeypatch.setattr(gpus, "start", lambda numbers, jpeg: seen.append((numbers, jpeg)))
+
+    def start(numbers: tuple[int, ...] | None, jpeg: bool, units: bool) -> None:
+        seen.append((numbers, "units" if units else jpeg))
+
+    monkeypatch.setattr(gpus, "start", start)
     for name in ("a.png", "a.jpg", "a.JPEG"):
         Path(name).touch()
     for folder, count in (("few", words.FEW), ("many", words.FEW + 1)):
@@ -251,17 +257,39 @@ def test_waiting_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus.nvjpeg_of(0) is not None
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_the_units_are_made_there_too_where_they_are_wanted(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(monkeypatch)
+
+    class Loaded:
+        units = object() if there else None
+
+    loaded, made = Loaded(), object()
+    monkeypatch.setattr(nvjpeg, "NvJpeg", lambda path: loaded)
+    monkeypatch.setattr(nvjpeg_units, "Batches", lambda library: library is loaded and made)
+    gpus.start((0,), jpeg=True)
+    gpus.start((1,), jpeg=True, units=True)
+    assert gpus.batches_of(0) is None
+    got: object = gpus.batches_of(1)
+    assert got is (made if there else None)
+    assert gpus.batches_of(1) is None
+    library: object = gpus.nvjpeg_of(1)
+    assert library is loaded
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")
 def test_nvjpeg_is_made_on_one_core_and_that_alone() -> None:
     cores = os.sched_getaffinity(0)
     seen: list[set[int]] = []
-    with nvjpeg._on_one_core():
+    with nvjpeg.on_one_core():
         thread = threading.Thread(target=lambda: seen.append(os.sched_getaffinity(0)))
         thread.start()
         thread.join()
     assert [len(each) for each in seen] == [1]
     assert os.sched_getaffinity(0) == cores
-    with pytest.raises(NvJpegError), nvjpeg._on_one_core():
+    with pytest.raises(NvJpegError), nvjpeg.on_one_core():
         raise NvJpegError("CreateEx", 1)
     assert os.sched_getaffinity(0) == cores
 
@@ -271,10 +299,10 @@ def test_nvjpeg_is_made_where_cores_cannot_be_chosen(monkeypatch: pytest.MonkeyP
         raise PermissionError("seccomp")
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
-    with nvjpeg._on_one_core():
+    with nvjpeg.on_one_core():
         pass
     monkeypatch.delattr(os, "sched_setaffinity")
-    with nvjpeg._on_one_core():
+    with nvjpeg.on_one_core():
         pass
 
 
@@ -296,7 +324,7 @@ def test_nvjpeg_makes_its_handle_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for way in ("CDLL", "PyDLL"):
         monkeypatch.setattr(ctypes, way, lambda path: Library())
-    monkeypatch.setattr(nvjpeg, "_on_one_core", on_one_core)
+    monkeypatch.setattr(nvjpeg, "on_one_core", on_one_core)
     NvJpeg("libnvjpeg")
     assert made == ["one core", "nvjpegCreateEx", "all"]
     assert NvJpeg("libnvjpeg").units is not None
@@ -327,6 +355,7 @@ def test_the_first_files_are_found_in_folders_and_no_more(tmp_path: Path) -> Non
     for n in range(words.FEW // 2):
         (tmp_path / f"{n}.png").touch()
         (tmp_path / "a" / "b" / f"{n}.jpg").touch()
+        (tmp_path / "a" / f".{n}.png").touch()
     found = words.first_files([str(tmp_path), "one.png", str(tmp_path / "none")])
     assert len(found) == words.FEW + 1
     assert len([name for name in found if name.endswith(".jpg")]) == words.FEW // 2

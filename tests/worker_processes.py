@@ -22,8 +22,8 @@ TWO = ("--processes", "2")
 TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "engine"}
 
 MADE_UP = "MADE_UP"
-"""The variable that says what worker processes do: slow, dies, refuses-0; writes: slowly;
-halfway: the first one is killed while it writes."""
+"""The variable that says what worker processes do: slow, dies, refuses-0, waits-1: until another
+one has refused; writes: slowly; halfway: the first one is killed while it writes."""
 KILLER = "killer"
 """In a file's name: who filters it is killed."""
 
@@ -47,7 +47,10 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
         return do(self, job, held)
 
     def opened(name, gpu=None, **choices):
+        while f"waits-{{gpu}}" in does and not os.path.exists("refused"):
+            time.sleep(0.01)
         if f"refuses-{{gpu}}" in does:
+            open_file("refused", "w").close()
             raise EngineUnavailable(f"GPU {{gpu}} is not whole", hint="mend it")
         engine = CpuEngine(note="no CUDA: none is made up" if name == "auto" else None)
         if name == "cuda":

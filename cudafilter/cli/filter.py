@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from itertools import chain
 from stat import S_ISCHR
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from cudafilter.cli.options import Shared
 from cudafilter.cli.terminal import put, tell
 from cudafilter.errors import ParameterError
 from cudafilter.host.escape import escaped_name
-from cudafilter.operations.choices import EXISTING, gpu_numbers
+from cudafilter.operations.choices import EXISTING, UNITS, gpu_numbers
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.start.garbage import uncollected
 from cudafilter.start.words import FEW, STDIO, any_jpeg, are_worth_processes, first_files
@@ -66,8 +67,8 @@ def perform(
 ) -> None:
     """Do what a command line asks for: plan, then filter or only print the plan.
 
-    *make_filter* is called once a GPU's start has begun, since it imports NumPy. *parameters* are
-    those that it makes the filter of, for the report.
+    *make_filter* is called once a GPU's start has begun, since it imports NumPy; processes begin
+    after that, by what the filter is. *parameters* are those that it is made of, for the report.
     """
     if shared.quiet and shared.verbose:
         raise click.UsageError("--quiet and --verbose contradict each other")
@@ -89,7 +90,8 @@ def perform(
         from cudafilter.cli import processes
 
         processes.require_possible(shared)
-    begun = _start_gpus(paths, shared)
+    make_filter = cache(make_filter)
+    begun = _start_gpus(make_filter, paths, shared)
     try:
         _perform(make_filter, parameters, paths, shared, begun)
     finally:
@@ -136,7 +138,9 @@ def _perform(
     return run(chain([plan], plans), filter, border, shared, parameters, begun)
 
 
-def _start_gpus(paths: tuple[str, ...], shared: Shared) -> Processes | None:
+def _start_gpus(
+    make_filter: Callable[[], Operation], paths: tuple[str, ...], shared: Shared
+) -> Processes | None:
     """Begin to start a GPU where the command line is sure to need one: here, or in the processes
     that are returned.
 
@@ -161,9 +165,10 @@ def _start_gpus(paths: tuple[str, ...], shared: Shared) -> Processes | None:
             if are_worth_processes(len(names)):
                 from cudafilter.cli.processes import begun
 
-                if (processes := begun(names, shared)) is not None:
+                processes = begun(names, paths[-1], make_filter(), shared)
+                if processes is not None:
                     return processes
-        gpus.start(numbers, jpeg=jpeg)
+        gpus.start(numbers, jpeg=jpeg, units=jpeg and shared.codec == UNITS)
     return None
 
 

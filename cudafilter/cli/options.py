@@ -83,7 +83,7 @@ class Shared(NamedTuple):
     @property
     def may_share_out(self) -> bool:
         """Whether the images may go to worker processes of this machine."""
-        if self.in_place or self.watch or self.cluster is not None or self.processes in (0, 1):
+        if self.in_place or self.watch or self.cluster is not None or self.processes == 1:
             return False
         if self.processes is not None:
             return True
@@ -242,7 +242,7 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--processes"],
-                type=Whole(0, MAX_PROCESSES),
+                type=Whole(1, MAX_PROCESSES),
                 metavar="N",
                 show_default="several for many JPEGs on a GPU, else 1",
                 help="Processes that share out the images, over all GPUs.",

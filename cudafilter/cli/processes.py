@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,19 +20,21 @@ from cudafilter.jobs.job import Job
 from cudafilter.jobs.plan import Plan
 from cudafilter.jobs.processes import Processes
 from cudafilter.jobs.serving import Early
+from cudafilter.jobs.target import target_of
 from cudafilter.jobs.workers import Node, Place, Run, require_files
-from cudafilter.nvidia.devices import Devices, devices
+from cudafilter.nvidia.devices import Devices, devices, title_of
 from cudafilter.nvidia.nvjpeg import find
 from cudafilter.nvidia.toolkit import no_gpu
 from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import CODECS, UNITS, gpu_numbers
 from cudafilter.operations.operation import Operation, only_stage, whole_of
 from cudafilter.start import words
+from cudafilter.stores.url import is_url
 
-MOST = 4
+MOST = 3
 """Processes for one GPU; for several, they have a share each, and two at least. Whole commands of
-2,048 JPEGs did 360 a second by two processes on one H200 and 414 by four, and on two of them 461
-by four and 386 by eight."""
+2,048 JPEGs did 432 a second by two processes on one H200, 479 by three and 438 by four. Two of
+them, before pictures were encoded beside decoding, did 461 by four and 386 by eight."""
 
 CORES = 4
 """Fewest cores of a process. A picture takes 2 ms of a core, and up to 20 where the units cannot
@@ -43,14 +44,21 @@ MEMORY = 6 << 30
 """Bytes of a GPU's memory for each process on it: a context, and what its pictures take there."""
 
 
-def begun(names: Sequence[str], shared: Shared) -> Processes | None:
-    """Processes that are likely to be needed, by the *names* of files.
+def begun(
+    names: Sequence[str], destination: str, filter: Operation, shared: Shared
+) -> Processes | None:
+    """Processes that are likely to be needed, by the *names* of files that go to *destination*.
 
-    They import and start their GPUs while the plan is made. None where one process is to do it.
+    They import and start their GPUs while the plan is made. None where one process is to do it, and
+    where that is not yet clear.
     """
+    if shared.format is not None and target_of(shared.format).format != "jpeg":
+        return None
+    if is_url(destination) or not _is_short(filter, Border(shared.border, shared.border_value)):
+        return None
     places = _by_itself(sum(words.any_jpeg([name]) for name in names), shared)
     with suppress(EngineError):  # one process can do it, too
-        return Processes(places, Early("cuda", None, True)) if places else None
+        return Processes(places, Early("cuda", None, jpeg=True, units=True)) if places else None
     return None
 
 
@@ -80,7 +88,7 @@ def run_in(
         return False
     jpeg = told.settings.offers_codec and any(map(_is_jpeg, plan.jobs))
     try:
-        joined = begun or Processes(places, Early(engine, None, jpeg))
+        joined = begun or Processes(places, Early(engine, None, jpeg, jpeg and engine == "cuda"))
     except EngineError:
         if asked:
             raise
@@ -142,9 +150,7 @@ def _title(opened: Opened, places: Sequence[Place]) -> str:
     if len(numbers) < 2:
         return opened.title
     every = devices().every
-    models = Counter(every[number].name for number in numbers)
-    names = " + ".join(f"{count} x {model}" for model, count in models.items())
-    return f"cuda: {names} (GPUs {', '.join(map(str, numbers))})"
+    return title_of({number: every[number].name for number in numbers})
 
 
 def _insists(shared: Shared) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import partial
@@ -22,6 +22,7 @@ from cudafilter.operations.choices import (
     ENGINES,
     GPU_FAILURES,
     OLD_CODECS,
+    UNITS,
     gpu_numbers,
 )
 
@@ -164,18 +165,11 @@ def _open_gpus(
         engine.note = note
         return engine, numbers
     from cudafilter.engines.fleet import Fleet
+    from cudafilter.nvidia.devices import title_of
 
-    models = Counter(found[number].name for number in numbers)
-    names = " + ".join(f"{count} x {model}" for model, count in models.items())
-    which = f"GPU{'s' * (len(opened) > 1)} {_listed(opened)}"
-    if waiting:
-        which += f"; {_listed(waiting)} as needed"
+    title = title_of({number: found[number].name for number in numbers}, waiting)
     more = {f"GPU {number}": partial(_join, number, variant, codec) for number in waiting}
-    return Fleet(list(opened.values()), f"cuda: {names} ({which})", note, more), numbers
-
-
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
+    return Fleet(list(opened.values()), title, note, more), numbers
 
 
 def _join(number: int, variant: str, codec: str) -> Engine:
@@ -183,7 +177,7 @@ def _join(number: int, variant: str, codec: str) -> Engine:
     from cudafilter.engines.cuda.engine import CudaEngine
     from cudafilter.start import gpus
 
-    gpus.start((number,), jpeg=codec != "cpu")
+    gpus.start((number,), jpeg=codec != "cpu", units=codec == UNITS)
     gpus.wait(number)  # until then PyCUDA would hold the interpreter's lock
     return CudaEngine(number, variant, codec=codec)
 

@@ -54,7 +54,7 @@ class Chunks:
         """Further jobs for *worker*, one of so many *workers*, which may have *most* at a time.
 
         What was lost goes to a worker that has nothing else, and comes before what is new. Of what
-        is new each gets its share only, so that all workers end at about the same time.
+        is new each gets so much that all have as many, and end at about the same time.
         """
         load = self._loads.setdefault(worker, _Load())
         if load.jobs and (load.again or self._again):
@@ -63,8 +63,12 @@ class Chunks:
         if load.again:
             given = self._again.popleft()
         else:
-            share = -(-len(self._new) // max(1, workers))
-            given = [self._new.popleft() for _ in range(min(most - len(load.jobs), share))]
+            # Not a share of the new ones only: a few at a time would be left for who comes last,
+            # and a GPU's JPEG units need many at once.
+            held, new = len(load.jobs), len(self._new)
+            left = new + sum(len(each.jobs) for each in self._loads.values())
+            even = max(-(-left // max(1, workers)) - held, -(-new // max(1, workers)))
+            given = [self._new.popleft() for _ in range(min(most - held, even, new))]
         load.jobs.update((str(job.destination), job) for job in given)
         return given
 

@@ -30,6 +30,8 @@ class Early(NamedTuple):
     gpu: int | None
     jpeg: bool
     """Whether nvJPEG will be needed."""
+    units: bool = False
+    """Whether the GPU's JPEG units will be, too."""
 
 
 def serve() -> None:
@@ -72,7 +74,7 @@ def _prepare(early: Early) -> None:
 
     with uncollected():
         if early.engine == "cuda":
-            gpus.start((early.gpu or 0,), jpeg=early.jpeg)
+            gpus.start((early.gpu or 0,), jpeg=early.jpeg, units=early.units)
         preload(early.engine)
 
 

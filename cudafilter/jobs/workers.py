@@ -318,14 +318,10 @@ class Run:
 
     def _lose(self, number: int) -> None:
         """Have the jobs of a lost worker run again, or tell that they cannot be done."""
-        member = self._members.pop(number)
-        member.worker.end()  # it may only have failed at a call
+        member = self._members[number]
         if member.opened is None:
             self._starts[member.place] += 1
-        had, given_up = self._chunks.lose(number)
-        if member.opened is not None:
-            for job in had:
-                self._sweep(job, member.opened.mark)
+        had, given_up = self._drop(number)  # it may only have failed at a call
         again = len(had) - len(given_up)
         what = f"; {many(again, 'image')} begun again" if again else ""
         self._note(f"a worker on {member.place.node.name} was lost{what}")
@@ -344,7 +340,7 @@ class Run:
         leftovers.remove(folder, mark)
 
     def _stop(self) -> None:
-        """Let workers finish what they write, take the records of that, and drop the rest."""
+        """Let workers finish what they write, and take the records of that."""
         waiting: dict[Any, int] = {}
         for number, member in self._members.items():
             if member.opened is not None:
@@ -357,14 +353,16 @@ class Run:
                 number = waiting.pop(call)
                 with suppress(Lost):
                     self._tell(number, self._carrier.result(call))
-        for number, member in self._members.items():
-            had, _ = self._chunks.lose(number)
-            for job in had:
-                if member.opened is not None:
-                    self._sweep(job, member.opened.mark)
 
-    def _drop(self, number: int) -> None:
-        self._members.pop(number).worker.end()
+    def _drop(self, number: int) -> tuple[list[Job], list[Job]]:
+        """End a worker. Returns what it had, and which of that is given up; nothing of it stays."""
+        member = self._members.pop(number)
+        member.worker.end()
+        had, given_up = self._chunks.lose(number)
+        if member.opened is not None:
+            for job in had:
+                self._sweep(job, member.opened.mark)
+        return had, given_up
 
 
 def many(number: int, what: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from ctypes import byref, c_int, c_size_t
 from typing import NamedTuple
 
@@ -53,3 +55,21 @@ def _device(driver: ctypes.CDLL, number: int) -> Device:
     driver.cuDeviceGetName(name, _NAME_BYTES, device)
     driver.cuDeviceTotalMem_v2(byref(memory), device)
     return Device(name.value.decode(errors="replace"), memory.value)
+
+
+def title_of(models: Mapping[int, str], joining: Collection[int] = ()) -> str:
+    """What is told of several GPUs as one engine: their *models*, by their numbers.
+
+    Those of *joining* are opened as needed.
+    """
+    counts = Counter(models.values())
+    names = " + ".join(f"{count} x {model}" for model, count in counts.items())
+    first = [number for number in models if number not in joining]
+    which = f"GPU{'s' * (len(first) > 1)} {_listed(first)}"
+    if joining:
+        which += f"; {_listed(joining)} as needed"
+    return f"cuda: {names} ({which})"
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))

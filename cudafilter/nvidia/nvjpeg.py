@@ -34,6 +34,7 @@ _DESTROYED_BY = {"DecoderState": "JpegStateDestroy"}
 """Functions that destroy an object, where its name does not tell."""
 
 _OUT_OF_MEMORY = 5
+ARCHITECTURE_MISMATCH = 7
 _STATUS = {
     1: "not initialised", 2: "invalid parameter", 3: "bad JPEG", 4: "JPEG not supported",
     5: "out of memory", 6: "execution failed", 7: "architecture mismatch", 8: "internal error",
@@ -82,7 +83,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "DecodeBatchedSupported": [c_void_p, c_void_p, POINTER(c_int)],
     "DecodeBatchedInitialize": [c_void_p, c_void_p, c_int, c_int, c_int],
     "DecodeBatched": [
-        c_void_p, c_void_p, POINTER(c_char_p), POINTER(c_size_t), POINTER(Image), c_void_p,
+        c_void_p, c_void_p, _HANDLE, POINTER(c_size_t), POINTER(Image), c_void_p,
     ],
     "DecodeJpegHost": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
     "DecodeJpegTransferToDevice": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
@@ -125,21 +126,23 @@ _starting = Lock()
 
 
 @contextmanager
-def _on_one_core() -> Iterator[None]:
+def on_one_core() -> Iterator[None]:
     """This thread, and those it starts, on one core; one thread of the process at a time.
 
     The first handle of a process asks the video driver for its JPEG units. That, twice, starts a
     thread and misses its word, for 0.25 s, unless the thread runs as soon as it is started: on an
     H100's host with driver 580 it takes 0.52 s where the thread gets another core, and 0.02 on one
     core that nothing else wants. So where start/gpus.py makes it, the engine waits for it while it
-    opens, and where several GPUs start, they take turns: two at a time took 0.53 s each.
+    opens, and where several GPUs start, they take turns: two at a time took 0.53 s each. What is
+    made for the units, and destroyed, waits as long. Processes that start together take different
+    cores.
     """
     cores: set[int] = set()
     with _starting:
         # No such call, or not allowed: it only takes longer.
         with suppress(AttributeError, OSError):
             allowed = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {max(allowed)})
+            os.sched_setaffinity(0, {sorted(allowed)[os.getpid() % len(allowed)]})
             cores = allowed
         try:
             yield
@@ -161,7 +164,7 @@ class NvJpeg:
         """The same, with the interpreter's lock kept."""
         self._units: c_void_p | None = None
         self._asked = False
-        with _on_one_core():
+        with on_one_core():
             self.handle = self.create("CreateEx", BACKEND_GPU_HYBRID, None, None, INTERPOLATE)
             """For all but the units."""
 
@@ -172,7 +175,7 @@ class NvJpeg:
         None where it has none.
         """
         if not self._asked:
-            with _on_one_core(), suppress(NvJpegError):
+            with on_one_core(), suppress(NvJpegError):
                 self._units = self.create("CreateEx", BACKEND_HARDWARE, None, None, INTERPOLATE)
             self._asked = True
         return self._units

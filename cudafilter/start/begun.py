@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from threading import Thread
 
     from cudafilter.nvidia.nvjpeg import NvJpeg
+    from cudafilter.nvidia.nvjpeg_units import Batches
     from cudafilter.operations.pixels import Pixels
 
 
@@ -30,6 +31,8 @@ class Gpu:
     thread: Thread
     """It ends once the GPU has started, or has failed to."""
     nvjpeg: NvJpeg | None = None
+    batches: Batches | None = None
+    """Of its JPEG units."""
 
 
 class Begun:

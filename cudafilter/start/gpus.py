@@ -11,6 +11,7 @@ import ctypes
 from collections.abc import Sequence
 from contextlib import suppress
 from ctypes import byref, c_int, c_void_p
+from functools import partial
 from importlib.util import find_spec
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -19,17 +20,20 @@ from cudafilter.start.begun import Gpu, begun
 
 if TYPE_CHECKING:
     from cudafilter.nvidia.nvjpeg import NvJpeg
+    from cudafilter.nvidia.nvjpeg_units import Batches
 
 
-def start(gpus: Sequence[int] | None, *, jpeg: bool) -> None:
+def start(gpus: Sequence[int] | None, *, jpeg: bool, units: bool = False) -> None:
     """Begin to start *gpus*, or all where that is None, and nvJPEG on them if *jpeg*.
+
+    With *units* it is for the JPEG units, too.
 
     Raises nothing: whatever fails here is tried again where the engine opens.
     """
     if find_spec("pycuda") is None:
         return
     for number in (0,) if gpus is None else gpus:
-        _begin(number, jpeg, others=gpus is None)
+        _begin(number, jpeg, units, others=gpus is None)
 
 
 def start_driver() -> None:
@@ -64,16 +68,28 @@ def nvjpeg_of(number: int) -> NvJpeg | None:
     return nvjpeg
 
 
-def _begin(number: int, jpeg: bool, others: bool = False) -> None:
+def batches_of(number: int) -> Batches | None:
+    """Those of the JPEG units of the GPU *number*, as nvjpeg_of(), by which they are."""
+    wait(number)
+    gpu = begun.gpus.get(number)
+    if gpu is None:
+        return None
+    batches, gpu.batches = gpu.batches, None
+    return batches
+
+
+def _begin(number: int, jpeg: bool, units: bool, others: bool = False) -> None:
     gpu = Gpu()
-    gpu.thread = Thread(target=_run, args=(gpu, number, jpeg, others), name="gpu", daemon=True)
+    work = partial(_run, gpu, number, jpeg, units, others)
+    gpu.thread = Thread(target=work, name="gpu", daemon=True)
     if begun.gpus.setdefault(number, gpu) is gpu:
         gpu.thread.start()
 
 
-def _run(gpu: Gpu, number: int, jpeg: bool, others: bool) -> None:
+def _run(gpu: Gpu, number: int, jpeg: bool, units: bool, others: bool) -> None:
     """Start it; its context stays the primary one for as long as the process lives."""
     from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError, find
+    from cudafilter.nvidia.nvjpeg_units import Batches
 
     with suppress(OSError, AttributeError, NvJpegError):
         driver = ctypes.CDLL("libcuda.so.1")
@@ -81,7 +97,7 @@ def _run(gpu: Gpu, number: int, jpeg: bool, others: bool) -> None:
         if driver.cuInit(0) or driver.cuDeviceGetCount(byref(count)):
             return
         for other in range(1, count.value) if others else ():
-            _begin(other, jpeg)
+            _begin(other, jpeg, units)
         if (
             driver.cuDriverGetVersion(byref(version)) == 0
             and driver.cuDeviceGet(byref(device), number) == 0
@@ -91,3 +107,5 @@ def _run(gpu: Gpu, number: int, jpeg: bool, others: bool) -> None:
         ):
             library = find(version.value // 1000)
             gpu.nvjpeg = NvJpeg(library) if library else None
+            if units and gpu.nvjpeg is not None and gpu.nvjpeg.units is not None:
+                gpu.batches = Batches(gpu.nvjpeg)

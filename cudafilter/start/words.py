@@ -53,8 +53,11 @@ def needs_gpu(words: Sequence[str]) -> bool:
 
 
 def wants_units(words: Sequence[str]) -> bool:
-    """Whether the command line *words* asks for a GPU's JPEG units."""
-    return dict(_options(words)).get("--codec") == "units"
+    """Whether the command line *words*, or a preset in the environment, asks for a GPU's JPEG
+    units."""
+    named = dict(_options(words)).get("--codec")
+    own = f"CUDAFILTER_{words[0]}_CODEC".upper() if words else ""
+    return (named or os.environ.get(own) or os.environ.get("CUDAFILTER_CODEC")) == "units"
 
 
 def first_jpeg(words: Sequence[str]) -> str | None:
@@ -107,6 +110,8 @@ def _names(sources: Sequence[str]) -> Iterator[str]:
         # Entry by entry: a folder may hold a million, and the first few are enough.
         with suppress(OSError), os.scandir(source) as entries:
             for entry in entries:
+                if entry.name.startswith("."):
+                    continue  # left alone, as in every folder
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append(entry.path)
                 else:

@@ -51,9 +51,9 @@ def examine() -> Iterator[Found]:
     for name, check in checks.items():
         try:
             yield from check()
-        except ImportError as error:
+        except (ImportError, MemoryError) as error:
             told, mend = in_words(error)
-            yield Found(name, FAULT, told, mend or "")
+            yield Found(name, FAULT, told, mend or "close other programs, or raise the limit")
 
 
 def _picture(dtype: str, channels: int) -> Pixels:

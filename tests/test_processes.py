@@ -7,16 +7,18 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from command_line import ENVIRONMENT, PROGRAM, cli, folder, picture, snapshot
 from cudafilter.cli import processes
-from cudafilter.jobs import workers
+from cudafilter.jobs import serving, workers
 from cudafilter.jobs.hand import Task
 from cudafilter.jobs.processes import Process, Processes
 from cudafilter.jobs.serving import Early
@@ -31,6 +33,7 @@ from worker_processes import (
     MADE_UP,
     TWO,
     begun,
+    ignores,
     is_there,
     made_up,
     pictures,
@@ -41,6 +44,8 @@ from worker_processes import (
 )
 
 __all__ = ["folder", "made_up"]
+
+TASK = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", None, 1, ".", {})
 
 pytestmark = pytest.mark.usefixtures("made_up")
 
@@ -92,6 +97,14 @@ class TestARun:
         first = done.stderr.splitlines()[0]
         assert first.endswith(", in 2 processes; no CUDA: none is made up")
 
+    def test_keeps_its_pipes_from_what_libraries_print_and_read(self) -> None:
+        pictures(8)
+        process = begun(*BLUR, *TWO, "--report", "-", does="prints")
+        out, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+        assert len(list(map(json.loads, out.splitlines()))) == 8
+        assert told.count("a library's word") == 8
+
     def test_of_one_image_is_in_this_process(self) -> None:
         picture("a.png")
         done = cli("blur", "a.png", "b.png", *TWO)
@@ -103,10 +116,11 @@ class TestARun:
         process = begun(*BLUR, *TWO, "--report", "r.jsonl")
         wait_for(written(5))
         those = workers_of(process.pid)
+        assert process.pid not in map(os.getpgid, those)  # until they ignore signals
+        wait_for(lambda: all(ignores(each, stop) for each in those))
         for each in those:  # as systemd does
             os.kill(each, stop)
-        os.killpg(process.pid, stop)  # as a terminal does, also before they ignore it
-        assert process.pid not in map(os.getpgid, those)
+        os.killpg(process.pid, stop)  # as a terminal does
         _, told = process.communicate(timeout=20)
         assert process.returncode == 130
         outputs = sorted(snapshot("out"))
@@ -219,6 +233,15 @@ class TestWorkersThatAreLost:
         wait_for(lambda: not any(map(is_there, those)))
         assert not list(Path("out").glob(".*"))  # what was being written was finished
 
+    def test_end_with_the_command_though_a_disk_hangs(self) -> None:
+        pictures(8)
+        process = begun(*BLUR, *TWO, does="hangs")
+        wait_for(lambda: list(Path("out").glob(".*")))
+        those = workers_of(process.pid)
+        process.kill()
+        process.communicate()
+        wait_for(lambda: not any(map(is_there, those)))
+
 
 class TestWhatIsRefused:
     @pytest.mark.parametrize(
@@ -249,6 +272,24 @@ class TestWhatIsRefused:
         assert done.exit_code == 0
 
 
+class TestAProcess:
+    @pytest.mark.parametrize("units", [True, False])
+    @pytest.mark.parametrize("engine", ["cuda", "cpu"])
+    def test_starts_its_gpu_and_imports_before_it_has_a_task(
+        self, engine: str, units: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: list[object] = []
+
+        def start(numbers: tuple[int, ...], *, jpeg: bool, units: bool) -> None:
+            seen.append((numbers, jpeg, units))
+
+        monkeypatch.setattr("cudafilter.start.gpus.start", start)
+        monkeypatch.setattr("cudafilter.engines.open.preload", seen.append)
+        serving._prepare(Early(engine, 1, not units, units))
+        gpu = [((1,), not units, units)] if engine == "cuda" else []
+        assert seen == [*gpu, engine]
+
+
 class TestACarrier:
     def test_that_cannot_start_a_process_leaves_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         first = Process.begun
@@ -276,6 +317,7 @@ class TestACarrier:
         seen: list[str | None] = []
 
         def refuse(*_: object, env: dict[str, str], **__: object) -> None:
+            assert env["PYTHONPATH"].split(os.pathsep) == [each for each in sys.path if each]
             seen.append(env.get(QUEUES))
             raise BlockingIOError(11, "no more")
 
@@ -304,17 +346,45 @@ class TestACarrier:
     def test_shares_out_the_images_in_work(
         self, asked: int | None, each: list[int | None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        given: list[Task] = []
-        monkeypatch.setattr(Process, "begin", lambda self, task: given.append(task))
+        sent: list[Any] = []
+        monkeypatch.setattr(Process, "send", lambda self, message: sent.append(message))
+        monkeypatch.setattr(processes, "cores", lambda: 8)
         places = processes.placed([1, 0, 1])
-        joined = Processes(places, Early("cpu", None, False))
-        task = Task(make("blur"), Border(), Settings(), "cpu", "auto", "auto", "fail", asked, 1,
-                    ".", {})  # fmt: skip
+        early = Early("cpu", None, False)
+        joined = Processes(places, early)
         for place in places:
-            joined.start(place, task)
+            joined.start(place, TASK._replace(threads=asked))
         joined.leave()
-        assert [task.threads for task in given] == each
-        assert [task.gpu for task in given] == [1, 0, 1]
+        gpus = [1, 0, 1]
+        assert sent[:3] == [early._replace(gpu=gpu) for gpu in gpus]
+        # With its cores of the 8, and how many share the memory.
+        assert sent[3:] == [
+            (TASK._replace(gpu=gpu, threads=threads), cores, 3)
+            for gpu, threads, cores in zip(gpus, each, [3, 3, 2], strict=True)
+        ]
+
+    def test_tells_of_a_call_that_failed(self) -> None:
+        (place,) = processes.placed([None])
+        joined = Processes([place], Early("cpu", None, False))
+        process = joined.start(place, TASK)
+        call = process._call("open", "more than it takes")
+        assert joined.wait([call], 20) == [call]
+        with pytest.raises(workers.Lost, match="TypeError: "):
+            joined.result(call)
+        joined.leave()
+
+    def test_ends_a_process_that_cannot_answer_any_more(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        deaf = "import os, time; os.close(1); time.sleep(60)"
+        monkeypatch.setattr("cudafilter.jobs.processes._SERVE", deaf)
+        (place,) = processes.placed([None])
+        joined = Processes([place], Early("cpu", None, False))
+        (process,) = joined._all
+        call = process.open()
+        assert joined.wait([call], 20) == [call]
+        assert process.popen.returncode == -signal.SIGKILL  # before what it wrote is swept
+        joined.leave()
 
     def test_waits_no_longer_than_it_is_told(self) -> None:
         (place,) = processes.placed([None])

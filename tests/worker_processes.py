@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -23,7 +24,8 @@ TIMES = {"seconds", "engine_seconds", "elapsed", "start", "end", "job_start", "e
 
 MADE_UP = "MADE_UP"
 """The variable that says what worker processes do: slow, dies, refuses-0, waits-1: until another
-one has refused; writes: slowly; halfway: the first one is killed while it writes."""
+one has refused; prints: and reads, as a library may; writes: slowly; hangs: as it writes;
+halfway: the first one is killed while it writes."""
 KILLER = "killer"
 """In a file's name: who filters it is killed."""
 
@@ -44,6 +46,9 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
             os.kill(os.getpid(), 9)
         if "slow" in does:
             time.sleep(0.03)
+        if "prints" in does:
+            print("a library's word", flush=True)
+            assert os.read(0, 1) == b""
         return do(self, job, held)
 
     def opened(name, gpu=None, **choices):
@@ -60,6 +65,8 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     def complete(fd, mode, fchmod=os.fchmod):
         if "writes" in does:
             time.sleep(0.2)
+        if "hangs" in does:
+            time.sleep(100)
         if "halfway" in does:
             with contextlib.suppress(FileExistsError):
                 open_file("first", "x").close()
@@ -69,6 +76,9 @@ if "cudafilter.jobs.serving" in sys.orig_argv[-1]:
     import builtins, contextlib
     open_file = builtins.open
     Worker.do, open.open_engine, os.fchmod = done, opened, complete
+    if "hangs" in does:
+        from cudafilter.jobs import serving
+        serving._STOP = 0.1
 """
 
 
@@ -108,6 +118,12 @@ def is_there(process: int) -> bool:
     with suppress(OSError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
+
+
+def ignores(process: int, signal: signal.Signals) -> bool:
+    """Whether a *process* ignores a *signal*."""
+    (mask,) = re.findall(r"^SigIgn:\t(\w+)", Path(f"/proc/{process}/status").read_text(), re.M)
+    return bool(int(mask, 16) >> (signal - 1) & 1)
 
 
 def wait_for(what: Callable[[], object]) -> None:

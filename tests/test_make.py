@@ -190,6 +190,8 @@ def test_bad_weight_files(tmp_path: Path) -> None:
     np.save(tmp_path / "vast.npy", np.ones((3, 3)))
     vast = (tmp_path / "vast.npy").read_bytes().replace(b"(3, 3)", b"(300000, 300000)")
     (tmp_path / "vast.npy").write_bytes(vast)
+    damaged = (tmp_path / "vast.npy").read_bytes().replace(b"   ", b" [ ", 1)
+    (tmp_path / "damaged.npy").write_bytes(damaged)
     (tmp_path / "gap.csv").write_text("1,,2\n3,,4\n")
     (tmp_path / "semicolons.csv").write_text("1;2\n3;4\n")
     for path in [*tmp_path.iterdir(), tmp_path]:

@@ -117,6 +117,10 @@ class TestRefuses:
         assert "line 1 of r.jsonl is of another job: " in text
         assert told in text
 
+    def test_a_report_with_a_parameter_that_there_is_none_of(self, report: Path) -> None:
+        report.write_text(report.read_text().replace('"radius": null', '"radios": null'))
+        assert "line 1 of r.jsonl is of another job: its parameters are" in self.told(*RUN, *RETRY)
+
     @pytest.mark.parametrize(
         "line", ["", "{", "[1]", "3", '{"source": "a"}', '{"source": "cu', "\0", "[" * 5000]
     )

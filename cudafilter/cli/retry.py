@@ -73,9 +73,10 @@ def _failed(path: str, facts: Mapping[str, Any]) -> set[tuple[str, str]]:
                     )
                 if differing := _differing(record, told):
                     name, its, ours = differing
+                    be = "are" if name == "parameters" else "is"
                     raise ParameterError(
                         "retry_failed",
-                        f"{where} is of another job: its {name.replace('_', ' ')} is"
+                        f"{where} is of another job: its {name.replace('_', ' ')} {be}"
                         f" {json.dumps(its)}, not {json.dumps(ours)}",
                         hint="give the filter and options of the run that wrote the report",
                     )
@@ -91,8 +92,8 @@ def _differing(record: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str,
         its = record.get(name, ours)
         if name in _OWN or its == ours:
             continue
-        if isinstance(its, dict) and isinstance(ours, dict):  # the filter's parameters
-            one = next(each for each in {**its, **ours} if its.get(each) != ours.get(each))
-            return one, its.get(one), ours.get(one)
+        if isinstance(its, dict) and its.keys() == ours.keys():  # the filter's parameters
+            one = next(each for each in ours if its[each] != ours[each])
+            return one, its[one], ours[one]
         return name, its, ours
     return None

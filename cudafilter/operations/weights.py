@@ -46,7 +46,7 @@ def parse_weights(text: str, parameter: str = "weights") -> npt.NDArray[np.float
     except MemoryError as error:
         what = f"cannot read {path}: there is not enough memory"
         raise ParameterError(parameter, what, hint=_HINT) from error
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses a damaged head as Python, and raises what that does
         reason = getattr(error, "strerror", None) or "it is damaged, or no array of numbers"
         raise ParameterError(parameter, f"cannot read {path}: {reason}", hint=_HINT) from error
     lines = [line.split("#")[0].strip() for line in content.splitlines()]

@@ -27,6 +27,11 @@ def main() -> None:
         main()
     except KeyboardInterrupt:
         interrupt.leave()
+    except ImportError as error:  # of what the command line itself is made of
+        from cudafilter.errors import in_words
+
+        told, hint = in_words(error)
+        sys.exit(f"error: {told}\nhint: {hint}")
 
 
 def _hold_streams() -> None:

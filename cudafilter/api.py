@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import numpy as np
 
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, require_engine
 from cudafilter.engines.open import open_engine, resident_for
 from cudafilter.engines.resident import on_device
 from cudafilter.engines.within import Within, filtered_within
@@ -18,7 +18,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.light import SRGB, Light
 from cudafilter.operations.make import made
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, require_operation
 from cudafilter.operations.parameter import FilterSpec
 from cudafilter.operations.pixels import Pixels, require_pixels
 from cudafilter.operations.region import Region
@@ -90,10 +90,10 @@ def apply(
     *alpha* says that the last channel is alpha: colour is then filtered premultiplied. *engine* is
     a name, or an open engine, which saves opening one a call.
 
-    *mask*, (H, W) of the same types, says where: white is filtered, black stays. So does *region*,
-    one or several of ``"X,Y,W,H"`` in pixels or percent, faded in over *feather* pixels inside its
-    sides. Outside, the samples are those of *pixels*. *linear* filters integers in the linear light
-    of sRGB; floats are light already.
+    *mask*, (H, W) of the same types or bool, says where: white or True is filtered, black stays. So
+    does *region*, one or several of ``"X,Y,W,H"`` in pixels or percent, faded in over *feather*
+    pixels inside its sides. Outside, the samples are those of *pixels*. *linear* filters integers
+    in the linear light of sRGB; floats are light already.
 
     An image of Pillow, of one of MODES, gives one of the same mode, which tells of alpha.
 
@@ -129,7 +129,7 @@ def apply(
     within = None
     if mask is not None or regions or linear or feather:
         within = _within(shaped, alpha, _array(mask, "mask"), regions, feather, linear)
-    opened = open_engine(engine) if isinstance(engine, str) else engine
+    opened = open_engine(engine) if isinstance(engine, str) else require_engine(engine)
     try:
         if within is None:
             done = opened.run(shaped, filter, edge, alpha).pixels
@@ -158,6 +158,7 @@ def compare(
     """
     from cudafilter import check  # filters do without
 
+    require_operation(filter)
     alpha = alpha or MODES.get(_mode(source), False)
     ours, theirs = (
         resident_for("auto", each).download(each) if on_device(each) else _array(each)
@@ -209,12 +210,19 @@ def _within(
     if feather and not regions:
         raise ParameterError("feather", "is for the sides of regions")
     if mask is not None or regions:
-        weights = None if mask is None else mask_of(require_pixels(mask[..., None]), False)
+        weights = None if mask is None else mask_of(_mask_pixels(mask), False)
         found = tuple(map(Region.parsed, regions))
         area = Area(weights, found, feather).within(width, height)
     if linear and pixels.dtype.kind == "u":
         light = Light((SRGB,) * (channels - alpha), pixels.dtype, alpha)
     return Within(alpha, area, light)
+
+
+def _mask_pixels(mask: Any) -> Pixels:
+    """*mask*, (H, W) of a type of pixels or of bool, as pixels."""
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        mask = mask[..., None].astype(np.float32 if mask.dtype == np.bool_ else mask.dtype)
+    return require_pixels(mask, name="mask")
 
 
 def filters() -> Mapping[str, FilterSpec]:

@@ -178,6 +178,9 @@ def _at(
 
 
 def _require_like(result: Pixels, source: Pixels) -> None:
+    for name, given in {"result": result, "source": source}.items():
+        if not isinstance(given, np.ndarray):
+            raise ParameterError(name, f"must be an array, not of {type(given).__name__}")
     if result.shape != source.shape or result.dtype != source.dtype:
         raise ParameterError(
             "result",

@@ -67,6 +67,18 @@ class UnprovenError(CudafilterError):
     """No sample of a result can be proven."""
 
 
+def require_text(parameter: str, value: object, hint: str | None = None) -> None:
+    """Raise ParameterError (*parameter*) where *value* is no text: callers need not be typed."""
+    if not isinstance(value, str):
+        raise ParameterError(parameter, f"must be a text, not {value!r}", hint=hint)
+
+
+_NO_MEMORY = "failed to map segment from shared object", "Cannot allocate memory"
+"""What the system's loader says where a library finds no room."""
+
+_NO_THREAD = "can't start new thread"
+"""Python's words."""
+
 UNEXPECTED = "something unexpected happened"
 UNEXPECTED_HINT = "run again with --debug, and report what it shows"
 
@@ -81,7 +93,25 @@ def in_words(error: BaseException) -> tuple[str, str | None]:
         return str(error), error.hint
     if isinstance(error, MemoryError):
         return "there is not enough memory", None
+    if isinstance(error, ImportError):
+        if any(words in str(error) for words in _NO_MEMORY):
+            return "there is not enough memory", None
+        return _not_loaded(error), "install cudafilter again, which brings it"
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        hint = "fewer images at a time (-j 1), or a higher limit: of memory, or of processes (pids)"
+        return "no more threads can be started here", hint
     if isinstance(error, OSError) and error.strerror:
         named = isinstance(error.filename, str | bytes)
         return (f"{os.fsdecode(error.filename)}: " if named else "") + error.strerror, None
     return UNEXPECTED, UNEXPECTED_HINT
+
+
+def _not_loaded(error: ImportError) -> str:
+    if isinstance(error.__cause__, ImportError):  # which NumPy wraps into a page of advice
+        return _not_loaded(error.__cause__)
+    package = (error.name or "").partition(".")[0]
+    if error.path and "site-packages/" in error.path:  # its part may have a name of its own
+        package = error.path.rpartition("site-packages/")[2].partition("/")[0]
+    if not package:
+        return f"a package does not load: {error}"
+    return f"the package {package} does not load: {error}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from cudafilter.errors import CudafilterError, FramesError, ImageError
+from cudafilter.errors import UNEXPECTED, FramesError, ImageError, in_words
 from cudafilter.formats import rows
 from cudafilter.formats.limits import MAX_STREAM
 from cudafilter.formats.metadata import Metadata, is_rgb_profile, split
@@ -67,13 +67,13 @@ def naming(name: str, failed: str, otherwise: str) -> Iterator[None]:
         yield
     except ImageError as error:
         raise type(error)(f"{name}: {error}", hint=error.hint) from error
-    except MemoryError as error:
-        raise ImageError(f"{name}: {failed}: there is not enough memory") from error
-    except CudafilterError as error:
-        raise ImageError(f"{name}: {failed}: {error}", hint=error.hint) from error
     except Exception as error:
-        reason = getattr(error, "strerror", None) or otherwise
-        raise ImageError(f"{name}: {failed}: {reason}") from error
+        reason, hint = getattr(error, "strerror", None), None
+        if not reason:
+            reason, hint = in_words(error)
+        if reason == UNEXPECTED:
+            reason, hint = otherwise, None
+        raise ImageError(f"{name}: {failed}: {reason}", hint=hint) from error
 
 
 @contextmanager

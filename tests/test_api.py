@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,16 @@ def test_borders_by_name_or_with_a_value() -> None:
         (np.zeros((4, 4, 5), np.uint8), "blur", {}, "pixels"),
         ([[1, 2], [3, 4]], "blur", {}, "pixels"),
         (None, "blur", {}, "pixels"),
+        ("cat.jpg", "blur", {}, "pixels"),
         (PIXELS, "blurr", {}, "filter"),
+        (PIXELS, None, {}, "filter"),
+        (PIXELS, "blur", {"border": None}, "border"),
+        (PIXELS, "blur", {"border": 0}, "border"),
+        (PIXELS, "blur", {"region": (0, 0, 3, 3)}, "region"),
+        (PIXELS, "blur", {"region": [(0, 0, 3, 3)]}, "region"),
+        (PIXELS, "blur", {"mask": "mask.png"}, "mask"),
+        (PIXELS, "blur", {"mask": np.zeros(PIXELS.shape[:2], np.int64)}, "mask"),
+        (PIXELS, "kernel", {"weights": [[1, 2j]]}, "weights"),
         (PIXELS, "blur", {"sigmaa": 1}, "sigmaa"),
         (PIXELS, "blur", {"sigma": "wide"}, "sigma"),
         (PIXELS, cudafilter.make("blur"), {"sigma": 3}, "sigma"),
@@ -138,6 +148,47 @@ def test_what_makes_no_sense_is_refused(
         cudafilter.apply(pixels, filter, engine="cpu", **extra)
     assert caught.value.parameter == names
     assert f"parameter: {names}" in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("engine", [None, 1])
+def test_what_is_no_engine_is_refused(engine: Any) -> None:
+    with pytest.raises(ParameterError, match="must be a name or an open engine") as caught:
+        cudafilter.apply(PIXELS, "blur", engine=engine)
+    assert caught.value.parameter == "engine"
+
+
+@pytest.mark.parametrize(
+    ("result", "source", "filter", "names"),
+    [
+        (PIXELS, PIXELS, "blur", "filter"),
+        (PIXELS, None, cudafilter.make("blur"), "source"),
+        ([1], PIXELS, cudafilter.make("blur"), "result"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    result: Any, source: Any, filter: Any, names: str
+) -> None:
+    with pytest.raises(ParameterError) as caught:
+        cudafilter.compare(result, source, filter)
+    assert caught.value.parameter == names
+
+
+def test_a_mask_may_be_of_bool() -> None:
+    there = PIXELS[..., 0] > 99
+    done, like = (
+        cudafilter.apply(PIXELS, "blur", engine="cpu", mask=mask)
+        for mask in (there, there.astype(np.uint8) * 255)
+    )
+    assert np.array_equal(done, like)
+    assert np.array_equal(done[~there], PIXELS[~there])
+    assert not np.array_equal(done[there], PIXELS[there])
+
+
+@pytest.mark.usefixtures("here")
+def test_weights_may_be_a_path() -> None:
+    Path("k.txt").write_text("0 1 0\n")
+    done = cudafilter.apply(PIXELS, "kernel", weights=Path("k.txt"), engine="cpu")
+    assert np.array_equal(done, PIXELS)
 
 
 def test_importing_starts_nothing() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from agreement import StandIn
+from command_line import cli
 from cudafilter.engines import Engine, Result, bench
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import DisagreementError, LimitError
@@ -136,3 +137,10 @@ def test_the_ladder_is_timed_beside_the_copy() -> None:
     assert variants["box"].why_not is not None
     for contestant in {id(c.engine): c for c in contestants}.values():
         contestant.engine.close()
+
+
+@pytest.mark.parametrize("words", ["--variant tiled", "--gpu 0"])
+def test_the_cpu_has_neither_variants_nor_gpus(words: str) -> None:
+    result = cli("bench", "--engine", "cpu", "--sizes", "8", "--repeat", "1", *words.split())
+    assert result.exit_code == 2
+    assert f"{words.split()[0]}': is for the cuda engine" in result.stderr

@@ -203,7 +203,7 @@ def test_pictures_come_in_an_order_that_is_random_and_always_the_same(
     ("words", "told"),
     [
         ("--folder gone", "gone: there is no such folder"),
-        ("--folder a.png", "a.png: there is no such folder"),
+        ("--folder a.png", "a.png: it is no folder"),
         ("--folder empty", "empty: there are no images in it"),
         ("--folder in --sizes 16", "--sizes has a meaning without --folder only"),
         ("--folder in --html a.html", "--html has a meaning without --folder only"),
@@ -219,6 +219,17 @@ def test_what_cannot_be_is_a_usage_error(words: str, told: str) -> None:
     result = bench(*words.split())
     assert result.exit_code == 2
     assert told in result.stderr
+
+
+def test_a_folder_that_may_not_be_read_is_not_called_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    picture("in/a.png")
+    monkeypatch.setattr(os, "scandir", refuse)
+    result = bench("--folder", "in")
+    assert result.exit_code == 2
+    assert "in: Permission denied" in result.stderr
 
 
 def test_results_never_go_into_the_folder(temporaries: Path) -> None:

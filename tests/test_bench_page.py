@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -220,15 +221,26 @@ def test_bench_writes_both() -> None:
     [
         ("--plot p.png", "p.png: its name must end in .svg"),
         ("--html r.txt", "r.txt: its name must end in .html"),
-        ("--html no/r.html", "no/r.html: there is no folder no"),
+        ("--html no/r.html", "no/r.html: the folder no does not exist"),
+        ("--html dir.html", "dir.html: it is a folder"),
     ],
 )
 @pytest.mark.usefixtures("here")
 def test_a_file_that_cannot_be_is_refused_before_the_work(words: str, error: str) -> None:
+    Path("dir.html").mkdir()
     done = cli("bench", "--engine", "cpu", *words.split())
     assert done.exit_code == 2
     assert error in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.usefixtures("here")
+def test_so_is_one_in_a_folder_that_may_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "locked")
+    done = cli("bench", "--engine", "cpu", "--plot", "locked/p.svg")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "locked: you may not write there" in done.stderr
 
 
 def test_bench_without_a_page_imports_nothing_for_it() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from agreement import ALL_BORDERS, StandIn, random_pixels, tolerance
 from command_line import cli, picture
-from cudafilter.check import QUICK, Agreement, compare
+from cudafilter.check import QUICK, Agreement, compare, compare_all
 from cudafilter.engines import Result as Filtered
 from cudafilter.engines import open as engines
 from cudafilter.operations import reference
@@ -34,12 +34,12 @@ FILTERS: dict[str, dict[str, Any]] = {
 
 
 def by_definition(
-    result: Pixels, source: Pixels, operation: Operation, border: Border, alpha: bool
-) -> Agreement:
-    """compare() without any fast route."""
+    results: list[Pixels], source: Pixels, operation: Operation, border: Border, alpha: bool
+) -> list[Agreement]:
+    """compare() of each result without any fast route."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Proof, "_fast_route", lambda self: None)
-        return compare(result, source, operation, border, alpha)
+        return compare_all(results, source, operation, border, alpha)
 
 
 def told(agreement: Agreement) -> str:
@@ -72,9 +72,9 @@ def test_wrong_results_get_the_definitions_verdict(
         else:
             one = random.integers(-1, 2, right.shape) * (random.random(right.shape) < 0.1)
             wrongs.append(np.clip(right.astype(int) + one, 0, np.iinfo(dtype).max).astype(dtype))
-        for wrong in wrongs:
-            ours = told(compare(wrong, source, filter, border, alpha))
-            assert ours == told(by_definition(wrong, source, filter, border, alpha))
+        expected = by_definition(wrongs, source, filter, border, alpha)
+        for wrong, verdict in zip(wrongs, expected, strict=True):
+            assert told(compare(wrong, source, filter, border, alpha)) == told(verdict)
 
 
 @pytest.mark.parametrize("name", ["blur", "kernel", "unsharp"])
@@ -97,7 +97,8 @@ def test_the_definition_decides_at_the_edge(name: str) -> None:
             wrong = reference.apply(source, filter)
             wrong[y, x, 0] = np.floor(value)
             ours = compare(wrong, source, filter)
-            assert told(ours) == told(by_definition(wrong, source, filter, Border(), False))
+            (expected,) = by_definition([wrong], source, filter, Border(), False)
+            assert told(ours) == told(expected)
             refused.append(not ours.ok)
     assert any(refused)
     assert not all(refused)

@@ -90,14 +90,18 @@ def test_a_folder_a_stream_and_a_change_in_place() -> None:
         ("box | gaussian", "step 2: no filter 'gaussian'", "did you mean blur?"),
         ("box | blur --sigma -1", "step 2 (blur): Invalid value for '--sigma'", ""),
         ("box | blur --quality 3", "step 2 (blur): No such option", "follow the steps"),
+        ("box --gray", "step 1 (box): No such option '--gray'.\n", "follow the steps"),
+        ("blur --sgma 2", "No such option '--sgma'. Did you mean", "cudafilter blur --help"),
         ("box |", "step 2 is empty", ""),
         ("| box", "step 1 is empty", ""),
         ("", "step 1 is empty", ""),
-        ("box 'x", "No closing quotation", ""),
+        ("box 'x", "a quotation mark is never closed", ""),
         ("box | erode --shape circle", "step 2 (erode): --shape", "square, disk, cross"),
         ("kernel", "step 1 (kernel): Missing option", ""),
-        ("box | chain", "step 2: no filter 'chain'", ""),
-        ("box in.png", "step 1 (box): Got unexpected extra argument", ""),
+        ("box | chain", "step 2: no filter 'chain'", "cudafilter filters"),
+        ("in.png", "step 1: no filter 'in.png'", "the first word is the chain"),
+        ("looks.toml", "step 1: no filter 'looks.toml'", "@looks.toml"),
+        ("box in.png", "step 1 (box): Got unexpected extra argument", "'|' stands between"),
         ("@none.toml", "cannot read the recipes none.toml: No such file", ""),
         ("@looks.toml", "looks.toml holds film, soft", "--recipe"),
     ],
@@ -137,6 +141,36 @@ def test_of_two_steps_alike_the_wrong_one_is_named() -> None:
     assert "looks.toml, line 4: step 3 (kernel):" in result.stderr
 
 
+@pytest.mark.parametrize("quotes", ['"""', "'''"])
+def test_in_a_text_of_several_lines_the_line_of_the_step_is_told(quotes: str) -> None:
+    text = f"[two]\nsteps = {quotes}\nblur --sigma 2 |\n  median\n  | box --radius x\n{quotes}\n"
+    Path("looks.toml").write_text(text)
+    result = cli("chain", "@looks.toml", "in.png", "out.png")
+    assert "looks.toml, line 5: step 3 (box): Invalid value" in result.stderr
+    Path("looks.toml").write_text(text.replace("--radius x", "--radius {r}"))
+    result = cli("chain", "@looks.toml", "in.png", "out.png")
+    assert "looks.toml, line 5: no parameter 'r' is given" in result.stderr
+    assert "hint: a line r = VALUE under [two.parameters]" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("recipes", "told"),
+    [
+        ("film = 3", "line 1: the recipe film is no table"),
+        ("[film]\nsteps = 3", "line 1: the recipe film needs steps"),
+        (
+            "[film]\nsteps = 'box'\nparameters = [1]",
+            "the parameters of the recipe film are no table",
+        ),
+    ],
+)
+def test_a_recipe_of_another_kind_is_told(recipes: str, told: str) -> None:
+    Path("looks.toml").write_text(recipes)
+    result = cli("chain", "@looks.toml", "in.png", "out.png")
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
 def test_a_recipe_runs() -> None:
     picture("in.png")
     arguments = "--recipe", "film", "--set", "sigma=2", "--engine", "cpu", "--check"
@@ -151,7 +185,7 @@ def test_a_recipe_runs() -> None:
         (("--radius 1", "--radius x"), [], "looks.toml, line 5: step 1 (median): Invalid value"),
         (("unsharp", "unsharpen"), [], "looks.toml, line 6: step 2: no filter 'unsharpen'"),
         (("{sigma}", "{amount}"), [], "looks.toml, line 6: no parameter 'amount' is given"),
-        (("steps = [", "stepps = ["), [], "looks.toml, line 2: the recipe film takes steps"),
+        (("steps = [", "stepps = ["), [], "line 2: the recipe film has 'stepps'; it takes steps"),
         (("[film]", "[film"), [], "looks.toml is no TOML"),
         (("", ""), ["--set", "radius=2"], "the recipe film has no parameter 'radius'"),
         (("", ""), ["--set", "radius"], "--set takes NAME=VALUE"),

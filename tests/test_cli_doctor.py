@@ -105,6 +105,13 @@ def no_codec(monkeypatch: Patch) -> None:
     monkeypatch.setattr(images, "encode", fail)
 
 
+def no_memory(monkeypatch: Patch) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(CpuEngine, "run", fail)
+
+
 def no_cache(monkeypatch: Patch) -> None:
     Path("file").touch()
     monkeypatch.setenv("CUDAFILTER_CACHE", "file/cache")
@@ -145,6 +152,7 @@ def silent_driver(monkeypatch: Patch) -> None:
         (wrong_codec, "jpeg", "what was written is read", "install"),
         (wrong_codec, "png", "what was written is read", "install"),
         (no_codec, "tiff", "the encoder does not load", "install"),
+        (no_memory, "cpu engine", "there is not enough memory", "raise the limit"),
         (no_cache, "kernel cache", "file cannot be written", "CUDAFILTER_CACHE"),
         (shared_cache, "kernel cache", "others can write", "chmod go-w"),
         (little_memory, "limits", "0.1 GiB", "raise the container's limit"),

@@ -60,6 +60,9 @@ class TestUsage:
             ("blur --sigam 2 in.png out.png", "No such option"),
             ("bench --sizes 0", "'--sizes'"),
             ("bench blurr", "blurr"),
+            ("completion", "Missing argument 'SHELL'. Choose from bash, zsh, fish."),
+            ("-v blur in.png out.png", "hint: options follow the command: cudafilter FILTER"),
+            ("--quality 9 blur in.png out.jpg", "hint: options follow the command"),
         ],
     )
     def test_errors_exit_2_name_the_option_and_touch_nothing(
@@ -75,9 +78,26 @@ class TestUsage:
         assert "Traceback" not in result.stderr
         assert snapshot() == before
 
+    def test_a_file_that_begins_with_a_dash_is_seen(self) -> None:
+        picture("-dash.png")
+        result = cli("blur", "-dash.png", "out.png")
+        assert result.exit_code == 2
+        assert "hint: for the file of that name: ./-dash.png\n" in result.stderr
+
     def test_weights_may_begin_with_a_minus(self) -> None:
         picture("in.png")
         assert cli("kernel", "-w", "-1 0 1", "in.png", "out.png").exit_code == 0
+
+    def test_a_value_of_check_behind_a_space_is_not_taken_for_dest(self) -> None:
+        for name in ("in.png", "out.png"):
+            picture(name)
+        result = cli("blur", "in.png", "out.png", "--check", "quick")
+        assert result.exit_code == 2
+        assert "--check takes its value after '=': --check=quick\n" in result.stderr
+        assert "hint: for a file or folder of that name: ./quick" in result.stderr
+        assert not Path("quick").exists()
+        assert cli("blur", "in.png", "--check", "./quick", "--format", "png").exit_code == 0
+        assert cli("blur", "--check", "quick", "out.png").exit_code == 0  # it is there now
 
     def test_bytes_are_not_written_to_a_terminal(self) -> None:
         picture("in.png")

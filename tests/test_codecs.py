@@ -39,7 +39,7 @@ def test_a_module_of_a_format_has_what_the_table_says(name: str) -> None:
 
 
 def test_which_formats_are_written() -> None:
-    assert table.FORMATS.keys() - table.written() == {"heic", "pbm"}
+    assert table.FORMATS.keys() - table.written() == {"heic", "pbm", "pfm"}
 
 
 def test_exif_and_xmp_fill_a_jpeg_segment_with_their_marks() -> None:

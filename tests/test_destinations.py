@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import ENVIRONMENT, PROGRAM
+from command_line import ENVIRONMENT, PROGRAM, cli, picture, snapshot
 from cudafilter.errors import ParameterError
 from cudafilter.jobs.plan import make_plan
 from cudafilter.start.words import STDIO
@@ -83,3 +83,28 @@ def test_the_shells_pipes_get_the_picture(source: str, begins: bytes) -> None:
     os.close(writer)
     with open(reader, "rb") as pipe:
         assert pipe.read().startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("S3://bucket/out/", "did you mean s3://bucket/out/?"),
+        ("ftp://host/out/", "for a file of that name: ./ftp:/host/out"),
+        ("file:///data/out%20/", "did you mean /data/out /?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["box -r in {}", "box in/a.png {}a.png", "box {} out/ -r"])
+def test_a_url_of_no_known_store_is_no_folder(
+    url: str, hint: str, command: str, here: Path
+) -> None:
+    picture("in/a.png")
+    before = snapshot(here)
+    done = cli(*(word.format(url) for word in command.split()))
+    assert done.exit_code == 2
+    assert "no store is named so, but by s3://, gs://, az://, http://, https://" in done.stderr
+    assert hint.rstrip("/?") in done.stderr
+    assert snapshot(here) == before
+
+
+def test_a_file_may_be_called_so_all_the_same() -> None:
+    make_plan(["a.png"], "./ftp:/")

@@ -157,6 +157,11 @@ def test_a_name_that_the_encoding_lacks_is_told_all_the_same() -> None:
         (OSError(13, "Permission denied", b"a\xff.png"), "a\udcff.png: Permission denied"),
         (OSError("cannot identify"), UNEXPECTED),
         (MemoryError(), "there is not enough memory"),
+        (
+            ImportError("libx.so: failed to map segment from shared object"),
+            "there is not enough memory",
+        ),
+        (RuntimeError("can't start new thread"), "no more threads can be started here"),
         (AssertionError(), UNEXPECTED),
         (KeyError("x"), UNEXPECTED),
         (RecursionError("maximum recursion depth exceeded"), UNEXPECTED),
@@ -174,7 +179,10 @@ def test_errors_are_told_in_words(
     result = cli("box", "in.png", "out.png")
     lines = result.stderr.splitlines()
     assert (result.exit_code, lines[0]) == (1, f"error: {escaped(told)}")
-    assert lines[1:] == ([] if told != UNEXPECTED else [f"hint: {in_words(error)[1]}"])
+    hint = in_words(error)[1]
+    assert lines[1:] == ([f"hint: {hint}"] if hint else [])
+    if told == UNEXPECTED:
+        assert "--debug" in str(hint)
 
 
 def test_a_compilers_lines_stay_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,7 +179,17 @@ class TestErrors:
             (("in/a.png", ""), {}, "destination"),
             (("in/a.png", "out.xyz"), {}, "destination"),
             (("in/a.png", "in/a.png"), {}, "destination"),
+            ((None, "out"), {}, "sources"),
+            ((b"in", "out"), {}, "sources"),
+            (([3], "out"), {}, "sources"),
+            (("in", None), {}, "destination"),
             (("in", "out"), {"filter": "blurr"}, "filter"),
+            (("in", "out"), {"filter": None}, "filter"),
+            (("in", "out"), {"border": None}, "border"),
+            (("in", "out"), {"engine": None}, "engine"),
+            (("in", "out"), {"frames": 0}, "frames"),
+            (("in", "out"), {"shard": (1, 2)}, "shard"),
+            (("in", "out"), {"format": 3}, "format"),
             (("in", "out"), {"sigma": -1}, "sigma"),
             (("in", "out"), {"in_place": True}, "in_place"),
             (("in", "out"), {"border": "mirror"}, "border"),
@@ -196,7 +206,7 @@ class TestErrors:
         ],
     )
     def test_of_the_job_are_raised_at_the_call(
-        self, paths: tuple[str, ...], options: dict[str, Any], names: str, folder: Path
+        self, paths: tuple[Any, ...], options: dict[str, Any], names: str, folder: Path
     ) -> None:
         before = snapshot()
         with pytest.raises(ParameterError) as caught:

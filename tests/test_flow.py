@@ -169,8 +169,8 @@ def test_nan_and_infinity_spread_no_further(cpu: Engine, border: Border) -> None
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 @pytest.mark.parametrize("variant", ["separable", "stream", "tiled", "network"])
-def test_kernels_give_the_bits_of_one_piece(variant: str, tmp_path: Path) -> None:
-    engine = HostEngine(variant, tmp_path)
+def test_kernels_give_the_bits_of_one_piece(variant: str, built: Path) -> None:
+    engine = HostEngine(variant, built)
     filter = median() if variant == "network" else make("blur", sigma=2)
     twice = Chain((Link(filter), Link(filter, Border("edge"))))
     for border in ALL_BORDERS:
@@ -184,7 +184,7 @@ def test_kernels_give_the_bits_of_one_piece(variant: str, tmp_path: Path) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
-@pytest.mark.parametrize("limit", [None, 80_000])
+@pytest.mark.parametrize("limit", [None, 200_000])
 def test_a_gpu_gives_the_bits_of_one_piece(border: Border, limit: int | None) -> None:
     engine = CudaEngine(memory_limit=limit)
     try:

@@ -120,7 +120,7 @@ def speak_foreign_words() -> None:
 
 
 def sleep() -> None:
-    warm = iter([True] * len(worker.FORMATS))
+    warm = iter([True])  # a child's first file tries no limit
 
     def read(data: bytes) -> None:
         if not next(warm, False):
@@ -138,7 +138,7 @@ def take_memory() -> None:
 
 
 def die() -> None:
-    warm = iter([True] * len(worker.FORMATS))
+    warm = iter([True])  # a child's first file tries no limit
 
     def read(data: bytes) -> None:
         if not next(warm, False):

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda import jpeg_units
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
-from cudafilter.errors import EngineError
+from cudafilter.errors import DeviceLost, EngineError
 from cudafilter.nvidia.nvjpeg import NvJpegError
 from cudafilter.operations.borders import Border
 from fake_cuda import FakeCuda
@@ -39,8 +40,16 @@ class Held:
         units: Any = self.path._units  # type: ignore[attr-defined]
         return list(units._rooms)
 
-    def together(self, files: Sequence[bytes], keep: bool = False) -> list[Future[JpegResult]]:
-        """The results of *files*, after that of one picture before them."""
+    def together(
+        self,
+        files: Sequence[bytes],
+        keep: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> list[Future[JpegResult]]:
+        """The results of *files*, after that of one picture before them.
+
+        Once they wait, *meanwhile* is called.
+        """
         begun, go = threading.Event(), threading.Event()
         original = self.library.DecodeBatched
 
@@ -62,6 +71,7 @@ class Held:
                     break
                 threading.Event().wait(0.01)
             assert len(units._line) == len(files)
+            meanwhile()
             go.set()
             assert first.result().data
         return rest
@@ -85,7 +95,7 @@ def test_pictures_that_wait_are_decoded_together(held: Held) -> None:
 
 def test_a_batch_has_one_number_of_channels(held: Held) -> None:
     held.together([jpeg(), jpeg(1), jpeg(), jpeg(1), jpeg()])
-    assert held.library.batches == [1, 3, 2]
+    assert sorted(held.library.batches) == [1, 2, 3]
 
 
 def test_a_batch_has_its_most_pictures(held: Held) -> None:
@@ -124,7 +134,7 @@ def test_of_a_batch_that_fails_each_picture_is_done_by_itself(
         assert good.result().data == other.result().data
         with pytest.raises(NotTaken, match="refuses it: nvjpegDecodeBatched: internal error"):
             bad.result()
-    assert held.library.batches == [1, 1, 1]
+    assert held.library.batches == [1, 1, 1, 1]  # the one before it, too, is done again
     assert through(held.path, odd).data
 
 
@@ -134,7 +144,7 @@ def test_a_batch_that_finds_no_memory_is_done_one_by_one(
     with failing(held.library, monkeypatch, lambda files: len(files) > 1, 5):
         done = held.together([jpeg()] * 3)
         assert len({bytes(each.result().data) for each in done}) == 1
-    assert held.library.batches == [1, 1, 1, 1]
+    assert held.library.batches == [1, 1, 1, 1, 1]
 
 
 def test_a_picture_gets_the_memory_that_others_hold(units: Opened, fake: FakeCuda) -> None:
@@ -180,6 +190,42 @@ def test_no_thread_waits_for_ever_where_something_else_fails(
     assert through(held.path, jpeg()).data
 
 
+def test_who_wants_the_units_alone_comes_before_those_in_line(held: Held) -> None:
+    units: Any = held.path._units  # type: ignore[attr-defined]
+    done: list[int] = []
+
+    def take() -> None:
+        with units.alone():
+            done.extend(held.library.batches)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def meanwhile() -> None:
+            pool.submit(take)
+            while not units._wanted:
+                threading.Event().wait(0.01)
+
+        held.together([jpeg()] * 3, meanwhile=meanwhile)
+    assert done == [1]
+    assert held.library.batches == [1, 3]
+
+
+def test_no_thread_waits_for_ever_where_the_device_is_lost(units: Opened, held: Held) -> None:
+    device = units[0]._device
+    fed: Any = held.path._units  # type: ignore[attr-defined]
+
+    def lose() -> None:
+        device.lost = True
+        fed._wanted = 1  # so that the next batch begins anew
+
+    try:
+        for each in held.together([jpeg()] * 3, meanwhile=lose):
+            with pytest.raises(DeviceLost):
+                each.result(timeout=20)
+    finally:
+        device.lost, fed._wanted = False, 0
+
+
 def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> None:
     engine, path, library = units
     expected = bytes(through(path, jpeg()).data)
@@ -189,13 +235,89 @@ def test_memory_is_given_back_and_got_again(units: Opened, fake: FakeCuda) -> No
     assert bytes(through(path, jpeg()).data) == expected
 
 
-def test_memory_for_coded_pictures_is_used_again(held: Held, fake: FakeCuda) -> None:
+@pytest.mark.parametrize(("status", "reason"), [(5, "memory is full"), (1, "not initialised")])
+def test_where_nvjpeg_does_not_start_again_no_picture_is_taken(
+    status: int, reason: str, units: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, path, _ = units
+    with engine._device.current():
+        path.free()  # type: ignore[attr-defined]
+
+    def fail(_: str) -> None:
+        raise NvJpegError("CreateEx", status)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gpu_jpeg, "NvJpeg", fail)
+        with pytest.raises(NotTaken, match=reason):
+            through(path, jpeg())
+    assert through(path, jpeg()).data
+
+
+def test_where_the_units_are_gone_pictures_go_the_hosts_way(
+    units: Opened, fake: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, path, _ = units
+    with engine._device.current():
+        path.free()  # type: ignore[attr-defined]
+        without = StandIn(fake)
+    monkeypatch.setattr(gpu_jpeg, "NvJpeg", lambda _: without)
+    assert through(path, jpeg()).data
+    assert without.calls["DecodeJpegDevice"] == 1
+
+
+def test_an_engine_opens_where_nvjpeg_does_not_start(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(units=True)
+
+    def fail(_: str) -> None:
+        raise NvJpegError("CreateEx", 5)
+
+    monkeypatch.setattr(gpu_jpeg, "NvJpeg", fail)
+    engine = CudaEngine(variant="constant", codec="units")
+    assert engine.jpeg is not None
+    with pytest.raises(NotTaken, match="memory is full"):
+        through(engine.jpeg, jpeg())
+    engine.close()
+
+
+def test_pinned_memory_is_used_again(held: Held, fake: FakeCuda) -> None:
+    """A picture takes some for its file, and some for what it becomes."""
     for _ in range(3):
         done = held.together([jpeg()] * 5)
-        assert 5 <= len(held.rooms()) <= 6  # the picture before them may still have had its own
+        assert 5 <= len(held.rooms()) <= 12  # the picture before them has its own
     for each in done:  # who has a picture has it for good
         ours = np.frombuffer(each.result().data, np.uint8)
         assert not any(np.shares_memory(ours, room) for room in held.rooms())
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_pictures_wait_for_pinned_memory(
+    files: int, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jpeg_units, "PINNED", files)
+    _, path, library = opened(units=True)
+    with ThreadPoolExecutor(8) as pool:
+        waiting = [pool.submit(through, path, jpeg()) for _ in range(30)]
+        assert len({bytes(each.result(timeout=30).data) for each in waiting}) == 1
+    assert max(library.batches) <= files
+
+
+def test_large_files_are_not_copied(units: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, path, _ = units
+    asked: list[int] = []
+    original = jpeg_units.Units._room
+
+    def room(self: jpeg_units.Units, count: int) -> Any:
+        asked.append(count)
+        return original(self, count)
+
+    monkeypatch.setattr(jpeg_units.Units, "_room", room)
+    expected = through(path, jpeg()).data
+    assert asked[0] == len(jpeg())
+    monkeypatch.setattr(jpeg_units, "MOST_PINNED", len(jpeg()) - 1)
+    assert bytes(through(path, jpeg()).data) == bytes(expected)
+    assert len(asked) == 3  # two for what the files become
 
 
 def test_a_check_gets_the_pixels_of_its_own_picture(held: Held) -> None:

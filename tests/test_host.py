@@ -10,7 +10,9 @@ import ctypes
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,8 @@ from cudafilter.operations.operation import Operation, WholeImage, only_stage
 from cudafilter.operations.pixels import Pixels
 
 HERE = Path(__file__).parent / "host"
+FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-w"]
+FLAGS += ["-U_FORTIFY_SOURCE"]  # it takes a jump from stack to stack for an attack
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ here")
 
@@ -115,30 +119,42 @@ class HostEngine(StandIn):
         name = "-".join([variant, *(str(value) for value in defines.values())])
         library = self._folder / f"{name}.so"
         if not library.exists():
-            sources = self._folder / "src"
-            if not sources.exists():
-                shutil.copytree(kernel_sources(), sources)
-                for header in HERE.iterdir():
-                    shutil.copy(header, sources)
-            code = self._folder / f"{name}.cpp"
+            sources = _sources(self._folder)
             text = (sources / f"{variant}.cu").read_text()
             functions = re.findall(r"(\w+)\(\s*const Task task[,)]", text)
             launches = "".join(f"LAUNCH({name})\n" for name in functions)
-            code.write_text(
-                f'#include "cuda_host.h"\n#include "{variant}.cu"\n#include "launch.h"\n{launches}'
-            )
-            flags = ["-std=c++20", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w"]
             macros = [f"-D{key}={value}" for key, value in defines.items()]
             if "weights" not in text.split("#include", 1)[1]:
                 macros.append("-DNO_WEIGHTS")
             elif "__constant__" not in text:  # the weights are an argument
                 macros.append("-DVANILLA")
-            subprocess.run(
-                ["g++", *flags, "-shared", "-fPIC", *macros, f"-I{sources}",
-                 str(code), "-o", str(library)],
-                check=True,
-            )  # fmt: skip
+            with tempfile.TemporaryDirectory(dir=self._folder) as own:
+                code, made = Path(own, "kernel.cpp"), Path(own, "kernel.so")
+                code.write_text(
+                    f'#include "cuda_host.h"\n#include "{variant}.cu"\n'
+                    f'#include "launch.h"\n{launches}'
+                )
+                _compile("-shared", *macros, f"-I{sources}", code, "-o", made)
+                made.replace(library)  # whole: another process may be about to load it
         return ctypes.CDLL(str(library))
+
+
+def _sources(folder: Path) -> Path:
+    """The kernels' sources beside the headers of here, in *folder*, which several may share."""
+    sources = folder / "src"
+    if not sources.exists():
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            made = shutil.copytree(kernel_sources(), Path(own, "src"))
+            shutil.copytree(HERE, made, dirs_exist_ok=True)
+            # What all kernels include is compiled once: it takes longer than most of them.
+            _compile("-x", "c++-header", made / "cuda_host.h")
+            with suppress(OSError):  # another process was first
+                made.rename(sources)
+    return sources
+
+
+def _compile(*words: str | Path) -> None:
+    subprocess.run(["g++", *FLAGS, *words], check=True)
 
 
 def _aligned(rows: int, pitch: int) -> np.ndarray:

@@ -128,7 +128,7 @@ def test_the_first_bytes_tell_the_format(format: str) -> None:
 
 @pytest.mark.parametrize(
     ("data", "format"),
-    [(b"P1 1 1 0", "pbm"), (b"P4", "pbm"), (b"Pf", "ppm"), (b"GIF89a", "gif"), (b"II+\0", "tiff")],
+    [(b"P1 1 1 0", "pbm"), (b"P4", "pbm"), (b"Pf", "pfm"), (b"GIF89a", "gif"), (b"II+\0", "tiff")],
 )
 def test_the_first_bytes_of_what_is_read_alone(data: bytes, format: str) -> None:
     assert table.format_of_bytes(data) == format

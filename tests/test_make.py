@@ -140,12 +140,44 @@ def test_weights_from_files(tmp_path: Path) -> None:
         ("1,,2; 3,,4", "row 1 of the inline kernel: a number is missing"),
         ("nan 1; 1 1", "NaN"),
         ("no-such-file.txt", "no such file"),
+        ("1 2 x", "row 1 of the inline kernel: 'x' is not a number"),
+        ("1,x", "row 1 of the inline kernel: 'x' is not a number"),
+        ("1/9 1/9", "row 1 of the inline kernel: '1/9' is not a number"),
+        ("1 2; 3", "row 2 of the inline kernel has 1 number, row 1 of the inline kernel has 2"),
+        ("9" * 400 + "x;", f"'{'9' * 40}...' is not a number"),
     ],
 )
 def test_bad_weights(text: str, says: str) -> None:
     with pytest.raises(ParameterError, match=says) as caught:
         parse_weights(text)
     assert caught.value.parameter == "weights"
+
+
+def test_fractions_have_a_way_out() -> None:
+    with pytest.raises(ParameterError) as caught:
+        parse_weights("1/9 1/9 1/9")
+    assert "--normalize" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("# mean\n\n1 2 3\n4 x 6\n", "line 4 of k.txt: 'x' is not a number"),
+        ("1 2\n\n3\n", "line 3 of k.txt has 1 number, line 1 of k.txt has 2"),
+        ("1 2; 3", "row 2 of k.txt has 1 number, row 1 of k.txt has 2"),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_mistake_in_a_file_is_told_with_its_line(text: str, says: str) -> None:
+    Path("k.txt").write_text(text)
+    with pytest.raises(ParameterError, match=says):
+        parse_weights("k.txt")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_name_that_begins_with_a_number_is_a_file_where_there_is_one() -> None:
+    Path("3 by 3.txt").write_text("1 2\n")
+    assert parse_weights("3 by 3.txt").tolist() == [[1, 2]]
 
 
 def test_bad_weight_files(tmp_path: Path) -> None:
@@ -158,8 +190,12 @@ def test_bad_weight_files(tmp_path: Path) -> None:
     np.save(tmp_path / "vast.npy", np.ones((3, 3)))
     vast = (tmp_path / "vast.npy").read_bytes().replace(b"(3, 3)", b"(300000, 300000)")
     (tmp_path / "vast.npy").write_bytes(vast)
+    damaged = (tmp_path / "vast.npy").read_bytes().replace(b"   ", b" [ ", 1)
+    (tmp_path / "damaged.npy").write_bytes(damaged)
     (tmp_path / "gap.csv").write_text("1,,2\n3,,4\n")
     (tmp_path / "semicolons.csv").write_text("1;2\n3;4\n")
     for path in [*tmp_path.iterdir(), tmp_path]:
-        with pytest.raises(ParameterError):
+        with pytest.raises(ParameterError) as caught:
             parse_weights(str(path))
+        for word in ("pickle", "EOF", "header", "allocate", "memory map"):
+            assert word not in str(caught.value)

@@ -76,3 +76,20 @@ def test_the_reference_by_rows_is_the_reference(border: Border, height: int) -> 
         for first in range(height):
             rows = reference.exact(pixels, filter, border, rows=(first, height))
             assert rows.tobytes() == whole[first:].tobytes()
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name != "kernel"])
+class TestTheHelpSays:
+    def test_whether_alpha_is_kept(self, name: str) -> None:
+        pixels = random_pixels((9, 11, 4), "uint8")
+        done = reference.apply(pixels, make(name), Border(), alpha=True)
+        kept = np.array_equal(done[..., 3], pixels[..., 3])
+        text = CATALOGUE[name].description
+        assert ("Alpha is kept" in text) == kept
+        assert not (kept and "alpha too" in text)
+
+    def test_whether_floats_are_clamped(self, name: str) -> None:
+        """They never are."""
+        text = CATALOGUE[name].description
+        if "clamp" in text:
+            assert "Integers are clamped" in text or "Floats are not clamped" in text

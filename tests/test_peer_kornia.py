@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +17,8 @@ pytest.importorskip("kornia", reason="kornia is not installed")
 from kornia import filters, morphology  # noqa: E402
 from peer_adapters import Tally, Unmapped  # noqa: E402
 from peer_kornia import FILTERS, MORPHOLOGY, by_tensors  # noqa: E402
-from peer_tests import ROOT, TOOLS  # noqa: E402
+
+from peer_runs import met  # noqa: E402
 
 NOISE = torch.rand(2, 5, 9, 12, generator=torch.Generator().manual_seed(3)) - 0.25
 SKEW = torch.tensor([[1.0, 0.0, 2.0, 0.0], [0.0, 3.0, -1.0, 0.0]])
@@ -145,16 +143,9 @@ def test_that_calls_inside():
 
 
 def test_the_plugin_replaces_what_tests_and_kornia_itself_call(tmp_path: Path) -> None:
-    (tmp_path / "test_toy.py").write_text(TESTS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(TOOLS)])}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "peer_plugin", "--peer", "kornia"]
-    done = subprocess.run(
-        [*command, "--figures", "met.json", "test_toy.py"], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    told = json.loads((tmp_path / "met.json").read_text())
-    assert told["failed"] == [], done.stdout
-    met = {name.split("::")[-1]: sum(calls.values()) for name, calls in told["calls"].items()}
-    assert met == {"test_of_names": 1, "test_of_a_module": 1, "test_that_calls_inside": 2}
+    told, printed = met("kornia", TESTS, tmp_path)
+    assert told["failed"] == [], printed
+    by_name = {name.split("::")[-1]: sum(calls.values()) for name, calls in told["calls"].items()}
+    assert by_name == {"test_of_names": 1, "test_of_a_module": 1, "test_that_calls_inside": 2}
     assert told["own"]["compiled"] == 2
     assert set(told["own"]) == {"compiled", "torch.func", "gradients"}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from peer_adapters import Tally, Unmapped, difference
 from peer_arrays import SCIPY, by_arrays
 from peer_pillow import by_pillow
-from peer_tests import ROOT, TOOLS, reason
+from peer_tests import reason
+
+from peer_runs import met
 
 ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")
 
@@ -150,19 +149,12 @@ def test_that_meets_no_filter():
 
 
 def test_the_plugin_replaces_functions_wherever_tests_have_them(tmp_path: Path) -> None:
-    (tmp_path / "test_toy.py").write_text(TESTS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(TOOLS)])}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "peer_plugin", "--peer", "scipy"]
-    done = subprocess.run(
-        [*command, "--figures", "met.json", "test_toy.py"], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    told = json.loads((tmp_path / "met.json").read_text())
+    told, printed = met("scipy", TESTS, tmp_path)
     assert told["calls"] == {
         "test_toy.py::test_of_a_parameter[maximum_filter]": {"same": 1},
         "test_toy.py::test_of_names": {"same": 2},
         "test_toy.py::test_of_another_definition": {"rounding": 1},
-    }, done.stdout
+    }, printed
     assert told["failed"] == []
 
 

@@ -47,10 +47,23 @@ class TestOneFile:
         assert pairs(make_plan(["a.png"], "new/deep/")) == [("a.png", "new/deep/a.png")]
         assert not Path("new").exists()
 
+    @pytest.mark.parametrize("name", ["b.png/c.png", "b.png/new/c.png"])
+    def test_a_file_in_the_place_of_its_folder_is_told(self, name: str) -> None:
+        touch("a.png", "b.png")
+        error = refusal("a.png", name)
+        assert (str(error), error.hint) == (f"{name}: b.png is no folder", None)
+
+    def test_a_file_is_no_folder_for_one_image(self) -> None:
+        touch("a.png", "b.png")
+        assert str(refusal("a.png", "b.png/")) == "b.png is a file, not a folder"
+
     def test_a_missing_folder_is_not_made_unasked(self) -> None:
         touch("a.png")
         error = refusal("a.png", "new/b.png")
         assert "new does not exist" in str(error)
+        assert refusal("a.png", "my pictures/b.png").hint == (
+            "make it first: mkdir -p 'my pictures'"
+        )
         assert error.hint == "make it first: mkdir -p new"
 
     @pytest.mark.parametrize("name", ["out.xyz", "out", "out.pbm"])
@@ -169,11 +182,12 @@ class TestFolders:
         assert made.refused == ((Path("in/locked"), "Permission denied"),)
 
     def test_an_image_whose_format_is_not_written_is_told_and_the_rest_goes_on(self) -> None:
-        touch("in/a.pbm", "in/b.png")
+        touch("in/a.pbm", "in/a.pfm", "in/b.png")
         made = make_plan(["in"], "out", recursive=True)
         assert pairs(made) == [("in/b.png", "out/b.png")]
-        assert [path for path, _ in made.refused] == [Path("in/a.pbm")]
-        assert len(make_plan(["in"], "out", recursive=True, format="png").jobs) == 2
+        assert [path for path, _ in made.refused] == [Path("in/a.pbm"), Path("in/a.pfm")]
+        with_format = make_plan(["in/a.pfm", "in/b.png"], "out", format="tiff")
+        assert len(with_format.jobs) == 2
 
     def test_a_format_changes_extensions_that_do_not_name_it(self) -> None:
         touch("in/a.jpg", "in/b.jpeg", "in/c.png")

@@ -245,6 +245,9 @@ def test_the_picture_itself_is_never_replaced() -> None:
         ("a.png --filter blur --compare --at here", "must be X,Y in pixels, not 'here'"),
         ("--filter bilateral --show-kernel", "bilateral has neither weights nor a window"),
         ("a.png -o sheet.txt", "sheet.txt"),
+        ("a.png -o no/sheet.png", "no/sheet.png: the folder no does not exist"),
+        ("- -o sheet.png", "'-' is for filters"),
+        ("a.png -o -", "'-' is for filters"),
     ],
 )
 def test_what_cannot_be_shown_is_told_and_nothing_is_written(arguments: str, error: str) -> None:

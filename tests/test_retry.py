@@ -102,7 +102,7 @@ class TestRefuses:
         ("words", "told"),
         [
             (("box", "-r", "in", "out"), 'its filter is "blur", not "box"'),
-            ((*RUN, "--sigma", "3"), "its parameters is"),
+            ((*RUN, "--sigma", "3"), "its sigma is 2.0, not 3.0"),
             ((*RUN, "--border", "wrap"), 'its border is "edge", not "wrap"'),
             ((*RUN, "--region", "0,0,9,9"), 'its region is [], not ["0,0,9,9"]'),
             ((*RUN, "--linear"), "its linear is false, not true"),
@@ -116,6 +116,10 @@ class TestRefuses:
         text = self.told(*words, *RETRY)
         assert "line 1 of r.jsonl is of another job: " in text
         assert told in text
+
+    def test_a_report_with_a_parameter_that_there_is_none_of(self, report: Path) -> None:
+        report.write_text(report.read_text().replace('"radius": null', '"radios": null'))
+        assert "line 1 of r.jsonl is of another job: its parameters are" in self.told(*RUN, *RETRY)
 
     @pytest.mark.parametrize(
         "line", ["", "{", "[1]", "3", '{"source": "a"}', '{"source": "cu', "\0", "[" * 5000]

@@ -236,10 +236,11 @@ def lacks() -> dict[str, str]:
 
 def test_what_is_missing_comes_with_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolkit, "DRIVER", "libno-such-driver.so.1")
+    monkeypatch.setattr(sys, "executable", "/my tools/python")
     told = lacks()
     assert any("driver" in what for what in told)
     (mend,) = (mend for what, mend in told.items() if "nvcc with its headers" in what)
-    assert mend == f"{sys.executable} -m cudafilter.install_cuda"
+    assert mend == "'/my tools/python' -m cudafilter.install_cuda"  # as it can be pasted
     (mend,) = (mend for what, mend in told.items() if "C++" in what)
     assert "apt install g++" in mend
 

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from compiled import compile_for, launches
 
 from agreement import random_pixels, tolerance
-from cudafilter.check import compare
 from cudafilter.engines.bench import Contestant, open_contestants
 from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.errors import LimitError
@@ -36,7 +35,7 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Exact, Pixels, full_scale, quantise
-from mutations import FILTERS, differs, wrong_results
+from mutations import FILTERS, verdicts, wrong_results
 
 LAYOUTS = [(1, False), (3, False), (4, True)]
 
@@ -95,7 +94,9 @@ def run(one: Contestant, pixels: Pixels, filter: Operation, border: Border, alph
     return one.engine.run(pixels, filter, border, alpha).pixels
 
 
-def shares(engine: str, dtype: str, few: bool, size: int) -> dict[str, tuple[float, str]]:
+def shares(
+    engine: str, dtype: str, filters: dict[str, Operation], size: int
+) -> dict[str, tuple[float, str]]:
     """By contestant, the largest share of the tolerance that a result of *dtype* takes.
 
     And of which filter. Nothing where it runs none. Above 1 the contract is broken.
@@ -103,7 +104,7 @@ def shares(engine: str, dtype: str, few: bool, size: int) -> dict[str, tuple[flo
     contestants, _ = open_contestants(engine, "auto", None)
     worst: dict[str, tuple[float, str]] = {}
     border = Border("reflect")
-    for (name, filter), (channels, alpha) in product(filters(few).items(), LAYOUTS):
+    for (name, filter), (channels, alpha) in product(filters.items(), LAYOUTS):
         for pixels in images(dtype, channels, size):
             exact = reference.exact(pixels, filter, border, alpha)
             limit = tolerance(pixels, filter, border, alpha)
@@ -152,14 +153,12 @@ def refused(one: Contestant) -> tuple[Counter[tuple[str, str]], Counter[tuple[st
         for dtype in DTYPES:
             for channels, alpha in LAYOUTS:
                 try:
-                    for wrong in wrong_results(filter, dtype, channels, Border(), alpha, filtered):
-                        if not differs(wrong, filter, Border(), alpha, filtered):
-                            continue
-                        verdict = compare(wrong.result, wrong.source, filter, Border(), alpha)
+                    wrongs = wrong_results(filter, dtype, channels, Border(), alpha, filtered)
+                    for kind, verdict in verdicts(wrongs, filter, Border(), alpha):
                         if verdict.ok and verdict.unproven:
                             continue
-                        tried[wrong.kind, dtype] += 1
-                        found[wrong.kind, dtype] += not verdict.ok
+                        tried[kind, dtype] += 1
+                        found[kind, dtype] += not verdict.ok
                 except LimitError:
                     continue
     return tried, found
@@ -186,7 +185,7 @@ def main() -> int:
     found: Counter[tuple[str, str]] = Counter()
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         parts = pool.map(
-            shares, repeat(arguments.engine), DTYPES, repeat(few), repeat(arguments.size)
+            shares, repeat(arguments.engine), DTYPES, repeat(filters(few)), repeat(arguments.size)
         )
         worst = dict(zip(DTYPES, parts, strict=True))
     for title in titles(contestants):

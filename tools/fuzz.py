@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 # The readers of this checkout, whatever is installed; children are given the same path.
@@ -36,10 +36,16 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Child:
     """One process that reads files, and the file that it is at."""
 
-    def __init__(self, start: int, limits: Limits, prepare: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        start: int,
+        limits: Limits,
+        prepare: Callable[[], None] | None,
+        formats: Sequence[str],
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
-        arguments = (other, start, limits, prepare)
+        arguments = (other, start, limits, prepare, formats)
         self.process = context.Process(target=serve, args=arguments, daemon=True)
         self.process.start()
         other.close()
@@ -78,7 +84,7 @@ class Child:
 
 
 def run(
-    tasks: Iterable[Task],
+    tasks: Sequence[Task],
     start: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - it cannot be changed
     prepare: Callable[[], None] | None = None,
@@ -89,7 +95,8 @@ def run(
     *prepare* is called in each child before it reads anything.
     """
     cases, waiting = Cases(start), iter(tasks)
-    idle = [Child(start, limits, prepare) for _ in range(workers)]
+    formats = list(dict.fromkeys(format for format, _ in tasks))
+    idle = [Child(start, limits, prepare, formats) for _ in range(workers)]
     busy: list[Child] = []
     try:
         while True:
@@ -118,7 +125,7 @@ def run(
                     idle.append(child)
                 else:
                     child.end()
-                    idle.append(Child(start, limits, prepare))
+                    idle.append(Child(start, limits, prepare, formats))
                 yield outcome
     finally:
         for child in (*idle, *busy):

@@ -8,7 +8,7 @@ import resource
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
@@ -119,8 +119,14 @@ class Cases:
         return case_of(format, FORMATS[format], self.seeds(format), number, self._start)
 
 
-def serve(pipe: Connection, start: int, limits: Limits, prepare: Callable[[], None] | None) -> None:
-    """Read the files that *pipe* names, as (format, number), until it says None."""
+def serve(
+    pipe: Connection,
+    start: int,
+    limits: Limits,
+    prepare: Callable[[], None] | None,
+    formats: Sequence[str],
+) -> None:
+    """Read the files of *formats* that *pipe* names, as (format, number), until it says None."""
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # as the console script does
     warnings.filterwarnings("always")
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -131,7 +137,7 @@ def serve(pipe: Connection, start: int, limits: Limits, prepare: Callable[[], No
         for descriptor in (1, 2):
             os.dup2(terminal.fileno(), descriptor)
         judge = Judge(cases, limits, terminal.fileno())
-        judge.warm()
+        judge.warm(formats)
         pipe.send(None)
         while (task := pipe.recv()) is not None:
             pipe.send(judge.outcome(*task))
@@ -144,9 +150,12 @@ class Judge:
         self._cases, self._limits, self._terminal = cases, limits, terminal
         self._expected: dict[bytes, images.Image | None] = {}
 
-    def warm(self) -> None:
-        """Load what readers load, then allow half as much more memory again as is a finding."""
-        for format in FORMATS:
+    def warm(self, formats: Sequence[str]) -> None:
+        """Load what readers of *formats* load, then limit the memory.
+
+        Half as much more again is allowed as is a finding.
+        """
+        for format in formats:
             self._baseline(self._cases.seeds(format)[-1])
         now = _status("VmSize") + self._limits.bytes * 3 // 2
         resource.setrlimit(resource.RLIMIT_AS, (now, now))

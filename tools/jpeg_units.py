@@ -66,7 +66,10 @@ class Decoder:
     def decode(self, files: Sequence[bytes], shapes: Sequence[tuple[int, int, int]]) -> None:
         """Decode *files*, all of the same channels, each to its place."""
         places = [self.place(number, shape) for number, shape in enumerate(shapes)]
-        coded = [Coded(file, *place) for file, place in zip(files, places, strict=True)]
+        coded = [
+            Coded(np.frombuffer(file, np.uint8), *place)
+            for file, place in zip(files, places, strict=True)
+        ]
         self.batches.decode(coded, shapes[0][2], self.slot.stream.handle)
         self.slot.stream.synchronize()
 

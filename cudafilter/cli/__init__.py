@@ -55,8 +55,14 @@ class App(click.Group):
 
             unknown = error.option_name  # of -gaussian-blur click says only -g
             word = next((word for word in args if word.startswith(unknown)), unknown)
-            if (hint := command(word, self.list_commands(ctx))) is None:
-                raise
+            hint = command(word, self.list_commands(ctx))
+            if hint is None:
+                from cudafilter.cli import options
+
+                shared = (option for part in options.shared().values() for option in part)
+                if not any(unknown in option.opts for option in shared):
+                    raise
+                word, hint = unknown, "options follow the command: cudafilter FILTER [OPTIONS] ..."
             error = click.NoSuchOption(word, ctx=error.ctx)
             error.hint = hint  # type: ignore[attr-defined]
             raise error from None

@@ -131,15 +131,17 @@ def _ending(end: str) -> Callable[[click.Context, click.Parameter, str | None], 
     before hours are spent."""
 
     def convert(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-        import os
-
         if value is None:
             return None
+        from pathlib import Path
+
+        from cudafilter.jobs.destinations import require_place
+
         if not value.lower().endswith(end):
             raise click.BadParameter(f"{value}: its name must end in {end}", ctx, param)
-        folder = os.path.dirname(value) or "."
-        if not os.path.isdir(folder):
-            raise click.BadParameter(f"{value}: there is no folder {folder}", ctx, param)
+        if Path(value).is_dir():
+            raise click.BadParameter(f"{value}: it is a folder", ctx, param)
+        require_place(str(param.name), Path(value))
         return value
 
     return convert

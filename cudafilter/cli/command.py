@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import click
@@ -112,11 +113,14 @@ class Command(click.Command):
             if isinstance(param, ValuedFlag)
             for name in param.opts
         }
+        for word, after in pairwise(args[:end]):
+            if word in bare:
+                _require_no_value(ctx, self, word, after)
         args = [*(bare.get(word, word) for word in args[:end]), *args[end:]]
         if self.presets and not ctx.resilient_parsing and not _HELP & set(args):
             self._take_presets(ctx)
         try:
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, list(args))  # which it takes apart
         except click.BadParameter as error:
             raise _placed(ctx, error) from None
         except ParameterError as error:  # a converter's, named as its option
@@ -125,7 +129,7 @@ class Command(click.Command):
             from cudafilter.cli.suggest import option
 
             known = [name for param in self.params for name in param.opts]
-            hint = option(error.option_name, known)
+            hint = _of_a_file(error.option_name, args[:end]) or option(error.option_name, known)
             if hint is None:
                 raise
             # Without click's own guess, which goes by the letters.
@@ -170,6 +174,30 @@ class Command(click.Command):
             if isinstance(error, ParameterError):
                 raise _usage_error(ctx, error) from error
             raise failure_of(error) from error
+
+
+def _of_a_file(unknown: str, words: Sequence[str]) -> str | None:
+    """A hint where the option *unknown* is how a file's name among *words* begins."""
+    import os
+
+    for word in words:
+        if word.startswith(unknown) and os.path.lexists(word):
+            return f"for the file of that name: .{os.sep}{word}"
+    return None
+
+
+def _require_no_value(ctx: click.Context, command: click.Command, flag: str, word: str) -> None:
+    """Raise UsageError where *word* is a value of the ValuedFlag *flag* that it follows.
+
+    It would be taken for a path: the image for DEST would be filtered into a folder of that name.
+    """
+    import os
+
+    choice = next(param.type for param in command.params if flag in param.opts)
+    if isinstance(choice, click.Choice) and word in choice.choices and not os.path.lexists(word):
+        error = click.UsageError(f"{flag} takes its value after '=': {flag}={word}", ctx)
+        error.hint = f"for a file or folder of that name: ./{word}"  # type: ignore[attr-defined]
+        raise error
 
 
 def failure_of(error: Exception) -> Failure:

@@ -171,10 +171,15 @@ def script(shell: str) -> str:
     return "\n".join((*lines, rest))
 
 
+class _Shell(click.Choice[str]):
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None) -> str:
+        return f"Choose from {', '.join(self.choices)}."  # click's own stands in several lines
+
+
 command = Command(
     "completion",
     arguments=[
-        click.Argument(["shell"], type=click.Choice(tuple(INSTALL)), metavar="SHELL"),
+        click.Argument(["shell"], type=_Shell(tuple(INSTALL)), metavar="SHELL"),
     ],
     sections={
         "Options": [click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cudafilter.cli import options
 from cudafilter.cli.command import FAILURE, Command
 from cudafilter.cli.terminal import put
-from cudafilter.errors import CudafilterError
+from cudafilter.errors import CudafilterError, in_words
 from cudafilter.host.escape import escaped
 
 if TYPE_CHECKING:
@@ -40,12 +40,20 @@ class Found(NamedTuple):
 
 def examine() -> Iterator[Found]:
     """Every check, each as soon as it is made."""
-    yield _cpu()
-    yield from _gpus()
-    yield _kernels()
-    yield from _codecs()
-    yield from _folders()
-    yield _limits()
+    checks = {
+        "cpu engine": _cpu,
+        "cuda engine": _gpus,
+        "kernels": _kernels,
+        "codecs": _codecs,
+        "folders": _folders,
+        "limits": _limits,
+    }
+    for name, check in checks.items():
+        try:
+            yield from check()
+        except (ImportError, MemoryError) as error:
+            told, mend = in_words(error)
+            yield Found(name, FAULT, told, mend or "close other programs, or raise the limit")
 
 
 def _picture(dtype: str, channels: int) -> Pixels:
@@ -75,17 +83,17 @@ def _proven(engine: Engine) -> str:
     return f"a blur of {samples:,} samples is proven right, {seconds:.2f} s"
 
 
-def _cpu() -> Found:
-    again = "install cudafilter again: it brings OpenCV"
-    try:
-        from cudafilter.engines.cpu import CpuEngine
-    except ImportError as error:
-        return Found("cpu engine", FAULT, f"OpenCV does not load: {error}", again)
+def _cpu() -> Iterator[Found]:
+    import numpy as np  # noqa: F401 - before OpenCV, which prints advice where it is not there
+
+    from cudafilter.engines.cpu import CpuEngine
+
     engine = CpuEngine()
     try:
-        return Found("cpu engine", OK, f"{engine.title.removeprefix('cpu: ')}: {_proven(engine)}")
+        yield Found("cpu engine", OK, f"{engine.title.removeprefix('cpu: ')}: {_proven(engine)}")
     except CudafilterError as error:
-        return Found("cpu engine", FAULT, str(error), error.hint or again)
+        again = "install cudafilter again: it brings OpenCV"
+        yield Found("cpu engine", FAULT, str(error), error.hint or again)
     finally:
         engine.close()
 
@@ -156,7 +164,7 @@ def _gpu_jpeg(engine: Engine, check: str) -> Found:
     return Found(check, OK, "a file is decoded, filtered, proven right and encoded on the GPU")
 
 
-def _kernels() -> Found:
+def _kernels() -> Iterator[Found]:
     """The kernels that the package brings along, each held to its digest."""
     from cudafilter.engines import shipped
 
@@ -167,11 +175,13 @@ def _kernels() -> Found:
             for arch in shipped.architectures(shipped.FOLDER)
         }
     except shipped.Damaged as damage:
-        return Found(check, FAULT, f"{damage}; they are compiled instead", "install it again")
+        yield Found(check, FAULT, f"{damage}; they are compiled instead", "install it again")
+        return
     if not counts:
-        return Found(check, LACKS, "none come with it: each is compiled at its first use")
+        yield Found(check, LACKS, "none come with it: each is compiled at its first use")
+        return
     told = f"{sum(counts.values()):,} come compiled and undamaged, for {', '.join(counts)}"
-    return Found(check, OK, told)
+    yield Found(check, OK, told)
 
 
 def _codecs() -> Iterator[Found]:
@@ -238,15 +248,16 @@ def _writable(check: str, folder: Path, mend: str) -> Found:
     return Found(check, OK, f"{folder}" if place == folder else f"{folder}, made when it is needed")
 
 
-def _limits() -> Found:
+def _limits() -> Iterator[Found]:
     from cudafilter.host.cores import cores, free_memory
 
     free, here, all_cores = free_memory(), cores(), os.cpu_count() or 1
     memory = "memory unknown" if free is None else f"{free / 2**30:.1f} GiB of memory free"
     told = f"{here} of {all_cores} cores, {memory}"
     if free is not None and free < 1 << 30:
-        return Found("limits", FAULT, told, "give it 1 GiB: raise the container's limit")
-    return Found("limits", OK, told)
+        yield Found("limits", FAULT, told, "give it 1 GiB: raise the container's limit")
+    else:
+        yield Found("limits", OK, told)
 
 
 def _run(as_json: bool, debug: bool) -> None:

@@ -56,7 +56,7 @@ def _run(as_json: bool, debug: bool) -> None:
 
         put(json.dumps([_plain(spec) for spec in CATALOGUE.values()], indent=2))
         return
-    formatter = click.HelpFormatter(width=78)
+    formatter = click.HelpFormatter()
     for group, specs in grouped():
         formatter.write(f"{group.upper()}\n\n")
         for spec in specs:

@@ -10,7 +10,7 @@ from cudafilter import __version__
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import put
-from cudafilter.errors import EngineUnavailable
+from cudafilter.errors import EngineUnavailable, in_words
 from cudafilter.host.escape import escaped
 
 _PACKAGES = {
@@ -34,8 +34,8 @@ def _cpu() -> dict[str, Any]:
     try:
         from cudafilter.engines.cpu import CpuEngine
     except ImportError as error:
-        lack = {"what": str(error), "mend": "install cudafilter again: it brings OpenCV"}
-        return {"available": False, "reason": "OpenCV does not load", "missing": [lack]}
+        what, mend = in_words(error)
+        return {"available": False, "reason": what, "missing": [{"what": what, "mend": mend}]}
     engine = CpuEngine()
     engine.close()
     return {"available": True, "title": engine.title, "missing": []}

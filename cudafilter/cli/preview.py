@@ -14,6 +14,7 @@ from cudafilter.cli.terminal import tell
 from cudafilter.errors import ParameterError
 from cudafilter.operations.catalogue import CATALOGUE
 from cudafilter.operations.choices import EXISTING
+from cudafilter.start.words import STDIO
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,8 +110,11 @@ def _target(source: str | None, output: str | None, text: str, existing: str) ->
     from pathlib import Path
 
     from cudafilter.formats.table import written
+    from cudafilter.jobs.destinations import require_place
     from cudafilter.jobs.target import writable
 
+    if STDIO in (source, output):
+        raise ParameterError("output", "'-' is for filters: a sheet is made of a file into a file")
     if output is not None:
         target = Path(output)
     elif source is not None:
@@ -122,6 +126,7 @@ def _target(source: str | None, output: str | None, text: str, existing: str) ->
     except ParameterError as error:
         hint = f"choose one of {', '.join(written())}"
         raise ParameterError("output", str(error), hint=hint) from None
+    require_place("output", target)
     if not target.exists():
         return target
     if source is not None and os.path.exists(source) and os.path.samefile(source, target):

@@ -31,10 +31,10 @@ from cudafilter.operations.operation import Operation, only_stage, whole_of
 from cudafilter.start import words
 from cudafilter.stores.url import is_url
 
-MOST = 4
+MOST = 3
 """Processes for one GPU; for several, they have a share each, and two at least. Whole commands of
-2,048 JPEGs did 360 a second by two processes on one H200 and 414 by four, and on two of them 461
-by four and 386 by eight."""
+2,048 JPEGs did 432 a second by two processes on one H200, 479 by three and 438 by four. Two of
+them, before pictures were encoded beside decoding, did 461 by four and 386 by eight."""
 
 CORES = 4
 """Fewest cores of a process. A picture takes 2 ms of a core, and up to 20 where the units cannot

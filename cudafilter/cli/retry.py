@@ -71,15 +71,29 @@ def _failed(path: str, facts: Mapping[str, Any]) -> set[tuple[str, str]]:
                         f"{where} is damaged: it is no record of an image",
                         hint="remove that line, and run its image again by itself",
                     )
-                for name in told:
-                    if name not in _OWN and name in record and record[name] != told[name]:
-                        raise ParameterError(
-                            "retry_failed",
-                            f"{where} is of another job: its {name.replace('_', ' ')} is"
-                            f" {json.dumps(record[name])}, not {json.dumps(told[name])}",
-                            hint="give the filter and options of the run that wrote the report",
-                        )
+                if differing := _differing(record, told):
+                    name, its, ours = differing
+                    be = "are" if name == "parameters" else "is"
+                    raise ParameterError(
+                        "retry_failed",
+                        f"{where} is of another job: its {name.replace('_', ' ')} {be}"
+                        f" {json.dumps(its)}, not {json.dumps(ours)}",
+                        hint="give the filter and options of the run that wrote the report",
+                    )
                 found[names] = failed
     except OSError as error:
         raise ParameterError("retry_failed", f"cannot read {path}: {error.strerror}") from None
     return {names for names, failed in found.items() if failed}
+
+
+def _differing(record: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
+    """What first makes *record* one of another job than *told*: its name and both values."""
+    for name, ours in told.items():
+        its = record.get(name, ours)
+        if name in _OWN or its == ours:
+            continue
+        if isinstance(its, dict) and its.keys() == ours.keys():  # the filter's parameters
+            one = next(each for each in ours if its[each] != ours[each])
+            return one, its[one], ours[one]
+        return name, its, ours
+    return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from cudafilter.errors import ParameterError
+
 if TYPE_CHECKING:
     from cudafilter.engines.jpeg import JpegPath
     from cudafilter.formats.png_path import PngPath
@@ -98,3 +100,10 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back what the engine holds. A closed engine is not used again."""
         ...
+
+
+def require_engine(engine: Engine) -> Engine:
+    """Return *engine*, or raise ParameterError ("engine") for what is none."""
+    if not hasattr(engine, "run"):
+        raise ParameterError("engine", f"must be a name or an open engine, not {engine!r}")
+    return engine

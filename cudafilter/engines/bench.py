@@ -94,11 +94,12 @@ def open_contestants(
     """The engines to time, and why ``auto`` has no CUDA among them (None where it has).
 
     ``auto`` takes the CPU and each variant of the ladder, on one CUDA engine. Raises
-    EngineUnavailable where CUDA was asked for and cannot run.
+    EngineUnavailable where CUDA was asked for and cannot run, and ParameterError for a choice that
+    the CPU engine does not have.
     """
-    contestants = [] if engine == "cuda" else [Contestant(open_engine("cpu"))]
     if engine == "cpu":
-        return contestants, None
+        return [Contestant(open_engine("cpu", gpu=gpu, variant=variant))], None
+    contestants = [] if engine == "cuda" else [Contestant(open_engine("cpu"))]
     from cudafilter.engines.cuda.engine import CudaEngine
 
     try:

@@ -141,9 +141,9 @@ FORMATS: dict[str, Format] = {
         can_read="gray, RGB, RGBA, palette, bit fields, runs", can_write="gray, RGB",
     ),
     "ppm": Format(
-        "pnm", (".ppm", ".pnm"), (b"P3", b"P6", b"PF", b"Pf"),
+        "pnm", (".ppm", ".pnm"), (b"P3", b"P6"),
         reads=ROWS, writes=ROWS, samples=("uint8", "uint16"), colours=("gray", "RGB"),
-        can_read="8 and 16 bits, and float32 as PFM", can_write="8 and 16 bits",
+        can_read="8 and 16 bits", can_write="the same",
     ),
     "pgm": Format(
         "pnm", (".pgm",), (b"P2", b"P5"),
@@ -151,6 +151,7 @@ FORMATS: dict[str, Format] = {
         can_read="8 and 16 bits", can_write="the same, gray only",
     ),
     "pbm": Format("pnm", (".pbm",), (b"P1", b"P4"), reads=ROWS, can_read="1 bit"),
+    "pfm": Format("pnm", (".pfm",), (b"PF", b"Pf"), reads=ROWS, can_read="float32, gray and RGB"),
     "gif": Format(
         "gif", (".gif",), (b"GIF87a", b"GIF89a"),
         reads=ROWS, writes=ROWS, colours=(*_GRAYS, *_COLOURS),

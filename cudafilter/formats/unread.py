@@ -54,7 +54,7 @@ KINDS = (
     ),
     Kind(
         "a picture of a rare kind", _CONVERT,
-        ".avci .jxr .wdp .hdp .jpm .bpg .flif .pfm .pam .tga .icb .vda .vst .ico .cur .icns .dds "
+        ".avci .jxr .wdp .hdp .jpm .bpg .flif .pam .tga .icb .vda .vst .ico .cur .icns .dds "
         ".pcx .sgi .rgb .rgba .bw .ras .sun .xbm .xpm .wbmp .jng .ktx .ktx2 .iff .lbm .mpo "
         ".jps .pns .insp",
         (b"DDS ", b"II\xbc\x01", b"FLIF", b"BPG\xfb", b"icns", b"\0\0\1\0", b"P7\n"),

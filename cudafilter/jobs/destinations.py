@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from cudafilter.errors import ParameterError
@@ -12,14 +13,18 @@ from cudafilter.jobs.sources import Source
 from cudafilter.jobs.target import Target, writable
 from cudafilter.start.words import STDIO
 from cudafilter.stores.local import descriptor, is_stream
-from cudafilter.stores.url import AnyPath, is_url
+from cudafilter.stores.url import AnyPath, is_url, require_known
 
 
 def named(destination: str | None) -> AnyPath | None:
-    """The file or folder *destination*; None in place, and for standard output."""
+    """The file or folder *destination*; None in place, and for standard output.
+
+    Raises ParameterError ("dest") for a URL of no store that is known.
+    """
     if destination is None or destination == STDIO:
         return None
     if not is_url(destination):
+        require_known("dest", destination)
         return Path(destination)
     from cudafilter.jobs import buckets  # not before: most runs do without
 
@@ -57,14 +62,7 @@ def _to_local_file(source: AnyPath | None, path: Path, target: Target | None) ->
     if descriptor(path) is not None and not is_stream(path):
         raise ParameterError("dest", f"{path}: nothing is open under that number")
     format = _format_of(path, target)
-    if not path.parent.is_dir():
-        raise ParameterError(
-            "dest",
-            f"{path}: the folder {path.parent} does not exist",
-            hint=f"make it first: mkdir -p {path.parent}",
-        )
-    if not is_stream(path):
-        _require_writable(path.parent)
+    require_place("dest", path)
     return Job(source, path, format)
 
 
@@ -93,11 +91,10 @@ def require_folder(into: AnyPath, destination: str) -> None:
     named = destination.endswith(os.sep)
     for place in (into, *into.parents):
         if place.is_dir():
-            return _require_writable(place)
+            return _require_writable("dest", place)
         if os.path.lexists(place):
-            raise ParameterError(
-                "dest", f"{place} is a file, and several images need a folder to go to"
-            )
+            need = "not a folder" if named else "and several images need a folder to go to"
+            raise ParameterError("dest", f"{place} is a file, {need}")
         if place is into and not named and is_image_name(into):
             raise ParameterError(
                 "dest",
@@ -121,6 +118,20 @@ def require_current_folder(destination: str) -> None:
         ) from None
 
 
-def _require_writable(folder: Path) -> None:
+def require_place(parameter: str, path: Path) -> None:
+    """Raise ParameterError (*parameter*) where the file *path* cannot be made."""
+    folder = path.parent
+    if not folder.is_dir():
+        for place in (folder, *folder.parents):
+            if os.path.lexists(place) and not place.is_dir():
+                raise ParameterError(parameter, f"{path}: {place} is no folder")
+        hint = f"make it first: mkdir -p {shlex.quote(str(folder))}"
+        what = f"{path}: the folder {folder} does not exist"
+        raise ParameterError(parameter, what, hint=hint)
+    if not is_stream(path):
+        _require_writable(parameter, folder)
+
+
+def _require_writable(parameter: str, folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise ParameterError("dest", f"{folder}: you may not write there")
+        raise ParameterError(parameter, f"{folder}: you may not write there")

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
-from cudafilter.engines import Engine
+from cudafilter.engines import Engine, require_engine
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import ParameterError
 from cudafilter.jobs import crew, sizing
@@ -69,8 +69,11 @@ def filter_files(
     Images are not changed in place, and streams are for the command line. Images run side by side
     in threads; one call at a time is enough, since it takes all cores.
     """
-    given = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
-    names, into = [os.fspath(each) for each in given], os.fspath(destination)
+    given: Iterable[object] = [sources]
+    if isinstance(sources, Iterable) and not isinstance(sources, (str, bytes)):
+        given = sources
+    names = [_name("sources", each) for each in given]
+    into = _name("destination", destination)
     if not names:
         raise ParameterError("sources", "no file is given")
     for argument, each in (*(("sources", name) for name in names), ("destination", into)):
@@ -79,6 +82,8 @@ def filter_files(
     operation, edge = made(filter, parameters), Border.named(border)
     if isinstance(engine, str) and engine not in ENGINES:
         raise ParameterError("engine", f"must be one of {', '.join(ENGINES)}, not {engine!r}")
+    if not isinstance(engine, str):
+        require_engine(engine)
     if check is not None and check not in CHECKS:
         raise ParameterError("check", f"must be one of {', '.join(CHECKS)}, not {check!r}")
     _require_whole("quality", quality, 100)
@@ -135,6 +140,15 @@ def _records(
     finally:
         for each in opened:
             each.close()
+
+
+def _name(argument: str, path: object) -> str:
+    """The name that *path* is. Raises ParameterError (*argument*)."""
+    if isinstance(path, os.PathLike):
+        path = os.fspath(path)
+    if not isinstance(path, str):
+        raise ParameterError(argument, f"must be the name of a file or folder, not {path!r}")
+    return path
 
 
 def _require_whole(name: str, value: int | None, most: int | None = None) -> None:

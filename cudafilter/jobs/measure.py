@@ -167,7 +167,8 @@ def plan_of(folder: str) -> tuple[Plan, Path]:
     folder, has no pictures, or has that folder in it.
     """
     if not os.path.isdir(folder):
-        raise ParameterError("folder", f"{folder}: there is no such folder")
+        lacks = "it is no folder" if os.path.lexists(folder) else "there is no such folder"
+        raise ParameterError("folder", f"{folder}: {lacks}")
     place = Path(tempfile.gettempdir()).resolve()
     if place.is_relative_to(Path(folder).resolve()):
         raise ParameterError(
@@ -181,6 +182,8 @@ def plan_of(folder: str) -> tuple[Plan, Path]:
     except ParameterError as error:
         raise ParameterError("folder", str(error), hint=error.hint) from None
     if not plan.jobs:
+        for path, reason in plan.refused:
+            raise ParameterError("folder", f"{path}: {reason}")
         raise ParameterError("folder", f"{folder}: there are no images in it")
     return plan, into
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple, Self
 
-from cudafilter.errors import ParameterError
+from cudafilter.errors import ParameterError, require_text
 
 MOST = 1_000_000
 """Most shards of a job."""
@@ -23,6 +23,7 @@ class Shard(NamedTuple):
 
         Raises ParameterError ("shard").
         """
+        require_text("shard", text)
         words = text.split("/")
         known = len(words) == 2 and all(word.isascii() and word.isdecimal() for word in words)
         number, of = map(int, words) if known and len(text) < 20 else (-1, -1)

@@ -17,7 +17,7 @@ from cudafilter.jobs.found import Source as Source
 from cudafilter.jobs.found import matcher, sort, stars
 from cudafilter.stores import local
 from cudafilter.stores.store import Entry
-from cudafilter.stores.url import AnyPath, Url, is_url
+from cudafilter.stores.url import AnyPath, Url, is_url, require_known
 
 NO_FILE = "no file, but a pipe or a device"
 LINK = "a link, which is not followed in place unless asked (--follow)"
@@ -52,6 +52,7 @@ def find(
 
             objects.find(text, found, recursive, into, strict)
             continue
+        require_known("src", text)
         path = Path(text)
         name = str(path)
         if os.path.isdir(name):

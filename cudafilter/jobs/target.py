@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cudafilter.errors import ImageError, ParameterError
+from cudafilter.errors import ImageError, ParameterError, require_text
 from cudafilter.formats.table import FORMATS, format_of, written
 from cudafilter.formats.unread import kind_of
 from cudafilter.stores.url import AnyPath
@@ -19,6 +19,7 @@ class Target(NamedTuple):
 
 def target_of(name: str) -> Target:
     """The format called *name* or whose extension that is."""
+    require_text("format", name)
     wanted = name.lower().removeprefix(".")
     for format in written():
         extensions = FORMATS[format].extensions

@@ -34,6 +34,7 @@ _DESTROYED_BY = {"DecoderState": "JpegStateDestroy"}
 """Functions that destroy an object, where its name does not tell."""
 
 _OUT_OF_MEMORY = 5
+ARCHITECTURE_MISMATCH = 7
 _STATUS = {
     1: "not initialised", 2: "invalid parameter", 3: "bad JPEG", 4: "JPEG not supported",
     5: "out of memory", 6: "execution failed", 7: "architecture mismatch", 8: "internal error",
@@ -82,7 +83,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "DecodeBatchedSupported": [c_void_p, c_void_p, POINTER(c_int)],
     "DecodeBatchedInitialize": [c_void_p, c_void_p, c_int, c_int, c_int],
     "DecodeBatched": [
-        c_void_p, c_void_p, POINTER(c_char_p), POINTER(c_size_t), POINTER(Image), c_void_p,
+        c_void_p, c_void_p, _HANDLE, POINTER(c_size_t), POINTER(Image), c_void_p,
     ],
     "DecodeJpegHost": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],
     "DecodeJpegTransferToDevice": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p],

@@ -9,6 +9,7 @@ import ctypes
 import importlib.util
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -269,7 +270,7 @@ def newer_than(driver: tuple[int, int] | None, toolkit: Toolkit) -> Missing | No
 
 def _install() -> str:
     """The command that installs PyCUDA and a compiler."""
-    return f"{sys.executable} -m cudafilter.install_cuda"
+    return f"{shlex.quote(sys.executable)} -m cudafilter.install_cuda"
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:

@@ -41,8 +41,8 @@ class Border:
 
     @classmethod
     def named(cls, border: str | Border) -> Border:
-        """The border that *border* is, or names."""
-        return cls(border) if isinstance(border, str) else border
+        """The border that *border* is, or names. Raises ParameterError ("border")."""
+        return border if isinstance(border, Border) else cls(border)
 
     def sample(self, dtype: npt.DTypeLike) -> float:
         """The constant value in native units, rounded and clamped for integer samples."""

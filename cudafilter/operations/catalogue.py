@@ -43,16 +43,16 @@ _ANGLE = Parameter(
     "angle", float, 0.0, "In degrees, anticlockwise from the horizontal.", least=-360, most=360
 )
 _GRADIENT = (
-    "Magnitude of the horizontal and vertical {0} gradients, with {1}, times --scale, clamped to"
-    " full scale. A step from black to white along an axis gives 4 times full scale in sobel,"
-    " scharr and prewitt alike; --scale 0.25 shows it without clipping. A slanted one gives up to"
-    " 4.8 times. Alpha is kept."
+    "Magnitude of the horizontal and vertical {0} gradients, with {1}, times --scale. Integers are"
+    " clamped to full scale. A step from black to white along an axis gives 4 times full scale in"
+    " sobel, scharr and prewitt alike; --scale 0.25 shows it without clipping. A slanted one gives"
+    " up to 4.8 times. Alpha is kept."
 )
 
 _SHAPES = (
     "The shape is a square, a disk (the pixels no further than --radius from the middle), a cross"
     " of a row and a column, or a file with a mask as --weights of kernel takes them: numbers that"
-    " are not 0 count. Channels are treated one by one, alpha too. NaN sorts last."
+    " are not 0 count. Channels are treated one by one{alpha}. NaN sorts last."
 )
 _SHAPE_RADIUS = Parameter(
     "radius",
@@ -164,8 +164,8 @@ CATALOGUE: dict[str, FilterSpec] = {
         FilterSpec(
             "laplacian",
             "Edges: Laplacian.",
-            "The kernel 0 1 0; 1 -4 1; 0 1 0 times --scale; negative results clamp to black."
-            " Alpha is kept.",
+            "The kernel 0 1 0; 1 -4 1; 0 1 0 times --scale. Negative results are black in"
+            " integers, and stay in floats. Alpha is kept.",
             (_SCALE,),
             "cudafilter laplacian --scale 2 photo.jpg edges.png",
             "edges",
@@ -212,7 +212,7 @@ CATALOGUE: dict[str, FilterSpec] = {
             FilterSpec(
                 name,
                 summary,
-                f"{what} {_SHAPES}",
+                f"{what} {_SHAPES.format(alpha='' if 'Alpha is kept' in what else ', alpha too')}",
                 (_SHAPE_RADIUS, _SHAPE),
                 example,
                 "rank and shape",

@@ -5,7 +5,7 @@ Imported by ``cudafilter --help``, so it imports nothing heavy.
 
 from __future__ import annotations
 
-from cudafilter.errors import ParameterError
+from cudafilter.errors import ParameterError, require_text
 
 BORDERS: tuple[str, ...] = ("edge", "reflect", "symmetric", "wrap", "constant")
 ENGINES: tuple[str, ...] = ("auto", "cuda", "cpu")
@@ -34,6 +34,7 @@ def frame_numbers(text: str) -> tuple[range, ...]:
     They count from 0, and rise. Whether they are there is not looked at. Raises ParameterError
     ("frames").
     """
+    require_text("frames", text)
     asked: list[range] = []
     for part in text.split(","):
         first, dash, last = (word.strip() for word in part.partition("-"))

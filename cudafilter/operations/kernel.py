@@ -51,9 +51,13 @@ class Kernel:
 
     def __init__(self, weights: npt.ArrayLike, anchor: tuple[int, int] | None = None) -> None:
         try:
-            array = np.array(weights, dtype=np.float64, order="C")
+            array = np.asarray(weights)
+            is_real = array.dtype.kind != "c"  # of which NumPy would drop the imaginary part
+            array = np.array(array, dtype=np.float64 if is_real else None, order="C")
         except (TypeError, ValueError):
             raise ParameterError("weights", "must be a rectangle of numbers") from None
+        if not is_real:
+            raise ParameterError("weights", "must be real numbers, not complex ones")
         if array.ndim != 2 or array.size == 0:
             raise ParameterError("weights", f"must be a 2-D array, not one of shape {array.shape}")
         self._setup(array.shape[0], array.shape[1], anchor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, overload
 
@@ -13,7 +14,7 @@ from cudafilter.errors import ParameterError
 from cudafilter.operations.catalogue import CATALOGUE, MAX_DENSE_RADIUS
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel, Weights
-from cudafilter.operations.operation import Operation
+from cudafilter.operations.operation import Operation, require_operation
 from cudafilter.operations.weights import parse_weights
 
 NEGLIGIBLE = 1e-18
@@ -50,7 +51,7 @@ def made(filter: str | Operation, parameters: Mapping[str, Any]) -> Operation:
         return make(filter, **parameters)
     if parameters:
         raise ParameterError(next(iter(parameters)), "a Filter has its parameters already")
-    return filter
+    return require_operation(filter)
 
 
 def _maker(name: str) -> Callable[..., Operation]:
@@ -123,8 +124,12 @@ def _emboss(scale: float) -> Correlation:
     )
 
 
-def _kernel(weights: str | npt.ArrayLike, normalize: bool, bias: float, flip: bool) -> Correlation:
-    kernel = Kernel(parse_weights(weights) if isinstance(weights, str) else weights)
+def _kernel(
+    weights: str | os.PathLike[str] | npt.ArrayLike, normalize: bool, bias: float, flip: bool
+) -> Correlation:
+    if isinstance(weights, (str, os.PathLike)):
+        weights = parse_weights(os.fspath(weights))
+    kernel = Kernel(weights)
     if normalize:
         # To about 1, by a power of two, which changes no digit: engines keep weights in float32.
         _, exponent = math.frexp(float(np.abs(kernel.weights).max()))

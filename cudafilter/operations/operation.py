@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Protocol, TypeGuard
+from typing import ClassVar, Literal, NamedTuple, Protocol, TypeGuard, cast
 
+from cudafilter.errors import ParameterError
 from cudafilter.operations.borders import Border
 from cudafilter.operations.pixels import Exact
 
@@ -177,6 +178,15 @@ class Planned:
     def unrolled(self, border: Border) -> Plan:
         """See Operation.unrolled."""
         return self.plan
+
+
+def require_operation(filter: object) -> Operation:
+    """Return *filter*, or raise ParameterError ("filter") where it is no operation."""
+    if not hasattr(filter, "unrolled"):
+        name = filter if isinstance(filter, str) else "blur"
+        hint = f"cudafilter.make({name!r}, ...) makes one"
+        raise ParameterError("filter", f"must be an operation, not {filter!r}", hint=hint)
+    return cast("Operation", filter)
 
 
 def split(plan: Plan) -> tuple[Plan, Plan]:

@@ -27,24 +27,30 @@ def full_scale(dtype: npt.DTypeLike) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind == "u" else 1.0
 
 
-def require_pixels(pixels: Pixels, alpha: bool = False, kinds: tuple[str, ...] = DTYPES) -> Pixels:
+def require_pixels(
+    pixels: Pixels, alpha: bool = False, kinds: tuple[str, ...] = DTYPES, name: str = "pixels"
+) -> Pixels:
     """Return *pixels* C-contiguous, or raise ParameterError where they break the contract.
 
     *alpha* says that the last channel is alpha, so it needs 2 or 4 channels. *kinds* are the types
-    that are taken.
+    that are taken, and *name* is the argument that they are.
     """
-    if not isinstance(pixels, np.ndarray) or pixels.ndim != 3:
-        shape = getattr(pixels, "shape", None)
-        raise ParameterError("pixels", f"pixels must be an array (H, W, C), not of shape {shape}")
+    if not isinstance(pixels, np.ndarray):
+        kind = type(pixels).__name__
+        raise ParameterError(name, f"{name} must be an array (H, W) or (H, W, C), not of {kind}")
+    if pixels.ndim != 3:
+        what = f"{name} must be an array (H, W) or (H, W, C), not of shape {pixels.shape}"
+        raise ParameterError(name, what)
     if pixels.dtype.name not in kinds or not pixels.dtype.isnative:
         raise ParameterError(
-            "pixels", f"pixels must be {', '.join(DTYPES)} in native order, not {pixels.dtype}"
+            name,
+            f"{name} must be {', '.join(DTYPES)} in native order, not {pixels.dtype}",
+            hint="convert them first; white is 255 of uint8, 65535 of uint16 and 1.0 of float32",
         )
     height, width, channels = pixels.shape
     if height < 1 or width < 1 or not 1 <= channels <= 4:
-        raise ParameterError(
-            "pixels", f"pixels need H >= 1, W >= 1 and 1 to 4 channels, not {pixels.shape}"
-        )
+        what = f"{name} must have H >= 1, W >= 1 and 1 to 4 channels, not {pixels.shape}"
+        raise ParameterError(name, what)
     if alpha and channels not in (2, 4):
         raise ParameterError("alpha", f"alpha needs 2 or 4 channels, not {channels}")
     return np.ascontiguousarray(pixels)

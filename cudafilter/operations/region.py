@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from cudafilter.errors import ImageError, ParameterError
+from cudafilter.errors import ImageError, ParameterError, require_text
 
 _NUMBER = re.compile(r"(-?\d{1,9})|(-?\d{1,9}(?:\.\d{1,9})?)%", re.ASCII)
 _HINT = "X,Y,W,H: the upper left corner, width and height, such as 10,20,300,200 or 25%,25%,50%,50%"
@@ -51,6 +51,7 @@ class Region:
     @classmethod
     def parsed(cls, text: str) -> Region:
         """The region that *text* tells. Raises ParameterError ("region") where it is none."""
+        require_text("region", text, _HINT)
         parts = [_NUMBER.fullmatch(part.strip()) for part in text.split(",")]
         if len(parts) != 4:
             raise ParameterError("region", f"must be four numbers, not {text!r}", hint=_HINT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from cudafilter.errors import ParameterError
 
 _HINT = 'inline: "0 -1 0; -1 5 -1; 0 -1 0"; or the name of a .txt, .csv or .npy file'
 
+MOST_TOLD = 40
+"""Characters of what is no number that an error repeats: a file may be none of ours."""
+
 
 def parse_weights(text: str, parameter: str = "weights") -> npt.NDArray[np.float64]:
     """The 2-D float64 weights that *text* spells out, or that the file it names holds.
@@ -20,9 +24,9 @@ def parse_weights(text: str, parameter: str = "weights") -> npt.NDArray[np.float
     comment. Numbers are set apart by spaces, tabs or commas. Raises ParameterError (*parameter*)
     for what is empty, ragged, not a number or not a readable file.
     """
-    if _is_inline(text):
-        return _parse_rows(text.split(";"), "the inline kernel", parameter)
     path = Path(text)
+    if _is_inline(text):
+        return _parse_rows(_inline_rows(text, "the inline kernel"), "the inline kernel", parameter)
     try:
         if path.suffix.lower() == ".npy":
             array = np.load(path, allow_pickle=False)
@@ -39,45 +43,67 @@ def parse_weights(text: str, parameter: str = "weights") -> npt.NDArray[np.float
         raise
     except UnicodeDecodeError as error:
         raise ParameterError(parameter, f"{path} is no text in UTF-8", hint=_HINT) from error
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or error
+    except MemoryError as error:
+        what = f"cannot read {path}: there is not enough memory"
+        raise ParameterError(parameter, what, hint=_HINT) from error
+    except Exception as error:  # NumPy parses a damaged head as Python, and raises what that does
+        reason = getattr(error, "strerror", None) or "it is damaged, or no array of numbers"
         raise ParameterError(parameter, f"cannot read {path}: {reason}", hint=_HINT) from error
-    lines = [line for text in content.splitlines() if (line := text.split("#")[0].strip())]
-    if len(lines) == 1:
-        lines = lines[0].split(";")
-    return _parse_rows([line.removesuffix(";") for line in lines], str(path), parameter)
+    lines = [line.split("#")[0].strip() for line in content.splitlines()]
+    rows = [
+        (f"line {number} of {path}", line.removesuffix(";"))
+        for number, line in enumerate(lines, start=1)
+        if line
+    ]
+    if len(rows) == 1:
+        rows = _inline_rows(rows[0][1], str(path))
+    return _parse_rows(rows, str(path), parameter)
 
 
 def _is_inline(text: str) -> bool:
-    """Whether *text* is weights and not a file's name: it starts as a number or has a ``;``."""
-    return (
-        ";" in text or not text.strip() or re.match(r"\s*[-+.\d][-+.\deE,\s]*$", text) is not None
-    )
+    """Whether *text* is weights and not a file's name.
+
+    It has a ``;`` or numbers only, or begins with one of several words and names no file.
+    """
+    if ";" in text or not text.strip() or re.match(r"\s*[-+.\d][-+.\deE,\s]*$", text):
+        return True
+    return re.match(r"\s*[-+.\d]\S*[\s,]", text) is not None and not os.path.exists(text)
 
 
-def _parse_rows(lines: list[str], source: str, parameter: str) -> npt.NDArray[np.float64]:
-    if lines and not lines[-1].strip():
-        lines = lines[:-1]  # a closing ';' ends the last row, it opens no new one
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        row = []
-        for word in re.split(r"\s*,\s*|\s+", line.strip().removesuffix(",").rstrip()):
-            try:
-                row.append(float(word))
-            except ValueError:
-                what = f"{word!r} is not a number" if word else "a number is missing"
-                raise ParameterError(
-                    parameter, f"row {number} of {source}: {what}", hint=_HINT
-                ) from None
-        rows.append(row)
-        if len(row) != len(rows[0]):
-            raise ParameterError(
-                parameter,
-                f"row {number} of {source} has {len(row)} numbers, row 1 has {len(rows[0])}",
-            )
-    if not rows:
+def _inline_rows(text: str, source: str) -> list[tuple[str, str]]:
+    """The rows of *text*, each with the words that name it in errors."""
+    rows = text.split(";")
+    if not rows[-1].strip():
+        rows = rows[:-1]  # a closing ';' ends the last row, it opens no new one
+    return [(f"row {number} of {source}", row) for number, row in enumerate(rows, start=1)]
+
+
+def _parse_rows(
+    rows: list[tuple[str, str]], source: str, parameter: str
+) -> npt.NDArray[np.float64]:
+    numbers: list[list[float]] = []
+    for place, text in rows:
+        words = re.split(r"\s*,\s*|\s+", text.strip().removesuffix(",").rstrip())
+        numbers.append([_number(word, place, parameter) for word in words])
+        if len(words) != len(numbers[0]):
+            count = f"{len(words)} number{'s' * (len(words) != 1)}"
+            what = f"{place} has {count}, {rows[0][0]} has {len(numbers[0])}"
+            raise ParameterError(parameter, what)
+    if not numbers:
         raise ParameterError(parameter, f"{source} is empty", hint=_HINT)
-    array = np.array(rows, dtype=np.float64)
+    array = np.array(numbers, dtype=np.float64)
     if not np.isfinite(array).all():
         raise ParameterError(parameter, f"{source} holds NaN or infinity")
     return array
+
+
+def _number(word: str, place: str, parameter: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        short = word if len(word) <= MOST_TOLD else f"{word[:MOST_TOLD]}..."
+        what = f"{short!r} is not a number" if word else "a number is missing"
+        hint = _HINT
+        if re.fullmatch(r"[-+.\d]+/[.\d]+", word):
+            hint = "write a decimal number, or whole ones: --normalize divides by their sum"
+        raise ParameterError(parameter, f"{place}: {what}", hint=hint) from None

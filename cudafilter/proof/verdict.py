@@ -67,13 +67,14 @@ def examine(
     if not look.any():
         value = float(rows[0, 0, 0])
         return Finding(0, 0, 0.0, (False, 0.0), (0, first, 0), value, value, unproven)
-    at_y, at_c, at_x = np.nonzero(look)
+    at = np.unravel_index(np.flatnonzero(look), look.shape)  # nonzero() takes 20 times as long
+    at_y, at_c, at_x = at
     places = np.stack([at_y + first, at_x, at_c])
-    limit = np.full(len(at_y), tolerance.fixed) if limits is None else limits[look]
-    samples, exact = rows[look], values.values[look].astype(np.float64)
+    limit = np.full(len(at_y), tolerance.fixed) if limits is None else limits[at]
+    samples, exact = rows[at], values.values[at].astype(np.float64)
     unsure = unsure_of(samples, exact, values.bound, limit)
     if values.unproven is not None:
-        unsure |= values.unproven[look]
+        unsure |= values.unproven[at]
     exact[unsure] = proof.at(*places[:, unsure])
     if tolerance.fixed is None:  # the fast routes' limit may be too small, and only that
         wrong = beyond(samples, exact, limit) > 0
@@ -82,8 +83,8 @@ def examine(
     finding, n = find(samples, exact, limit)
     if differing is not None and finding.differing:
         other = ~_same(samples, quantise(exact, samples.dtype))
-        at = places[:, other]
-        differing.append(Differing(at[0], at[1], at[2], exact[other], values.bound))
+        y, x, c = places[:, other]
+        differing.append(Differing(y, x, c, exact[other], values.bound))
     worst = int(at_x[n]), int(at_y[n]) + first, int(at_c[n])
     return finding._replace(worst=worst, unproven=unproven)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Self, TypeAlias
 from urllib.parse import unquote
@@ -104,6 +105,24 @@ def is_url(text: str) -> bool:
     """Whether *text* names something in a store, not a file."""
     scheme, mark, _ = text.partition("://")
     return bool(mark) and scheme in SCHEMES
+
+
+def require_known(parameter: str, text: str) -> None:
+    """Raise ParameterError (*parameter*) for a URL of no store that is known.
+
+    It would be taken for a file, and folders of that name be made.
+    """
+    found = re.match(r"([A-Za-z][\w+.-]*)://", text)
+    if found is None or found[1] in SCHEMES:
+        return
+    scheme, rest = found[1].lower(), text[found.end() :]
+    hint = f"for a file of that name: .{os.sep}{Path(text)}"
+    if scheme in SCHEMES:
+        hint = f"did you mean {scheme}://{rest}?"
+    elif scheme == "file":
+        hint = f"did you mean {unquote(rest)}?"
+    known = ", ".join(f"{each}://" for each in SCHEMES[:-1])
+    raise ParameterError(parameter, f"{text}: no store is named so, but by {known}", hint=hint)
 
 
 def path_of(name: str) -> AnyPath:

@@ -1,20 +1,21 @@
 // Just enough CUDA C for a CPU: the kernels of cuda_src/, compiled by a C++ compiler as they stand.
 //
-// Every CUDA thread of a block is a fibre (ucontext), and a barrier hands over to the next one, so
-// a block runs on one core and meets its barriers in lock step. Shared memory is static: one block
-// at a time. Warp-level barriers are block-level ones here: these kernels meet them all together.
-// This finds wrong results, not races. See tests/test_host.py.
+// Every CUDA thread of a block is a fibre, with a stack of its own, and a barrier hands over to the
+// next one, so a block runs on one core and meets its barriers in lock step. Shared memory is
+// static: one block at a time. Warp-level barriers are block-level ones here: these kernels meet
+// them all together. This finds wrong results, not races. See tests/test_host.py.
 #pragma once
 
 #include <math.h>
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <bit>
 #include <cfloat>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
 #include <type_traits>
-#include <vector>
 
 #define __global__
 #define __device__
@@ -86,44 +87,61 @@ namespace host {
 inline constexpr size_t STACK = 1 << 18;
 
 struct Fibre {
-    ucontext_t context;
-    std::vector<char> stack = std::vector<char>(STACK);
+    jmp_buf at;
+    void* stack;  // null: it has not begun
     dim3 index;
-    bool done = false;
+    bool done;
 };
 
-inline std::vector<Fibre> fibres;
-inline ucontext_t scheduler;
+inline Fibre fibres[1024];
+inline jmp_buf scheduler;
 inline Fibre* running;
 inline void (*body)();
 
-inline void enter()
+// Not by swapcontext: it sets the signal mask by a system call, which took most of the time.
+[[gnu::noinline]] inline void barrier()
 {
-    body();
-    running->done = true;
-    swapcontext(&running->context, &scheduler);
+    if (!_setjmp(running->at)) _longjmp(scheduler, 1);
 }
 
-inline void barrier() { swapcontext(&running->context, &scheduler); }
+// A fibre that began goes on for ever: once for each block.
+inline void enter()
+{
+    for (;;) {
+        body();
+        running->done = true;
+        barrier();
+    }
+}
 
-inline void run_block(void (*kernel)())
+[[gnu::noinline]] inline void resume(Fibre& fibre)
+{
+    running = &fibre;
+    threadIdx = fibre.index;
+    if (_setjmp(scheduler)) return;
+    if (fibre.stack) _longjmp(fibre.at, 1);
+    fibre.stack = malloc(STACK);
+    ucontext_t start;
+    getcontext(&start);
+    start.uc_stack.ss_sp = fibre.stack;
+    start.uc_stack.ss_size = STACK;
+    makecontext(&start, enter, 0);
+    setcontext(&start);
+}
+
+inline void run_block(void (*kernel)(), unsigned x, unsigned y)
 {
     body = kernel;
-    for (Fibre& fibre : fibres) {
-        fibre.done = false;
-        getcontext(&fibre.context);
-        fibre.context.uc_stack.ss_sp = fibre.stack.data();
-        fibre.context.uc_stack.ss_size = STACK;
-        makecontext(&fibre.context, enter, 0);
+    for (unsigned i = 0; i < x * y; ++i) {
+        fibres[i].index = {i % x, i / x, 0};
+        fibres[i].done = false;
     }
     for (bool more = true; more;) {
         more = false;
-        for (Fibre& fibre : fibres) {
-            if (fibre.done) continue;
-            running = &fibre;
-            threadIdx = fibre.index;
-            swapcontext(&scheduler, &fibre.context);
-            more |= !fibre.done;
+        for (unsigned i = 0; i < x * y; ++i) {
+            if (fibres[i].done) continue;
+            resume(fibres[i]);
+            more |= !fibres[i].done;
         }
     }
 }

@@ -15,9 +15,8 @@ void run_grid(void (*one_thread)(), const Task* task, const float* values, size_
     std::memcpy((void*)weights, values, count * sizeof(float));
 #endif
     blockDim = {x, y, 1};
-    host::fibres.resize(x * y);
-    for (unsigned i = 0; i < x * y; ++i) host::fibres[i].index = {i % x, i / x, 0};
-    for (blockIdx = {0, 0, 0}; blockIdx.x < blocks; ++blockIdx.x) host::run_block(one_thread);
+    for (blockIdx = {0, 0, 0}; blockIdx.x < blocks; ++blockIdx.x)
+        host::run_block(one_thread, x, y);
 }
 
 }  // namespace

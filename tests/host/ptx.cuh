@@ -36,19 +36,21 @@ inline float high_half(unsigned halves) { return low_half(halves >> 16); }
 inline void multiply_add(
     float (&out)[4], const unsigned (&a)[4], const unsigned (&b)[2], const float (&c)[4])
 {
-    static unsigned all[32 * 32][6];
+    static float all[32 * 32][12];  // each thread's halves of a and b
     const unsigned me = host::thread(), warp = me / 32 * 32, lane = me % 32;
-    for (int i = 0; i < 4; ++i) all[me][i] = a[i];
-    for (int i = 0; i < 2; ++i) all[me][4 + i] = b[i];
+    for (int i = 0; i < 6; ++i) {
+        const unsigned pair = i < 4 ? a[i] : b[i - 4];
+        all[me][2 * i] = low_half(pair);
+        all[me][2 * i + 1] = high_half(pair);
+    }
     host::barrier();
-    auto half = [](unsigned pair, int odd) { return odd ? high_half(pair) : low_half(pair); };
     for (int i = 0; i < 4; ++i) {
         out[i] = c[i];
         const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
         for (unsigned k = 0; k < 16; ++k) {
-            const unsigned* of_a = all[warp + row % 8 * 4 + k % 8 / 2];
-            const unsigned* of_b = all[warp + column * 4 + k % 8 / 2];
-            out[i] += half(of_a[row / 8 + k / 8 * 2], k % 2) * half(of_b[4 + k / 8], k % 2);
+            const float* of_a = all[warp + row % 8 * 4 + k % 8 / 2];
+            const float* of_b = all[warp + column * 4 + k % 8 / 2];
+            out[i] += of_a[2 * (row / 8 + k / 8 * 2) + k % 2] * of_b[8 + 2 * (k / 8) + k % 2];
         }
     }
     host::barrier();

@@ -20,8 +20,8 @@ from cudafilter.operations.pixels import DTYPES
 COMMON_SIGMAS = (1, 2, 3, 5)
 """Blurs that are worth compiling ahead, sigma in pixels."""
 
-COMMON_MEDIANS = (2, 3)
-"""Radii in pixels. Of all filters, medians take longest to compile: up to 5 s for 7x7."""
+COMMON_MEDIANS = (2, 3, 4, 5)
+"""Radii in pixels. Of all filters, medians take longest to compile: up to 8 s for 11x11."""
 
 USUAL = ((1, False), (2, True), (3, False), (4, True))
 EVERY = (*USUAL, (2, False), (4, False))

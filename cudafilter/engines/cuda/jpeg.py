@@ -245,18 +245,18 @@ class GpuJpeg:
         try:
             with self._device.current():
                 return self._loaded().units is not None
-        except NotTaken:  # each file tells
+        except (NotTaken, NvJpegError):  # each file tells
             return False
 
     @contextmanager
     def _coded(self, picture: Picture) -> Iterator[Coded]:
         """What becomes of *picture*. Its bytes may be used again afterwards. Raises NotTaken."""
-        if not self._takes(picture.data):
-            yield self._by_host(picture)
-            return
         try:
-            with self._refusals(), self._units.coded(picture) as coded:
-                yield coded
+            if self._takes(picture.data):
+                with self._refusals(), self._units.coded(picture) as coded:
+                    yield coded
+            else:
+                yield self._by_host(picture)
         except Full as full:
             raise NotTaken("the GPU's memory is full") from full
 

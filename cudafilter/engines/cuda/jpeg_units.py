@@ -1,11 +1,11 @@
 """The GPU's JPEG units: pictures that wait are decoded together.
 
 Threads bring one picture each, and wait. One thread feeds the units: it takes all that wait by
-then, has the units decode them, and once that is done it filters and encodes each picture. The
-others read, parse and write while the units decode the next batch.
+then and has the units decode them. Meanwhile it filters and encodes those that are decoded. The
+others read, parse and write.
 
-So decoding and encoding take turns. On an H100, nvJPEG's encoder does 2,100 pictures of 12
-megapixels a second by itself, but 99 to 474 beside a thread that waits for the units.
+It is one thread that does both. On an H100, nvJPEG's encoder does 2,100 pictures of 12 megapixels a
+second by itself, but 99 to 474 beside a thread that waits in a call for the units.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock, Thread
+from threading import Lock, Semaphore, Thread
 from time import perf_counter
 from typing import Any
 
@@ -28,14 +28,22 @@ from cudafilter.nvidia import nvjpeg_units
 from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError
 from cudafilter.nvidia.nvjpeg_units import Batches
 
-BATCH = 28
-"""Most pictures of a batch: four for each of the seven units."""
+BATCH = 14
+"""Most pictures of a batch: two for each of the seven units. A call with more of them waits, and
+spins, until the units have begun with the last ones."""
 
-BATCH_BYTES = 2 << 30
+BATCH_BYTES = 1 << 30
 """Most bytes of a batch's decoded pixels, unless it is one picture."""
 
-THREADS = 2 * BATCH
+THREADS = 4 * BATCH
 """Threads that keep the units busy: half of them wait while the others read and write."""
+
+PINNED = 2 * BATCH
+"""Files in pinned memory: of a batch in work and the next one. To get 4 MB of it takes 10 ms."""
+
+MOST_PINNED = 32 << 20
+"""Bytes of the largest file that is copied to pinned memory. From there, 14 files of 3.4 MB are
+handed over in 0.6 ms, and from other memory in 5 to 9."""
 
 ENCODERS = 2
 """Pictures that are filtered and encoded at a time. Four or eight of them were no faster, and each
@@ -47,6 +55,12 @@ class _Waiting:
 
     def __init__(self, picture: Picture) -> None:
         self.picture = picture
+        self.source: Bytes = np.frombuffer(picture.data, np.uint8)
+        """Its file, pinned or not."""
+        self.room: Bytes | None = None
+        """The pinned memory that it is in."""
+        self.decoding = 0.0
+        """Seconds that its share of decoding took."""
         height, width = picture.size
         self.pitch = row_pitch(width, picture.channels)
         """Bytes from row to row of its decoded pixels on the device."""
@@ -102,21 +116,26 @@ class Units:
         """For its stream."""
         self._slots = [JpegSlot(device.cuda, alone=True) for _ in range(ENCODERS)]
         self._turn = Lock()
-        """Held while a batch is in work."""
+        """Held while batches are in work."""
+        self._next_turn = Lock()
+        """Held by the one that waits for _turn, so that turns come in order."""
+        self._wanted = 0
+        """Threads that wait to be alone()."""
         self._lock = Lock()
         self._line: list[_Waiting] = []
         self._fed = False
         """Whether a thread feeds the units."""
-        self._done: list[tuple[_Waiting, Coded]] = []
-        """What is coded, and not yet given to its thread."""
+        self._at_work: list[_Waiting] = []
+        """What the thread that feeds them has not yet ended."""
         self._rooms: list[npt.NDArray[Any]] = []
-        """Pinned memory for coded pictures, where the driver copies at once. To other memory it
-        took 1.3 ms a MB."""
+        """Pinned memory for files and coded pictures, where the driver copies at once. To other
+        memory it took 1.3 ms a MB."""
+        self._pinned = Semaphore(PINNED)
 
     def takes(self, data: bytes) -> bool:
         """Whether the units decode files with the head of *data*. With the context current()."""
         with self._making:
-            return self._made().takes(data)
+            return self._load().units is not None and self._made().takes(data)
 
     @contextmanager
     def coded(self, picture: Picture) -> Iterator[Coded]:
@@ -124,25 +143,41 @@ class Units:
 
         Raises what it raises by itself: NvJpegError, the driver's errors, or EngineError.
         """
-        mine = _Waiting(picture)
-        with self._lock:
-            self._line.append(mine)
-            start, self._fed = not self._fed, True
-        if start:
-            Thread(target=self._feed, name="units", daemon=True).start()
-        coded = mine.result()
+        mine, lent = _Waiting(picture), []
+        self._pin(mine)
         try:
+            with self._lock:
+                self._line.append(mine)
+                start, self._fed = not self._fed, True
+            if start:
+                Thread(target=self._feed, name="units", daemon=True).start()
+            coded = mine.result()
+            assert coded.data.base is not None
+            lent.append(coded.data.base)
             yield coded
         finally:
-            assert coded.data.base is not None
+            self._unpin(mine)
             with self._lock:
-                self._rooms.append(coded.data.base)
+                self._rooms += lent
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """No picture is in work meanwhile, and no head is asked for."""
-        with self._turn, self._making:
+        with self._lock:
+            self._wanted += 1
+        with self._own_turn(), self._making:
+            with self._lock:
+                self._wanted -= 1
             yield
+
+    @contextmanager
+    def _own_turn(self) -> Iterator[None]:
+        with self._next_turn:
+            self._turn.acquire()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def free(self) -> None:
         """Give back all memory; with the context current(), while alone()."""
@@ -160,109 +195,176 @@ class Units:
         self._batches = self._batches or Batches(self._load())
         return self._batches
 
+    def _pin(self, waiting: _Waiting) -> None:
+        """Copy its file to pinned memory, once there is some."""
+        size = waiting.source.nbytes
+        if size > MOST_PINNED:
+            return
+        self._pinned.acquire()
+        try:
+            waiting.room = self._room(size)
+        except BaseException:
+            self._pinned.release()
+            raise
+        pinned = waiting.room[:size]
+        pinned[:] = waiting.source
+        waiting.source = pinned
+
+    def _unpin(self, waiting: _Waiting) -> None:
+        """Give its file's pinned memory to others, if it has some."""
+        with self._lock:
+            room, waiting.room = waiting.room, None
+            if room is None:
+                return
+            waiting.source = np.frombuffer(waiting.picture.data, np.uint8)
+            self._rooms.append(room)
+        self._pinned.release()
+
     def _feed(self) -> None:
         """Do what is in line, until nothing is."""
         while batch := self._next():
+            self._at_work = batch
             try:
-                with self._turn, self._device.current():
-                    self._lead(batch)
+                with self._own_turn(), self._device.current():
+                    try:
+                        self._flow(batch)
+                    except BaseException:
+                        self._abandon()
+                        raise
             except BaseException as error:  # noqa: BLE001 - raised by the thread of each picture
-                for each in batch:
+                for each in self._at_work:
                     each.fail(error)
-            if not self._line:
-                self._deliver()
 
-    def _next(self) -> list[_Waiting]:
-        """Take the next batch out of the line: pictures of the same channels. None ends it."""
+    def _next(self, more: bool = False) -> list[_Waiting]:
+        """Take the next batch out of the line: pictures of the same channels.
+
+        Where there is none, the thread that feeds the units ends, unless it has *more* to do.
+        """
         most = BATCH_BYTES
         if (limit := self._device.memory_limit) is not None:
-            most = min(most, limit // 2)
+            most = min(most, limit // 4)
         batch: list[_Waiting] = []
         with self._lock:
+            if more and self._wanted:
+                return batch
             line, self._line = self._line, []
             for each in line:
                 same = not batch or each.picture.channels == batch[0].picture.channels
                 fits = not batch or sum(other.pixels for other in batch) + each.pixels <= most
                 (batch if same and fits and len(batch) < BATCH else self._line).append(each)
-            self._fed = bool(batch)
+            self._fed = more or bool(batch)
         return batch
 
-    def _lead(self, batch: list[_Waiting]) -> None:
-        """Do *batch*. Where that fails, do each of its pictures by itself, the last time with all
-        memory: what becomes of a picture must not depend on those beside it."""
+    def _flow(self, batch: list[_Waiting]) -> None:
+        """Do *batch* and those after it. While the units decode one, the one before is encoded.
+
+        It ends where none is in line, or others wait to be alone().
+        """
+        before: list[_Waiting] = []
+        turn = 0
+        while batch or before:
+            self._at_work = [*before, *batch]
+            try:
+                self._start(batch, turn)
+                self._encode(before, 1 - turn)
+                self._finish(batch)
+            except (NvJpegError, self._device.out_of_memory):
+                self._abandon()
+                for each in [*self._at_work]:
+                    self._do_again(each)
+                batch = []
+            before, turn = batch, 1 - turn
+            batch = self._next(more=True)
+
+    def _do_again(self, waiting: _Waiting) -> None:
+        """Do a picture by itself whose batch failed, the last time with all memory: what becomes of
+        it must not depend on those beside it."""
         try:
-            self._done += self._do(batch)
+            self._do(waiting)
         except (NvJpegError, self._device.out_of_memory) as error:
             self._abandon()
-            if len(batch) > 1:
-                for each in batch:
-                    self._lead([each])
-            elif isinstance(error, NvJpegError) and not error.full:
-                batch[0].fail(error)
-            else:
-                self._lead_alone(batch[0])
-        except BaseException:
-            self._abandon()
-            raise
+            if isinstance(error, NvJpegError) and not error.full:
+                waiting.fail(error)
+                return
+            self._make_room()
+            with self._making:
+                self.free()
+            try:
+                self._do(waiting)
+            except (NvJpegError, self._device.out_of_memory) as again:
+                self._abandon()
+                waiting.fail(again)
 
-    def _lead_alone(self, waiting: _Waiting) -> None:
-        """Do a picture that found no memory, with all that there is."""
-        self._make_room()
-        with self._making:
-            self.free()
-        try:
-            self._done += self._do([waiting])
-        except (NvJpegError, self._device.out_of_memory) as error:
-            self._abandon()
-            waiting.fail(error)
+    def _do(self, waiting: _Waiting) -> None:
+        """Decode, filter and encode one picture, with nothing beside it."""
+        self._start([waiting], 0)
+        self._finish([waiting])
+        self._encode([waiting], 0)
 
-    def _do(self, batch: list[_Waiting]) -> list[tuple[_Waiting, Coded]]:
-        """Decode *batch*, then filter and encode one picture after the other."""
+    def _start(self, batch: list[_Waiting], turn: int) -> None:
+        """Have the units decode *batch* to the memory of its *turn*."""
+        if not batch:
+            return
         started = perf_counter()
-        library = self._load()
         with self._making:
             batches = self._made()
         files = []
         for number, each in enumerate(batch):
-            slot, use = self._place(number)
-            files.append(
-                nvjpeg_units.Coded(each.picture.data, slot.memory(use, each.pixels), each.pitch)
-            )
-        stream = self._decoding.stream
-        self._deliver()
-        batches.decode(files, batch[0].picture.channels, stream.handle)
-        stream.synchronize()
-        decoding = (perf_counter() - started) / len(batch)
+            slot, use = self._place(number, turn)
+            address = slot.memory(use, each.pixels)
+            files.append(nvjpeg_units.Coded(each.source, address, each.pitch))
+        batches.decode(files, batch[0].picture.channels, self._decoding.stream.handle)
+        for each in batch:
+            each.decoding = (perf_counter() - started) / len(batch)
+
+    def _finish(self, batch: list[_Waiting]) -> None:
+        """Wait until *batch*, if there is any, is decoded."""
+        if batch:
+            started = perf_counter()
+            self._decoding.stream.synchronize()
+            for each in batch:
+                each.decoding += (perf_counter() - started) / len(batch)
+                self._unpin(each)
+
+    def _encode(self, batch: list[_Waiting], turn: int) -> None:
+        """Filter and encode *batch*, which is decoded, and let its threads go on.
+
+        They then take the interpreter's lock. So none is let go before all are encoded.
+        """
+        library = self._load()
         passing: deque[Passing] = deque()
         coded: list[Coded] = []
+
+        def take() -> None:
+            coded.append(passing.popleft().coded(batch[len(coded)].decoding, self._room))
+
         for number, each in enumerate(batch):
             if number >= ENCODERS:  # its slot is in use until then
-                coded.append(passing.popleft().coded(decoding, self._room))
-            slot, use = self._place(number)
+                take()
+            slot, use = self._place(number, turn)
             codec = slot.codec_of(library)
             passing.append(Passing(self._device, slot, codec, each.picture, use))
-        coded += [each.coded(decoding, self._room) for each in passing]
-        return list(zip(batch, coded, strict=True))
+        while passing:
+            take()
+        for each, one in zip(batch, coded, strict=True):
+            self._at_work.remove(each)
+            each.end(one)
 
     def _room(self, count: int) -> Bytes:
         """Pinned memory for *count* bytes at least."""
         with self._lock:
-            for place, room in enumerate(self._rooms):
-                if room.nbytes >= count:
-                    return self._rooms.pop(place)
-        pinned: Bytes = self._device.cuda.pagelocked_empty(1 << (count - 1).bit_length(), np.uint8)
+            fitting = [room for room in self._rooms if room.nbytes >= count]
+            if fitting:
+                least = min(fitting, key=lambda room: room.nbytes)
+                self._rooms = [room for room in self._rooms if room is not least]
+                return least
+        size = 1 << (count - 1).bit_length()
+        pinned: Bytes = self._device.cuda.pagelocked_empty(size, np.uint8)
         return pinned
 
-    def _deliver(self) -> None:
-        """Let the threads of what is done go on. They then take the interpreter's lock: the best
-        time is while the units decode."""
-        done, self._done = self._done, []
-        for each, coded in done:
-            each.end(coded)
-
-    def _place(self, number: int) -> tuple[JpegSlot, str]:
+    def _place(self, number: int, turn: int) -> tuple[JpegSlot, str]:
         """The slot of a batch's picture, and the name of its pixels there."""
-        return self._slots[number % ENCODERS], f"source {number // ENCODERS}"
+        return self._slots[number % ENCODERS], f"source {turn} {number // ENCODERS}"
 
     def _abandon(self) -> None:
         for slot in (self._decoding, *self._slots):

@@ -55,9 +55,10 @@ def needs_gpu(words: Sequence[str]) -> bool:
 def wants_units(words: Sequence[str]) -> bool:
     """Whether the command line *words*, or a preset in the environment, asks for a GPU's JPEG
     units."""
-    named = dict(_options(words)).get("--codec")
-    own = f"CUDAFILTER_{words[0]}_CODEC".upper() if words else ""
-    return (named or os.environ.get(own) or os.environ.get("CUDAFILTER_CODEC")) == "units"
+    codec = dict(_options(words)).get("--codec")
+    for command in (f"{words[0]}_".upper() if words else "", ""):
+        codec = codec or os.environ.get(f"CUDAFILTER_{command}CODEC")
+    return codec == "units"
 
 
 def first_jpeg(words: Sequence[str]) -> str | None:

@@ -43,6 +43,7 @@ class TestUsage:
             ("blur --border constant --border-value nan in.png out.png", "'--border-value'"),
             ("blur --gpu 0 in.png out.png", "'--gpu': is for the cuda engine"),
             ("blur --variant tiled in.png out.png", "'--variant': is for the cuda engine"),
+            ("blur --codec units in.png out.png", "'--codec': is for the cuda engine"),
             ("blur --jobs 0 in.png out.png", "'--jobs'"),
             ("blur --quality 101 in.png out.png", "'--quality'"),
             ("blur --format xyz in.png out.png", "'--format': must be one of png"),

@@ -80,8 +80,8 @@ def open_engine(
     as_needed = gpu is None and several
     wants_gpu = gpu is not None or variant != AUTO
     if name == "cpu":
-        if wants_gpu:
-            choice = "gpu" if gpu is not None else "variant"
+        asked = {"gpu": gpu is not None, "variant": variant != AUTO, "codec": codec == UNITS}
+        if choice := next((each for each, is_asked in asked.items() if is_asked), None):
             raise ParameterError(choice, "is for the cuda engine, and --engine cpu was asked for")
         return _open_cpu(None)
     try:

@@ -46,7 +46,7 @@ man: $(VENV)/installed ## make the manual pages
 kernels: $(VENV)/installed ## compile every kernel for every GPU generation
 	$(BIN)/python tools/kernels.py
 
-# Compiling takes twenty minutes on 2 cores, and nothing where no source has changed since.
+# Compiling takes over a quarter of an hour on 2 cores, and nothing where no source has changed since.
 wheel: $(VENV)/installed-test ## compile the common kernels; make sdist and wheel in dist/
 	$(BIN)/python tools/cubins.py
 	rm -rf dist

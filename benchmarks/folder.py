@@ -50,6 +50,8 @@ from commands import (
     write,
 )
 
+from cudafilter.cli.processes import MOST
+
 SMALL = (320, 240)
 """Width and height of the pictures that only queue."""
 MANY, FEW = 10_000, 100
@@ -174,8 +176,8 @@ def contenders(workers: int, few: int, slow: int) -> list[FolderContender]:
 
 def by_units() -> FolderContender:
     """This checkout, with the GPU's JPEG units."""
-    how = ("--engine", "cuda", "--gpu", "0", "--codec", "units", "--processes", "4")
-    return ours("cudafilter, JPEG units, 4 processes", *how)
+    how = ("--engine", "cuda", "--gpu", "0", "--codec", "units", "--processes", str(MOST))
+    return ours(f"cudafilter, JPEG units, {MOST} processes", *how)
 
 
 def decoded_by_units() -> float:

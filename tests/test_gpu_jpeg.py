@@ -211,11 +211,11 @@ def test_nvjpeg_that_was_woken_is_taken_before_any_image_is_at_work(
 ) -> None:
     woken: dict[int, StandIn] = {}
 
-    def wait(gpu: int) -> StandIn:
+    def wait(gpu: int) -> tuple[StandIn, None]:
         fake.push()
         woken[gpu] = StandIn(fake)
         fake.pop()
-        return woken[gpu]
+        return woken[gpu], None
 
     fake.install(monkeypatch)
     monkeypatch.setattr(gpus, "nvjpeg_of", wait)

@@ -68,9 +68,9 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
 ) -> None:
     made = driver(monkeypatch)
     gpus.start((1,), jpeg=True)
-    assert gpus.nvjpeg_of(0) is None
-    assert str(gpus.nvjpeg_of(1)) == "libnvjpeg.so.13"
-    assert gpus.nvjpeg_of(1) is None
+    assert gpus.nvjpeg_of(0)[0] is None
+    assert str(gpus.nvjpeg_of(1)[0]) == "libnvjpeg.so.13"
+    assert gpus.nvjpeg_of(1)[0] is None
     assert made.calls == [
         "cuInit", "cuDeviceGetCount", "cuDriverGetVersion", "cuDeviceGet",
         "cuDevicePrimaryCtxRetain", "cuCtxSetCurrent",
@@ -80,8 +80,8 @@ def test_the_context_is_there_before_nvjpeg_which_is_given_once(
 def test_all_gpus_are_woken_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     gpus.start(None, jpeg=True)
-    assert gpus.nvjpeg_of(0) is not None  # the first one finds out how many there are
-    assert [gpus.nvjpeg_of(gpu) is not None for gpu in (1, 2, 3)] == [True, True, False]
+    assert gpus.nvjpeg_of(0)[0] is not None  # the first one finds out how many there are
+    assert [gpus.nvjpeg_of(gpu)[0] is not None for gpu in (1, 2, 3)] == [True, True, False]
     assert made.calls.count("cuDevicePrimaryCtxRetain") == 3
 
 
@@ -89,15 +89,15 @@ def test_a_gpu_is_woken_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     gpus.start((1,), jpeg=True)
     gpus.start([1, 2], jpeg=True)
-    assert gpus.nvjpeg_of(1) is not None
-    assert gpus.nvjpeg_of(2) is not None
+    assert gpus.nvjpeg_of(1)[0] is not None
+    assert gpus.nvjpeg_of(2)[0] is not None
     assert made.calls.count("cuDevicePrimaryCtxRetain") == 2
 
 
 def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     gpus.start((0,), jpeg=False)
-    assert gpus.nvjpeg_of(0) is None
+    assert gpus.nvjpeg_of(0)[0] is None
     assert made.calls[-1] == "cuDevicePrimaryCtxRetain"
 
 
@@ -107,7 +107,7 @@ def test_without_jpegs_only_the_context_is_made(monkeypatch: pytest.MonkeyPatch)
 def test_what_fails_is_the_engines_to_tell(failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch, failing)
     gpus.start((0,), jpeg=True)
-    assert gpus.nvjpeg_of(0) is None
+    assert gpus.nvjpeg_of(0)[0] is None
     assert made.calls[-1] == failing
 
 
@@ -122,14 +122,14 @@ def test_a_library_that_fails_is_the_engines_to_tell(
 
     monkeypatch.setattr(nvjpeg, "NvJpeg", load)
     gpus.start((0,), jpeg=True)
-    assert gpus.nvjpeg_of(0) is None
+    assert gpus.nvjpeg_of(0)[0] is None
 
 
 def test_nothing_starts_without_pycuda(monkeypatch: pytest.MonkeyPatch) -> None:
     made = driver(monkeypatch)
     monkeypatch.setattr(gpus, "find_spec", lambda name: None)
     gpus.start((0,), jpeg=True)
-    assert gpus.nvjpeg_of(0) is None
+    assert gpus.nvjpeg_of(0)[0] is None
     assert not made.calls
 
 
@@ -254,7 +254,7 @@ def test_waiting_gives_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus.start((0,), jpeg=True)
     gpus.wait(0)
     assert begun.gpus[0].nvjpeg is not None
-    assert gpus.nvjpeg_of(0) is not None
+    assert gpus.nvjpeg_of(0)[0] is not None
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -271,12 +271,8 @@ def test_the_units_are_made_there_too_where_they_are_wanted(
     monkeypatch.setattr(nvjpeg_units, "Batches", lambda library: library is loaded and made)
     gpus.start((0,), jpeg=True)
     gpus.start((1,), jpeg=True, units=True)
-    assert gpus.batches_of(0) is None
-    got: object = gpus.batches_of(1)
-    assert got is (made if there else None)
-    assert gpus.batches_of(1) is None
-    library: object = gpus.nvjpeg_of(1)
-    assert library is loaded
+    given: list[tuple[object, object]] = [gpus.nvjpeg_of(gpu) for gpu in (0, 1, 1)]
+    assert given == [(loaded, None), (loaded, made if there else None), (None, None)]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinities here")

@@ -52,8 +52,10 @@ _GRADIENT = (
 _SHAPES = (
     "The shape is a square, a disk (the pixels no further than --radius from the middle), a cross"
     " of a row and a column, or a file with a mask as --weights of kernel takes them: numbers that"
-    " are not 0 count. Channels are treated one by one{alpha}. NaN sorts last."
+    " are not 0 count."
 )
+_ALPHA_TOO = "Channels are treated one by one, alpha too."
+_ALPHA_KEPT = "Channels are treated one by one. Alpha is kept."
 _SHAPE_RADIUS = Parameter(
     "radius",
     int,
@@ -212,16 +214,17 @@ CATALOGUE: dict[str, FilterSpec] = {
             FilterSpec(
                 name,
                 summary,
-                f"{what} {_SHAPES.format(alpha='' if 'Alpha is kept' in what else ', alpha too')}",
+                f"{what} {_SHAPES} {alpha} NaN sorts last.",
                 (_SHAPE_RADIUS, _SHAPE),
                 example,
                 "rank and shape",
             )
-            for name, summary, what, example in (
+            for name, summary, what, alpha, example in (
                 (
                     "erode",
                     "Least sample around: dark grows.",
                     "Every sample becomes the least one under the shape.",
+                    _ALPHA_TOO,
                     "cudafilter erode --radius 2 mask.png thinner.png",
                 ),
                 (
@@ -229,38 +232,42 @@ CATALOGUE: dict[str, FilterSpec] = {
                     "Largest sample around: bright grows.",
                     "Every sample becomes the largest one under the shape, which is mirrored as"
                     " mathematical morphology has it.",
+                    _ALPHA_TOO,
                     "cudafilter dilate --shape disk --radius 4 mask.png thicker.png",
                 ),
                 (
                     "open",
                     "Erode, then dilate: small bright things go.",
                     "What is bright and smaller than the shape goes, and the rest keeps its size.",
+                    _ALPHA_TOO,
                     "cudafilter open --radius 2 mask.png clean.png",
                 ),
                 (
                     "close",
                     "Dilate, then erode: small dark things go.",
                     "What is dark and smaller than the shape goes, and the rest keeps its size.",
+                    _ALPHA_TOO,
                     "cudafilter close --radius 3 page.png filled.png",
                 ),
                 (
                     "tophat",
                     "What open takes away.",
-                    "The image less the opened image: small bright things on black. Alpha is kept.",
+                    "The image less the opened image: small bright things on black.",
+                    _ALPHA_KEPT,
                     "cudafilter tophat --shape disk --radius 9 stars.png points.png",
                 ),
                 (
                     "blackhat",
                     "What close adds.",
-                    "The closed image less the image: small dark things, bright on black. Alpha is"
-                    " kept.",
+                    "The closed image less the image: small dark things, bright on black.",
+                    _ALPHA_KEPT,
                     "cudafilter blackhat --radius 7 page.png ink.png",
                 ),
                 (
                     "outline",
                     "Edges: dilate less erode.",
-                    "The dilated image less the eroded one, which is the morphological gradient."
-                    " Alpha is kept.",
+                    "The dilated image less the eroded one, which is the morphological gradient.",
+                    _ALPHA_KEPT,
                     "cudafilter outline --gray photo.jpg edges.png",
                 ),
             )

@@ -55,27 +55,19 @@ def wait(number: int) -> None:
         gpu.thread.join()
 
 
-def nvjpeg_of(number: int) -> NvJpeg | None:
-    """The nvJPEG of the GPU *number*, if start() began with it. Waits for it.
+def nvjpeg_of(number: int) -> tuple[NvJpeg | None, Batches | None]:
+    """The nvJPEG of the GPU *number*, and the batches of its JPEG units, if start() began with
+    them. Waits for it.
 
-    It is given away once; None afterwards, and where there is none.
+    They are given away once; None afterwards, and where there is none.
     """
     wait(number)
     gpu = begun.gpus.get(number)
     if gpu is None:
-        return None
-    nvjpeg, gpu.nvjpeg = gpu.nvjpeg, None
-    return nvjpeg
-
-
-def batches_of(number: int) -> Batches | None:
-    """Those of the JPEG units of the GPU *number*, as nvjpeg_of(), by which they are."""
-    wait(number)
-    gpu = begun.gpus.get(number)
-    if gpu is None:
-        return None
-    batches, gpu.batches = gpu.batches, None
-    return batches
+        return None, None
+    given = gpu.nvjpeg, gpu.batches
+    gpu.nvjpeg = gpu.batches = None
+    return given
 
 
 def _begin(number: int, jpeg: bool, units: bool, others: bool = False) -> None:

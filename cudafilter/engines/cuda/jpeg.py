@@ -165,9 +165,8 @@ class GpuJpeg:
         self._library = library
         self._lock = Lock()
         # Waits for it here, while no image is at work: nvJPEG's start wants a core for itself.
-        self._nvjpeg = gpus.nvjpeg_of(device.number)
-        begun = gpus.batches_of(device.number)
-        self._units = Units(device, self._loaded, self._make_room, begun)
+        self._nvjpeg, batches = gpus.nvjpeg_of(device.number)
+        self._units = Units(device, self._loaded, self._make_room, batches)
         self.by_units = units and self._has_units()
         """Whether the GPU's JPEG units decode what they take."""
         no_units = units and not self.by_units

@@ -20,8 +20,7 @@ from cudafilter.operations.rank import Rank
 from cudafilter.proof.tolerance import Tolerance
 
 if TYPE_CHECKING:
-    from cudafilter.engines.jpeg import JpegPath
-    from cudafilter.formats.png_path import PngPath
+    from cudafilter.engines.codecs import JpegPath, PngCodec
 
 ALL_BORDERS = [Border(mode, 0.3 if mode == "constant" else 0.0) for mode in BORDERS]
 
@@ -113,7 +112,7 @@ class StandIn:
     note: str | None = None
     parallel = 0
     jpeg: JpegPath | None = None
-    png: PngPath | None = None
+    png: PngCodec | None = None
 
     def screen(
         self,

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from cudafilter.engines.codecs import FileResult, JpegPath
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of
 from cudafilter.nvidia import nvjpeg
 from cudafilter.nvidia.nvjpeg import NvJpegError
@@ -212,7 +212,7 @@ class StandIn:
         return np.frombuffer(raw, np.uint8).reshape(height, pitch)[:, :row]
 
 
-def through(path: JpegPath, data: bytes) -> JpegResult:
+def through(path: JpegPath, data: bytes) -> FileResult:
     """*data*, blurred."""
     return path.filter(data, BLUR, Border(), gray=False, quality=None)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import agreement
 from cudafilter.engines import Engine, Result
-from cudafilter.engines.jpeg import JpegPath
+from cudafilter.engines.codecs import JpegPath
 from cudafilter.jobs import crew
 from cudafilter.jobs.plan import Job, Plan, make_plan
 from cudafilter.jobs.record import Record

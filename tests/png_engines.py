@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from cudafilter.engines.cuda import deflate
-from cudafilter.engines.cuda import png as gpu_png
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.nvidia import nvjpeg
 from fake_cuda import FakeCuda
@@ -18,7 +17,7 @@ __all__ = ["fake"]
 
 def limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every picture is worth the device."""
-    monkeypatch.setattr(gpu_png, "LEAST", 0)
+    monkeypatch.setattr(deflate, "LEAST", 0)
     monkeypatch.setattr(deflate, "LOST", 9.0)
 
 

@@ -13,10 +13,9 @@ import pytest
 import agreement
 from agreement import random_pixels
 from cudafilter.engines import Engine, Result
+from cudafilter.engines.codecs import FileResult, JpegPath, PngCodec
 from cudafilter.engines.fleet import Fleet
-from cudafilter.engines.jpeg import JpegPath, JpegResult
 from cudafilter.engines.mended import Mended
-from cudafilter.formats.png_path import PngPath
 from cudafilter.operations.borders import Border
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
@@ -32,13 +31,13 @@ class StandIn(agreement.StandIn):
 
     name = "cuda"
     note: str | None = None
-    png: PngPath | None = None
+    png: PngCodec | None = None
 
     def __init__(
         self,
         number: int = 0,
         parallel: int = 2,
-        jpeg: Callable[[], JpegResult] | None = None,
+        jpeg: Callable[[], FileResult] | None = None,
         does: Callable[[], object] = lambda: None,
         kernel: float | None = None,
     ) -> None:
@@ -73,7 +72,7 @@ class StandIn(agreement.StandIn):
 
 @dataclass
 class StandInJpeg:
-    does: Callable[[], JpegResult]
+    does: Callable[[], FileResult]
     parallel: int = 3
 
     def filter(
@@ -86,7 +85,7 @@ class StandInJpeg:
         quality: int | None,
         keep: bool = False,
         screen: bool = False,
-    ) -> JpegResult:
+    ) -> FileResult:
         return self.does()
 
 

@@ -19,11 +19,11 @@ from PIL import Image
 
 from agreement import random_pixels
 from cudafilter.engines import Engine
+from cudafilter.engines.codecs import NotTaken
 from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.device import Applied
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
-from cudafilter.engines.jpeg import NotTaken
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import DeviceLost, EngineError
 from cudafilter.formats import jpeg as cpu_codec

@@ -16,7 +16,7 @@ from PIL import Image
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.engines.jpeg import JpegResult, NotTaken
+from cudafilter.engines.codecs import FileResult, NotTaken
 from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
 from cudafilter.jobs import crew
 from cudafilter.jobs.plan import Job, make_plan
@@ -263,11 +263,11 @@ class TestEngineCodec:
             quality: int | None,
             keep: bool = False,
             screen: bool = False,
-        ) -> JpegResult:
+        ) -> FileResult:
             self.offered.append(data)
             if b"Adobe" in data:
                 raise NotTaken("CMYK")
-            return JpegResult(b"filtered", 30, 20, 3, "RGB", ("a note",), {"kernel": 0.5})
+            return FileResult(b"filtered", 30, 20, 3, "RGB", ("a note",), {"kernel": 0.5})
 
     @pytest.fixture
     def mixed(self, photos: Path) -> Sequence[Job]:

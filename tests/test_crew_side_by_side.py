@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from cudafilter import images
-from cudafilter.engines.jpeg import JpegResult, NotTaken
+from cudafilter.engines.codecs import FileResult, NotTaken
 from cudafilter.jobs import crew, sizing
 from cudafilter.jobs.plan import Job
 from cudafilter.jobs.record import Record
@@ -33,7 +33,7 @@ class Many:
 
     parallel = 20
 
-    def filter(self, *_: Any, **__: Any) -> JpegResult:
+    def filter(self, *_: Any, **__: Any) -> FileResult:
         raise NotTaken("never")
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from agreement import random_pixels
 from cudafilter.engines import Engine
+from cudafilter.engines.codecs import FileResult, NotTaken
 from cudafilter.engines.fleet import Fleet
-from cudafilter.engines.jpeg import JpegResult, NotTaken
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, LimitError, ParameterError
 from cudafilter.operations.borders import Border
@@ -224,10 +224,10 @@ class TestFailure:
 
 class TestJpeg:
     @staticmethod
-    def result(text: bytes) -> JpegResult:
-        return JpegResult(text, 4, 3, 3, "RGB", notes=("a note",))
+    def result(text: bytes) -> FileResult:
+        return FileResult(text, 4, 3, 3, "RGB", notes=("a note",))
 
-    def filter(self, fleet: Fleet) -> JpegResult:
+    def filter(self, fleet: Fleet) -> FileResult:
         assert fleet.jpeg is not None
         return fleet.jpeg.filter(b"", BLUR, Border(), gray=False, quality=None)
 

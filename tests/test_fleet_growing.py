@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
+from cudafilter.engines.codecs import FileResult
 from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
-from cudafilter.engines.jpeg import JpegResult
 from cudafilter.engines.open import _join
 from cudafilter.errors import EngineError, EngineUnavailable
 from cudafilter.operations.borders import Border
@@ -93,7 +93,7 @@ class TestGrowth:
         assert opened == [1, 2]
 
     def test_jpegs_count_too(self, clock: Clock) -> None:
-        done = JpegResult(b"", 4, 3, 3, "RGB", seconds={"kernel": 1.0})
+        done = FileResult(b"", 4, 3, 3, "RGB", seconds={"kernel": 1.0})
         grown, opened = self.grown(StandIn(0, jpeg=lambda: done), StandIn(1, jpeg=lambda: done))
         assert grown.jpeg is not None
         clock.now = WINDOW

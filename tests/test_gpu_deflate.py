@@ -208,7 +208,7 @@ def test_a_run_writes_what_it_makes(here: Path, compiled: CudaEngine) -> None:
             asked.append(pixels.shape)
             return super().deflate(pixels)
 
-    compiled.png = Told(compiled._device)
+    compiled.png = Told(compiled._device, "auto")
     jobs = make_plan(["one.png", "two.png"], "out").jobs
     records = run(jobs, compiled)
     assert [record.status for record in records.values()] == ["done", "done"]
@@ -265,9 +265,9 @@ def test_its_bytes_are_those_of_any_engine(make: Callable[..., Pixels], engine: 
 class TestWhatTheHostDoes:
     def test_small_pictures(self, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
         pixels = photo((60, 70, 3), "uint8")
-        monkeypatch.setattr(gpu_png, "LEAST", pixels.nbytes)
+        monkeypatch.setattr(deflate, "LEAST", pixels.nbytes)
         assert png_of(compiled, pixels) != images.encode(images.Image(pixels), "png")
-        monkeypatch.setattr(gpu_png, "LEAST", pixels.nbytes + 1)
+        monkeypatch.setattr(deflate, "LEAST", pixels.nbytes + 1)
         assert png_of(compiled, pixels) == images.encode(images.Image(pixels), "png")
 
     def test_pictures_with_repeats(

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from cudafilter import images
+from cudafilter.engines.codecs import NotTaken
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.jpeg import parsed, require_taken
 from cudafilter.engines.cuda.kernels import Kernel
 from cudafilter.engines.cuda.variants.task import Launch
-from cudafilter.engines.jpeg import NotTaken
 from cudafilter.errors import CudafilterError, ImageError
 from cudafilter.formats.jpeg_head import segments_of, tables_of
 from cudafilter.nvidia import install, nvjpeg

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cudafilter.engines.jpeg import NotTaken
+from cudafilter.engines.codecs import NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg as cpu_codec
 from cudafilter.formats.jpeg_head import SOI, frame_of, segments_of, written

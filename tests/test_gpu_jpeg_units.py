@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cudafilter.engines.codecs import FileResult, JpegPath, NotTaken
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda import jpeg_units
 from cudafilter.engines.cuda.engine import CudaEngine
-from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
 from cudafilter.errors import DeviceLost, EngineError
 from cudafilter.nvidia.nvjpeg import NvJpegError
 from cudafilter.operations.borders import Border
@@ -45,7 +45,7 @@ class Held:
         files: Sequence[bytes],
         keep: bool = False,
         meanwhile: Callable[[], object] = lambda: None,
-    ) -> list[Future[JpegResult]]:
+    ) -> list[Future[FileResult]]:
         """The results of *files*, after that of one picture before them.
 
         Once they wait, *meanwhile* is called.
@@ -334,7 +334,7 @@ def test_a_check_gets_the_pixels_of_its_own_picture(held: Held) -> None:
     assert held.library.batches == [1, 6]
 
 
-def kept(path: JpegPath, data: bytes) -> JpegResult:
+def kept(path: JpegPath, data: bytes) -> FileResult:
     """*data*, blurred, with the pixels of both sides."""
     return path.filter(data, BLUR, Border(), gray=False, quality=None, keep=True)
 

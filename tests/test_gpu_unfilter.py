@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from agreement import random_pixels
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.engines.cuda import png, unfilter
+from cudafilter.engines.cuda import deflate, png, unfilter
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import Mended
@@ -70,7 +70,7 @@ def test_it_gives_the_pixels(
 @pytest.mark.gpu
 def test_rows_wait_for_those_above_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU warps run side by side: large pictures, again and again."""
-    monkeypatch.setattr(png, "LEAST", 0)
+    monkeypatch.setattr(deflate, "LEAST", 0)
     pixels = random_pixels((3000, 1000, 3), "uint8")
     raw = rows_of(pixels, [4, 3])
     engine = CudaEngine()
@@ -118,7 +118,7 @@ class TestWhatTheHostDoes:
         pixels = random_pixels((40, 50, 3), "uint8")
         raw = rows_of(pixels, [4])
         for module, name, value in (
-            (png, "LEAST", len(raw) + 1), (unfilter, "MOST", pixels.nbytes - 1),
+            (deflate, "LEAST", len(raw) + 1), (unfilter, "MOST", pixels.nbytes - 1),
             (unfilter, "LONGEST", 3),
         ):  # fmt: skip
             with monkeypatch.context() as patch:
@@ -172,7 +172,7 @@ def test_a_run_reads_by_it_once_the_engine_is_open(here: Path, compiled: CudaEng
             asked.append(len(raw))
             return super().unfilter(raw, shape, itemsize)
 
-    compiled.png = Told(compiled._device)
+    compiled.png = Told(compiled._device, "auto")
     records = run(make_plan(names, "out").jobs, compiled)
     assert [record.status for record in records.values()] == ["done"] * 12
     assert 1 <= len(asked) <= 12

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from cudafilter.errors import ParameterError
 
 if TYPE_CHECKING:
-    from cudafilter.engines.jpeg import JpegPath
-    from cudafilter.formats.png_path import PngPath
+    from cudafilter.engines.codecs import JpegPath, PngCodec
     from cudafilter.operations.borders import Border
     from cudafilter.operations.operation import Operation
     from cudafilter.operations.pixels import Pixels
@@ -50,8 +49,8 @@ class Engine(Protocol):
     engine that itself works on the cores."""
     jpeg: JpegPath | None
     """What filters JPEG files without their pixels visiting the host; None where nothing does."""
-    png: PngPath | None
-    """What codes parts of PNGs beside the host's cores; None where nothing does."""
+    png: PngCodec | None
+    """What codes PNGs, or parts of them, beside the host's cores; None where nothing does."""
 
     def run(
         self,

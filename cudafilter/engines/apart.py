@@ -14,10 +14,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from cudafilter.engines import Engine, Result, Screening
-from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.codecs import FileResult, JpegPath, NotTaken, PngCodec
 from cudafilter.errors import (
     CudafilterError,
     DeviceLost,
@@ -30,9 +30,6 @@ from cudafilter.errors import (
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation, WholeImage
 from cudafilter.operations.pixels import Pixels
-
-if TYPE_CHECKING:
-    from cudafilter.formats.png_path import PngPath
 
 _KINDS: dict[str, type[CudafilterError]] = {
     kind.__name__: kind
@@ -74,7 +71,7 @@ class Apart:
             raise
         self.title = f"{title}, in a process of its own"
         self.jpeg: JpegPath | None = _ApartJpeg(self) if codes else None
-        self.png: PngPath | None = None  # pixels would cross once more
+        self.png: PngCodec | None = None  # pixels would cross once more
 
     def run(
         self,
@@ -102,9 +99,9 @@ class Apart:
         done: Screening = self._call(("screen", (source, result, filter, border, alpha), {}))
         return done
 
-    def filter_jpeg(self, *given: Any, **named: Any) -> JpegResult:
+    def filter_jpeg(self, *given: Any, **named: Any) -> FileResult:
         """See JpegPath.filter."""
-        done: JpegResult = self._call(("jpeg", given, named))
+        done: FileResult = self._call(("jpeg", given, named))
         return done
 
     def step(

@@ -24,8 +24,7 @@ from cudafilter.operations.operation import Operation, WholeImage, only_stage
 from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
 
 if TYPE_CHECKING:
-    from cudafilter.engines.jpeg import JpegPath
-    from cudafilter.formats.png_path import PngPath
+    from cudafilter.engines.codecs import JpegPath, PngCodec
 
 BAND_BYTES = 5 << 20
 """Size of a band in its working type: little of it is halo, and from 4 MiB on NumPy asks the system
@@ -50,7 +49,7 @@ class CpuEngine:
     name = "cpu"
     parallel = 0
     jpeg: JpegPath | None = None
-    png: PngPath | None = None
+    png: PngCodec | None = None
 
     def __init__(self, note: str | None = None, threads: int | None = None) -> None:
         self.note = note

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.engines.jpeg import JpegPath, JpegResult
+from cudafilter.engines.codecs import FileResult, JpegPath, PngCodec
 from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.formats.png_path import Deflated, PngPath, Unfiltered
@@ -91,7 +91,7 @@ class Fleet:
         paths = [engine.jpeg.parallel for engine in engines if engine.jpeg is not None]
         self.jpeg: JpegPath | None = _FleetJpeg(self, sum(paths)) if paths else None
         able = any(map(_has_png, engines))
-        self.png: PngPath | None = _FleetPng(self) if able else None
+        self.png: PngCodec | None = _FleetPng(self) if able else None
 
     def run(
         self,
@@ -267,17 +267,17 @@ class _FleetJpeg:
         quality: int | None,
         keep: bool = False,
         screen: bool = False,
-    ) -> JpegResult:
+    ) -> FileResult:
         """See JpegPath.filter."""
 
-        def work(engine: Engine) -> JpegResult:
+        def work(engine: Engine) -> FileResult:
             assert engine.jpeg is not None
             return engine.jpeg.filter(
                 data, filter, border, gray=gray, quality=quality, keep=keep, screen=screen
             )
 
         done, notes = self._fleet.call(work, _codes)
-        self._fleet.count(done.seconds.get("kernel", 0.0) + done.seconds.get("prove", 0.0))
+        self._fleet.count(done.on_device)
         return replace(done, notes=done.notes + notes)
 
 
@@ -294,6 +294,28 @@ class _FleetPng:
     def unfilter(self, raw: Buffer, shape: tuple[int, int, int], itemsize: int) -> Unfiltered:
         """See PngPath.unfilter."""
         return self._call(lambda png: png.unfilter(raw, shape, itemsize))
+
+    def filter(
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        keep: bool = False,
+        screen: bool = False,
+    ) -> FileResult | None:
+        """See PngCodec.filter."""
+
+        def work(engine: Engine) -> FileResult | None:
+            assert engine.png is not None
+            return engine.png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+
+        done, notes = self._fleet.call(work, _has_png)
+        if done is None:
+            return None
+        self._fleet.count(done.on_device)
+        return replace(done, notes=done.notes + notes)
 
     def _call(self, work: Callable[[PngPath], P]) -> P:
         def on(engine: Engine) -> P:

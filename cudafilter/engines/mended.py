@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cudafilter.engines import Engine, Result, Screening
-from cudafilter.engines.jpeg import JpegPath, JpegResult, NotTaken
+from cudafilter.engines.codecs import FileResult, JpegPath, NotTaken, PngCodec
 from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
-from cudafilter.formats.png_path import Deflated, PngPath, Unfiltered
+from cudafilter.formats.png_path import Deflated, Unfiltered
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
@@ -20,9 +20,10 @@ from cudafilter.stores.buffers import Buffer
 
 T = TypeVar("T")
 
-MOST_LOSSES = 4
+MOST_LOSSES = 6
 """Engines lost one after the other, with no image done between, after which none is opened anew. A
-picture that kills each one it meets loses two; a JPEG that is left to a spare then, four."""
+picture that kills each one it meets loses two; one that is left to a spare then, a JPEG, four, and
+a PNG, whose filters are undone by themselves then, six."""
 
 
 class Mended:
@@ -50,7 +51,7 @@ class Mended:
         self.parallel = engine.parallel
         codec = engine.jpeg
         self.jpeg: JpegPath | None = _MendedJpeg(self, codec.parallel) if codec else None
-        self.png: PngPath | None = _MendedPng(self) if engine.png else None
+        self.png: PngCodec | None = _MendedPng(self) if engine.png else None
 
     def run(
         self,
@@ -180,10 +181,10 @@ class _MendedJpeg:
         quality: int | None,
         keep: bool = False,
         screen: bool = False,
-    ) -> JpegResult:
+    ) -> FileResult:
         """See JpegPath.filter. With a spare, what fails is left to Mended.run."""
 
-        def work(engine: Engine) -> JpegResult:
+        def work(engine: Engine) -> FileResult:
             if engine.jpeg is None:
                 raise NotTaken("the GPU that is left has no codec")
             return engine.jpeg.filter(
@@ -223,3 +224,28 @@ class _MendedPng:
 
         done, notes = self._engine.call(work)
         return done._replace(notes=done.notes + notes)
+
+    def filter(
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        keep: bool = False,
+        screen: bool = False,
+    ) -> FileResult | None:
+        """See PngCodec.filter. With a spare, what fails is left to Mended.run."""
+
+        def work(engine: Engine) -> FileResult | None:
+            if engine.png is None:
+                return None
+            return engine.png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+
+        try:
+            done, notes = self._engine.call(work)
+        except EngineError:
+            if not self._engine.has_spare:
+                raise
+            return None
+        return replace(done, notes=done.notes + notes) if done is not None else None

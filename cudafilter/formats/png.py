@@ -114,7 +114,7 @@ def open(source: Source, limits: Limits) -> Reader:
     still = chunks
     if moves:
         still = chunks._replace(found=[c for c in chunks.found if c[0] not in MOVING])
-    reader = _Reader(source, still, header)
+    reader = PngReader(source, still, header)
     if moves:
         from cudafilter.formats import apng  # not before: most pictures stand still
 
@@ -122,7 +122,7 @@ def open(source: Source, limits: Limits) -> Reader:
 
         def decode(width: int, height: int, spans: list[range]) -> Pixels:
             part = header._replace(width=width, height=height)
-            return _Reader(source, Chunks(again, spans, [], len(source)), part).rows(0, height)
+            return PngReader(source, Chunks(again, spans, [], len(source)), part).rows(0, height)
 
         return apng.open(source, chunks, reader, decode)
     if not header.interlaced:
@@ -133,8 +133,11 @@ def open(source: Source, limits: Limits) -> Reader:
     )
 
 
-class _Reader(OneFrame):
-    """The reader of a file whose rows follow each other; of an interlaced one, of all at once."""
+class PngReader(OneFrame):
+    """The reader of a file whose rows follow each other; of an interlaced one, of all at once.
+
+    What rows() or filtered() has given is given once.
+    """
 
     step, in_order = 1, True
 
@@ -169,11 +172,8 @@ class _Reader(OneFrame):
         """See Reader."""
         if first != self._next:
             raise ValueError(f"row {first} of a PNG where {self._next} is the next")
-        header, self._next = self._stored, last
+        header = self._stored
         stored = self._samples(last - first)
-        if last == header.height and (surplus := self._feed.left + self._inflater.surplus):
-            told = f"{surplus} bytes after the end of its pixels are not kept"
-            self.notes = (told, *self.notes)
         if header.colour == PALETTE:
             return _expanded(stored, self._palette, self._clear)
         pixels = stored
@@ -184,6 +184,27 @@ class _Reader(OneFrame):
             pixels = _with_alpha(pixels, stored, header.bits, self._clear)
         return pixels
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its samples are those of its pixels, each of one or two bytes."""
+        stored = self._stored
+        packed = stored.bits < 8 or stored.colour == PALETTE or stored.interlaced
+        return not packed and self._clear is None
+
+    def filtered(self, count: int) -> Buffer:
+        """The next *count* rows as PngPath.unfilter takes them; of an interlaced file, all."""
+        header = self._stored
+        raw = self._inflater.take(header.filtered(count))
+        self._next += count
+        if self._next == header.height and (surplus := self._feed.left + self._inflater.surplus):
+            told = f"{surplus} bytes after the end of its pixels are not kept"
+            self.notes = (told, *self.notes)
+        if not header.interlaced:
+            filters = np.frombuffer(raw, np.uint8)[:: header.filtered(1)]
+            if filters.max() > PAETH:
+                raise ImageError("it is damaged: its rows cannot be read")
+        return raw
+
     def _samples(self, count: int) -> Pixels:
         """The next *count* rows as they are stored, (count, W, C), those below 8 bits too.
 
@@ -192,7 +213,7 @@ class _Reader(OneFrame):
         bytes, and a palette, which it would expand, as gray.
         """
         header = self._stored
-        raw = self._inflater.take(header.filtered(count))
+        raw = self.filtered(count)
         colour = GRAY if header.colour == PALETTE else header.colour
         told = header._replace(colour=colour, height=count)
         packed = header.bits < 8 and not header.interlaced
@@ -219,8 +240,6 @@ class _Reader(OneFrame):
         if header.bits < 8 or header.interlaced or (png := self.png()) is None:
             return None
         shape = header.height, header.width, _CHANNELS[header.colour]
-        if np.frombuffer(raw, np.uint8)[:: header.filtered(1)].max() > PAETH:
-            return None  # libpng tells of damage
         try:
             done = png.unfilter(raw, shape, header.bits // 8)
         except EngineError as error:

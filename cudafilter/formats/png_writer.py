@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +17,7 @@ from cudafilter.formats.rows import Header, OneFrame, Strips
 from cudafilter.formats.table import Ways
 from cudafilter.host.cores import each
 from cudafilter.operations.pixels import Pixels
-from cudafilter.stores.buffers import Sink
+from cudafilter.stores.buffers import Buffer, Sink
 
 STRIP = 1 << 20
 """Bytes of filtered rows that are compressed as one."""
@@ -45,13 +46,18 @@ class PngWriter(OneFrame):
     def write(self, rows: Pixels) -> None:
         """See Writer."""
         whole = len(rows) == self._header.height
-        if whole and not self._given and (png := self.png()) is not None:
-            self._deflated = self._deflate(png, rows)
-            if self._deflated:
-                return
+        png = self.png() if whole and not self._given else None
+        if png is not None and self._deflate(png, rows):
+            return
         block, top, starts = self._strips.add(rows)
         for start, strip in zip(starts, each(partial(self._part, block, top), starts), strict=True):
             put(self._target, b"IDAT", self._stream.add(strip, self._is_last(start)))
+
+    def write_deflated(self, pieces: Sequence[Buffer]) -> None:
+        """Write all rows, as PngPath.deflate has made them."""
+        for piece in pieces:
+            put(self._target, b"IDAT", piece)
+        self._deflated = True
 
     def close(self) -> None:
         """See Writer."""
@@ -67,9 +73,9 @@ class PngWriter(OneFrame):
             self.notes += (f"compressed on the CPU: {error}",)
             return False
         self.notes += done.notes
-        for piece in done.pieces or ():
-            put(self._target, b"IDAT", piece)
-        return done.pieces is not None
+        if done.pieces is not None:
+            self.write_deflated(done.pieces)
+        return self._deflated
 
     def _is_last(self, start: int) -> bool:
         return start + self._step >= self._header.height

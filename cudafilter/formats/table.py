@@ -70,8 +70,6 @@ class Format(NamedTuple):
     """Fields of Ways that say something to it."""
     needs: str = ""
     """The module of an extra without which it is not read."""
-    engine_codec: bool = False
-    """An engine may have a codec of its own for it; see engines.Engine.jpeg."""
     frames: str = ""
     """What a file of several pictures is: ANIMATION or PAGES; empty where it holds but one."""
     most_bits: int = 16
@@ -114,7 +112,7 @@ FORMATS: dict[str, Format] = {
             "icc": None, "exif": _SEGMENT - 6, "xmp": _SEGMENT - 29, "resolution": None,
             "comments": _SEGMENT, "jpeg_segments": None, "jpeg_coding": None,
         },
-        settings=("quality",), engine_codec=True,
+        settings=("quality",),
         can_read="gray, RGB, CMYK", can_write="the same",
     ),
     "webp": Format(

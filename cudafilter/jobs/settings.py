@@ -41,8 +41,8 @@ class Settings(NamedTuple):
     strict: bool = False
     """What was met in a folder and cannot be taken is a failure."""
     engine_codec: bool = False
-    """Offer JPEGs that become JPEGs to the engine's own codec first. They wait until the engine is
-    open, so that the way of an image never depends on time."""
+    """Offer JPEGs that become JPEGs, and PNGs that become PNGs, to the engine's own codec first.
+    JPEGs wait until the engine is open, for their bits depend on the codec."""
     usual: frozenset[str] = frozenset()
     """Settings that the user made for all runs: where a format has no use for one, that is no
     news."""
@@ -50,6 +50,15 @@ class Settings(NamedTuple):
     def asked(self, **ways: Any) -> dict[str, Any]:
         """Those of *ways* that were asked for in this run."""
         return {name: value for name, value in ways.items() if name not in self.usual}
+
+    @property
+    def effort(self) -> dict[str, Any]:
+        """What images.Output is given for the formats that have a use for it."""
+        return {
+            "quality": self.quality,
+            "compress_level": self.compress_level,
+            "dither": self.dither,
+        }
 
     @property
     def within(self) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.errors import EngineError, FramesError, ImageError, in_words
+from cudafilter.errors import DeviceLost, EngineError, FramesError, ImageError, in_words
 from cudafilter.formats.table import (
     FORMATS,
     HEAD,
@@ -42,7 +42,7 @@ from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
 from cudafilter.stores.store import Content, Exists, Identity, Store
 
 if TYPE_CHECKING:
-    from cudafilter.formats.png_path import PngPath
+    from cudafilter.engines.codecs import FileResult, PngCodec
     from cudafilter.jobs.journal import Journal
 
 EXISTS = "it exists"
@@ -172,34 +172,20 @@ class Worker:
     def _by_engine_codec(
         self, data: bytes, format: str, record: Record, screen: bool = True
     ) -> Buffer | None:
-        """The JPEG filtered by the engine's own codec; None where the host's must do it.
+        """The file filtered by the engine's own codec; None where the host's must do it.
 
         *screen* says that the device may prove the result.
         """
-        if not self.settings.offers_codec:
-            return None
-        if not FORMATS[format].engine_codec:
-            return None
-        engine = self.engine.get()
-        if engine.jpeg is None or format_of_bytes(data) != format:
-            return None
-        from cudafilter.engines.jpeg import NotTaken
-
         settings = self.settings
-        sizing.require_size(data, settings.max_pixels)
-        with self.stage("run", record):
-            try:
-                done = engine.jpeg.filter(
-                    data, self.filter, self.border,
-                    gray=settings.gray, quality=settings.quality, keep=settings.check is not None,
-                    screen=screen and settings.check == CHECKS[0],
-                )  # fmt: skip
-            except NotTaken as reason:
-                record.notes += (f"decoded and encoded on the CPU: {reason}",)
-                return None
-        record.engine, record.engine_seconds = engine.title, done.seconds
+        if not settings.offers_codec or format_of_bytes(data) != format:
+            return None
+        by = {"jpeg": self._by_engine_jpeg, "png": self._by_engine_png}.get(format)
+        proving = screen and settings.check == CHECKS[0]
+        if by is None or (done := by(data, record, proving)) is None:
+            return None
+        record.engine, record.engine_seconds = self.engine.get().title, done.seconds
         record.width, record.height, record.channels = done.width, done.height, done.channels
-        record.colour, record.dtype = done.colour, "uint8"
+        record.colour, record.dtype = done.colour, done.dtype
         record.add_notes(done.notes)
         if settings.check:
             from cudafilter.proof.screened import Unsettled
@@ -208,13 +194,47 @@ class Worker:
             source, result = done.kept
             try:
                 with self.stage("check", record):
-                    check(self, result, source, False, record, done.screened)
+                    check(self, result, source, done.alpha, record, done.screened)
             except Unsettled as why:
                 record.notes += (f"filtered again, and checked on the CPU: {why}",)
                 return self._by_engine_codec(data, format, record, screen=False)
-        asked = settings.asked(compress_level=settings.compress_level)
-        record.notes += unused_settings(format, **asked)
+        record.notes += unused_settings(format, **settings.asked(**settings.effort))
         return done.data
+
+    def _by_engine_jpeg(self, data: bytes, record: Record, proving: bool) -> FileResult | None:
+        settings, engine = self.settings, self.engine.get()
+        if engine.jpeg is None:
+            return None
+        from cudafilter.engines.codecs import NotTaken
+
+        sizing.require_size(data, settings.max_pixels)
+        with self.stage("run", record):
+            try:
+                return engine.jpeg.filter(
+                    data, self.filter, self.border, gray=settings.gray, quality=settings.quality,
+                    keep=settings.check is not None, screen=proving,
+                )  # fmt: skip
+            except NotTaken as reason:
+                record.notes += (f"decoded and encoded on the CPU: {reason}",)
+                return None
+
+    def _by_engine_png(self, data: bytes, record: Record, proving: bool) -> FileResult | None:
+        settings, png = self.settings, self._png()
+        plain = settings.compress_level is None and settings.background is None
+        if png is None or not plain or settings.frames is not None:
+            return None
+        sizing.require_size(data, settings.max_pixels)
+        with self.stage("run", record):
+            try:
+                return png.filter(
+                    data, self.filter, self.border, gray=settings.gray,
+                    keep=settings.check is not None, screen=proving,
+                )  # fmt: skip
+            except DeviceLost:
+                raise
+            except EngineError as error:
+                record.notes += (f"filtered again by way of the host: {error}",)
+                return None
 
     def _by_host_codecs(self, data: Source, format: str, record: Record) -> Content:
         """The image of the file *data*, filtered, as a file of *format*.
@@ -246,18 +266,14 @@ class Worker:
         self._transfer(frames, format, file, record)
         return file.joined()
 
-    def _png(self) -> PngPath | None:
+    def _png(self) -> PngCodec | None:
         """Engine.png, if the engine is open: nothing is read later for it."""
         return self.engine.get().png if self.engine.is_set else None
 
     def _transfer(self, frames: images.Frames, format: str, target: Sink, record: Record) -> None:
         """Filter *frames* on their way into a file of *format*."""
         name = "standard output" if record.destination == STDIO else record.destination
-        effort: dict[str, Any] = {
-            "quality": self.settings.quality,
-            "compress_level": self.settings.compress_level,
-            "dither": self.settings.dither,
-        }
+        effort = self.settings.effort
         output = images.Output(format, target, record.frames, name=name, png=self._png, **effort)
         coming, numbers = iter(frames), iter(frames.numbers)
         lost: tuple[str, ...] = ()

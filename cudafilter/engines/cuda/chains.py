@@ -17,10 +17,11 @@ from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.point import NOTHING, launch
 from cudafilter.engines.cuda.variants.task import Launch, Layout, Size, row_pitch
 from cudafilter.engines.cuda.variants.together import WRAP, Together, grouped
+from cudafilter.errors import LimitError
 from cudafilter.operations.borders import Border, extract
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
-from cudafilter.operations.operation import Stage, needs_whole, split
+from cudafilter.operations.operation import Operation, Stage, needs_whole, split
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.point import Points
 from cudafilter.operations.precision import between as between_stages
@@ -125,6 +126,24 @@ def stretch_of(
     return Stretch(
         (*done, *between), (*launches(done, dtype), into, *launches(between, floats), out_of)
     )
+
+
+def stretch_for(
+    filter: Operation, border: Border, channels: int, dtype: str, alpha: bool, variant: str
+) -> Stretch | None:
+    """The launches of *filter*; None where it leaves the image as it is. Raises LimitError."""
+    plan = filter.unrolled(border)
+    stages = [each for each in plan if isinstance(each, Stage)]
+    if len(stages) < len(plan):
+        raise LimitError(
+            f"{filter.name} takes the difference of two results on the host, and the pixels are on"
+            " a GPU",
+            hint="make both results there and subtract them, or download the pixels first",
+        )
+    if len(stages) > 1:
+        return stretch_of(stages, channels, dtype, alpha, variant)
+    launches = (prepare(each, channels, dtype, edge, alpha, variant) for each, edge in stages)
+    return Stretch(tuple(stages), tuple(launches)) if stages else None
 
 
 def _in_two(stage: Stage) -> tuple[Stage, ...]:

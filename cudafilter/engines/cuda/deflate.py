@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.engines.cuda.device import Device
+from cudafilter.engines.cuda.device import Device, Place
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.task import Launch, Pass, Size, Task, row_pitch
 from cudafilter.formats.png_path import Deflated
@@ -24,6 +25,9 @@ MATCH = 10
 
 BAND = 32 << 20
 """Most bytes of rows on the device at a time, or one row where that is more."""
+
+LEAST = 1 << 20
+"""Bytes of a picture that are worth the device: the host compresses so many in 5 ms."""
 
 LOST = 0.04
 """Where repeats further back would save more than this share of what is made, the host finds them.
@@ -79,28 +83,64 @@ def planned(pixel: int, itemsize: int, last: bool) -> Deflation:
 
 def deflated(device: Device, slot: Slot, pixels: Pixels) -> Deflated:
     """The stream of *pixels*, unless too much is LOST. The bytes depend on the pixels only."""
+    height, row = len(pixels), pixels[0].nbytes
+    pitch = row_pitch(row, 1)
+
+    def uploaded(first: int, last: int) -> Place:
+        address = slot.memory("source", (last - first) * pitch)
+        for _ in slot.upload(pixels[first:last], address, pitch):
+            pass
+        return address, pitch
+
+    limit = device.memory_limit
+    if limit is not None and (_step(height, row) + 1) * pitch + scratch_bytes(height, row) > limit:
+        return Deflated()
+    pieces = deflated_from(device, slot, uploaded, pixels.shape, pixels.itemsize)
+    return Deflated(pieces, slot.seconds()["deflate"])
+
+
+def scratch_bytes(height: int, row: int) -> int:
+    """Scratch that the rows of a picture take, of *row* bytes each."""
+    size = _step(height, row), row
+    return planned(1, 1, True).scratch_bytes(size, size, (0, 0), 1)
+
+
+def _step(height: int, row: int) -> int:
+    """Rows that are compressed at a time."""
+    return -(-height // -(-height * row // BAND))
+
+
+def deflated_from(
+    device: Device,
+    slot: Slot,
+    place: Callable[[int, int], Place],
+    shape: tuple[int, ...],
+    itemsize: int,
+) -> list[memoryview] | None:
+    """The stream of a picture of *shape* (H, W, C); None where too much is LOST.
+
+    *place* tells where rows *first* to *last* - 1 are on the device. It is asked for each band, one
+    after the other. The stage is ``deflate``.
+    """
     from cudafilter.formats.deflate import Joiner  # not before: most runs write no PNG
 
-    height, row = len(pixels), pixels[0].nbytes
-    step = -(-height // -(-height * row // BAND))
+    height, width, channels = shape
+    pixel = channels * itemsize
+    row = width * pixel
+    step = _step(height, row)
     joiner, ends = Joiner(), list[tuple[Bytes, bytes]]()
     lost = made = 0  # bits, bytes
     for top in range(0, height, step):
         rows, above = min(step, height - top), int(top > 0)
         last = top + rows == height
-        ready = planned(pixels[0, 0].nbytes, pixels.itemsize, last)
+        ready = planned(pixel, itemsize, last)
         size = rows, row
-        taken = (rows + above) * row_pitch(row, 1) + ready.scratch_bytes(size, size, (0, 0), 1)
-        if device.memory_limit is not None and taken > device.memory_limit:
-            return Deflated()
+        source = place(top - above, top + rows)
         applied = device.apply(
-            slot, ready, (rows + above, row), size, (above, 0),
-            uses=("source", "source", "scratch"),
-        )  # fmt: skip
-        source = pixels[top - above : top + rows]
-        for _ in slot.upload(source, applied.source, applied.source_pitch):
-            pass
-        applied.queue()
+            slot, ready, (rows + above, row), size, (above, 0), places=(source, source)
+        )
+        with slot.timed("deflate"):
+            applied.run(applied.passes())
         count = ready.parts(size)
         told = np.empty((count, ENTRY // 4), np.uint32)
         slot.download(told, applied.scratch, ENTRY)
@@ -117,12 +157,11 @@ def deflated(device: Device, slot: Slot, pixels: Pixels) -> Deflated:
         piece[: len(head)] = list(head)
         ends.append((piece[: len(head) + length + len(tail)], tail))
     slot.finish()
-    seconds = slot.seconds()["kernel"]
     if lost > LOST * 8 * made:
-        return Deflated(seconds=seconds)
+        return None
     for piece, tail in ends:  # now that nothing more arrives there
         piece[len(piece) - len(tail) :] = list(tail)
-    return Deflated([piece.data for piece, _ in ends], seconds)
+    return [piece.data for piece, _ in ends]
 
 
 def _adler(told: npt.NDArray[np.uint32], size: int) -> int:

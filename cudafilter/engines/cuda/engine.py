@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cudafilter.engines import Result, Screening
 from cudafilter.engines.chains import one_by_one, picked, run_plan
+from cudafilter.engines.codecs import JpegPath, PngCodec
 from cudafilter.engines.cuda.bands import Band, block_of
 from cudafilter.engines.cuda.chains import Stretch, Stretched, placed, stretch_of
 from cudafilter.engines.cuda.device import Device
@@ -20,7 +20,6 @@ from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
 from cudafilter.engines.cuda.work import Work
-from cudafilter.engines.jpeg import JpegPath
 from cudafilter.engines.resident import Resident
 from cudafilter.errors import LimitError
 from cudafilter.nvidia import nvjpeg
@@ -28,9 +27,6 @@ from cudafilter.operations.borders import Border
 from cudafilter.operations.choices import UNITS
 from cudafilter.operations.operation import Operation, Stage, WholeImage, only_stage
 from cudafilter.operations.pixels import KINDS, Pixels, require_pixels
-
-if TYPE_CHECKING:
-    from cudafilter.formats.png_path import PngPath
 
 MEMORY_SHARE = 0.9
 """Share of the free device memory that all slots together may take."""
@@ -79,7 +75,8 @@ class CudaEngine:
             else:
                 self.jpeg_reason = "nvJPEG is not installed (the extra nvcodec)"
         self.jpeg = self._jpeg
-        self.png: PngPath | None = None if codec == "cpu" else GpuPng(device)
+        self._png = None if codec == "cpu" else GpuPng(device, variant)
+        self.png: PngCodec | None = self._png
         self.title = f"cuda: {device.title}"
 
     def run(
@@ -124,8 +121,7 @@ class CudaEngine:
                     spent = slot.seconds()
             except device.out_of_memory:
                 # The others' buffers may have taken what this image needs.
-                if self._jpeg is not None:
-                    self._jpeg.free()
+                self._free_codecs()
                 with device.slots.alone() as slots:
                     for slot in slots:
                         slot.free()
@@ -164,8 +160,7 @@ class CudaEngine:
                     spent = slot.seconds() if done else {}
             except device.out_of_memory:
                 # The others' buffers may have taken what this image needs.
-                if self._jpeg is not None:
-                    self._jpeg.free()
+                self._free_codecs()
                 with device.slots.alone() as slots:
                     for slot in slots:
                         slot.free()
@@ -282,10 +277,16 @@ class CudaEngine:
 
     def close(self) -> None:
         """See Engine.close."""
-        if self._jpeg is not None and not self._device.lost:
+        if not self._device.lost:
             with self._device.current():
-                self._jpeg.free()
+                self._free_codecs()
         self._device.close()
+
+    def _free_codecs(self) -> None:
+        """Give back what codecs hold; with current()."""
+        for codec in (self._jpeg, self._png):
+            if codec is not None:
+                codec.free()
 
     def _squeeze(self, slot: Slot, work: Work, pixels: Pixels, out: Pixels) -> None:
         """*pixels* into *out*, in bands that are halved until they find memory.

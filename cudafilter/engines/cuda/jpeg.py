@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from cudafilter.engines.codecs import FileResult, NotTaken
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg_pictures import (
     Coded,
@@ -30,7 +31,6 @@ from cudafilter.engines.cuda.jpeg_units import THREADS, Units
 from cudafilter.engines.cuda.slots import Pool
 from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import row_pitch
-from cudafilter.engines.jpeg import JpegResult, NotTaken
 from cudafilter.errors import ImageError
 from cudafilter.formats import jpeg, jpeg_head, jpeg_scan
 from cudafilter.formats.jpeg_head import Frame, Segment
@@ -184,7 +184,7 @@ class GpuJpeg:
         quality: int | None,
         keep: bool = False,
         screen: bool = False,
-    ) -> JpegResult:
+    ) -> FileResult:
         """See JpegPath.filter."""
         from cudafilter import images
 
@@ -221,7 +221,7 @@ class GpuJpeg:
             if not judged and jpeg_scan.is_flat(coded.end):
                 jpeg.require_undamaged(data)
             done = finished(coded.data.data, template, split(small.metadata, "jpeg", channels)[0])
-        return JpegResult(
+        return FileResult(
             done, frame.width, frame.height, channels, small.colour, small.notes + told,
             coded.seconds, coded.kept, coded.screened,
         )  # fmt: skip

@@ -128,7 +128,13 @@ class Passing:
         applied.queue()
         self._kept, self._screened = None, None
         if picture.keep:
-            self._kept, self._screened = _kept(device, slot, applied, picture, use)
+            from cudafilter.engines.cuda.screen import kept  # only a check needs it
+
+            places = (applied.source, applied.source_pitch), (applied.out, applied.out_pitch)
+            shape = height, width, channels
+            self._kept, self._screened = kept(
+                device, slot, places, shape, "uint8", False, picture.stage, use
+            )
         started = perf_counter()
         out = applied.out, applied.out_pitch
         codec.encode(picture.template, picture.size, channels, *out)
@@ -153,29 +159,3 @@ def applied_to(device: Device, slot: Slot, picture: Picture, use: str = "source"
     """The filter of *picture* in the memory of *slot*."""
     uses = (use, "out", "scratch")
     return device.apply(slot, picture.ready, picture.size, picture.size, uses=uses)
-
-
-def _kept(
-    device: Device, slot: Slot, applied: Applied, picture: Picture, use: str
-) -> tuple[tuple[Pixels, Pixels], Screened | None]:
-    """The source and the result once they are downloaded: all, or what a proof leaves to do."""
-    height, stage = picture.size[0], picture.stage
-    source = np.empty((*picture.size, picture.channels), np.uint8)
-    result, screened = np.empty_like(source), None
-    theirs = ours = [(0, height)]
-    if stage is not None:
-        from cudafilter.engines.cuda import screen
-        from cudafilter.proof.screened import tapped
-
-        what = source.shape, source.dtype
-        if (launch := screen.planned(stage, *what, False, device.slowness)) is not None:
-            screened = screen.prove(device, slot, launch, *what, partial=True, use=use)
-        if screened is not None:
-            ours, theirs = [*screened.rows], tapped(screened.rows, *stage, height)
-    for pixels, address, pitch, rows in (
-        (source, applied.source, applied.source_pitch, theirs),
-        (result, applied.out, applied.out_pitch, ours),
-    ):
-        for first, last in rows:
-            slot.download(pixels[first:last], address + first * pitch, pitch)
-    return (source, result), screened

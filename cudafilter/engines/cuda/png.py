@@ -1,39 +1,68 @@
-"""Parts of PNGs coded on the device."""
+"""PNGs coded on the device, or parts of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.engines.cuda.deflate import deflated
+from cudafilter.engines.cuda import deflate
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.unfilter import takes, unfiltered
 from cudafilter.formats.png_path import Deflated, Unfiltered
+from cudafilter.operations.borders import Border
+from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer
 
-LEAST = 1 << 20
-"""Bytes of a picture that are worth the device: the host compresses so many in 5 ms."""
+if TYPE_CHECKING:
+    from cudafilter.engines.codecs import FileResult
+    from cudafilter.engines.cuda.png_files import PngFiles
 
 T = TypeVar("T")
 
 
 class GpuPng:
-    """Engine.png of the CUDA engine; see PngPath."""
+    """Engine.png of the CUDA engine; see PngCodec."""
 
-    def __init__(self, device: Device) -> None:
-        self._device = device
+    def __init__(self, device: Device, variant: str) -> None:
+        self._device, self._variant = device, variant
+        self._lock = Lock()
+        self._files: PngFiles | None = None
+
+    def filter(
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        keep: bool = False,
+        screen: bool = False,
+    ) -> FileResult | None:
+        """See PngCodec.filter."""
+        with self._lock:
+            if self._files is None:
+                from cudafilter.engines.cuda.png_files import PngFiles  # most runs read no PNG
+
+                self._files = PngFiles(self._device, self._variant)
+        return self._files.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+
+    def free(self) -> None:
+        """Wait for the files in flight and give back what is held for them; with current()."""
+        if self._files is not None:
+            self._files.free()
 
     def deflate(self, pixels: Pixels) -> Deflated:
         """See PngPath.deflate."""
-        if pixels.nbytes < LEAST:
+        if pixels.nbytes < deflate.LEAST:
             return Deflated()
-        return self._by_slot(lambda slot: deflated(self._device, slot, pixels))
+        return self._by_slot(lambda slot: deflate.deflated(self._device, slot, pixels))
 
     def unfilter(self, raw: Buffer, shape: tuple[int, int, int], itemsize: int) -> Unfiltered:
         """See PngPath.unfilter."""
-        if len(raw) < LEAST or not takes(self._device, shape, itemsize):
+        if len(raw) < deflate.LEAST or not takes(self._device, shape, itemsize):
             return Unfiltered()
         return self._by_slot(lambda slot: unfiltered(self._device, slot, raw, shape, itemsize))
 

@@ -17,17 +17,16 @@ from typing import Any
 import numpy as np
 
 from cudafilter.engines.cuda.array import DeviceArray
-from cudafilter.engines.cuda.chains import Stretch, scratch_bytes, stretch_of
+from cudafilter.engines.cuda.chains import Stretch, scratch_bytes, stretch_for
 from cudafilter.engines.cuda.device import Device, Place
 from cudafilter.engines.cuda.kernels import Kernel
 from cudafilter.engines.cuda.slots import Slot
-from cudafilter.engines.cuda.variants.ladder import prepare
 from cudafilter.engines.cuda.variants.task import Launch, row_pitch
 from cudafilter.engines.cuda.views import Stream, View, stream_of, view_of
-from cudafilter.errors import LimitError, ParameterError
+from cudafilter.errors import ParameterError
 from cudafilter.nvidia import driver as nvidia
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, Stage
+from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 
 ALIGNED = 16
@@ -66,7 +65,8 @@ class Resident:
         try:
             if alpha and source.shape[2] not in (2, 4):
                 raise ParameterError("alpha", f"alpha needs 2 or 4 channels, not {source.shape[2]}")
-            stretch = _stretch(filter, border, source, alpha, self._variant)
+            channels, dtype = source.shape[2], source.dtype.name
+            stretch = stretch_for(filter, border, channels, dtype, alpha, self._variant)
             with device.current():
                 made = None
                 if out is None:
@@ -223,25 +223,6 @@ class _Lane:
         for event in (self._fork, self._join):
             self._driver.forget(event)
         self.slot.free()
-
-
-def _stretch(
-    filter: Operation, border: Border, source: View, alpha: bool, variant: str
-) -> Stretch | None:
-    """The launches of *filter*; None where it leaves the image as it is. Raises LimitError."""
-    plan = filter.unrolled(border)
-    stages = [each for each in plan if isinstance(each, Stage)]
-    if len(stages) < len(plan):
-        raise LimitError(
-            f"{filter.name} takes the difference of two results on the host, and the pixels are on"
-            " a GPU",
-            hint="make both results there and subtract them, or download the pixels first",
-        )
-    channels, dtype = source.shape[2], source.dtype.name
-    if len(stages) > 1:
-        return stretch_of(stages, channels, dtype, alpha, variant)
-    launches = (prepare(each, channels, dtype, edge, alpha, variant) for each, edge in stages)
-    return Stretch(tuple(stages), tuple(launches)) if stages else None
 
 
 def whole_of(launch: Launch) -> int:

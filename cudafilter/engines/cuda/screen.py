@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from cudafilter.engines.cuda.device import Device
+from cudafilter.engines.cuda.device import Device, Place
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.variants.task import (
     Launch,
@@ -27,7 +27,8 @@ from cudafilter.engines.cuda.variants.task import (
 from cudafilter.engines.cuda.variants.tiles import tile_macros
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.operation import Stage
-from cudafilter.proof.screened import Screened, tenth
+from cudafilter.operations.pixels import Pixels
+from cudafilter.proof.screened import Screened, tapped, tenth
 from cudafilter.proof.sums import UNIT
 
 MOST_TAPS = 4096
@@ -217,3 +218,35 @@ def prove(
         places[order], entries[order, 1], entries[order, 2].astype(dtype), launch.bound, right,
         tenth(size[0]), partial,
     )  # fmt: skip
+
+
+def kept(
+    device: Device,
+    slot: Slot,
+    places: tuple[Place, Place],
+    shape: tuple[int, int, int],
+    dtype: str,
+    alpha: bool,
+    stage: Stage | None,
+    use: str = "source",
+) -> tuple[tuple[Pixels, Pixels], Screened | None]:
+    """The source and the result, which lie at *places*, once they are downloaded.
+
+    They are whole, or what the device's proof of *stage* leaves to do. For that the source is in
+    the slot's memory *use*, the result in ``out``.
+    """
+    height = shape[0]
+    source = np.empty(shape, dtype)
+    result, screened = np.empty_like(source), None
+    theirs = ours = [(0, height)]
+    if stage is not None:
+        if (launch := planned(stage, shape, dtype, alpha, device.slowness)) is not None:
+            screened = prove(device, slot, launch, shape, dtype, partial=True, use=use)
+        if screened is not None:
+            ours, theirs = [*screened.rows], tapped(screened.rows, *stage, height)
+    for pixels, (address, pitch), rows in zip(
+        (source, result), places, (theirs, ours), strict=True
+    ):
+        for first, last in rows:
+            slot.download(pixels[first:last], address + first * pitch, pitch)
+    return (source, result), screened

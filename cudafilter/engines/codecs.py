@@ -1,4 +1,4 @@
-"""What an engine promises that decodes and encodes JPEG files itself."""
+"""What an engine promises that decodes and encodes files itself."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from cudafilter.errors import CudafilterError
+from cudafilter.formats.png_path import PngPath
 from cudafilter.operations.borders import Border
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
@@ -13,6 +14,9 @@ from cudafilter.stores.buffers import Buffer
 
 if TYPE_CHECKING:
     from cudafilter.proof.screened import Screened
+
+
+_KERNELS = ("unfilter", "kernel", "prove", "deflate")
 
 
 class NotTaken(CudafilterError):
@@ -23,26 +27,36 @@ class NotTaken(CudafilterError):
 
 
 @dataclass(frozen=True)
-class JpegResult:
-    """A filtered JPEG file and what the report says of it."""
+class FileResult:
+    """A filtered file and what the report says of it."""
 
     data: Buffer
     width: int
     height: int
     channels: int
-    """Of the output: 1 or 3."""
+    """Of the output."""
     colour: str
-    """``gray`` or ``RGB``, as Image.colour."""
+    """What they are, as Image.colour."""
     notes: tuple[str, ...] = ()
     """What the user should know."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of ``decode``, ``kernel`` and ``encode``."""
+    """Seconds of stages: ``decode``, ``kernel`` and ``encode`` of a JPEG, ``inflate``,
+    ``unfilter``, ``kernel`` and ``deflate`` of a PNG, and ``prove`` where the device did."""
     kept: tuple[Pixels, Pixels] | None = None
     """If they were asked for: the pixels that were filtered, as they were decoded, and those that
-    were encoded, each (height, width, channels) of uint8."""
+    were encoded, each (height, width, channels)."""
     screened: Screened | None = None
     """What the device proved of them. It is partial: ``kept`` has only some rows then, and what
     lies between them is anything."""
+    dtype: str = "uint8"
+    """Of the pixels."""
+    alpha: bool = False
+    """The last channel is alpha."""
+
+    @property
+    def on_device(self) -> float:
+        """Seconds of a GPU's kernels, but for a JPEG's coding."""
+        return sum(self.seconds.get(each, 0.0) for each in _KERNELS)
 
 
 class JpegPath(Protocol):
@@ -61,7 +75,7 @@ class JpegPath(Protocol):
         quality: int | None,
         keep: bool = False,
         screen: bool = False,
-    ) -> JpegResult:
+    ) -> FileResult:
         """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
 
         *gray* and *quality* are those of worker.Settings. *keep* brings the pixels of both sides
@@ -71,5 +85,30 @@ class JpegPath(Protocol):
         quality that is none, EngineError where the GPU fails.
 
         nvJPEG does not tell of damage. So a file that looks damaged is decoded on the CPU too.
+        """
+        ...
+
+
+class PngCodec(PngPath, Protocol):
+    """Engine.png: codes parts of PNGs, and filters PNG files whose pixels need not visit the host.
+
+    Both ways give the same bytes.
+    """
+
+    def filter(
+        self,
+        data: bytes,
+        filter: Operation,
+        border: Border,
+        *,
+        gray: bool,
+        keep: bool = False,
+        screen: bool = False,
+    ) -> FileResult | None:
+        """*data*, a PNG file, filtered; arguments are those of JpegPath.filter.
+
+        None for a file that the host must do: a small one, one whose samples are not those of its
+        pixels (a palette, an interlaced file, few bits), one that is damaged, or one that finds no
+        memory. May be called from any thread. Raises EngineError where the GPU fails.
         """
         ...

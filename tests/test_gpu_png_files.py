@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,33 +16,24 @@ from PIL import PngImagePlugin
 from agreement import random_pixels
 from cudafilter import images
 from cudafilter.check import compare
-from cudafilter.engines import Engine
 from cudafilter.engines.codecs import FileResult
 from cudafilter.engines.cuda import deflate, png_files, screen, slots
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import Mended
 from cudafilter.errors import DeviceLost, EngineError
-from cudafilter.jobs.job import Job
-from cudafilter.jobs.plan import make_plan
-from cudafilter.jobs.record import Record
-from cudafilter.jobs.worker import Settings, Worker
 from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
-from cudafilter.operations.pixels import Pixels
 from cudafilter.proof.screened import Unsettled
-from cudafilter.stores.buffers import Pieces
 from fake_cuda import FakeCuda, Fault, MemoryError
 from fake_nvjpeg import fake
-from image_files import chunk
-from png_engines import compiled, engine
+from png_engines import BLUR, ROWS, Run, by_host, compiled, engine, png_of, raw_png, through
 from stand_in_gpus import StandIn
 
 __all__ = ["compiled", "engine", "fake"]
 
-BLUR = make("blur", sigma=1)
 FILTERS: dict[str, Operation] = {
     "one step": BLUR,
     "a magnitude": make("sobel"),
@@ -55,29 +43,6 @@ FILTERS: dict[str, Operation] = {
     "a chain": Chain((Link(BLUR), Link(make("sobel"), Border("wrap")))),
     "ranks in a chain": make("open", radius=2),
 }
-
-
-def png_of(pixels: Pixels, **more: Any) -> bytes:
-    alpha = pixels.shape[2] in (2, 4)
-    return bytes(images.encode(images.Image(pixels, alpha), "png", **more))
-
-
-def by_host(engine: Engine, data: bytes, filter: Operation, border: Border = Border()) -> bytes:
-    """*data* filtered by the engine's other ways."""
-    image = images.load(data)
-    done = engine.run(image.pixels, filter, border, image.alpha)
-    file = Pieces()
-    output = images.Output("png", file, png=lambda: engine.png)
-    output.add(image.with_pixels(done.pixels))
-    output.close()
-    return bytes(file.joined())
-
-
-def through(
-    engine: Engine, data: bytes, filter: Operation = BLUR, border: Border = Border(), **more: Any
-) -> FileResult | None:
-    assert engine.png is not None
-    return engine.png.filter(data, filter, border, **{"gray": False} | more)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (33, 70), (70, 33)])
@@ -105,11 +70,15 @@ def test_borders_are_those_asked_for(border: str, engine: CudaEngine) -> None:
     assert bytes(done.data) == by_host(engine, data, BLUR, edge)
 
 
-def test_rows_come_in_any_pieces(compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("inflated", [1000, 50])
+def test_rows_come_in_any_pieces(
+    inflated: int, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = png_of(random_pixels((90, 31, 3), "uint8"))
     expected = by_host(compiled, data, BLUR)
-    for module, name in ((slots, "CHUNK_BYTES"), (png_files, "INFLATED"), (deflate, "BAND")):
-        monkeypatch.setattr(module, name, 1000 if module is not slots else 2900)
+    monkeypatch.setattr(slots, "CHUNK_BYTES", 2900)
+    monkeypatch.setattr(png_files, "INFLATED", inflated)
+    monkeypatch.setattr(deflate, "BAND", 1000)
     cut = through(compiled, data)
     assert cut is not None
     stored = images.load(bytes(cut.data)).pixels
@@ -171,9 +140,9 @@ def test_the_device_proves_what_one_step_makes(
     assert "prove" in done.seconds
 
 
-def palette() -> bytes:
+def palette(colours: int = 9) -> bytes:
     file = io.BytesIO()
-    PillowImage.fromarray(random_pixels((40, 50, 3), "uint8")).quantize(9).save(file, "png")
+    PillowImage.fromarray(random_pixels((40, 50, 3), "uint8")).quantize(colours).save(file, "png")
     return file.getvalue()
 
 
@@ -198,17 +167,9 @@ def moving() -> bytes:
     return file.getvalue()
 
 
-def raw_png(raw: bytes, interlaced: int = 0) -> bytes:
-    """An 8-bit gray picture of 8x8 with the filtered rows *raw*."""
-    head = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, interlaced)
-    packed = chunk(b"IDAT", zlib.compress(raw))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + packed + chunk(b"IEND", b"")
-
-
-ROWS = bytes([0, *range(8)]) * 8
-
 LEFT: dict[str, Callable[[], bytes]] = {
     "a palette": palette,
+    "a palette of 8 bits": lambda: palette(200),
     "bits": bits,
     "a clear colour": clear,
     "frames": moving,
@@ -237,13 +198,10 @@ def test_small_pictures_and_other_wishes_are_left_to_the_host(
     assert through(compiled, data, gray=True) is None
     assert through(compiled, png_of(random_pixels((40, 50, 2), "uint8")), gray=True) is not None
     assert through(compiled, data, make("outline")) is None  # the difference of two results
-    for module, name, value in ((deflate, "LEAST", 40 * 50 * 3 + 1), (compiled._device, "x", 0)):
-        if name == "x":
-            monkeypatch.setattr(module, "memory_limit", 4 * 40 * 50 * 3)
-        else:
-            monkeypatch.setattr(module, name, value)
-        assert through(compiled, data) is None
-        monkeypatch.undo()
+    monkeypatch.setattr(deflate, "LEAST", 40 * 50 * 3)
+    assert through(compiled, data) is not None
+    monkeypatch.setattr(deflate, "LEAST", 40 * 50 * 3 + 1)
+    assert through(compiled, data) is None
 
 
 def test_a_drawing_is_compressed_by_the_host(
@@ -266,23 +224,6 @@ def test_memory_that_lacks_leaves_it_to_the_host(
     fake.faults.append(Fault("mem_alloc", MemoryError, "out of memory", at))
     assert through(compiled, data) is None
     assert through(compiled, data) is not None
-
-
-class Run:
-    """One file by a worker whose engine is open."""
-
-    def __init__(self, engine: Engine, filter: Operation = BLUR) -> None:
-        self.engine, self.filter = engine, filter
-
-    def __call__(self, name: str = "a.png", **settings: Any) -> tuple[Record, bytes | None]:
-        worker = Worker(self.filter, Border(), Settings(**{"engine_codec": True} | settings))
-        worker.engine.set(self.engine)
-        (job,) = make_plan([name], "out.png").jobs
-        assert isinstance(job, Job)
-        with ExitStack() as held:
-            record = worker.do(job, held)
-        out = Path("out.png")
-        return record, out.read_bytes() if out.exists() else None
 
 
 class TestAWorker:
@@ -387,11 +328,9 @@ class TestOtherEngines:
         first, second = StandIn(), StandIn()
         first.png = second.png = _Lost(0)  # type: ignore[assignment]
         mended = Mended(first, lambda: second, StandIn if spare else None)
-        if spare:
-            assert through(mended, raw_png(ROWS)) is None
-        else:
-            with pytest.raises(EngineError):
-                through(mended, raw_png(ROWS))
+        with pytest.raises(EngineError) as caught:
+            through(mended, raw_png(ROWS))
+        assert isinstance(caught.value, DeviceLost) != spare, "a worker goes on by the host"
 
 
 class _Lost:

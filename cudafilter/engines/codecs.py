@@ -104,11 +104,11 @@ class PngCodec(PngPath, Protocol):
         gray: bool,
         keep: bool = False,
         screen: bool = False,
-    ) -> FileResult | None:
+    ) -> FileResult:
         """*data*, a PNG file, filtered; arguments are those of JpegPath.filter.
 
-        None for a file that the host must do: a small one, one whose samples are not those of its
-        pixels (a palette, an interlaced file, few bits), one that is damaged, or one that finds no
-        memory. May be called from any thread. Raises EngineError where the GPU fails.
+        Raises NotTaken for a file that the host must do: a small one, one whose samples are not
+        those of its pixels (a palette, an interlaced file, few bits), one that is damaged, or one
+        that finds no memory. May be called from any thread. Raises EngineError where the GPU fails.
         """
         ...

@@ -304,16 +304,14 @@ class _FleetPng:
         gray: bool,
         keep: bool = False,
         screen: bool = False,
-    ) -> FileResult | None:
+    ) -> FileResult:
         """See PngCodec.filter."""
 
-        def work(engine: Engine) -> FileResult | None:
+        def work(engine: Engine) -> FileResult:
             assert engine.png is not None
             return engine.png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
 
         done, notes = self._fleet.call(work, _has_png)
-        if done is None:
-            return None
         self._fleet.count(done.on_device)
         return replace(done, notes=done.notes + notes)
 

@@ -20,10 +20,10 @@ from cudafilter.stores.buffers import Buffer
 
 T = TypeVar("T")
 
-MOST_LOSSES = 6
+MOST_LOSSES = 4
 """Engines lost one after the other, with no image done between, after which none is opened anew. A
-picture that kills each one it meets loses two; one that is left to a spare then, a JPEG, four, and
-a PNG, whose filters are undone by themselves then, six."""
+picture that kills each one it meets loses two; a JPEG that is left to a spare then, four; a PNG
+three, as an engine in a process of its own codes none."""
 
 
 class Mended:
@@ -208,21 +208,22 @@ class _MendedPng:
 
     def deflate(self, pixels: Pixels) -> Deflated:
         """See PngPath.deflate. An engine without a path leaves it to the host."""
-
-        def work(engine: Engine) -> Deflated:
-            return engine.png.deflate(pixels) if engine.png is not None else Deflated()
-
-        done, notes = self._engine.call(work)
+        try:
+            done, notes = self._engine.call(lambda engine: _png_of(engine).deflate(pixels))
+        except NotTaken:
+            return Deflated()
         return done._replace(notes=done.notes + notes)
 
     def unfilter(self, raw: Buffer, shape: tuple[int, int, int], itemsize: int) -> Unfiltered:
         """See PngPath.unfilter."""
 
         def work(engine: Engine) -> Unfiltered:
-            png = engine.png
-            return png.unfilter(raw, shape, itemsize) if png is not None else Unfiltered()
+            return _png_of(engine).unfilter(raw, shape, itemsize)
 
-        done, notes = self._engine.call(work)
+        try:
+            done, notes = self._engine.call(work)
+        except NotTaken:
+            return Unfiltered()
         return done._replace(notes=done.notes + notes)
 
     def filter(
@@ -234,18 +235,25 @@ class _MendedPng:
         gray: bool,
         keep: bool = False,
         screen: bool = False,
-    ) -> FileResult | None:
+    ) -> FileResult:
         """See PngCodec.filter. With a spare, what fails is left to Mended.run."""
 
-        def work(engine: Engine) -> FileResult | None:
-            if engine.png is None:
-                return None
-            return engine.png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+        def work(engine: Engine) -> FileResult:
+            png = _png_of(engine)
+            return png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
 
         try:
             done, notes = self._engine.call(work)
-        except EngineError:
+        except DeviceLost as lost:
             if not self._engine.has_spare:
                 raise
-            return None
-        return replace(done, notes=done.notes + notes) if done is not None else None
+            raise EngineError(str(lost)) from lost
+        return replace(done, notes=done.notes + notes)
+
+
+def _png_of(engine: Engine) -> PngCodec:
+    """What codes PNGs; raises NotTaken where that is the host. No image is done by then, and
+    what is untold stays so: Mended.call() is to notice neither."""
+    if engine.png is None:
+        raise NotTaken("the GPU that is left has no codec")
+    return engine.png

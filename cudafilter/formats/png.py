@@ -188,8 +188,7 @@ class PngReader(OneFrame):
     def is_plain(self) -> bool:
         """Whether its samples are those of its pixels, each of one or two bytes."""
         stored = self._stored
-        packed = stored.bits < 8 or stored.colour == PALETTE or stored.interlaced
-        return not packed and self._clear is None
+        return stored.bits >= 8 and stored.colour != PALETTE and self._clear is None
 
     def filtered(self, count: int) -> Buffer:
         """The next *count* rows as PngPath.unfilter takes them; of an interlaced file, all."""

@@ -223,6 +223,8 @@ class Worker:
         plain = settings.compress_level is None and settings.background is None
         if png is None or not plain or settings.frames is not None:
             return None
+        from cudafilter.engines.codecs import NotTaken
+
         sizing.require_size(data, settings.max_pixels)
         with self.stage("run", record):
             try:
@@ -230,6 +232,8 @@ class Worker:
                     data, self.filter, self.border, gray=settings.gray,
                     keep=settings.check is not None, screen=proving,
                 )  # fmt: skip
+            except NotTaken:
+                return None
             except DeviceLost:
                 raise
             except EngineError as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
+from cudafilter.engines.codecs import FileResult, NotTaken
 from cudafilter.engines.cuda import deflate
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Slot
@@ -17,7 +18,6 @@ from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer
 
 if TYPE_CHECKING:
-    from cudafilter.engines.codecs import FileResult
     from cudafilter.engines.cuda.png_files import PngFiles
 
 T = TypeVar("T")
@@ -40,14 +40,17 @@ class GpuPng:
         gray: bool,
         keep: bool = False,
         screen: bool = False,
-    ) -> FileResult | None:
+    ) -> FileResult:
         """See PngCodec.filter."""
         with self._lock:
             if self._files is None:
                 from cudafilter.engines.cuda.png_files import PngFiles  # most runs read no PNG
 
                 self._files = PngFiles(self._device, self._variant)
-        return self._files.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+        done = self._files.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+        if done is None:
+            raise NotTaken("it is for the host")
+        return done
 
     def free(self) -> None:
         """Wait for the files in flight and give back what is held for them; with current()."""
@@ -75,6 +78,7 @@ class GpuPng:
                     return work(slot)
             except device.out_of_memory:
                 # The others' buffers may have taken what this image needs.
+                self.free()
                 with device.slots.alone() as slots:
                     for slot in slots:
                         slot.free()

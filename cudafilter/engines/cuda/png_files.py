@@ -7,7 +7,6 @@ megapixels RGB would pass through the host three times otherwise, 36 MB each.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -140,8 +139,9 @@ class PngFiles:
             return None
         header, plan = reader.header, filter.unrolled(border)
         shape = header.height, header.width, header.channels
-        metadata, lost = split(header.metadata, "png", header.channels)
-        if lost or (gray and header.channels > 2) or header.pixel_bytes < deflate.LEAST:
+        if (gray and header.channels > 2) or header.pixel_bytes < deflate.LEAST:
+            return None
+        if split(header.metadata, "png", header.channels)[1]:  # the host tells what is lost
             return None
         if not unfilter.takes(self._device, shape, np.dtype(header.dtype).itemsize):
             return None
@@ -150,7 +150,7 @@ class PngFiles:
         )
         if stretch is None:
             return None
-        return Picture(reader, replace(header, metadata=metadata), stretch, only_stage(plan))
+        return Picture(reader, header, stretch, only_stage(plan))
 
     def _made(self, picture: Picture, keep: bool, screen: bool) -> _Made | None:
         """What becomes of *picture*; None where memory lacks. Raises ImageError where it is
@@ -192,8 +192,7 @@ class PngFiles:
 
         def write(rows: Pixels, first: int) -> None:
             for part in np.split(rows, range(step, len(rows), step)):
-                with decoding("it"):
-                    raw = picture.reader.filtered(len(part))
+                raw = picture.reader.filtered(len(part))
                 part[...] = np.frombuffer(raw, np.uint8).reshape(part.shape)
 
         for _ in place.upload_by(write, (height, row), np.uint8, address, row):
@@ -205,21 +204,17 @@ class PngFiles:
         """What becomes of *picture*, whose filtered rows are at the address *rows*."""
         device, header, size, row = self._device, picture.header, picture.size, picture.row
         shape = header.height, header.width, header.channels
-        second = "between" if keep else "source"
-        for use in {"source", "out", second}:  # before any launch has its address
-            slot.memory(use, picture.stretch.image_bytes(*size))
-        slot.memory("scratch", self._scratch(picture))
+        slot.memory("scratch", self._scratch(picture))  # before any launch has its address
+        applied = placed(device, slot, picture.stretch, size, "between" if keep else "source")
+        source = applied[0].source, applied[0].source_pitch
         undoing = device.apply(
             slot, unfilter.planned(row // header.width, picture.itemsize),
-            (header.height, row + 1), (header.height, row),
-            uses=("", "source", "scratch"), places=((rows, row + 1), None),
+            (header.height, row + 1), (header.height, row), places=((rows, row + 1), source),
         )  # fmt: skip
         with slot.timed("unfilter"):
             undoing.run(undoing.passes())
-        applied = placed(device, slot, picture.stretch, size, second)
         for each in applied:
             each.queue()
-        source = undoing.out, undoing.out_pitch
         address, pitch = result = applied[-1].out, applied[-1].out_pitch
         pair = screened = None
         if keep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from cudafilter.check import compare
 from cudafilter.engines import Engine
 from cudafilter.engines.codecs import FileResult
 from cudafilter.engines.cuda import png_files, screen, unfilter
+from cudafilter.engines.cuda.device import Applied
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import MOST_LOSSES, Mended
@@ -194,6 +196,31 @@ class TestAWorker:
         assert "prove" in record.engine_seconds
         assert data is not None
 
+    @pytest.mark.parametrize("least", [0, 1 << 30], ids=["proven", "not proven"])
+    @pytest.mark.parametrize("filter", [BLUR, CHAIN], ids=["filter", "chain"])
+    def test_finds_a_bit_that_is_flipped_on_the_device(
+        self,
+        filter: Operation,
+        least: int,
+        here: Path,
+        compiled: CudaEngine,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(screen, "LEAST_SAMPLES", least)
+        Path("a.png").write_bytes(SMALL)
+        queue = Applied.queue
+
+        def flipping(applied: Applied) -> None:
+            queue(applied)
+            byte = applied.out + applied.launch.out_itemsize - 1
+            applied.slot.stream.put(lambda: ctypes.memset(byte, 77, 1))
+
+        monkeypatch.setattr(Applied, "queue", flipping)
+        record, data = Run(compiled, filter)(check="all")
+        assert data is None
+        assert "DISAGREES" in str(record.error)
+        assert "unfilter" in record.engine_seconds
+
     def test_takes_no_more_pixels_than_allowed(self, here: Path, compiled: CudaEngine) -> None:
         Path("a.png").write_bytes(SMALL)
         run = Run(compiled)
@@ -201,6 +228,16 @@ class TestAWorker:
         assert (record.status, record.error, record.hint) == (
             "failed", by_host.error, by_host.hint,
         )  # fmt: skip
+
+    def test_tells_what_is_too_large_as_the_host_does(
+        self, here: Path, compiled: CudaEngine
+    ) -> None:
+        data = raw_png(ROWS)
+        Path("a.png").write_bytes(data[:16] + b"\xff" + data[17:])
+        run = Run(compiled)
+        (record, _), (by_host, _) = run(), run(engine_codec=False)
+        assert "fails its checksum" in str(by_host.error)
+        assert (record.error, record.hint) == (by_host.error, by_host.hint)
 
     def test_tells_no_news_of_settings_for_all_runs(self, here: Path) -> None:
         Path("a.png").write_bytes(SMALL)

@@ -225,7 +225,10 @@ class Worker:
             return None
         from cudafilter.engines.codecs import NotTaken
 
-        sizing.require_size(data, settings.max_pixels)
+        try:
+            sizing.require_size(data, settings.max_pixels)
+        except ImageError:  # the host tells what else is wrong
+            return None
         with self.stage("run", record):
             try:
                 return png.filter(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from agreement import random_pixels
+from agreement import assert_agrees, random_pixels
 from cudafilter import images
 from cudafilter.check import compare
 from cudafilter.engines import Engine
@@ -344,6 +344,16 @@ class TestMemory:
         compiled.run(PIXELS, filter)
         assert freed == ["_jpeg", "_png"]
         monkeypatch.undo()
+
+    @pytest.mark.parametrize("filter", [BLUR, CHAIN], ids=["filter", "chain"])
+    def test_files_give_theirs_to_images(
+        self, filter: Operation, compiled: CudaEngine, fake: FakeCuda
+    ) -> None:
+        assert through(compiled, SMALL, filter) is not None
+        pixels = random_pixels((33, 44, 3), "uint8")
+        assert through(compiled, SMALL) is not None
+        fake.memory = fake.in_use + 100
+        assert_agrees(compiled, pixels, filter)
 
     def test_files_give_theirs_to_parts_of_pngs(self, compiled: CudaEngine, fake: FakeCuda) -> None:
         large = random_pixels((200, 200, 3), "uint8")

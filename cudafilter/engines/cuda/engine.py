@@ -119,7 +119,7 @@ class CudaEngine:
                 with device.slots.one() as slot:
                     self._filter(slot, work, pixels, out)
                     spent = slot.seconds()
-            except device.out_of_memory:
+            except (device.out_of_memory, LimitError):
                 # The others' buffers may have taken what this image needs.
                 self._free_codecs()
                 with device.slots.alone() as slots:
@@ -156,7 +156,11 @@ class CudaEngine:
         with device.current():
             try:
                 with device.slots.one() as slot:
-                    done = work.run(slot, work.rows_at_once(slot, lambda: self._share(slot)))
+                    rows_at_once = work.rows_at_once(slot, lambda: self._share(slot))
+                    if not rows_at_once:  # they may have taken what a few rows need
+                        self._free_codecs()
+                        rows_at_once = work.rows_at_once(slot, lambda: self._share(slot))
+                    done = work.run(slot, rows_at_once)
                     spent = slot.seconds() if done else {}
             except device.out_of_memory:
                 # The others' buffers may have taken what this image needs.

@@ -74,7 +74,7 @@ class Mended:
             if (spare := self._opened_spare()) is None:
                 raise
             done = work(spare)
-            notes = self._told(f"done by {spare.title}: {error}")
+            notes = self.told(f"done by {spare.title}: {error}")
         return done._replace(notes=done.notes + notes)
 
     def screen(
@@ -106,7 +106,7 @@ class Mended:
                     raise
             else:
                 self._losses = 0
-                return done, self._told()
+                return done, self.told()
 
     def resident(self, number: int) -> Resident | None:
         """See resident_of(); of the engine that it is by now."""
@@ -149,7 +149,7 @@ class Mended:
             engine.close()
         return True
 
-    def _told(self, *notes: str) -> tuple[str, ...]:
+    def told(self, *notes: str) -> tuple[str, ...]:
         """What is still to be told, and *notes*."""
         if not self._untold:
             return notes
@@ -211,7 +211,7 @@ class _MendedPng:
         try:
             done, notes = self._engine.call(lambda engine: _png_of(engine).deflate(pixels))
         except NotTaken:
-            return Deflated()
+            return Deflated(notes=self._engine.told())
         return done._replace(notes=done.notes + notes)
 
     def unfilter(self, raw: Buffer, shape: tuple[int, int, int], itemsize: int) -> Unfiltered:
@@ -223,7 +223,7 @@ class _MendedPng:
         try:
             done, notes = self._engine.call(work)
         except NotTaken:
-            return Unfiltered()
+            return Unfiltered(notes=self._engine.told())
         return done._replace(notes=done.notes + notes)
 
     def filter(
@@ -252,8 +252,8 @@ class _MendedPng:
 
 
 def _png_of(engine: Engine) -> PngCodec:
-    """What codes PNGs; raises NotTaken where that is the host. No image is done by then, and
-    what is untold stays so: Mended.call() is to notice neither."""
+    """What codes PNGs. Raises NotTaken where that is the host: no image is done then, as
+    Mended.call() would count, and what is to be told stays so."""
     if engine.png is None:
         raise NotTaken("the GPU that is left has no codec")
     return engine.png

@@ -37,6 +37,9 @@ from stand_in_gpus import PIXELS, StandIn, fail
 __all__ = ["compiled", "fake"]
 
 CHAIN = Chain((Link(BLUR), Link(make("sobel"))))
+JOINED = Chain((Link(make("sharpen")), Link(make("sharpen"))))
+"""Two steps that are one launch: there is no other way for them."""
+
 SMALL = png_of(random_pixels((40, 50, 3), "uint8"))
 
 
@@ -345,7 +348,7 @@ class TestMemory:
         assert freed == ["_jpeg", "_png"]
         monkeypatch.undo()
 
-    @pytest.mark.parametrize("filter", [BLUR, CHAIN], ids=["filter", "chain"])
+    @pytest.mark.parametrize("filter", [BLUR, CHAIN, JOINED], ids=["filter", "chain", "joined"])
     def test_files_give_theirs_to_images(
         self, filter: Operation, compiled: CudaEngine, fake: FakeCuda
     ) -> None:

@@ -135,7 +135,7 @@ class TestAGpuThatIsLost:
         record, data = Run(mended)()
         assert record.status == "done"
         assert data is not None
-        assert sum("was lost" in note for note in record.notes) == 3 == len(opened)
+        assert sum("was lost" in note for note in record.notes) == len(opened) < MOST_LOSSES
         assert mended.run(PIXELS, BLUR), "less than MOST_LOSSES: one more is opened"
         assert len(opened) == MOST_LOSSES
 

@@ -48,7 +48,7 @@ class Record:
     """When its work began, in seconds since 1970."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Seconds of each stage begun: read, decode, run (with the wait for the engine), check, encode,
-    write. A JPEG that the engine decodes and encodes itself has no decode and encode. Of several
+    write. A file that the engine decodes and encodes itself has no decode and encode. Of several
     frames encode writes."""
     elapsed: float | None = None
     """Seconds from its beginning to its end, where it is done by rows or frames: its stages overlap

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cudafilter import images
 from cudafilter.engines import Engine
+from cudafilter.engines.codecs import FileResult, NotTaken, PngCodec
 from cudafilter.errors import DeviceLost, EngineError, FramesError, ImageError, in_words
 from cudafilter.formats.table import (
     FORMATS,
@@ -42,7 +43,6 @@ from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
 from cudafilter.stores.store import Content, Exists, Identity, Store
 
 if TYPE_CHECKING:
-    from cudafilter.engines.codecs import FileResult, PngCodec
     from cudafilter.jobs.journal import Journal
 
 EXISTS = "it exists"
@@ -205,8 +205,6 @@ class Worker:
         settings, engine = self.settings, self.engine.get()
         if engine.jpeg is None:
             return None
-        from cudafilter.engines.codecs import NotTaken
-
         sizing.require_size(data, settings.max_pixels)
         with self.stage("run", record):
             try:
@@ -223,19 +221,14 @@ class Worker:
         plain = settings.compress_level is None and settings.background is None
         if png is None or not plain or settings.frames is not None:
             return None
-        from cudafilter.engines.codecs import NotTaken
-
-        try:
-            sizing.require_size(data, settings.max_pixels)
-        except ImageError:  # the host tells what else is wrong
-            return None
         with self.stage("run", record):
             try:
+                sizing.require_size(data, settings.max_pixels)
                 return png.filter(
                     data, self.filter, self.border, gray=settings.gray,
                     keep=settings.check is not None, screen=proving,
                 )  # fmt: skip
-            except NotTaken:
+            except (ImageError, NotTaken):  # the host tells what is wrong
                 return None
             except DeviceLost:
                 raise

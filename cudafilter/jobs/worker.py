@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.engines.codecs import FileResult, NotTaken, PngCodec
-from cudafilter.errors import DeviceLost, EngineError, FramesError, ImageError, in_words
+from cudafilter.errors import EngineError, FramesError, ImageError, in_words
 from cudafilter.formats.table import (
     FORMATS,
     HEAD,
@@ -28,6 +27,7 @@ from cudafilter.formats.unread import kind_of
 from cudafilter.images import Image
 from cudafilter.jobs import sizing
 from cudafilter.jobs.checking import check, screen
+from cudafilter.jobs.coded import by_engine, png_of
 from cudafilter.jobs.frames import Counted, picked, side_by_side
 from cudafilter.jobs.job import OVERWRITE, SKIP, Job
 from cudafilter.jobs.record import DONE, LEFT, SKIPPED, Record
@@ -35,11 +35,10 @@ from cudafilter.jobs.settings import Settings as Settings
 from cudafilter.jobs.stream import Stream, write_all
 from cudafilter.jobs.waiting import Future, Gate, MemoryBudget
 from cudafilter.operations.borders import Border
-from cudafilter.operations.choices import CHECKS
 from cudafilter.operations.operation import Operation
 from cudafilter.start.words import STDIO
 from cudafilter.stores import everywhere
-from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source
+from cudafilter.stores.buffers import Pieces, Sink, Source
 from cudafilter.stores.store import Content, Exists, Identity, Store
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class Worker:
             opened.enter_context(self.memory.taken(takes))
             encoded: Content | None = None
             if isinstance(data, bytes):
-                encoded = self._by_engine_codec(data, format, record)
+                encoded = by_engine(self, data, format, record)
             if encoded is None:
                 with self.hosts:
                     encoded = self._by_host_codecs(data, format, record)
@@ -169,73 +168,6 @@ class Worker:
             self._write(job, one.write, read, record, held)
         one.finish()
 
-    def _by_engine_codec(
-        self, data: bytes, format: str, record: Record, screen: bool = True
-    ) -> Buffer | None:
-        """The file filtered by the engine's own codec; None where the host's must do it.
-
-        *screen* says that the device may prove the result.
-        """
-        settings = self.settings
-        if not settings.offers_codec or format_of_bytes(data) != format:
-            return None
-        by = {"jpeg": self._by_engine_jpeg, "png": self._by_engine_png}.get(format)
-        proving = screen and settings.check == CHECKS[0]
-        if by is None or (done := by(data, record, proving)) is None:
-            return None
-        record.engine, record.engine_seconds = self.engine.get().title, done.seconds
-        record.width, record.height, record.channels = done.width, done.height, done.channels
-        record.colour, record.dtype = done.colour, done.dtype
-        record.add_notes(done.notes)
-        if settings.check:
-            from cudafilter.proof.screened import Unsettled
-
-            assert done.kept is not None
-            source, result = done.kept
-            try:
-                with self.stage("check", record):
-                    check(self, result, source, done.alpha, record, done.screened)
-            except Unsettled as why:
-                record.notes += (f"filtered again, and checked on the CPU: {why}",)
-                return self._by_engine_codec(data, format, record, screen=False)
-        record.notes += unused_settings(format, **settings.asked(**settings.effort))
-        return done.data
-
-    def _by_engine_jpeg(self, data: bytes, record: Record, proving: bool) -> FileResult | None:
-        settings, engine = self.settings, self.engine.get()
-        if engine.jpeg is None:
-            return None
-        sizing.require_size(data, settings.max_pixels)
-        with self.stage("run", record):
-            try:
-                return engine.jpeg.filter(
-                    data, self.filter, self.border, gray=settings.gray, quality=settings.quality,
-                    keep=settings.check is not None, screen=proving,
-                )  # fmt: skip
-            except NotTaken as reason:
-                record.notes += (f"decoded and encoded on the CPU: {reason}",)
-                return None
-
-    def _by_engine_png(self, data: bytes, record: Record, proving: bool) -> FileResult | None:
-        settings, png = self.settings, self._png()
-        plain = settings.compress_level is None and settings.background is None
-        if png is None or not plain or settings.frames is not None:
-            return None
-        with self.stage("run", record):
-            try:
-                sizing.require_size(data, settings.max_pixels)
-                return png.filter(
-                    data, self.filter, self.border, gray=settings.gray,
-                    keep=settings.check is not None, screen=proving,
-                )  # fmt: skip
-            except (ImageError, NotTaken):  # the host tells what is wrong
-                return None
-            except DeviceLost:
-                raise
-            except EngineError as error:
-                record.notes += (f"filtered again by way of the host: {error}",)
-                return None
-
     def _by_host_codecs(self, data: Source, format: str, record: Record) -> Content:
         """The image of the file *data*, filtered, as a file of *format*.
 
@@ -244,7 +176,7 @@ class Worker:
         with self.stage("decode", record):
             choose = partial(picked, self.settings.frames, format)
             frames = images.Frames(
-                data, record.source, choose, self.settings.max_pixels, png=self._png
+                data, record.source, choose, self.settings.max_pixels, png=partial(png_of, self)
             )
         record.frames = len(frames.numbers)
         if record.frames > 1:
@@ -266,15 +198,13 @@ class Worker:
         self._transfer(frames, format, file, record)
         return file.joined()
 
-    def _png(self) -> PngCodec | None:
-        """Engine.png, if the engine is open: nothing is read later for it."""
-        return self.engine.get().png if self.engine.is_set else None
-
     def _transfer(self, frames: images.Frames, format: str, target: Sink, record: Record) -> None:
         """Filter *frames* on their way into a file of *format*."""
         name = "standard output" if record.destination == STDIO else record.destination
         effort = self.settings.effort
-        output = images.Output(format, target, record.frames, name=name, png=self._png, **effort)
+        output = images.Output(
+            format, target, record.frames, name=name, png=partial(png_of, self), **effort
+        )
         coming, numbers = iter(frames), iter(frames.numbers)
         lost: tuple[str, ...] = ()
 

@@ -162,6 +162,27 @@ def test_each_route_is_taken(kernel: Kernel, largest: float, whole: bool, kind: 
     assert isinstance(route(kernel, largest, whole), kind)
 
 
+@pytest.mark.parametrize("taps", [13, 61, 301])
+def test_no_product_is_large_enough_for_threads_of_blas(
+    taps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would spin beside the check's own, with no word from the user to limit them."""
+    sizes: list[int] = []
+    multiply = np.matmul
+
+    def told(a: Any, b: Any, out: Any) -> Any:
+        sizes.append(a.shape[-2] * a.shape[-1] * b.shape[-1])
+        return multiply(a, b, out=out)
+
+    monkeypatch.setattr(np, "matmul", told)
+    kernel = np.outer(random.random(taps), random.random(taps))
+    pixels = random_pixels((60, 1100, 3), "uint8")
+    values = Proof(pixels, make("kernel", weights=kernel), Border(), alpha=False).rows(10, 50)
+    assert 0 < max(sizes) <= 1 << 18
+    expected = reference.exact(pixels, make("kernel", weights=kernel), Border(), False, (10, 50))
+    assert np.abs(values.values - expected.transpose(0, 2, 1)).max() <= values.bound
+
+
 @pytest.mark.parametrize("name", ["unsharp", "dense", "sharpen", "zeros between", "even row"])
 @pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
 def test_the_tolerance_of_floats_follows_each_samples_terms(border: Border, name: str) -> None:

@@ -22,8 +22,16 @@ UNIT = 2.0**-53
 SAFE = 1.01
 """Covers the terms of second order: n u is below 1e-5 for all kernels that there can be."""
 
-BLOCK = 48
+NARROW, WIDE = 24, 48
 """Outputs of one banded product: few zeros beside the band, and enough for BLAS to be fast."""
+
+MANY_TAPS = 150
+"""From so many taps on, products are WIDE."""
+
+PRODUCT = 1 << 18
+"""Multiply-adds of one product of matrices. For a larger one OpenBLAS starts a thread a core, and
+all of these spin beside the check's own: of 16 that check a picture each, that took 950 ms of the
+cores a picture where the check itself takes 50."""
 
 TAPS = {"integers": 24, "floats": 12}
 """Up to so many taps, sums one after the other are as fast as other routes."""
@@ -147,13 +155,13 @@ class Banded:
     """
 
     relative = True
-    step = BLOCK
 
     def __init__(self, kernel: Kernel, exact: bool, dtype: type[np.float32 | np.float64]) -> None:
         assert kernel.factors is not None
         self._column, self._row = kernel.factors
         self._anchor = kernel.anchor
         self._dtype = dtype
+        self.step = self._block = WIDE if max(kernel.shape) >= MANY_TAPS else NARROW
         # Twice the taps here: their weights are summed first where a border folds them.
         self.error = 0.0 if exact else _rounding(kernel, 3 * sum(kernel.shape) + 8)
         self._inner: dict[tuple[int, int], Weights] = {}
@@ -164,37 +172,41 @@ class Banded:
         index = image.down(first - self._anchor[0], last + len(self._column) - 1 - self._anchor[0])
         needed, down = self._matrix(index, self._column)
         block = image.rows(needed).astype(self._dtype)
-        flat = (down @ block.reshape(len(needed), -1)).reshape(-1, image.columns)
+        flat = _product(down, block.reshape(len(needed), -1)).reshape(-1, image.columns)
         out = np.empty((len(flat), image.width), self._dtype)
         first_inner, last_inner = self._along_rows(flat, out)
-        for start in [*range(0, first_inner, BLOCK), *range(last_inner, image.width, BLOCK)]:
-            stop = min(start + BLOCK, image.width)
+        size = self._block
+        for start in [*range(0, first_inner, size), *range(last_inner, image.width, size)]:
+            stop = min(start + size, image.width)
             if start not in self._columns:  # the same for all rows
                 index = image.across(
                     start - self._anchor[1], stop + len(self._row) - 1 - self._anchor[1]
                 )
                 self._columns[start] = self._matrix(index, self._row)
             needed, across = self._columns[start]
-            out[:, start:stop] = flat[:, needed] @ across.T
+            out[:, start:stop] = _product(across, flat[:, needed].T).T
         return out.reshape(last - first, image.channels, image.width)
 
     def _along_rows(self, flat: Planes, out: Planes) -> tuple[int, int]:
         """Fill the blocks of *out* that no border reaches; returns their first and last column.
 
-        One product of stacked matrices: NumPy lets other threads run while it lasts, and asks for
-        the interpreter's lock once, not once a block.
+        Products of stacked matrices: NumPy lets other threads run while one lasts, and asks for the
+        interpreter's lock once, not once a block.
         """
-        width, left, needed = out.shape[1], self._anchor[1], BLOCK + len(self._row) - 1
-        first = -(-left // BLOCK) * BLOCK
-        count = (width - first + left - needed) // BLOCK + 1
+        size, left, width = self._block, self._anchor[1], out.shape[1]
+        needed = size + len(self._row) - 1
+        first = -(-left // size) * size
+        count = (width - first + left - needed) // size + 1
         if count < 1:
             return 0, 0
         read = np.lib.stride_tricks.sliding_window_view(flat[:, first - left :], needed, axis=1)
-        blocks = read[:, : count * BLOCK : BLOCK].transpose(1, 0, 2)
-        last = first + count * BLOCK
-        written = out[:, first:last].reshape(len(out), count, BLOCK).transpose(1, 0, 2)
+        blocks = read[:, : count * size : size].transpose(1, 0, 2)
+        last = first + count * size
+        written = out[:, first:last].reshape(len(out), count, size).transpose(1, 0, 2)
         _, across = self._matrix(np.arange(needed), self._row)
-        np.matmul(blocks, across.T, out=written)
+        rows = max(1, PRODUCT // across.size)
+        for y in range(0, len(out), rows):
+            np.matmul(blocks[:, y : y + rows], across.T, out=written[:, y : y + rows])
         return first, last
 
     def _matrix(self, index: Planes, weights: Weights) -> tuple[Planes, Planes]:
@@ -213,6 +225,22 @@ class Banded:
         if inner:
             self._inner[key] = matrix
         return needed, matrix
+
+
+def _product(weights: Planes, block: Planes) -> Planes:
+    """``weights @ block``, in stacks of as many columns as PRODUCT allows."""
+    (rows, taps), columns = weights.shape, block.shape[1]
+    size = min(columns, max(1, PRODUCT // (rows * taps)))
+    last = columns // size * size
+    out = np.empty((rows, columns), weights.dtype)
+
+    def stacked(planes: Planes) -> Planes:
+        return planes[:, :last].reshape(len(planes), -1, size).transpose(1, 0, 2)
+
+    np.matmul(weights, stacked(block), out=stacked(out))
+    if last < columns:
+        np.matmul(weights, block[:, last:], out=out[:, last:])
+    return out
 
 
 class Transformed:

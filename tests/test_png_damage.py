@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from cudafilter.errors import ImageError
+from cudafilter.formats import deflate
 from cudafilter.formats.limits import MAX_ENTRIES
 from cudafilter.formats.metadata import Metadata
+from cudafilter.formats.png_chunks import chunks_of
 from cudafilter.images import Image, encode, load, lost_metadata, to_gray
+from cudafilter.stores.buffers import Buffer
 from image_files import chunk
 
 GRAY, RGB, PALETTE, GRAY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -111,6 +114,24 @@ def test_pixels_are_the_same_however_they_are_cut_into_chunks() -> None:
     bits = [chunk(b"IDAT", packed[at : at + 3]) + chunk(b"IDAT") for at in range(0, len(packed), 3)]
     many = png(ihdr(RGB, 8), *bits, chunk(b"IEND"))
     np.testing.assert_array_equal(load(one).pixels, load(many).pixels)
+
+
+def test_small_chunks_do_not_give_the_interpreters_lock_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """ISA-L does so for more than 5 KiB, and a file has thousands of chunks of 8 KiB."""
+    sizes: list[int] = []
+    find = deflate.crc32
+
+    def told(data: Buffer, value: int = 0) -> int:
+        sizes.append(len(data))
+        return find(data, value)
+
+    packed = zlib.compress(rows(RGB, 16, 100), 0)
+    cuts = [chunk(b"IDAT", packed[at : at + 8192]) for at in range(0, len(packed), 8192)]
+    monkeypatch.setattr(deflate, "crc32", told)
+    chunks_of(png(ihdr(RGB, 16, 100), *cuts, chunk(b"IEND")))
+    assert max(sizes) == 5 << 10
 
 
 def test_bytes_after_the_data_and_after_the_end_are_named() -> None:

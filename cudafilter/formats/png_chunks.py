@@ -19,11 +19,16 @@ from cudafilter.formats.metadata import EXIF_MARK, Metadata, Resolution
 from cudafilter.formats.table import FORMATS
 from cudafilter.stores.buffers import Buffer, Sink, Source, part
 
+_HEAD = struct.Struct(">I4s")
 (SIGNATURE,) = FORMATS["png"].starts
 GRAY, RGB, PALETTE = 0, 2, 3
 """PNG's colour types that more than one module asks for."""
-_PIECE = 1 << 20
-"""Bytes of a chunk that are read at a time to look at its checksum."""
+_SMALL = 1 << 16
+"""Bytes of a small chunk. libpng writes 8 KiB, so there are thousands of them."""
+_PIECE, _SMALL_PIECE = 1 << 20, 5 << 10
+"""Bytes of a chunk whose checksum is found at a time. For more than 5 KiB ISA-L gives the
+interpreter's lock away, and to get it back takes longer than a small chunk's checksum: threads that
+read PNGs waited for each other most of the time."""
 MOVING = {b"acTL", b"fcTL", b"fdAT"}
 """What makes an animation."""
 PICTURE = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS"}
@@ -58,16 +63,16 @@ def chunks_of(source: Source) -> Chunks:
     places: dict[bytes, list[range]] = {b"IDAT": [], b"fdAT": []}
     at = len(SIGNATURE)
     while at + 12 <= len(source):
-        length = int.from_bytes(source[at : at + 4], "big")
-        kind, span = source[at + 4 : at + 8], range(at + 8, at + 8 + length)
+        length, kind = _HEAD.unpack(source[at : at + 8])
+        span = range(at + 8, at + 8 + length)
         crc = source[span.stop : span.stop + 4]
         if len(crc) < 4:
             break
         if not kind.isalpha():  # of ASCII, as bytes have it
             raise ImageError("it is damaged: a chunk has no name")
-        value = deflate.crc32(kind)
-        for start in range(span.start, span.stop, _PIECE):
-            value = deflate.crc32(part(source, start, min(start + _PIECE, span.stop)), value)
+        value, piece = 0, _SMALL_PIECE if length <= _SMALL else _PIECE
+        for start in range(at + 4, span.stop, piece):
+            value = deflate.crc32(part(source, start, min(start + piece, span.stop)), value)
         if value != int.from_bytes(crc, "big"):
             raise ImageError(f"it is damaged: chunk {kind.decode('latin-1')} fails its checksum")
         if kind in places:

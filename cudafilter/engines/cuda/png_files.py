@@ -37,8 +37,9 @@ READERS = 16
 SLOTS = 4
 """Pictures on their way through the GPU at a time, beside those that are inflated."""
 
-INFLATED = 1 << 20
-"""Bytes that are inflated at a time: they are still in a core's cache when they are copied."""
+INFLATED = 4 << 20
+"""Bytes that are inflated at a time. More do not stay in a core's cache until they are copied. With
+fewer the threads take the interpreter's lock from each other more often."""
 
 
 class Picture(NamedTuple):

@@ -25,7 +25,7 @@ SAFE = 1.01
 NARROW, WIDE = 24, 48
 """Outputs of one banded product: few zeros beside the band, and enough for BLAS to be fast."""
 
-MANY_TAPS = 150
+MANY_TAPS = 40
 """From so many taps on, products are WIDE."""
 
 PRODUCT = 1 << 18

@@ -358,6 +358,28 @@ class TestMemory:
         fake.memory = fake.in_use + 100
         assert_agrees(compiled, pixels, filter)
 
+    @pytest.mark.parametrize("filter", [BLUR, CHAIN, JOINED], ids=["filter", "chain", "joined"])
+    def test_no_slot_is_held_meanwhile(
+        self,
+        filter: Operation,
+        compiled: CudaEngine,
+        fake: FakeCuda,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What waits for the codecs may be waited for by one of them, which wants all slots."""
+        assert through(compiled, SMALL) is not None
+        slots, lent = compiled._device.slots, list[int]()
+        free = compiled._free_codecs
+
+        def told() -> None:
+            lent.append(slots.count - len(slots._free))
+            free()
+
+        monkeypatch.setattr(compiled, "_free_codecs", told)
+        fake.memory = fake.in_use + 100
+        compiled.run(random_pixels((33, 44, 3), "uint8"), filter)
+        assert lent == [0]
+
     def test_files_give_theirs_to_parts_of_pngs(self, compiled: CudaEngine, fake: FakeCuda) -> None:
         large = random_pixels((200, 200, 3), "uint8")
         assert through(compiled, png_of(large)) is not None

@@ -153,15 +153,18 @@ class CudaEngine:
         stretch = stretch_of(stages, channels, dtype, alpha, self.variant)
         device = self._device
         work = Stretched(device, stretch, pixels, rows or (0, len(pixels)))
+
+        def run() -> tuple[bool, dict[str, float]]:
+            with device.slots.one() as slot:
+                done = work.run(slot, work.rows_at_once(slot, lambda: self._share(slot)))
+                return done, slot.seconds() if done else {}
+
         with device.current():
             try:
-                with device.slots.one() as slot:
-                    rows_at_once = work.rows_at_once(slot, lambda: self._share(slot))
-                    if not rows_at_once:  # they may have taken what a few rows need
-                        self._free_codecs()
-                        rows_at_once = work.rows_at_once(slot, lambda: self._share(slot))
-                    done = work.run(slot, rows_at_once)
-                    spent = slot.seconds() if done else {}
+                done, spent = run()
+                if not done:  # codecs may have taken what a few rows need
+                    self._free_codecs()
+                    done, spent = run()
             except device.out_of_memory:
                 # The others' buffers may have taken what this image needs.
                 self._free_codecs()

@@ -367,6 +367,7 @@ class TestMemory:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What waits for the codecs may be waited for by one of them, which wants all slots."""
+        compiled.run(random_pixels((3, 4, 3), "uint8"), filter)  # loads its kernels
         assert through(compiled, SMALL) is not None
         slots, lent = compiled._device.slots, list[int]()
         free = compiled._free_codecs

@@ -19,6 +19,7 @@ import pytest
 
 from cudafilter import images
 from cudafilter.engines.codecs import NotTaken
+from cudafilter.engines.cuda import deflate
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.engines.cuda.jpeg import parsed, require_taken
@@ -204,6 +205,19 @@ def test_memory_that_others_hold_is_given_back_for_a_picture(
         assert library.calls[call] == decoded + 2
         library.failing.clear()
         assert_as_by_host(engine, jpeg(), False, None)
+
+
+def test_memory_that_pngs_hold_is_given_back_for_a_picture(
+    fake: FakeCuda, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which codec a JPEG gets must not depend on the PNGs in its folder."""
+    engine, _, _ = opened()
+    monkeypatch.setattr(deflate, "LEAST", 0)
+    png = bytes(images.encode(images.Image(picture(300, 400)), "png"))
+    assert engine.png is not None
+    engine.png.filter(png, BLUR, Border(), gray=False)
+    fake.memory = fake.in_use + 1000
+    assert_as_by_host(engine, jpeg(), False, None)
 
 
 def test_nvjpeg_that_was_woken_is_taken_before_any_image_is_at_work(

@@ -105,6 +105,8 @@ class Device:
         self.number = gpu
         self.residents: dict[str, Freed] = {}
         """By variant; see resident.py."""
+        self.files: Freed | None = None
+        """What files of PNGs pass through, beside the slots; see png_files.py."""
         ratio = getattr(self.cuda.device_attribute, "SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO", None)
         self.slowness = SLOWEST if ratio is None else int(device.get_attribute(ratio))
         """How many times as fast as double float32 is."""
@@ -237,6 +239,8 @@ class Device:
 
     def release(self) -> None:
         """Wait for the images in flight and free their memory. The context must be current()."""
+        if self.files is not None:
+            self.files.free()
         with self.slots.alone() as slots:
             for slot in slots:
                 slot.free()

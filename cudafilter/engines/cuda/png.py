@@ -46,7 +46,7 @@ class GpuPng:
             if self._files is None:
                 from cudafilter.engines.cuda.png_files import PngFiles  # most runs read no PNG
 
-                self._files = PngFiles(self._device, self._variant)
+                self._files = self._device.files = PngFiles(self._device, self._variant)
         done = self._files.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
         if done is None:
             raise NotTaken("it is for the host")

@@ -180,6 +180,14 @@ class Engines:
             free, total = self._cuda._device.cuda.mem_get_info()
         return int(total) - int(free)
 
+    def pinned_bytes(self) -> int:
+        """Pinned memory of all engines. It grows to the largest image that each one has met."""
+        if self._cuda is None:
+            return 0
+        slots = [slot for engine in self._engines.values() for slot in engine._device.slots._free]  # type: ignore[attr-defined]
+        chunks = [chunk for slot in slots for chunk in (*slot._up, *slot._down)]
+        return sum(chunk._pinned.nbytes for chunk in chunks if chunk._pinned is not None)
+
     def close(self) -> None:
         """Close all."""
         for engine in self._engines.values():
@@ -256,7 +264,8 @@ def soak(
         memory.append((process_bytes(), engines.gpu_bytes()))
         print(
             f"  {counts.images:,} images, {counts.wrong} wrong, {worked:.0f} s,"
-            f" {memory[-1][0] >> 20} MiB, GPU {memory[-1][1] >> 20} MiB",
+            f" {memory[-1][0] >> 20} MiB ({engines.pinned_bytes() >> 20} pinned),"
+            f" GPU {memory[-1][1] >> 20} MiB",
             flush=True,
         )
         if seconds is not None and worked >= seconds:

@@ -54,8 +54,8 @@ class Record:
     """Seconds from its beginning to its end, where it is done by rows or frames: its stages overlap
     then."""
     engine_seconds: dict[str, float] = field(default_factory=dict)
-    """Of the stages of run, where the engine tells them: upload, kernel, download. Of a JPEG that it
-    codes itself decode, kernel, encode; of a PNG inflate, unfilter, kernel, deflate."""
+    """Of the stages of run, where the engine tells them: upload, kernel, download. Of a JPEG that
+    it codes itself decode, kernel, encode; of a PNG inflate, unfilter, kernel, deflate."""
     agreement: Agreement | None = None
     """How the result compares with the reference, where it was checked."""
     notes: tuple[str, ...] = ()

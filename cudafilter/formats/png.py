@@ -1,6 +1,7 @@
 """PNG: pixels are decoded here, by rows; png_chunks.py keeps what else there is.
 
-ISA-L inflates, libpng undoes the row filters: some rows at a time, the one above them put before.
+libdeflate inflates a whole picture, ISA-L some rows at a time, for which the row above them is put
+before. libpng undoes the row filters.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from cudafilter.formats.png_writer import PngWriter
 from cudafilter.formats.rows import Header, OneFrame, Reader, WholeReader, Writer
 from cudafilter.formats.table import Ways
 from cudafilter.operations.pixels import Pixels, full_scale
-from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source, joined, part
+from cudafilter.stores.buffers import Buffer, Pieces, Sink, Source, gathered, joined
 
 _MOST = 1 << 30
 """Most bytes of a chunk that is made."""
@@ -258,17 +259,17 @@ class _Feed:
 
     def take(self, count: int) -> Buffer:
         """The next *count* bytes, or as many as there are."""
-        found: list[Buffer] = []
+        found: list[range] = []
         while count and self._spans:
             span = self._spans[0]
-            stop = min(span.stop, span.start + count)
-            found.append(part(self._source, span.start, stop))
-            count -= stop - span.start
-            self.left -= stop - span.start
-            self._spans[0] = range(stop, span.stop)
-            if stop == span.stop:
+            taken = span[:count]
+            found.append(taken)
+            count -= len(taken)
+            self.left -= len(taken)
+            self._spans[0] = span[len(taken) :]
+            if not self._spans[0]:
                 self._spans.popleft()
-        return found[0] if len(found) == 1 else joined(found) if found else b""
+        return gathered(self._source, found) if found else b""
 
 
 def _header(chunks: list[Chunk]) -> _Header:

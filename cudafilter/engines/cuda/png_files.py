@@ -7,6 +7,7 @@ megapixels RGB would pass through the host three times otherwise, 36 MB each.
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +37,6 @@ READERS = 16
 
 SLOTS = 4
 """Pictures on their way through the GPU at a time, beside those that are inflated."""
-
-INFLATED = 4 << 20
-"""Bytes that are inflated at a time. More do not stay in a core's cache until they are copied. With
-fewer the threads take the interpreter's lock from each other more often."""
 
 
 class Picture(NamedTuple):
@@ -189,17 +186,12 @@ class PngFiles:
         """Where the filtered rows of *picture* are on the device, and the seconds it took."""
         height, row = picture.size[0], picture.row + 1
         address = place.memory("rows", height * row)
-        step = max(1, INFLATED // row)
-
-        def write(rows: Pixels, first: int) -> None:
-            for part in np.split(rows, range(step, len(rows), step)):
-                raw = picture.reader.filtered(len(part))
-                part[...] = np.frombuffer(raw, np.uint8).reshape(part.shape)
-
-        for _ in place.upload_by(write, (height, row), np.uint8, address, row):
+        started = perf_counter()
+        rows = np.frombuffer(picture.reader.filtered(height), np.uint8).reshape(height, row)
+        for _ in place.upload(rows, address, row):
             pass
         place.finish()
-        return address, place.seconds()["upload"]
+        return address, perf_counter() - started
 
     def _through(self, slot: Slot, rows: int, picture: Picture, keep: bool, screen: bool) -> _Made:
         """What becomes of *picture*, whose filtered rows are at the address *rows*."""

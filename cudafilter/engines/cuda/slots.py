@@ -7,8 +7,7 @@ later rows still arrive. Buffers are kept between images and only grow.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Condition
 from time import perf_counter
@@ -82,36 +81,21 @@ class Slot:
 
         Yields how many rows are on their way by then. On the device rows start *pitch* bytes apart.
         """
-
-        def copy(rows: Pixels, first: int) -> None:
-            rows[...] = pixels[first : first + len(rows)]
-
-        return self.upload_by(copy, pixels.shape, pixels.dtype, address, pitch)
-
-    def upload_by(
-        self,
-        write: Callable[[Pixels, int], None],
-        shape: tuple[int, ...],
-        dtype: npt.DTypeLike,
-        address: int,
-        pitch: int,
-    ) -> Iterator[int]:
-        """upload() of pixels of *shape* (H, ...) that *write* brings: it is given rows in pinned
-        memory and the number of the first, from the top down."""
-        height, step = shape[0], max(1, CHUNK_BYTES // pitch)
+        height = len(pixels)
+        step = max(1, CHUNK_BYTES // pitch)
         for i, first in enumerate(range(0, height, step)):
             started = perf_counter()
-            count = min(step, height - first)
+            part = pixels[first : first + step]
             chunk = self._up[i % DEPTH]
             if i >= DEPTH:
                 chunk.event.synchronize()
-            staged = chunk.staged(count * pitch)
-            write(rows_of(staged, (count, *shape[1:]), dtype, pitch), first)
+            staged = chunk.staged(len(part) * pitch)
+            rows_of(staged, part, pitch)[...] = part
             self._cuda.memcpy_htod_async(address + first * pitch, staged, self.stream)
             if first + DEPTH * step < height:  # it will be filled again
                 chunk.event.record(self.stream)
             self._uploading += perf_counter() - started
-            yield first + count
+            yield first + len(part)
 
     def download(self, out: Pixels, address: int, pitch: int) -> None:
         """Queue the copies of rows at *address*, *pitch* bytes apart, into *out*.
@@ -219,7 +203,7 @@ class _Chunk:
         """Bring the bytes, which have arrived, into the array they are for."""
         if self.waiting is not None:
             out, pitch = self.waiting
-            out[...] = rows_of(self.staged(len(out) * pitch), out.shape, out.dtype, pitch)
+            out[...] = rows_of(self.staged(len(out) * pitch), out, pitch)
             self.waiting = None
 
     def free(self) -> None:
@@ -229,12 +213,10 @@ class _Chunk:
             allocation.free()
 
 
-def rows_of(
-    staged: npt.NDArray[np.uint8], shape: tuple[int, ...], dtype: npt.DTypeLike, pitch: int
-) -> Pixels:
-    """*staged* as rows of *shape* and *dtype*, *pitch* bytes apart."""
-    row = math.prod(shape[1:]) * np.dtype(dtype).itemsize
-    return staged.reshape(-1, pitch)[:, :row].view(dtype).reshape(shape)
+def rows_of(staged: npt.NDArray[np.uint8], like: Pixels, pitch: int) -> Pixels:
+    """*staged* as rows of the shape and type of *like*, *pitch* bytes apart."""
+    row = like[0].nbytes
+    return staged.reshape(-1, pitch)[:, :row].view(like.dtype).reshape(like.shape)
 
 
 class Lendable(Protocol):

@@ -169,10 +169,7 @@ class Banded:
 
     def sums(self, image: Image, first: int, last: int) -> Planes:
         """See Route.sums."""
-        index = image.down(first - self._anchor[0], last + len(self._column) - 1 - self._anchor[0])
-        needed, down = self._matrix(index, self._column)
-        block = image.rows(needed).astype(self._dtype)
-        flat = _product(down, block.reshape(len(needed), -1)).reshape(-1, image.columns)
+        flat = self._down_columns(image, first, last)
         out = np.empty((len(flat), image.width), self._dtype)
         first_inner, last_inner = self._along_rows(flat, out)
         size = self._block
@@ -186,6 +183,26 @@ class Banded:
             needed, across = self._columns[start]
             out[:, start:stop] = _product(across, flat[:, needed].T).T
         return out.reshape(last - first, image.channels, image.width)
+
+    def _down_columns(self, image: Image, first: int, last: int) -> Planes:
+        """The sums of columns for rows *first* to *last* - 1: (rows times channels, columns)."""
+        size, above, taps = self._block, self._anchor[0], len(self._column)
+        out = np.empty((last - first, image.channels * image.columns), self._dtype)
+        y = first
+        while y < last:
+            # As many whole blocks as the border does not reach, or one block.
+            inner = min(last, image.height + above - taps + 1) - y if y >= above else 0
+            stop = y + max(inner // size * size, min(size, last - y))
+            index = image.down(y - above, stop + taps - 1 - above)
+            written = out[y - first : stop - first]
+            if inner >= size:
+                _, down = self._matrix(index[: size + taps - 1], self._column)
+            else:
+                index, down = self._matrix(index, self._column)
+            read = image.rows(index).astype(self._dtype).reshape(len(index), -1)
+            _multiply(down, read, written)
+            y = stop
+        return out.reshape(-1, image.columns)
 
     def _along_rows(self, flat: Planes, out: Planes) -> tuple[int, int]:
         """Fill the blocks of *out* that no border reaches; returns their first and last column.
@@ -228,19 +245,44 @@ class Banded:
 
 
 def _product(weights: Planes, block: Planes) -> Planes:
-    """``weights @ block``, in stacks of as many columns as PRODUCT allows."""
-    (rows, taps), columns = weights.shape, block.shape[1]
-    size = min(columns, max(1, PRODUCT // (rows * taps)))
-    last = columns // size * size
-    out = np.empty((rows, columns), weights.dtype)
-
-    def stacked(planes: Planes) -> Planes:
-        return planes[:, :last].reshape(len(planes), -1, size).transpose(1, 0, 2)
-
-    np.matmul(weights, stacked(block), out=stacked(out))
-    if last < columns:
-        np.matmul(weights, block[:, last:], out=out[:, last:])
+    """``weights @ block``."""
+    out = np.empty((len(weights), block.shape[1]), weights.dtype)
+    _multiply(weights, block, out)
     return out
+
+
+def _multiply(weights: Planes, read: Planes, out: Planes) -> None:
+    """Fill *out*, whole blocks of as many rows as *weights* has, with products of *weights*.
+
+    Each is of as many rows of *read* as *weights* has columns, and begins as many rows after the
+    one before it as *weights* has rows. A call does all of them, for as many columns at a time as
+    PRODUCT allows: see _along_rows().
+    """
+    columns = read.shape[1]
+    width = min(columns, max(1, PRODUCT // weights.size))
+    whole = columns // width * width
+    for start, stop in ((0, whole), (whole, columns)):
+        if start < stop:
+            parts, into = read[:, start:stop], out[:, start:stop]
+            side = min(width, stop - start)
+            step = len(weights)
+            np.matmul(
+                weights,
+                _stacked(parts, weights.shape[1], step, side),
+                out=_stacked(into, step, step, side),
+            )
+
+
+def _stacked(plane: Planes, height: int, step: int, width: int) -> Planes:
+    """*plane* in blocks of *height* x *width*, *step* rows apart: (down, across, *height*,
+    *width*)."""
+    rows, columns = plane.strides
+    count = (len(plane) - height) // step + 1
+    return np.lib.stride_tricks.as_strided(
+        plane,
+        (count, plane.shape[1] // width, height, width),
+        (step * rows, width * columns, rows, columns),
+    )
 
 
 class Transformed:

@@ -91,6 +91,18 @@ def test_values_lie_within_their_bound(name: str, channels: int, alpha: bool, dt
         assert_held(random_pixels((*shape, channels), dtype), OPERATIONS[name], border, alpha)
 
 
+@pytest.mark.parametrize("border", ALL_BORDERS, ids=lambda border: border.mode)
+def test_any_rows_come_at_once(border: Border) -> None:
+    """Whole blocks of a banded product do, where the border does not reach them."""
+    pixels, kernel = random_pixels((80, 700, 1), "uint8"), np.outer(*random.random((2, 13)))
+    operation = make("kernel", weights=kernel)
+    exact = reference.exact(pixels, operation, border, False).transpose(0, 2, 1)
+    proof = Proof(pixels, operation, border, False)
+    for first, last in product(range(30), (56, 73, 74, 75, 80)):
+        values, bound, _ = proof.rows(first, last)
+        assert np.abs(values - exact[first:last]).max() <= bound, (first, last)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("channels", "alpha"), LAYOUTS)
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -30,9 +30,9 @@ class Elsewhere:
         [range(7, 7)],
         [range(at, at + 8) for at in range(10, 4000, 20)],  # one run
         [range(4, 20), *(range(at, at + 20) for at in range(32, 500, 32)), range(544, 550)],
-        [range(0, 8), range(20, 28), range(60, 68), range(80, 88), range(88, 96)],  # apart or not
-        [range(0, 8), range(20, 20), range(32, 32), range(44, 52), range(52, 53)],  # empty ones
-        [range(900, 910), range(600, 610), range(300, 310), range(0, 10)],  # backwards
+        [range(8), range(20, 28), range(60, 68), range(80, 88), range(88, 96)],  # apart or not
+        [range(8), range(20, 20), range(32, 32), range(44, 52), range(52, 53)],  # empty ones
+        [range(900, 910), range(600, 610), range(300, 310), range(10)],  # backwards
         [range(4990, 5000), range(4980, 4990)],  # up to the end
         [range(a, b) for a, b in pairwise([0, 1, 3, 4, 9, 10, 11, 12, 5000])],
     ],

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
-from cudafilter.engines.codecs import FileResult, JpegPath
+from cudafilter.engines.codecs import FileJob, FileResult, JpegPath
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.formats.jpeg_head import Frame, frame_of, segments_of
@@ -214,7 +214,7 @@ class StandIn:
 
 def through(path: JpegPath, data: bytes) -> FileResult:
     """*data*, blurred."""
-    return path.filter(data, BLUR, Border(), gray=False, quality=None)
+    return path.filter(FileJob(data, BLUR, Border()))
 
 
 Opener = Callable[..., tuple[CudaEngine, JpegPath, StandIn]]

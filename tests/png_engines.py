@@ -14,7 +14,7 @@ import pytest
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.engines.codecs import FileResult, NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken
 from cudafilter.engines.cuda import deflate
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.jobs.job import Job
@@ -86,7 +86,7 @@ def through(
     """The result; None where it is left to the host."""
     assert engine.png is not None
     with suppress(NotTaken):
-        return engine.png.filter(data, filter, border, **{"gray": False} | more)
+        return engine.png.filter(FileJob(data, filter, border, **more))
     return None
 
 

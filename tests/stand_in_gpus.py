@@ -13,7 +13,7 @@ import pytest
 import agreement
 from agreement import random_pixels
 from cudafilter.engines import Engine, Result
-from cudafilter.engines.codecs import FileResult, JpegPath, PngCodec
+from cudafilter.engines.codecs import FileJob, FileResult, JpegPath, PngCodec
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.mended import Mended
 from cudafilter.operations.borders import Border
@@ -75,17 +75,7 @@ class StandInJpeg:
     does: Callable[[], FileResult]
     parallel: int = 3
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        quality: int | None,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         return self.does()
 
 

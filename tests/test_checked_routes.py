@@ -19,7 +19,7 @@ from PIL import Image
 
 from agreement import random_pixels
 from cudafilter.engines import Engine
-from cudafilter.engines.codecs import NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken
 from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.device import Applied
 from cudafilter.engines.cuda.engine import CudaEngine
@@ -271,10 +271,10 @@ def test_a_picture_that_is_filtered_again_may_go_another_way_and_tells_each_thin
     assert [note[:14] for note in record.notes] == ["7 bytes after ", "filtered again"]
     once = path.filter
 
-    def full(*given: Any, screen: bool, **named: Any) -> Any:
-        if not screen:
+    def full(job: FileJob) -> FileResult:
+        if not job.screen:
             raise NotTaken("the GPU's memory is full")
-        return once(*given, screen=screen, **named)
+        return once(job)
 
     monkeypatch.setattr(path, "filter", full)
     record = do(Job(tmp_path / "a.jpg", tmp_path / "c.jpg", "jpeg"), engine)
@@ -322,11 +322,11 @@ def test_what_is_compared_is_what_was_decoded_and_what_is_encoded(
 ) -> None:
     path = opened()[1]
     data = coded(photo())
-    kept = path.filter(data, BLUR, Border(), gray=False, quality=100, keep=True).kept
+    kept = path.filter(FileJob(data, BLUR, Border(), quality=100, keep=True)).kept
     assert kept is not None
     source, result = kept
     assert np.array_equal(source, np.asarray(Image.open(io.BytesIO(data))))
-    done = path.filter(data, BLUR, Border(), gray=False, quality=100)
+    done = path.filter(FileJob(data, BLUR, Border(), quality=100))
     assert done.kept is None
     off = np.abs(result.astype(int) - np.asarray(Image.open(io.BytesIO(bytes(done.data)))))
     assert off.mean() < 2

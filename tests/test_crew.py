@@ -16,7 +16,7 @@ from PIL import Image
 
 from cudafilter import images
 from cudafilter.engines import Engine
-from cudafilter.engines.codecs import FileResult, NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken
 from cudafilter.errors import UNEXPECTED, UNEXPECTED_HINT, EngineUnavailable, LimitError
 from cudafilter.jobs import crew
 from cudafilter.jobs.plan import Job, make_plan
@@ -24,7 +24,6 @@ from cudafilter.jobs.record import Record
 from cudafilter.jobs.worker import Settings
 from cudafilter.operations.area import Area
 from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.operations.region import Region
 from many_images import BLUR, StandIn, folder_jobs, photos, run
@@ -253,19 +252,9 @@ class TestEngineCodec:
         def __init__(self) -> None:
             self.offered: list[bytes] = []
 
-        def filter(
-            self,
-            data: bytes,
-            filter: Operation,
-            border: Border,
-            *,
-            gray: bool,
-            quality: int | None,
-            keep: bool = False,
-            screen: bool = False,
-        ) -> FileResult:
-            self.offered.append(data)
-            if b"Adobe" in data:
+        def filter(self, job: FileJob) -> FileResult:
+            self.offered.append(job.data)
+            if b"Adobe" in job.data:
                 raise NotTaken("CMYK")
             return FileResult(b"filtered", 30, 20, 3, "RGB", ("a note",), {"kernel": 0.5})
 

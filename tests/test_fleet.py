@@ -11,7 +11,7 @@ import pytest
 
 from agreement import random_pixels
 from cudafilter.engines import Engine
-from cudafilter.engines.codecs import FileResult, NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken
 from cudafilter.engines.fleet import Fleet
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineError, LimitError, ParameterError
@@ -229,7 +229,7 @@ class TestJpeg:
 
     def filter(self, fleet: Fleet) -> FileResult:
         assert fleet.jpeg is not None
-        return fleet.jpeg.filter(b"", BLUR, Border(), gray=False, quality=None)
+        return fleet.jpeg.filter(FileJob(b"", BLUR, Border()))
 
     def test_there_is_none_where_no_member_has_one(self) -> None:
         assert both()[2].jpeg is None

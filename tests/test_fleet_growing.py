@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from agreement import random_pixels
-from cudafilter.engines.codecs import FileResult
+from cudafilter.engines.codecs import FileJob, FileResult
 from cudafilter.engines.fleet import BUSY, WINDOW, Fleet
 from cudafilter.engines.open import _join
 from cudafilter.errors import EngineError, EngineUnavailable
@@ -97,7 +97,7 @@ class TestGrowth:
         grown, opened = self.grown(StandIn(0, jpeg=lambda: done), StandIn(1, jpeg=lambda: done))
         assert grown.jpeg is not None
         clock.now = WINDOW
-        grown.jpeg.filter(b"", BLUR, Border(), gray=False, quality=None)
+        grown.jpeg.filter(FileJob(b"", BLUR, Border()))
         settle(grown)
         assert opened == [1]
 

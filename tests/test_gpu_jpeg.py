@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from cudafilter import images
-from cudafilter.engines.codecs import NotTaken
+from cudafilter.engines.codecs import FileJob, NotTaken
 from cudafilter.engines.cuda import deflate
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda.engine import CudaEngine
@@ -98,7 +98,7 @@ def coded(data: Buffer) -> tuple[Any, ...]:
 def assert_as_by_host(engine: CudaEngine, data: bytes, gray: bool, quality: int | None) -> None:
     """The file is what the CPU codec makes of *data*, but for the codecs' own loss."""
     assert engine.jpeg is not None
-    done = engine.jpeg.filter(data, BLUR, Border(), gray=gray, quality=quality)
+    done = engine.jpeg.filter(FileJob(data, BLUR, Border(), gray=gray, quality=quality))
     host = by_host(engine, data, gray, quality)
     assert notes_of(done.data) == notes_of(host)
     assert coded(done.data) == coded(host)
@@ -127,13 +127,13 @@ def test_the_file_is_the_cpu_codecs_but_for_the_loss(
 
 def test_a_gray_result_tells_that_the_colour_profile_is_gone(opened: Opener) -> None:
     path = opened()[1]
-    assert path.filter(rich(), BLUR, Border(), gray=False, quality=None).notes == ()
-    (note,) = path.filter(rich(), BLUR, Border(), gray=True, quality=None).notes
+    assert path.filter(FileJob(rich(), BLUR, Border())).notes == ()
+    (note,) = path.filter(FileJob(rich(), BLUR, Border(), gray=True)).notes
     assert "profile is not kept" in note
 
 
 def test_the_time_of_each_stage_is_told(opened: Opener) -> None:
-    done = opened()[1].filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+    done = opened()[1].filter(FileJob(jpeg(), BLUR, Border()))
     assert list(done.seconds) == ["decode", "kernel", "encode"]
 
 
@@ -141,7 +141,7 @@ def test_a_file_whose_tables_the_encoder_does_not_keep_is_not_taken(opened: Open
     _, path, library = opened()
     library.ignores_tables = True
     with pytest.raises(NotTaken, match="does not keep its quality"):
-        path.filter(own_tables(), BLUR, Border(), gray=False, quality=None)
+        path.filter(FileJob(own_tables(), BLUR, Border()))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_after_a_failure_the_next_file_goes_through(call: str, opened: Opener) -
     engine, path, library = opened()
     library.failing[call] = 6
     with pytest.raises(NotTaken, match=f"refuses it: nvjpeg{call}: execution failed"):
-        path.filter(rich(), BLUR, Border(), gray=False, quality=None)
+        path.filter(FileJob(rich(), BLUR, Border()))
     library.failing.clear()
     assert_as_by_host(engine, rich(), False, None)
 
@@ -169,10 +169,10 @@ def test_a_codec_that_is_made_in_part_leaves_nothing(fake: FakeCuda, opened: Ope
     kept = len(library.alive)
     library.failing["DecodeJpegDevice"] = 6  # so that the slot's codec goes
     with pytest.raises(NotTaken):
-        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+        path.filter(FileJob(jpeg(), BLUR, Border()))
     library.failing = {"EncoderStateCreate": 6}
     with pytest.raises(NotTaken, match="EncoderStateCreate"):
-        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+        path.filter(FileJob(jpeg(), BLUR, Border()))
     assert len(library.alive) == 1 < kept  # the handle
     library.failing.clear()
     assert_as_by_host(engine, jpeg(), False, None)
@@ -182,11 +182,11 @@ def test_a_picture_too_large_for_the_gpu_is_not_taken(fake: FakeCuda, opened: Op
     engine, path, _ = opened()
     engine._device.memory_limit = 5000
     with pytest.raises(NotTaken, match="memory limit"):
-        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+        path.filter(FileJob(jpeg(), BLUR, Border()))
     engine._device.memory_limit = None
     fake.memory = 20_000
     with pytest.raises(NotTaken, match="the GPU's memory is full"):
-        path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+        path.filter(FileJob(jpeg(), BLUR, Border()))
 
 
 def test_memory_that_others_hold_is_given_back_for_a_picture(
@@ -201,7 +201,7 @@ def test_memory_that_others_hold_is_given_back_for_a_picture(
         decoded = library.calls[call]
         library.failing[call] = 5
         with pytest.raises(NotTaken, match="the GPU's memory is full"):
-            path.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+            path.filter(FileJob(jpeg(), BLUR, Border()))
         assert library.calls[call] == decoded + 2
         library.failing.clear()
         assert_as_by_host(engine, jpeg(), False, None)
@@ -215,7 +215,7 @@ def test_memory_that_pngs_hold_is_given_back_for_a_picture(
     monkeypatch.setattr(deflate, "LEAST", 0)
     png = bytes(images.encode(images.Image(picture(300, 400)), "png"))
     assert engine.png is not None
-    engine.png.filter(png, BLUR, Border(), gray=False)
+    engine.png.filter(FileJob(png, BLUR, Border()))
     fake.memory = fake.in_use + 1000
     assert_as_by_host(engine, jpeg(), False, None)
 
@@ -251,7 +251,7 @@ def test_a_library_that_does_not_load_takes_nothing(
     engine = CudaEngine(variant="constant")
     assert engine.jpeg is not None
     with pytest.raises(NotTaken, match="nvJPEG does not load: /nowhere"):
-        engine.jpeg.filter(jpeg(), BLUR, Border(), gray=False, quality=None)
+        engine.jpeg.filter(FileJob(jpeg(), BLUR, Border()))
     engine.close()
 
 
@@ -311,7 +311,7 @@ def test_the_installer_takes_the_library_of_the_driver_and_does_without_it(
 
 def test_a_quality_out_of_range_is_an_error(opened: Opener) -> None:
     with pytest.raises(ImageError, match="quality must be 1 to 100"):
-        opened()[1].filter(jpeg(), BLUR, Border(), gray=False, quality=101)
+        opened()[1].filter(FileJob(jpeg(), BLUR, Border(), quality=101))
 
 
 def test_threads_have_their_own_codecs(fake: FakeCuda, opened: Opener) -> None:

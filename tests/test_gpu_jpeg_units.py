@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cudafilter.engines.codecs import FileResult, JpegPath, NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult, JpegPath, NotTaken
 from cudafilter.engines.cuda import jpeg as gpu_jpeg
 from cudafilter.engines.cuda import jpeg_units
 from cudafilter.engines.cuda.engine import CudaEngine
@@ -336,7 +336,7 @@ def test_a_check_gets_the_pixels_of_its_own_picture(held: Held) -> None:
 
 def kept(path: JpegPath, data: bytes) -> FileResult:
     """*data*, blurred, with the pixels of both sides."""
-    return path.filter(data, BLUR, Border(), gray=False, quality=None, keep=True)
+    return path.filter(FileJob(data, BLUR, Border(), keep=True))
 
 
 @contextmanager

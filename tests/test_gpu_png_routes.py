@@ -15,7 +15,7 @@ from agreement import assert_agrees, random_pixels
 from cudafilter import images
 from cudafilter.check import compare
 from cudafilter.engines import Engine
-from cudafilter.engines.codecs import FileResult
+from cudafilter.engines.codecs import FileJob, FileResult
 from cudafilter.engines.cuda import png_files, screen, unfilter
 from cudafilter.engines.cuda.device import Applied
 from cudafilter.engines.cuda.engine import CudaEngine
@@ -50,10 +50,10 @@ class Asked:
 
     def __init__(self, error: EngineError | None = None) -> None:
         self.error = error
-        self.asked: list[Any] = []
+        self.asked: list[FileJob] = []
 
-    def filter(self, *given: Any, **named: Any) -> FileResult:
-        self.asked.append((given, named))
+    def filter(self, job: FileJob) -> FileResult:
+        self.asked.append(job)
         if self.error is not None:
             raise self.error
         seconds = {"inflate": 9.0, "unfilter": 1.0, "kernel": 2.0, "prove": 4.0, "deflate": 8.0}
@@ -85,17 +85,14 @@ def on_a_gpu(path: Asked, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch)
     return compiled
 
 
-@pytest.mark.parametrize("wish", ["gray", "keep", "screen"])
 def test_what_is_asked_for_is_passed_on(
-    wish: str, compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch
+    compiled: CudaEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wishes = {each: each == wish for each in ("gray", "keep", "screen")}
-    path, edge = Asked(), Border("wrap")
+    path, job = Asked(), FileJob(SMALL, BLUR, Border("wrap"), True, 90, True, True)
     for engine in (in_a_fleet(path), mended(path), on_a_gpu(path, compiled, monkeypatch)):
-        done = through(engine, SMALL, BLUR, edge, **wishes)
-        assert done is not None
-        assert done.notes == ("a note",)
-        assert path.asked.pop() == ((SMALL, BLUR, edge), wishes)
+        assert engine.png is not None
+        assert engine.png.filter(job).notes == ("a note",)
+        assert path.asked.pop() == job
     monkeypatch.undo()
 
 
@@ -108,7 +105,7 @@ def test_a_fleet_counts_the_seconds_of_kernels(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fleet, "count", counted.append)
     through(fleet, SMALL)
     assert fleet.jpeg is not None
-    fleet.jpeg.filter(SMALL, BLUR, Border(), gray=False, quality=None)
+    fleet.jpeg.filter(FileJob(SMALL, BLUR, Border()))
     assert counted == [15.0, 15.0]
 
 
@@ -183,9 +180,9 @@ class TestAWorker:
         Path("a.png").write_bytes(SMALL)
         path = Asked()
         record, data = Run(with_path(path), border=Border("wrap"))(check=check, gray=gray)
-        ((given, named),) = path.asked
-        assert given == (SMALL, BLUR, Border("wrap"))
-        assert named == {"gray": gray, "keep": check is not None, "screen": check == "all"}
+        kept, proven = check is not None, check == "all"
+        job = FileJob(SMALL, BLUR, Border("wrap"), gray, None, kept, proven)
+        assert path.asked == [job]
         if check is None:
             assert (data, record.notes) == (SMALL, ("a note",))
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from PIL import Image
 
 from agreement import ALL_BORDERS, random_pixels
 from cudafilter.check import compare
+from cudafilter.engines.codecs import FileJob
 from cudafilter.engines.cuda import screen
 from cudafilter.engines.cuda.engine import CudaEngine
 from cudafilter.nvidia import nvjpeg
@@ -262,10 +262,9 @@ def test_on_the_gpu_a_jpeg_is_proven_where_it_is() -> None:
         pytest.skip(str(engine.jpeg_reason))
     data = io.BytesIO()
     Image.fromarray(random_pixels((1001, 1203, 3), "uint8")).save(data, "JPEG", quality=95)
-    ways: dict[str, Any] = {"gray": False, "quality": None}
     for filter in (make("blur"), make("sobel"), make("sharpen")):
-        done = engine.jpeg.filter(data.getvalue(), filter, Border(), keep=True, screen=True, **ways)
-        plain = engine.jpeg.filter(data.getvalue(), filter, Border(), keep=True, **ways)
+        job = FileJob(data.getvalue(), filter, Border(), keep=True)
+        done, plain = engine.jpeg.filter(job._replace(screen=True)), engine.jpeg.filter(job)
         assert done.screened is not None
         assert done.screened.partial
         assert done.kept is not None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cudafilter.cli import options
 from cudafilter.cli.command import FAILURE, Command
 from cudafilter.cli.terminal import put
+from cudafilter.engines.codecs import FileJob
 from cudafilter.errors import CudafilterError, in_words
 from cudafilter.host.escape import escaped
 
@@ -155,7 +156,7 @@ def _gpu_jpeg(engine: Engine, check: str) -> Found:
         return Found(check, LACKS, lack, "pip install 'cudafilter[nvcodec]'")
     data = bytes(images.encode(images.Image(_picture("uint8", 3)), "jpeg"))
     filter = make("blur", sigma=2)
-    done = engine.jpeg.filter(data, filter, Border(), gray=False, quality=None, keep=True)
+    done = engine.jpeg.filter(FileJob(data, filter, Border(), keep=True))
     assert done.kept is not None
     source, result = done.kept
     agreement = compare(result, source, filter)

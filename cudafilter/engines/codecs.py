@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from cudafilter.errors import CudafilterError
 from cudafilter.formats.png_path import PngPath
@@ -24,6 +24,22 @@ class NotTaken(CudafilterError):
 
     Nothing was written and nothing is wrong: run the same file through the CPU codec.
     """
+
+
+class FileJob(NamedTuple):
+    """A file to be filtered, and how."""
+
+    data: bytes
+    filter: Operation
+    border: Border
+    gray: bool = False
+    """As worker.Settings has it, ..."""
+    quality: int | None = None
+    """... and this one too."""
+    keep: bool = False
+    """Whether the pixels of both sides of the filter come to the host, for a check."""
+    screen: bool = False
+    """Whether the device may prove most of the result instead."""
 
 
 @dataclass(frozen=True)
@@ -65,24 +81,12 @@ class JpegPath(Protocol):
     parallel: int
     """How many calls at a time pay off."""
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        quality: int | None,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
-        """*data*, a JPEG file, filtered; metadata kept as images.load and images.encode keep it.
+    def filter(self, job: FileJob) -> FileResult:
+        """A JPEG file filtered; metadata kept as images.load and images.encode keep it.
 
-        *gray* and *quality* are those of worker.Settings. *keep* brings the pixels of both sides
-        of the filter to the host, for a check; *screen* says that the device may prove most of the
-        result instead. May be called from any thread. Raises
-        NotTaken for a file that the CPU codec must do, ImageError for a damaged one and for a
-        quality that is none, EngineError where the GPU fails.
+        May be called from any thread. Raises NotTaken for a file that the CPU codec must do,
+        ImageError for a damaged one and for a quality that is none, EngineError where the GPU
+        fails.
 
         nvJPEG does not tell of damage. So a file that looks damaged is decoded on the CPU too.
         """
@@ -95,17 +99,8 @@ class PngCodec(PngPath, Protocol):
     Both ways give the same bytes.
     """
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
-        """*data*, a PNG file, filtered; arguments are those of JpegPath.filter.
+    def filter(self, job: FileJob) -> FileResult:
+        """A PNG file filtered. It has no quality.
 
         Raises NotTaken for a file that the host must do: a small one, one whose samples are not
         those of its pixels (a palette, an interlaced file, few bits), one that is damaged, or one

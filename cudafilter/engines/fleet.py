@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.engines.codecs import FileResult, JpegPath, PngCodec
+from cudafilter.engines.codecs import FileJob, FileResult, JpegPath, PngCodec
 from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import EngineError, EngineUnavailable, LimitError
 from cudafilter.formats.png_path import Deflated, PngPath, Unfiltered
@@ -257,24 +257,12 @@ class _FleetJpeg:
         self._fleet = fleet
         self.parallel = parallel
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        quality: int | None,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         """See JpegPath.filter."""
 
         def work(engine: Engine) -> FileResult:
             assert engine.jpeg is not None
-            return engine.jpeg.filter(
-                data, filter, border, gray=gray, quality=quality, keep=keep, screen=screen
-            )
+            return engine.jpeg.filter(job)
 
         done, notes = self._fleet.call(work, _codes)
         self._fleet.count(done.on_device)
@@ -295,21 +283,12 @@ class _FleetPng:
         """See PngPath.unfilter."""
         return self._call(lambda png: png.unfilter(raw, shape, itemsize))
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         """See PngCodec.filter."""
 
         def work(engine: Engine) -> FileResult:
             assert engine.png is not None
-            return engine.png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+            return engine.png.filter(job)
 
         done, notes = self._fleet.call(work, _has_png)
         self._fleet.count(done.on_device)

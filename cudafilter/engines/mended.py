@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from cudafilter.engines import Engine, Result, Screening
-from cudafilter.engines.codecs import FileResult, JpegPath, NotTaken, PngCodec
+from cudafilter.engines.codecs import FileJob, FileResult, JpegPath, NotTaken, PngCodec
 from cudafilter.engines.resident import Resident, resident_of
 from cudafilter.errors import DeviceLost, EngineError, EngineUnavailable
 from cudafilter.formats.png_path import Deflated, Unfiltered
@@ -171,25 +171,13 @@ class _MendedJpeg:
         self._engine = engine
         self.parallel = parallel
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        quality: int | None,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         """See JpegPath.filter. With a spare, what fails is left to Mended.run."""
 
         def work(engine: Engine) -> FileResult:
             if engine.jpeg is None:
                 raise NotTaken("the GPU that is left has no codec")
-            return engine.jpeg.filter(
-                data, filter, border, gray=gray, quality=quality, keep=keep, screen=screen
-            )
+            return engine.jpeg.filter(job)
 
         try:
             done, notes = self._engine.call(work)
@@ -226,21 +214,11 @@ class _MendedPng:
             return Unfiltered(notes=self._engine.told())
         return done._replace(notes=done.notes + notes)
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         """See PngCodec.filter. With a spare, what fails is left to Mended.run."""
 
         def work(engine: Engine) -> FileResult:
-            png = _png_of(engine)
-            return png.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
+            return _png_of(engine).filter(job)
 
         try:
             done, notes = self._engine.call(work)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cudafilter.engines.codecs import FileResult, NotTaken, PngCodec
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken, PngCodec
 from cudafilter.errors import DeviceLost, EngineError, ImageError
 from cudafilter.formats.table import format_of_bytes, unused_settings
 from cudafilter.jobs import sizing
@@ -51,6 +51,12 @@ def by_engine(
     return done.data
 
 
+def _job(run: Shared, data: bytes, proving: bool) -> FileJob:
+    settings = run.settings
+    kept = settings.check is not None
+    return FileJob(data, run.filter, run.border, settings.gray, settings.quality, kept, proving)
+
+
 def _jpeg(run: Shared, data: bytes, record: Record, proving: bool) -> FileResult | None:
     settings, engine = run.settings, run.engine.get()
     if engine.jpeg is None:
@@ -58,10 +64,7 @@ def _jpeg(run: Shared, data: bytes, record: Record, proving: bool) -> FileResult
     sizing.require_size(data, settings.max_pixels)
     with run.stage("run", record):
         try:
-            return engine.jpeg.filter(
-                data, run.filter, run.border, gray=settings.gray, quality=settings.quality,
-                keep=settings.check is not None, screen=proving,
-            )  # fmt: skip
+            return engine.jpeg.filter(_job(run, data, proving))
         except NotTaken as reason:
             record.notes += (f"decoded and encoded on the CPU: {reason}",)
             return None
@@ -75,10 +78,7 @@ def _png(run: Shared, data: bytes, record: Record, proving: bool) -> FileResult 
     with run.stage("run", record):
         try:
             sizing.require_size(data, settings.max_pixels)
-            return png.filter(
-                data, run.filter, run.border, gray=settings.gray,
-                keep=settings.check is not None, screen=proving,
-            )  # fmt: skip
+            return png.filter(_job(run, data, proving))
         except (ImageError, NotTaken):  # the host tells what is wrong
             return None
         except DeviceLost:

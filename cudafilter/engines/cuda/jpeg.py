@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from cudafilter.engines.codecs import FileResult, NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.jpeg_pictures import (
     Coded,
@@ -40,9 +40,8 @@ from cudafilter.formats.rows import require_range
 from cudafilter.formats.table import Ways
 from cudafilter.host.cores import cores
 from cudafilter.nvidia.nvjpeg import NvJpeg, NvJpegError, Reader
-from cudafilter.operations.borders import Border
 from cudafilter.operations.correlation import IDENTITY
-from cudafilter.operations.operation import Operation, Stage, only_stage
+from cudafilter.operations.operation import Stage, only_stage
 from cudafilter.start import gpus
 from cudafilter.stores.buffers import Buffer
 
@@ -174,23 +173,14 @@ class GpuJpeg:
         """What the user should know."""
         self.parallel = THREADS if self.by_units else self._readers.count
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        quality: int | None,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         """See JpegPath.filter."""
         from cudafilter import images
 
-        stage = only_stage(filter.unrolled(border) or (Stage(IDENTITY, border),))
+        data = job.data
+        stage = only_stage(job.filter.unrolled(job.border) or (Stage(IDENTITY, job.border),))
         if stage is None:
-            raise NotTaken(f"{filter.name} is several passes over its pixels")
+            raise NotTaken(f"{job.filter.name} is several passes over its pixels")
         operation, border = stage
         head = parsed(data)
         frame = require_taken(head)
@@ -207,16 +197,18 @@ class GpuJpeg:
         if judged:
             jpeg.require_undamaged(data)
         small = stand_in(head, frame)
-        if gray:
+        if job.gray:
             small = images.to_gray(small)
         channels = small.pixels.shape[2]
-        template = template_of(small.metadata.jpeg_coding, channels, quality)
+        template = template_of(small.metadata.jpeg_coding, channels, job.quality)
         ready = prepare(operation, channels, np.uint8, border, False, self._variant)
         size = frame.height, frame.width
         taken = 2 * size[0] * row_pitch(size[1], channels)
         if (limit := self._device.memory_limit) is not None and taken > limit:
             raise NotTaken("it is larger than the memory limit")
-        picture = Picture(data, template, size, channels, ready, keep, stage if screen else None)
+        picture = Picture(
+            data, template, size, channels, ready, job.keep, stage if job.screen else None
+        )
         with self._device.current(), self._coded(picture) as coded:
             if not judged and jpeg_scan.is_flat(coded.end):
                 jpeg.require_undamaged(data)

@@ -6,14 +6,12 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
-from cudafilter.engines.codecs import FileResult, NotTaken
+from cudafilter.engines.codecs import FileJob, FileResult
 from cudafilter.engines.cuda import deflate
 from cudafilter.engines.cuda.device import Device
 from cudafilter.engines.cuda.slots import Slot
 from cudafilter.engines.cuda.unfilter import takes, unfiltered
 from cudafilter.formats.png_path import Deflated, Unfiltered
-from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels
 from cudafilter.stores.buffers import Buffer
 
@@ -31,26 +29,14 @@ class GpuPng:
         self._lock = Lock()
         self._files: PngFiles | None = None
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult:
+    def filter(self, job: FileJob) -> FileResult:
         """See PngCodec.filter."""
         with self._lock:
             if self._files is None:
                 from cudafilter.engines.cuda.png_files import PngFiles  # most runs read no PNG
 
                 self._files = self._device.files = PngFiles(self._device, self._variant)
-        done = self._files.filter(data, filter, border, gray=gray, keep=keep, screen=screen)
-        if done is None:
-            raise NotTaken("it is for the host")
-        return done
+        return self._files.filter(job)
 
     def free(self) -> None:
         """Wait for the files in flight and give back what is held for them; with current()."""

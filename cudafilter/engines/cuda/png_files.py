@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cudafilter.engines.codecs import FileResult
+from cudafilter.engines.codecs import FileJob, FileResult, NotTaken
 from cudafilter.engines.cuda import deflate, unfilter
 from cudafilter.engines.cuda.chains import Stretch, placed, scratch_bytes, stretch_for
 from cudafilter.engines.cuda.device import Device
@@ -26,8 +26,7 @@ from cudafilter.formats.rows import HEAD_OF_KIND, Header
 from cudafilter.formats.table import Ways
 from cudafilter.host.cores import cores
 from cudafilter.images import decoding
-from cudafilter.operations.borders import Border
-from cudafilter.operations.operation import Operation, Stage, only_stage
+from cudafilter.operations.operation import Stage, only_stage
 from cudafilter.operations.pixels import Pixels
 from cudafilter.proof.screened import Screened
 from cudafilter.stores.buffers import Pieces
@@ -47,8 +46,15 @@ class Picture(NamedTuple):
     """That of the result."""
     stretch: Stretch
     """The filter."""
+    keep: bool
+    """Whether the source stays as it is, for a check."""
     stage: Stage | None
     """What the device is to prove, if it can."""
+
+    @property
+    def second(self) -> str:
+        """The buffer beside ``out`` in which launches hand images on; one launch needs none."""
+        return "between" if self.keep and len(self.stretch.launches) > 1 else "source"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,24 +93,13 @@ class PngFiles:
         self._readers = Pool([Slot(device.cuda) for _ in range(readers)])
         self._slots = Pool([Slot(device.cuda) for _ in range(SLOTS)])
 
-    def filter(
-        self,
-        data: bytes,
-        filter: Operation,
-        border: Border,
-        *,
-        gray: bool,
-        keep: bool = False,
-        screen: bool = False,
-    ) -> FileResult | None:
+    def filter(self, job: FileJob) -> FileResult:
         """See PngCodec.filter."""
         try:
-            picture = self._picture(data, filter, border, gray)
-            made = self._made(picture, keep, screen) if picture is not None else None
-        except (ImageError, LimitError):  # the host tells of it
-            return None
-        if picture is None or made is None:
-            return None
+            picture = self._picture(job)
+            made = self._made(picture)
+        except (ImageError, LimitError) as error:  # the host tells of it
+            raise NotTaken("it is damaged, or too large") from error
         header, file = picture.header, Pieces()
         writer = PngWriter(file, header, Ways())
         if made.pieces is not None:
@@ -125,52 +120,54 @@ class PngFiles:
             for each in (*places, *slots):
                 each.free()
 
-    def _picture(
-        self, data: bytes, filter: Operation, border: Border, gray: bool
-    ) -> Picture | None:
-        """*data* if it is for the device. Raises ImageError and LimitError."""
+    def _picture(self, job: FileJob) -> Picture:
+        """The file of *job*. Raises ImageError, LimitError and NotTaken."""
         with decoding("it"):
-            if png.is_decoded_whole(data[:HEAD_OF_KIND]):
-                return None
-            reader = png.open(data, Limits(len(data)))
+            if png.is_decoded_whole(job.data[:HEAD_OF_KIND]):
+                raise NotTaken("its pixels come all at once")
+            reader = png.open(job.data, Limits(len(job.data)))
         if not isinstance(reader, png.PngReader) or not reader.is_plain:
-            return None
-        header, plan = reader.header, filter.unrolled(border)
+            raise NotTaken("its samples are not those of its pixels")
+        header = reader.header
         shape = header.height, header.width, header.channels
-        if (gray and header.channels > 2) or header.pixel_bytes < deflate.LEAST:
-            return None
-        if split(header.metadata, "png", header.channels)[1]:  # the host tells what is lost
-            return None
+        if job.gray and header.channels > 2:
+            raise NotTaken("it becomes gray first")
+        if header.pixel_bytes < deflate.LEAST:
+            raise NotTaken("it is small")
+        if split(header.metadata, "png", header.channels)[1]:
+            raise NotTaken("the host tells what is lost of it")
         if not unfilter.takes(self._device, shape, np.dtype(header.dtype).itemsize):
-            return None
+            raise NotTaken("the device does not undo its row filters")
         stretch = stretch_for(
-            filter, border, header.channels, header.dtype, header.alpha, self._variant
+            job.filter, job.border, header.channels, header.dtype, header.alpha, self._variant
         )
         if stretch is None:
-            return None
-        return Picture(reader, header, stretch, only_stage(plan))
+            raise NotTaken(f"{job.filter.name} needs more than the device does at once")
+        stage = only_stage(job.filter.unrolled(job.border)) if job.screen else None
+        return Picture(reader, header, stretch, job.keep, stage)
 
-    def _made(self, picture: Picture, keep: bool, screen: bool) -> _Made | None:
-        """What becomes of *picture*; None where memory lacks. Raises ImageError where it is
-        damaged, and LimitError."""
+    def _made(self, picture: Picture) -> _Made:
+        """What becomes of *picture*. Raises ImageError where it is damaged, LimitError, and
+        NotTaken where memory lacks."""
         device = self._device
         with device.current():
             limit = device.memory_limit
-            if limit is not None and self._taken(picture, keep) > limit:
-                return None
+            if limit is not None and self._taken(picture) > limit:
+                raise NotTaken("it is larger than the memory limit")
             try:
                 with self._readers.one() as place:
                     rows, inflating = self._inflated(place, picture)
                     with self._slots.one() as slot:
-                        made = self._through(slot, rows, picture, keep, screen)
-            except device.out_of_memory:
-                return None
+                        made = self._through(slot, rows, picture)
+            except device.out_of_memory as error:
+                raise NotTaken("the GPU's memory is full") from error
         return made._replace(seconds={"inflate": inflating} | made.seconds)
 
-    def _taken(self, picture: Picture, keep: bool) -> int:
+    def _taken(self, picture: Picture) -> int:
         """Bytes of device memory that *picture* takes."""
         rows = picture.size[0] * (picture.row + 1)
-        images = (2 + keep) * picture.stretch.image_bytes(*picture.size)
+        buffers = len({"source", "out", picture.second})
+        images = buffers * picture.stretch.image_bytes(*picture.size)
         return rows + images + self._scratch(picture)
 
     def _scratch(self, picture: Picture) -> int:
@@ -193,12 +190,12 @@ class PngFiles:
         place.finish()
         return address, perf_counter() - started
 
-    def _through(self, slot: Slot, rows: int, picture: Picture, keep: bool, screen: bool) -> _Made:
+    def _through(self, slot: Slot, rows: int, picture: Picture) -> _Made:
         """What becomes of *picture*, whose filtered rows are at the address *rows*."""
         device, header, size, row = self._device, picture.header, picture.size, picture.row
         shape = header.height, header.width, header.channels
         slot.memory("scratch", self._scratch(picture))  # before any launch has its address
-        applied = placed(device, slot, picture.stretch, size, "between" if keep else "source")
+        applied = placed(device, slot, picture.stretch, size, picture.second)
         source = applied[0].source, applied[0].source_pitch
         undoing = device.apply(
             slot, unfilter.planned(row // header.width, picture.itemsize),
@@ -210,12 +207,12 @@ class PngFiles:
             each.queue()
         address, pitch = result = applied[-1].out, applied[-1].out_pitch
         pair = screened = None
-        if keep:
+        if picture.keep:
             from cudafilter.engines.cuda.screen import kept  # only a check needs it
 
             pair, screened = kept(
                 device, slot, (source, result), shape, header.dtype, header.alpha,
-                picture.stage if screen else None,
+                picture.stage,
             )  # fmt: skip
         pieces = deflate.deflated_from(
             device, slot, lambda first, _: (address + first * pitch, pitch), shape,

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
+from cudafilter.errors import ImageError
 from cudafilter.formats import (
     deflate,
 )
@@ -57,3 +58,67 @@ def test_pieces_are_joined_in_order(sizes: list[int]) -> None:
     pieces = [rng.bytes(size) for size in sizes]
     mixed: list[Buffer] = [memoryview(p) if i % 2 else p for i, p in enumerate(pieces)]
     assert joined(mixed) == b"".join(pieces)
+
+
+def inflated(stream: bytes, size: int, at_once: int) -> tuple[bytes, int]:
+    """*size* bytes of *stream*, so many *at_once*, and how many bytes follow it."""
+    left = memoryview(stream)
+
+    def feed(count: int) -> Buffer:
+        nonlocal left
+        given, left = left[:count], left[count:]
+        return given
+
+    inflater = deflate.Inflater(feed, size)
+    counts = [at_once] * (size // at_once) + [size % at_once] * (size % at_once > 0)
+    return b"".join(inflater.take(count) for count in counts), inflater.surplus + len(left)
+
+
+class Unused:
+    """The inflater by pieces, which fails."""
+
+    unused_data = b""
+
+
+DATA = np.random.default_rng(2).integers(0, 3, 100_000, dtype=np.uint8).tobytes()
+FLAT = bytes(1_000_000)
+
+
+@pytest.mark.parametrize("at_once", [100_000, 30_000])
+@pytest.mark.parametrize(
+    ("stream", "surplus"),
+    [(zlib.compress(DATA), 0), (zlib.compress(DATA, 0), 0), (zlib.compress(DATA) + b"more", 4)],
+)
+def test_a_stream_gives_its_bytes_and_tells_what_follows(
+    stream: bytes, surplus: int, at_once: int
+) -> None:
+    assert inflated(stream, len(DATA), at_once) == (DATA, surplus)
+
+
+def test_the_shortest_stream_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = zlib.compress(FLAT, 9)
+    monkeypatch.setattr(deflate.isal_zlib, "decompressobj", Unused)
+    assert inflated(stream, len(FLAT), len(FLAT)) == (FLAT, 0)
+
+
+@pytest.mark.parametrize("at_once", [100_000, 30_000])
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (zlib.compress(DATA[:-1]), "cut short"),
+        (zlib.compress(DATA)[:-1], "cut short"),
+        (b"", "cut short"),
+        (zlib.compress(DATA + b"x"), "more data than its size"),
+        (zlib.compress(DATA)[:-1] + b"x", "cannot be read"),
+        (b"?" + zlib.compress(DATA)[1:], "cannot be read"),
+    ],
+)
+def test_a_damaged_stream_is_an_error(stream: bytes, words: str, at_once: int) -> None:
+    with pytest.raises(ImageError, match=words):
+        inflated(stream, len(DATA), at_once)
+
+
+def test_a_size_that_the_stream_cannot_hold_takes_no_memory() -> None:
+    size = 1 << 50
+    with pytest.raises(ImageError, match="cut short"):
+        inflated(zlib.compress(DATA), size, size)

@@ -30,12 +30,13 @@ class FileJob(NamedTuple):
     """A file to be filtered, and how."""
 
     data: bytes
+    """The whole file."""
     filter: Operation
     border: Border
     gray: bool = False
-    """As worker.Settings has it, ..."""
+    """Whether colours become gray first."""
     quality: int | None = None
-    """... and this one too."""
+    """Of a JPEG, 1 to 100; None: as the file has it."""
     keep: bool = False
     """Whether the pixels of both sides of the filter come to the host, for a check."""
     screen: bool = False
@@ -100,7 +101,7 @@ class PngCodec(PngPath, Protocol):
     """
 
     def filter(self, job: FileJob) -> FileResult:
-        """A PNG file filtered. It has no quality.
+        """A PNG file filtered.
 
         Raises NotTaken for a file that the host must do: a small one, one whose samples are not
         those of its pixels (a palette, an interlaced file, few bits), one that is damaged, or one

@@ -108,10 +108,10 @@ class Inflater:
         found: list[Buffer] = []
         most = count + (count >> 10) + _FEED  # what is stored takes a little more than its bytes
         if count == self._size:
-            self._waiting = self._feed(most)
-            if (whole := _whole(self._waiting, count)) is not None:
-                self._left, self._waiting = 0, b""
+            stream = self._feed(most)
+            if (whole := _whole(stream, count)) is not None:
                 return whole
+            self._waiting = stream
         self._left -= count
         # The byte past the last one makes it go on to the checksum.
         wanted = count if self._left else count + 1
@@ -147,6 +147,8 @@ def _whole(stream: Buffer, size: int) -> Buffer | None:
     """
     import imagecodecs
 
+    if size > _MOST_FOR_EACH * len(stream):  # so it is cut short, and needs no memory
+        return None
     out = np.empty(size, np.uint8)
     try:
         # It takes any buffer, though its types know of fewer.
@@ -158,6 +160,9 @@ def _whole(stream: Buffer, size: int) -> Buffer | None:
         return None
     return out.data
 
+
+_MOST_FOR_EACH = 1032
+"""Most bytes that one byte of a stream makes: four repeats of 258 bytes, each of 2 bits."""
 
 _FEED = 1 << 14
 _BLOCK = 65535

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from cudafilter.cli import options
 from cudafilter.cli.command import FAILURE, Command
 from cudafilter.cli.terminal import put
-from cudafilter.engines.codecs import FileJob
 from cudafilter.errors import CudafilterError, in_words
 from cudafilter.host.escape import escaped
 
@@ -148,6 +147,7 @@ def _gpu(number: int, name: str) -> Iterator[Found]:
 def _gpu_jpeg(engine: Engine, check: str) -> Found:
     from cudafilter import images
     from cudafilter.check import compare
+    from cudafilter.engines.codecs import FileJob
     from cudafilter.operations.borders import Border
     from cudafilter.operations.make import make
 

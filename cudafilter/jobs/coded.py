@@ -52,6 +52,7 @@ def by_engine(
 
 
 def _job(run: Shared, data: bytes, proving: bool) -> FileJob:
+    """What *run* asks of the file *data*; *proving* says that the device may prove the result."""
     settings = run.settings
     kept = settings.check is not None
     return FileJob(data, run.filter, run.border, settings.gray, settings.quality, kept, proving)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,3 +40,20 @@ class Elsewhere:
 )
 def test_spans_are_put_end_to_end(source: Source, spans: list[range]) -> None:
     assert bytes(gathered(source, spans)) == b"".join(FILE[s.start : s.stop] for s in spans)
+
+
+def test_chunks_of_one_length_are_copied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each copy a thread waits for the others."""
+    copies: list[tuple[int, ...]] = []
+    make = np.ndarray
+
+    def told(shape: tuple[int, ...], *given: Any) -> Any:
+        copies.append(shape)
+        return make(shape, *given)
+
+    spans = [range(4, 20), *(range(at, at + 20) for at in range(32, 4800, 32)), range(4800, 4808)]
+    monkeypatch.setattr(np, "ndarray", told)
+    found = gathered(FILE, spans)
+    monkeypatch.undo()
+    assert len(found) == sum(map(len, spans))
+    assert copies == [(1, 16), (149, 20), (1, 8)]

@@ -23,8 +23,10 @@ from cudafilter.operations.make import make
 from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import Pixels, quantise
 from cudafilter.proof import screened as module
+from cudafilter.proof.proof import Proof
 from cudafilter.proof.screened import Screened, Span, Unsettled, tapped, tenth
 from cudafilter.proof.tolerance import Tolerance
+from cudafilter.proof.values import Values
 from mutations import FILTERS, image, wrong_results
 
 ROWS: tuple[Span, ...] = ((5, 9),)
@@ -99,6 +101,22 @@ def test_the_verdict_on_wrong_results_is_the_hosts(name: str, dtype: str, cpu: E
         assert figures(agreement) == figures(compare(*what))
         assert agreement.recomputed == 4 * wrong.right[0].size
     assert tried > 5
+
+
+def test_the_host_recomputes_many_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of NumPy's calls is a wait for other threads."""
+    source = random_pixels((300, 20, 3), "uint8")
+    right, rows = reference.apply(source, BLUR), ((20, 90), (200, 240))
+    asked: list[Span] = []
+    find = Proof.rows
+
+    def told(proof: Proof, first: int, last: int) -> Values:
+        asked.append((first, last))
+        return find(proof, first, last)
+
+    monkeypatch.setattr(Proof, "rows", told)
+    assert compare(right, source, BLUR, screen=honest(right, source, BLUR, rows=rows)).ok
+    assert sorted(asked) == list(rows)
 
 
 def test_the_line_and_the_report_say_who_proved_what() -> None:

@@ -90,12 +90,13 @@ def gathered(source: Source, spans: Sequence[range]) -> Buffer:
     starts = np.array([span.start for span in spans])
     lengths = np.array([len(span) for span in spans])
     strides = np.diff(starts, append=0)  # to the next span; the last one's is not used
-    file, out, at = np.frombuffer(source, np.uint8), np.empty(lengths.sum(), np.uint8), 0
+    out, at = np.empty(lengths.sum(), np.uint8), 0
     alike = (np.diff(lengths) == 0) & (np.diff(strides) == 0)
     for run in np.split(np.arange(len(spans)), np.flatnonzero(~alike) + 1):
         shape, first = (len(run), lengths[run[0]]), run[0]
-        copied = np.lib.stride_tricks.as_strided(file[starts[first] :], shape, (strides[first], 1))
         end = at + shape[0] * shape[1]
-        out[at:end].reshape(shape)[...] = copied
+        # NumPy sees to it that these lie within the source.
+        chunks = np.ndarray(shape, np.uint8, source, starts[first], (strides[first], 1))
+        out[at:end].reshape(shape)[...] = chunks
         at = end
     return out.data

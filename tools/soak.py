@@ -1,15 +1,16 @@
-"""Many images in one process, each one checked: none may be wrong, and memory must stay flat.
+"""Many images by one engine, each one checked: none may be wrong, and memory must stay flat.
 
     python tools/soak.py --count 20000                  on the GPU, or the CPU where there is none
     python tools/soak.py --seconds 600 --engine cpu
     python tools/soak.py --only 7:1234                  one image of seed 7 again
 
 Filters, sizes, sample types, layouts, borders and contents are drawn at random, on a GPU its
-variants too. Kernels are compiled ahead, all cores at it, a lot of images at a time. Of every tenth
-result one bit is flipped, its sample's highest, and that must be found. Prints counts, and what
-memory the process and the GPU hold after the first lot, a tenth of the images, and at the end.
-Exits 1 where one is wrong, a flip was missed, or memory grew by more than a tenth and 64 MiB in the
-second half.
+variants too. Kernels are compiled ahead, all cores at it, a lot of images at a time. One process
+has the engine, as the command has it; others judge its results. Of every tenth result one bit is
+flipped, its sample's highest, and that must be found. Prints counts, and what memory the engine's
+process, the GPU and the largest judge hold after the first lot, a tenth of the images, and at the
+end. Exits 1 where one is wrong, a flip was missed, or memory grew by more than a tenth and 64 MiB
+in the second half.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +43,7 @@ from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, LimitError
 from cudafilter.host.cores import cores, in_work
+from cudafilter.host.memory import keep_freed_memory
 from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.choices import BORDERS
@@ -85,10 +88,23 @@ class Case:
     border: Border
     alpha: bool
     variant: str
-    pixels: Callable[[], Pixels] = field(repr=False)
+    kind: str
     size: tuple[int, int]
     dtype: str
     channels: int
+
+    def pixels(self) -> Pixels:
+        """The image, made anew."""
+        shape = *self.size, self.channels
+        pixels = random_pixels(shape, self.dtype, self.number)
+        if self.kind == "flat":
+            pixels[...] = pixels[0, 0]
+        elif self.kind == "ramp":
+            steps = np.linspace(0, 1, shape[1])[None, :, None]
+            pixels[...] = steps if self.dtype == "float32" else steps * np.iinfo(self.dtype).max
+        elif self.kind == "points":
+            pixels[np.random.default_rng(self.number).random(shape) < 0.98] = 0
+        return pixels
 
 
 def case(seed: int, number: int, variants: Sequence[str]) -> Case:
@@ -104,7 +120,7 @@ def case(seed: int, number: int, variants: Sequence[str]) -> Case:
         Border(mode := draw.choice(BORDERS), 0.3 if mode == "constant" else 0.0),
         alpha,
         draw.choice(variants),
-        lambda: _pixels(kind, (*size, channels), dtype, number),
+        kind,
         size,
         dtype,
         channels,
@@ -116,51 +132,33 @@ def _side(draw: random.Random) -> int:
     return int(700 ** draw.uniform(0, 1))
 
 
-def _pixels(kind: str, shape: tuple[int, int, int], dtype: str, seed: int) -> Pixels:
-    pixels = random_pixels(shape, dtype, seed)
-    if kind == "flat":
-        pixels[...] = pixels[0, 0]
-    elif kind == "ramp":
-        steps = np.linspace(0, 1, shape[1])[None, :, None]
-        pixels[...] = steps if dtype == "float32" else steps * np.iinfo(dtype).max
-    elif kind == "points":
-        pixels[np.random.default_rng(seed).random(shape) < 0.98] = 0
-    return pixels
-
-
-class Engines:
-    """What runs the cases: the CPU engine, or an engine for each variant on one GPU."""
+class OneEngine:
+    """The one engine that runs all cases: the CPU's, or a GPU's, which takes variants by turns."""
 
     def __init__(self, name: str, gpu: int) -> None:
-        self._engines: dict[str, Engine] = {}
         self._cuda: Any = None
         self.variants: tuple[str, ...] = (AUTO,)
         if name != "cpu":
             from cudafilter.engines.cuda.engine import CudaEngine
 
             try:
-                for variant in CHOICES:
-                    engine = CudaEngine(gpu, variant, slots=2, codec="cpu")
-                    self._engines[variant] = self._cuda = engine
+                self._cuda = CudaEngine(gpu, codec="cpu")
                 self.variants = CHOICES
             except EngineUnavailable as unavailable:
                 if name == "cuda":
                     raise
                 print(f"no CUDA: {unavailable}", flush=True)
-        if self._cuda is None:
-            self._engines[AUTO] = open_engine("cpu")
-        self.title = self._engines[AUTO].title
+        self._engine: Engine = self._cuda or open_engine("cpu")
+        self.title = self._engine.title
 
-    def run(self, case: Case, pixels: Pixels) -> tuple[Pixels, str]:
-        """The result, and the variant that gave it: ``auto`` does what its variant refuses."""
-        for variant in (case.variant, AUTO):
-            try:
-                engine = self._engines[variant]
-                return engine.run(pixels, case.operation, case.border, case.alpha).pixels, variant
-            except LimitError:
-                if variant == AUTO:
-                    raise
-        raise AssertionError
+    def use(self, variant: str) -> None:
+        """Run the next cases with *variant*; while none is under way."""
+        if self._cuda is not None:
+            self._cuda.variant = variant
+
+    def run(self, case: Case) -> Pixels:
+        """The result of the variant in use. Raises LimitError where it refuses *case*."""
+        return self._engine.run(case.pixels(), case.operation, case.border, case.alpha).pixels
 
     def compile(self, cases: Sequence[Case]) -> None:
         """Bring the kernels of *cases* into the cache, all cores at it."""
@@ -180,18 +178,9 @@ class Engines:
             free, total = self._cuda._device.cuda.mem_get_info()
         return int(total) - int(free)
 
-    def pinned_bytes(self) -> int:
-        """Pinned memory of all engines. It grows to the largest image that each one has met."""
-        if self._cuda is None:
-            return 0
-        slots = [slot for engine in self._engines.values() for slot in engine._device.slots._free]  # type: ignore[attr-defined]
-        chunks = [chunk for slot in slots for chunk in (*slot._up, *slot._down)]
-        return sum(chunk._pinned.nbytes for chunk in chunks if chunk._pinned is not None)
-
     def close(self) -> None:
-        """Close all."""
-        for engine in self._engines.values():
-            engine.close()
+        """Close it."""
+        self._engine.close()
 
 
 @dataclass
@@ -210,29 +199,73 @@ class Counts:
 class Finding(NamedTuple):
     """What one image showed."""
 
-    variant: str
     samples: int
-    wrong: str | None = None
+    wrong: str | None
     """What is wrong with the result, if anything is."""
-    caught: bool | None = None
+    caught: bool | None
     """Whether a flipped bit was found; None where none was flipped."""
+    judge_bytes: int
+    """Memory that the judge's process has resident."""
 
 
-def examine(case: Case, engines: Engines) -> Finding:
-    """Run and check *case*."""
+def judged(case: Case, got: Pixels) -> Finding:
+    """Check *got*, the result of *case*. By a process of its own, which makes the image anew."""
     pixels = case.pixels()
-    got, variant = engines.run(case, pixels)
     found = compare(got, pixels, case.operation, case.border, case.alpha)
-    if not found.ok:
-        return Finding(variant, pixels.size, f"WRONG: {case}: {found}")
-    if case.number % FLIPPED:
-        return Finding(variant, pixels.size)
-    flipped = got.copy()
-    view = flipped.view(f"u{flipped.itemsize}").reshape(-1)
-    top = 8 * flipped.itemsize - 1 - (flipped.dtype.kind == "f")  # a float's first is its sign
-    view[case.number % view.size] ^= 1 << top
-    found = compare(flipped, pixels, case.operation, case.border, case.alpha)
-    return Finding(variant, pixels.size, caught=not found.ok)
+    wrong = None if found.ok else f"WRONG: {case}: {found}"
+    caught = None
+    if found.ok and case.number % FLIPPED == 0:
+        view = got.view(f"u{got.itemsize}").reshape(-1)
+        top = 8 * got.itemsize - 1 - (got.dtype.kind == "f")  # a float's first is its sign
+        view[case.number % view.size] ^= 1 << top
+        caught = not compare(got, pixels, case.operation, case.border, case.alpha).ok
+    return Finding(pixels.size, wrong, caught, process_bytes())
+
+
+def judges(count: int) -> ProcessPoolExecutor:
+    """So many processes that judge, on a core each."""
+    return ProcessPoolExecutor(count, get_context("spawn"), _one_of, (count,))
+
+
+def _one_of(count: int) -> None:
+    keep_freed_memory()
+    in_work(count)
+
+
+@dataclass(frozen=True)
+class Soak:
+    """An engine, the threads that call it, and the processes that judge."""
+
+    engine: OneEngine
+    threads: ThreadPoolExecutor
+    judges: ProcessPoolExecutor
+
+    def findings(self, lot: Sequence[Case]) -> Iterator[tuple[Case, str, Finding]]:
+        """Each case of *lot*, its variant, and what it showed; ``auto`` does what others refuse."""
+        left = [case for case in lot if case.variant == AUTO]
+        for variant in self.engine.variants:
+            if variant != AUTO:
+                own = [case for case in lot if case.variant == variant]
+                for case, found in self._by(variant, own):
+                    if found is None:
+                        left.append(case)
+                    else:
+                        yield case, variant, found
+        for case, found in self._by(AUTO, left):
+            assert found is not None, f"{AUTO} refuses {case}"
+            yield case, AUTO, found
+
+    def _by(self, variant: str, cases: Sequence[Case]) -> Iterator[tuple[Case, Finding | None]]:
+        self.engine.use(variant)
+        return zip(cases, self.threads.map(self._one, cases), strict=True)
+
+    def _one(self, case: Case) -> Finding | None:
+        """Run *case* and have it judged; None where the variant in use refuses it."""
+        try:
+            got = self.engine.run(case)
+        except LimitError:
+            return None
+        return self.judges.submit(judged, case, got).result()
 
 
 def process_bytes() -> int:
@@ -244,40 +277,36 @@ def process_bytes() -> int:
 
 
 def soak(
-    engines: Engines, seed: int, images: int | None, seconds: float | None, threads: int
-) -> tuple[Counts, list[tuple[int, int]], float]:
-    """Do *images*, or for *seconds*: the counts, memory (process, GPU) and the seconds it took."""
+    soaking: Soak, seed: int, images: int | None, seconds: float | None
+) -> tuple[Counts, list[dict[str, int]], float]:
+    """Do *images*, or for *seconds*: the counts, bytes by who holds them, and the seconds."""
     counts, worked = Counts(), 0.0
-    memory: list[tuple[int, int]] = []
+    memory: list[dict[str, int]] = []
     numbers: Iterator[int] = count() if images is None else iter(range(images))
     size = LOT if images is None else min(LOT, max(1, images // 10))
-    in_work(threads)
-    while lot := [case(seed, n, engines.variants) for n in islice(numbers, size)]:
-        engines.compile(lot)
-        started = time.perf_counter()
-        with ThreadPoolExecutor(threads) as pool:
-            for each, found in zip(
-                lot, pool.map(lambda case: examine(case, engines), lot), strict=True
-            ):
-                add(counts, each, found)
+    engine = soaking.engine
+    while lot := [case(seed, n, engine.variants) for n in islice(numbers, size)]:
+        engine.compile(lot)
+        started, judge = time.perf_counter(), 0
+        for each, variant, found in soaking.findings(lot):
+            add(counts, each, variant, found)
+            judge = max(judge, found.judge_bytes)
         worked += time.perf_counter() - started
-        memory.append((process_bytes(), engines.gpu_bytes()))
+        memory.append({"process": process_bytes(), "GPU": engine.gpu_bytes(), "judge": judge})
+        held = ", ".join(f"{what} {nbytes >> 20} MiB" for what, nbytes in memory[-1].items())
         print(
-            f"  {counts.images:,} images, {counts.wrong} wrong, {worked:.0f} s,"
-            f" {memory[-1][0] >> 20} MiB ({engines.pinned_bytes() >> 20} pinned),"
-            f" GPU {memory[-1][1] >> 20} MiB",
-            flush=True,
+            f"  {counts.images:,} images, {counts.wrong} wrong, {worked:.0f} s, {held}", flush=True
         )
         if seconds is not None and worked >= seconds:
             break
     return counts, memory, worked
 
 
-def add(counts: Counts, case: Case, found: Finding) -> None:
+def add(counts: Counts, case: Case, variant: str, found: Finding) -> None:
     """Count *found*; tell what is wrong."""
     counts.images += 1
     counts.samples += found.samples
-    counts.variants[found.variant] += 1
+    counts.variants[variant] += 1
     if found.wrong:
         counts.wrong += 1
         print(found.wrong, flush=True)
@@ -296,25 +325,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--engine", choices=("auto", "cuda", "cpu"), default="auto")
     parser.add_argument("--gpu", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=min(8, cores()))
+    parser.add_argument("--threads", type=int, default=cores() + 4)
     parser.add_argument("--only", metavar="SEED:NUMBER", help="one image again")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args(arguments)
-    engines = Engines(given.engine, given.gpu)
-    if given.only:
-        seed, number = map(int, given.only.split(":"))
-        found = examine(case(seed, number, engines.variants), engines)
-        print(found.wrong or ("MISSED: a flipped bit" if found.caught is False else "right"))
-        engines.close()
-        return int(found.wrong is not None or found.caught is False)
+    keep_freed_memory()  # as the command does
+    in_work(given.threads)
+    with judges(1 if given.only else cores()) as checking:
+        engine = OneEngine(given.engine, given.gpu)
+        with ThreadPoolExecutor(given.threads) as threads:
+            soaking = Soak(engine, threads, checking)
+            bad = _again(soaking, given.only) if given.only else _many(soaking, given)
+        engine.close()
+    return int(bad)
+
+
+def _again(soaking: Soak, which: str) -> bool:
+    """Do the one image *which*; whether anything is wrong."""
+    seed, number = map(int, which.split(":"))
+    ((_, _, found),) = soaking.findings([case(seed, number, soaking.engine.variants)])
+    print(found.wrong or ("MISSED: a flipped bit" if found.caught is False else "right"))
+    return found.wrong is not None or found.caught is False
+
+
+def _many(soaking: Soak, given: argparse.Namespace) -> bool:
+    """Soak, and tell the figures; whether anything is wrong."""
     images = given.count or (None if given.seconds else 1000)
-    print(f"soak: {engines.title}, seed {given.seed}", flush=True)
-    counts, memory, seconds = soak(engines, given.seed, images, given.seconds, given.threads)
-    engines.close()
-    (first, gpu_first), (last, gpu_last) = memory[0], memory[-1]
-    half, gpu_half = memory[len(memory) // 2]  # buffers and caches are full by then
+    print(f"soak: {soaking.engine.title}, seed {given.seed}", flush=True)
+    counts, memory, seconds = soak(soaking, given.seed, images, given.seconds)
+    first, half, last = memory[0], memory[len(memory) // 2], memory[-1]
     figures = {
-        "engine": engines.title,
+        "engine": soaking.engine.title,
         "seed": given.seed,
         "images": counts.images,
         "samples": counts.samples,
@@ -322,26 +363,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "flipped": counts.flipped,
         "caught": counts.caught,
         "seconds": round(seconds, 1),
-        "process_mib": [first >> 20, last >> 20],
-        "gpu_mib": [gpu_first >> 20, gpu_last >> 20],
+        "mib": {what: [first[what] >> 20, last[what] >> 20] for what in first},
         "variants": dict(sorted(counts.variants.items())),
     }
     print(
         f"{counts.images:,} images, {counts.samples:,} samples, {seconds:.0f} s: {counts.wrong}"
         f" wrong; {counts.caught:,} of {counts.flipped:,} flipped bits caught"
     )
-    print(f"memory, MiB, after the first lot and at the end: process {figures['process_mib']},"
-          f" GPU {figures['gpu_mib']}")  # fmt: skip
+    print(f"memory, MiB, after the first lot and at the end: {figures['mib']}")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")
-    grown = [
-        what
-        for what, before, after in (("process", half, last), ("GPU", gpu_half, gpu_last))
-        if after > 1.1 * before + (64 << 20)
-    ]
+    # Buffers and caches are full by half.
+    grown = [what for what in first if last[what] > 1.1 * half[what] + (64 << 20)]
     for what in grown:
         print(f"GREW: memory of the {what}")
-    return int(bool(counts.wrong or counts.caught < counts.flipped or grown))
+    return bool(counts.wrong or counts.caught < counts.flipped or grown)
 
 
 if __name__ == "__main__":

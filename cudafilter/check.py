@@ -136,7 +136,10 @@ def at_random(size: int) -> Index:
 def _in_rows(
     results: Sequence[Pixels], first: int, proof: Proof, tolerance: Tolerance
 ) -> list[Sequence[Finding]]:
-    """What the samples of *results* show, which begin at row *first* of the source."""
+    """What the samples of *results* show, which begin at row *first* of the source.
+
+    By all cores, as a command checks one image at a time.
+    """
     end = first + len(results[0])
 
     def look(y: int) -> list[Finding]:

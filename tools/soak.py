@@ -42,7 +42,7 @@ from cudafilter.engines.cuda.variants import AUTO, CHOICES
 from cudafilter.engines.cuda.variants.task import Launch
 from cudafilter.engines.open import open_engine
 from cudafilter.errors import EngineUnavailable, LimitError
-from cudafilter.host.cores import cores, in_work
+from cudafilter.host.cores import cores, in_work, limit
 from cudafilter.host.memory import keep_freed_memory
 from cudafilter.operations.borders import Border
 from cudafilter.operations.chain import Chain, Link
@@ -224,12 +224,12 @@ def judged(case: Case, got: Pixels) -> Finding:
 
 def judges(count: int) -> ProcessPoolExecutor:
     """So many processes that judge, on a core each."""
-    return ProcessPoolExecutor(count, get_context("spawn"), _one_of, (count,))
+    return ProcessPoolExecutor(count, get_context("spawn"), _on_one_core)
 
 
-def _one_of(count: int) -> None:
+def _on_one_core() -> None:
     keep_freed_memory()
-    in_work(count)
+    limit(1)
 
 
 @dataclass(frozen=True)

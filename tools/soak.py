@@ -8,9 +8,9 @@ Filters, sizes, sample types, layouts, borders and contents are drawn at random,
 variants too. Kernels are compiled ahead, all cores at it, a lot of images at a time. One process
 has the engine, as the command has it; others judge its results. Of every tenth result one bit is
 flipped, its sample's highest, and that must be found. Prints counts, and what memory the engine's
-process, the GPU and the largest judge hold after the first lot, a tenth of the images, and at the
-end. Exits 1 where one is wrong, a flip was missed, or memory grew by more than a tenth and 64 MiB
-in the second half.
+process, the GPU and the largest judge hold after the first lot, past half, and at the end. Exits 1
+where one is wrong, a flip was missed, or memory grew by more than a tenth and 64 MiB in the second
+half.
 """
 
 from __future__ import annotations
@@ -363,14 +363,14 @@ def _many(soaking: Soak, given: argparse.Namespace) -> bool:
         "flipped": counts.flipped,
         "caught": counts.caught,
         "seconds": round(seconds, 1),
-        "mib": {what: [first[what] >> 20, last[what] >> 20] for what in first},
+        "mib": {what: [at[what] >> 20 for at in (first, half, last)] for what in first},
         "variants": dict(sorted(counts.variants.items())),
     }
     print(
         f"{counts.images:,} images, {counts.samples:,} samples, {seconds:.0f} s: {counts.wrong}"
         f" wrong; {counts.caught:,} of {counts.flipped:,} flipped bits caught"
     )
-    print(f"memory, MiB, after the first lot and at the end: {figures['mib']}")
+    print(f"memory, MiB, after the first lot, past half and at the end: {figures['mib']}")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=2) + "\n")
     # Buffers and caches are full by half.

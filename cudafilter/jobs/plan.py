@@ -88,21 +88,9 @@ def make_plan(
     what makes the whole impossible stops it too, but *existing* outputs of others do not count.
     Nothing is written. Raises ParameterError for what cannot be done as asked.
     """
-    if existing not in EXISTING:
-        raise ParameterError("existing", f"must be one of {', '.join(EXISTING)}, not {existing!r}")
+    _require_possible(sources, destination, format, existing)
     in_place = destination is None
-    if in_place and format is not None:
-        raise ParameterError("format", "an image changed in place keeps its format")
-    if in_place and existing != OVERWRITE:
-        raise ParameterError("existing", "has no meaning in place, where every output exists")
     target = target_of(format) if format is not None else None
-    if in_place and any(map(is_url, sources)):
-        raise ParameterError(
-            "in_place",
-            f"{next(filter(is_url, sources))}: nothing in a store is changed in place, where an"
-            " interrupted job could not be told from a finished one",
-            hint="give a DEST, in the same store or elsewhere",
-        )
     if destination is not None and not is_url(destination):
         require_current_folder(destination)
         if descriptor(Path(destination)) == STDOUT:
@@ -122,18 +110,7 @@ def make_plan(
     places = Places()
     drop_repeats(found, in_place, places)
 
-    if in_place:
-        jobs = _each(found, lambda image: Job(image.path, image.path, writable(image.path)))
-    elif into is None:
-        if many:
-            raise ParameterError("dest", "'-' (standard output) takes one image, not several")
-        source = found.images[0].path
-        jobs = [Job(source, None, target.format if target else writable(source))]
-    elif many:
-        require_folder(into, str(destination))
-        jobs = _each(found, lambda image: into_folder(image, into, target))
-    else:
-        jobs = [to_file(found.images[0].path, into, target)]
+    jobs = _jobs(found, many, destination, into, target)
     found.images.clear()  # a million take 160 MB
     outputs = outputs_of(jobs, places)
     if not in_place:
@@ -150,6 +127,27 @@ def make_plan(
     if not in_place:
         jobs = settle_existing(jobs, outputs, existing)
     return Plan(tuple(jobs), many, found.left_alone, tuple(found.left), refused, whole)
+
+
+def _require_possible(
+    sources: Sequence[str], destination: str | None, format: str | None, existing: str
+) -> None:
+    """Raise ParameterError unless these go together."""
+    if existing not in EXISTING:
+        raise ParameterError("existing", f"must be one of {', '.join(EXISTING)}, not {existing!r}")
+    if destination is not None:
+        return
+    if format is not None:
+        raise ParameterError("format", "an image changed in place keeps its format")
+    if existing != OVERWRITE:
+        raise ParameterError("existing", "has no meaning in place, where every output exists")
+    if (url := next(filter(is_url, sources), None)) is not None:
+        raise ParameterError(
+            "in_place",
+            f"{url}: nothing in a store is changed in place, where an interrupted job could not be"
+            " told from a finished one",
+            hint="give a DEST, in the same store or elsewhere",
+        )
 
 
 def plan_arrival(
@@ -191,6 +189,27 @@ def _share(found: Found, shard: Shard) -> None:
     found.left = [left for left in found.left if shard.has(left.path)]
     found.refused = [refused for refused in found.refused if shard.has(refused[0])]
     found.left_alone = len(found.left) + (unnamed if shard.number == 1 else 0)
+
+
+def _jobs(
+    found: Found,
+    many: bool,
+    destination: str | None,
+    into: AnyPath | None,
+    target: Target | None,
+) -> list[Job]:
+    """The job of each image *found*: in place, or to *destination*, which is the path *into*."""
+    if destination is None:
+        return _each(found, lambda image: Job(image.path, image.path, writable(image.path)))
+    if into is None:
+        if many:
+            raise ParameterError("dest", "'-' (standard output) takes one image, not several")
+        source = found.images[0].path
+        return [Job(source, None, target.format if target else writable(source))]
+    if many:
+        require_folder(into, destination)
+        return _each(found, lambda image: into_folder(image, into, target))
+    return [to_file(found.images[0].path, into, target)]
 
 
 def _each(found: Found, job: Callable[[Source], Job]) -> list[Job]:

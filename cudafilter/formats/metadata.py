@@ -121,14 +121,8 @@ def split(metadata: Metadata, format: str, channels: int) -> tuple[Metadata, tup
         lost.append(name)
         drop.update(fields)
 
-    if metadata.icc and "icc" not in known.keeps:
-        lose("ICC profile", icc=None)
-    elif metadata.icc and known.gray_profile and metadata.icc[16:20] == b"GRAY":
-        lose(f"ICC profile ({known.gray_profile})", icc=None)
-    elif metadata.icc and known.profile_fits:
-        fitting = b"GRAY" if channels < 3 else b"RGB "
-        if metadata.icc[16:20] != fitting:
-            lose("ICC profile (it is for other colours)", icc=None)
+    if metadata.icc and (name := _profile_loss(metadata.icc, known, channels)):
+        lose(name, icc=None)
     if metadata.exif:
         name, kept = _exif_loss(metadata.exif, known, title)
         if name:
@@ -181,6 +175,18 @@ def _holds_space(format: Format, cicp: tuple[int, int]) -> bool:
 def _too_long(format: Format, field: str, piece: bytes) -> bool:
     most = format.keeps.get(field)
     return most is not None and len(piece) > most
+
+
+def _profile_loss(icc: bytes, format: Format, channels: int) -> str | None:
+    """A name for *icc* where a file of *format* and *channels* cannot hold it, else None."""
+    if "icc" not in format.keeps:
+        return "ICC profile"
+    if format.gray_profile and icc[16:20] == b"GRAY":
+        return f"ICC profile ({format.gray_profile})"
+    fitting = b"GRAY" if channels < 3 else b"RGB "
+    if format.profile_fits and icc[16:20] != fitting:
+        return "ICC profile (it is for other colours)"
+    return None
 
 
 def _exif_loss(exif: bytes, format: Format, title: str) -> tuple[str, bool]:

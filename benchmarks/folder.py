@@ -10,11 +10,12 @@ must be there for its bar to count. Then one PNG on either engine, and the peak 
 pictures. Contenders take turns, after a round that is not timed and whose first picture is compared
 with OpenCV's blur. All keep the bytecode of what they import, as pip has it compiled. Slow peers
 get fewer pictures: what counts is pictures a second. "Once running" is the rate past those few,
-whose own run counts as the start. In a last round, which is not timed, nvidia-smi tells how busy
-the GPU and its codecs are: asked 20 times a second, it made ours 5 % slower. With --gpus 2, JPEGs
-on two GPUs, on one of them, and on both by one process take turns. Prints Markdown and each bar of
-the whole command with its verdict; exits 1 where one is missed. Nothing else should run meanwhile.
-It writes up to 6 GB below the temporary folder.
+whose own run counts as the start; where more pictures take more processes, the start of these is in
+that rate. In a last round, which is not timed, nvidia-smi tells how busy the GPU and its codecs
+are: asked 20 times a second, it made ours 5 % slower. With --gpus 2, JPEGs on two GPUs, on one of
+them, and on both by one process take turns. Prints Markdown and each bar of the whole command with
+its verdict; exits 1 where one is missed. Nothing else should run meanwhile. It writes up to 6 GB
+below the temporary folder.
 """
 
 from __future__ import annotations

@@ -17,12 +17,16 @@ import sys
 sys.path.insert(0, {tools!r})
 import soak
 from cudafilter.engines.cpu import CpuEngine
-run = CpuEngine.run
+run, one = CpuEngine.run, soak.Soak._one
 def wrong(engine, pixels, *given, **named):
     done = run(engine, pixels, *given, **named)
     {breaks}
     return done
-CpuEngine.run = wrong
+def blind(soaking, case):
+    found = one(soaking, case)
+    {misses}
+    return found
+CpuEngine.run, soak.Soak._one = wrong, blind
 sys.exit(soak.main(["--engine", "cpu", "--count", "30", "--threads", "2"]))
 """
 
@@ -48,14 +52,20 @@ def test_one_image_can_be_done_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("breaks", "told"),
+    ("breaks", "misses", "told"),
     [
-        ("done.pixels.reshape(-1).view('u1')[-1] ^= 64", "WRONG: Case(number="),
-        ("kept.append(bytearray(8 << 20))", "GREW: memory of the process"),
+        ("done.pixels.reshape(-1).view('u1')[-1] ^= 64", "pass", "WRONG: Case(number="),
+        ("kept.append(bytearray(8 << 20))", "pass", "GREW: memory of the process"),
+        ("pass", "found = found._replace(caught=found.caught and False)", "MISSED: Case(number="),
+        (
+            "pass",
+            "kept.append(0); found = found._replace(judge_bytes=len(kept) << 24)",
+            "GREW: memory of the judge",
+        ),
     ],
 )
-def test_what_is_wrong_is_told(breaks: str, told: str) -> None:
-    code = WRONG.format(tools=str(ROOT / "tools"), breaks=breaks)
+def test_what_is_wrong_is_told(breaks: str, misses: str, told: str) -> None:
+    code = WRONG.format(tools=str(ROOT / "tools"), breaks=breaks, misses=misses)
     done = subprocess.run(
         [sys.executable, "-c", f"kept = []\n{code}"],
         capture_output=True, text=True, timeout=120, check=False,

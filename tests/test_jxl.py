@@ -292,9 +292,10 @@ def test_a_small_file_of_a_large_picture_is_read() -> None:
         assert back.pixels.shape == plain.pixels.shape
 
 
+@pytest.mark.parametrize(("ways", "usual"), [({}, 1), ({"quality": 90}, 5)])
 @pytest.mark.parametrize(("dtype", "fewest"), [("float32", 7), ("float32", 10), ("uint8", 1)])
 def test_where_libjxl_needs_more_effort_for_floats_it_is_taken(
-    dtype: str, fewest: int, monkeypatch: pytest.MonkeyPatch
+    dtype: str, fewest: int, ways: dict[str, int], usual: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libjxl 0.12 fails on floats of both signs below some effort."""
     encode_really, efforts = imagecodecs.jpegxl_encode, []
@@ -307,8 +308,9 @@ def test_where_libjxl_needs_more_effort_for_floats_it_is_taken(
 
     monkeypatch.setattr(imagecodecs, "jpegxl_encode", failing)
     pixels = abs(random_pixels(dtype, 3))
-    assert np.array_equal(load(encode(Image(pixels), "jxl")).pixels, pixels)
-    assert efforts == [each for each in (1, 7, 9, 10) if each <= fewest]
+    back = load(encode(Image(pixels), "jxl", **ways)).pixels
+    assert ways or np.array_equal(back, pixels)
+    assert efforts == [usual, *(each for each in (7, 9, 10) if each <= fewest)]
 
 
 def test_what_libjxl_does_not_encode_with_any_effort_is_refused(

@@ -23,7 +23,8 @@ _LINEAR = (SRGB[0], 8)
 """The colour space of floats, unless another one is told."""
 _LOSSY_LEVEL = 5
 _MORE_EFFORT = (7, 9, 10)
-"""What libjxl 0.12 needs for lossless floats of both signs: less fails, at some pixels 9 too."""
+"""What libjxl 0.12 needs for floats of both signs, with a quality for such alphas: less fails, at
+some pixels 9 too."""
 _STREAM = {b"jxlc", b"jxlp"}
 _PASSED = {b"JXL ", b"ftyp", b"jxll", b"jxli", b"jbrd", b"free"}
 """Boxes that tell nothing of the result; jbrd makes a JPEG of the source again."""
@@ -211,7 +212,7 @@ def write(pixels: Pixels, metadata: Metadata, ways: Ways) -> bytes:
     level = ways.compress_level
     effort = max(1, (_LOSSY_LEVEL if lossy else 1) if level is None else level)
     floats = pixels.dtype == np.float32
-    further = [each for each in _MORE_EFFORT if each > effort] if floats and not lossy else []
+    further = [each for each in _MORE_EFFORT if each > effort] if floats else []
     data = _encoded(
         pixels,
         [effort, *further],

@@ -253,3 +253,37 @@ def test_of_several_wrong_samples_the_one_furthest_off_is_named() -> None:
     agreement = compare(wrong, source, make("box", radius=0))
     assert agreement.worst == (7, 190, 2)
     assert (agreement.got, agreement.expected, agreement.violations) == (140, 100, 4)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("filter", [make("blur"), make("laplacian", scale=0.2)])
+@pytest.mark.parametrize("first", [make("threshold", otsu=True), make("sharpen", amount=0)])
+def test_what_is_left_of_a_chain_is_checked_with_its_alpha(
+    first: Operation, filter: Operation, dtype: str
+) -> None:
+    """One link is left: the others need the whole image, or change nothing."""
+    pixels = random_pixels((60, 50, 4), dtype)
+    chain = Chain((Link(first), Link(filter)))
+    right = reference.apply(pixels, chain, alpha=True)
+    assert compare(right, pixels, chain, alpha=True, quick=True).verdict == "proven"
+    before = reference.apply(pixels, first, alpha=True)
+    opaque = np.where(np.arange(4) < 3, reference.apply(before, filter), right)
+    differs = np.argwhere(np.abs(opaque.astype(float) - right) > 0.05 * full_scale(dtype))
+    y, x, c = differs[0]
+    wrong = right.copy()
+    wrong[y, x, c] = opaque[y, x, c]
+    assert compare(wrong, pixels, chain, alpha=True).verdict == "wrong"
+
+
+@pytest.mark.parametrize("name", ["tophat", "blackhat", "outline"])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_difference_of_two_floats_is_proven_to_its_last_bit(name: str, alpha: bool) -> None:
+    pixels = random_pixels((40, 30, 4), "float32") - np.float32(0.5)  # alphas below 0 too
+    filter = make(name)
+    right = reference.apply(pixels, filter, alpha=alpha)
+    assert compare(right, pixels, filter, alpha=alpha).verdict == "proven"
+    for value in right[20, 10, 0], right[..., 0].min():
+        y, x, c = np.argwhere(right == value)[0]
+        wrong = right.copy()
+        wrong[y, x, c] = np.nextafter(value, np.float32(9))
+        assert compare(wrong, pixels, filter, alpha=alpha).worst == (x, y, c)

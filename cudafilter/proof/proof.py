@@ -40,11 +40,13 @@ class Proof:
     """What the values of *operation* on *source*, (H, W, C), are."""
 
     def __init__(self, source: Pixels, operation: Operation, border: Border, alpha: bool) -> None:
+        self._plan = operation.unrolled(border)
+        self._stage = only_stage(self._plan) if self._plan else None
+        if self._stage is not None:  # of a chain that comes down to it, its link
+            operation, border = self._stage
         self._source, self._operation = source, operation
         self._border, self._alpha = border, alpha
         self._full = full_scale(source.dtype)
-        self._plan = operation.unrolled(border)
-        self._stage = only_stage(self._plan) if self._plan else None
         self._fast = self._fast_route()
         """The rows of what has a faster route; None where only the definition has them."""
         # glibc gives freed blocks back to the system, and clears them when they come again, which

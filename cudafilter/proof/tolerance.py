@@ -56,7 +56,9 @@ class Tolerance:
         plan = operation.unrolled(border)
         whole = source.dtype.kind == "u"
         stage = only_stage(plan) if plan else None
-        if not plan or (whole and _picks(plan)):
+        if stage is not None:  # of a chain that comes down to it, its link
+            operation, border = stage
+        if not plan or _picks(plan):
             self.fixed = 0.0
         elif whole and stage is not None:
             self.fixed = stage.operation.slack(source.dtype.name, alpha)
@@ -195,7 +197,10 @@ def _divide(limit: Planes, most: Planes, alpha: Planes, least: float) -> None:
 
 
 def _picks(plan: Plan) -> bool:
-    """Whether *plan* picks samples, and at most subtracts whole numbers at its end."""
+    """Whether *plan* picks samples, and at most subtracts two of them at its end.
+
+    Double holds the difference of two floats well enough to round it to float32 as they do.
+    """
     forks = [isinstance(each, Fork) for each in plan]
     return not any(forks[:-1]) and all(stage.operation.picks for stage in stages_of(plan))
 

@@ -17,7 +17,7 @@ from cudafilter.operations.chain import Chain, Link
 from cudafilter.operations.correlation import Correlation
 from cudafilter.operations.kernel import Kernel
 from cudafilter.operations.make import make
-from cudafilter.operations.pixels import Pixels
+from cudafilter.operations.pixels import DTYPES, Pixels
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -289,3 +289,39 @@ def test_differences_of_what_is_not_finite_warn_of_nothing(cpu: Engine, name: st
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert_agrees(cpu, pixels, make(name))
+
+
+_WIDE = np.random.default_rng(6)
+
+TINY_TAPS = {
+    "gabor": make("gabor", wavelength=8, phase=90, angle=45, bias=0),
+    "log": make("log", bias=0),
+    "taps of 1e-20 to 1": make(
+        "kernel", weights=_WIDE.standard_normal((15, 15)) * 10 ** _WIDE.uniform(-20, 0, (15, 15))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TINY_TAPS)
+def test_a_large_sample_under_a_tiny_tap_leaves_no_noise(cpu: Engine, name: str) -> None:
+    pixels = np.zeros((50, 60, 1), np.float32)
+    pixels[25, 30] = 1
+    for faint in (0, 1e-6):
+        pixels[26, 40] = faint
+        assert_agrees(cpu, pixels, TINY_TAPS[name])
+
+
+@pytest.mark.parametrize("size", [1e-40, 1e35])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weights_of_any_size(cpu: Engine, dtype: str, size: float) -> None:
+    """Where a sum leaves the range, so does the definition's; no mean of colours leaves it."""
+    pixels = random_pixels((20, 30, 4), dtype)
+    pixels[4:9, 4:9, 3] = 0
+    scales = (1, 1e19, 1e-19) if dtype == "float32" else (1,)
+    for weights in (size * np.ones((3, 3)), size * dense(3), np.array([[size, 1.0]])):
+        for scale in scales:
+            for alpha in (False, True):
+                assert_agrees(
+                    cpu, pixels * pixels.dtype.type(scale), make("kernel", weights=weights),
+                    alpha=alpha,
+                )  # fmt: skip

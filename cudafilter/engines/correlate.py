@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import cv2
@@ -21,16 +21,18 @@ DIRECT = {"float32": 130, "float64": 50}
 PIECE = 64
 """Taps that float32 may sum one after the other, or a row of a kernel: what the contract allows."""
 
-LEVEL = 2.0**-24
-"""Least share of the largest sample that goes through a Fourier transform with it: noise of 1e-15
-of the largest is then below float32's last digit of the least."""
+LEVEL, LEVEL_OF_TAPS = 2.0**-17, 2.0**-7
+"""Least share of the largest sample, and of the largest tap, of what goes through a Fourier
+transform with it: noise of 1e-15 of the largest product is then below float32's last digit of the
+least."""
 
 
 def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:
     """As filter2d, but a sample reaches only pixels with a tap on it, even as rounding noise.
 
-    A Fourier transform takes the samples level by level of size, in float64, and its result counts
-    only where it has taps on that level. What taps NaN or infinity is NaN.
+    By a Fourier transform in float64. Where it could drown what a pixel taps, it takes samples and
+    taps level by level of size, and each result counts only where such a tap is on such a sample.
+    What taps NaN or infinity is NaN.
     """
     if weights.size < DIRECT[block.dtype.name]:
         # OpenCV adds tap by tap, and errors grow with their number; taps of 0 take no time.
@@ -41,28 +43,37 @@ def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -
         for piece in rest:
             done += filter2d(block, piece, anchor, border)
         return done
-    out = np.zeros(block.shape)
-    size = np.abs(block)
-    most = size.max()
     odd = None
-    if not np.isfinite(most):
+    if not np.isfinite(block).all():
         odd = ~np.isfinite(block)
-        size[odd] = 0
-        most = size.max()
-    while most > 0:
-        # Their product may be 0: what is done already has that size.
-        level = (size > 0) & (size >= most * block.dtype.type(LEVEL))
-        whole = bool(level.all())
-        part = block if whole else np.where(level, block, 0)
-        done = filter2d(part.astype(np.float64, copy=False), weights, anchor, border)
-        if not whole:
-            done[~_reached(level, weights, anchor, border)] = 0
-        out += done
-        size[level] = 0
-        most = size.max()
+        block = np.where(odd, 0, block)
+    samples, taps = _levels(block, LEVEL), _levels(weights, LEVEL_OF_TAPS)
+    large = next(samples, np.broadcast_to(True, block.shape))
+    largest = next(taps, weights != 0)
+    if large.all() or _reached(large, np.where(largest, weights, 0), anchor, border).all():
+        out = filter2d(block.astype(np.float64), weights, anchor, border)
+    else:
+        out = np.zeros(block.shape)
+        parts = [np.where(level, weights, 0) for level in (largest, *taps)]
+        for level in (large, *samples):
+            part = np.where(level, block, 0).astype(np.float64)
+            for some in parts:
+                done = filter2d(part, some, anchor, border)
+                done[~_reached(level, some, anchor, border)] = 0
+                out += done
     if odd is not None:
         out[_reached(odd, weights, anchor, border)] = np.nan
     return out.astype(block.dtype, copy=False)
+
+
+def _levels(numbers: Work, least: float) -> Iterator[npt.NDArray[np.bool_]]:
+    """Which of *numbers* are of one size, the largest first: at least so much of the largest."""
+    size = np.abs(numbers)
+    while (most := size.max()) > 0:
+        # Their product may be 0: what is done already has that size.
+        level = (size > 0) & (size >= most * size.dtype.type(least))
+        yield level
+        size[level] = 0
 
 
 def _reached(

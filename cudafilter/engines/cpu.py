@@ -33,6 +33,9 @@ for huge pages, which it gives far faster than small ones."""
 LONG = 128
 """Taps along an axis from which two 1-D passes beat sepFilter2D, whose cost per tap grows."""
 
+LEAST_WEIGHT = 1e-25
+"""Of weights that float32 is used for, and the inverse of the largest one."""
+
 
 class CpuEngine:
     """Runs filters on all cores.
@@ -196,7 +199,17 @@ def _work_of(
     single, double = np.dtype(np.float32), np.dtype(np.float64)
     if dtype in (np.uint16, double) or filter.in_double(dtype.name, alpha):
         return double
+    if (alpha or dtype == single) and not _fits(filter):
+        return double
     return double if not alpha and takes_transform(filter, dtype, single) else single
+
+
+def _fits(filter: Correlation) -> bool:
+    """Whether all weights lie well within float32's range, so that terms lose no digit there."""
+    given = [part for kernel in filter.kernels for part in kernel.factors or (kernel.weights,)]
+    sizes = np.concatenate([[filter.gain or 1.0], *(part[part != 0] for part in given)])
+    sizes = np.abs(sizes)
+    return bool(sizes.min() >= LEAST_WEIGHT and sizes.max() <= 1 / LEAST_WEIGHT)
 
 
 def _around(

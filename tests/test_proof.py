@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 from typing import Any
 
@@ -283,3 +284,13 @@ def test_floats_are_suspect_where_a_bound_reaches_the_next_one() -> None:
     for offset, bound, suspected in ((1e-12, 1e-13, False), (1e-13, 1e-12, True)):
         values = Values(np.full((1, 1, 1), middle - offset), bound)
         assert suspect(np.ones((1, 1, 1), np.float32), values).all() == suspected
+
+
+def test_a_kernel_that_reaches_all_rows_reads_few_columns_of_them_at_a_time() -> None:
+    pixels = random_pixels((600, 5000, 4), "uint8")
+    proof = Proof(pixels, make("blur", sigma=100), Border(), False)
+    tracemalloc.start()
+    proof.rows(0, proof.step)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * pixels.nbytes  # in float64 all rows are eight images

@@ -51,7 +51,7 @@ class Image:
         """Columns *start* to *stop* - 1 of the rows *index*."""
         stop = self.columns if stop is None else stop
         inside = min(stop, self.width)
-        part = _taken(self.pixels, index)[:, start:inside]
+        part = _taken(self.pixels[:, start:inside], index)
         out = np.empty((len(index), self.channels, stop - start), self.pixels.dtype)
         for c in range(self.channels):  # far faster than one transposed copy
             out[:, c, : inside - start] = part[..., c]

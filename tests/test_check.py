@@ -286,4 +286,15 @@ def test_a_difference_of_two_floats_is_proven_to_its_last_bit(name: str, alpha: 
         y, x, c = np.argwhere(right == value)[0]
         wrong = right.copy()
         wrong[y, x, c] = np.nextafter(value, np.float32(9))
-        assert compare(wrong, pixels, filter, alpha=alpha).worst == (x, y, c)
+        agreement = compare(wrong, pixels, filter, alpha=alpha)
+        assert (agreement.violations, agreement.worst) == (1, (x, y, c))
+
+
+def test_where_no_alpha_is_there_is_no_colour_at_all() -> None:
+    pixels = random_pixels((40, 60, 4), "float32")
+    pixels[:, 20:, 3] = 0
+    filter = make("blur", sigma=5)
+    wrong = reference.apply(pixels, filter, alpha=True)
+    wrong[20, 50, 1] = 1e-40
+    agreement = compare(wrong, pixels, filter, alpha=True)
+    assert (agreement.violations, agreement.worst) == (1, (50, 20, 1))

@@ -153,7 +153,7 @@ class Tolerance:
         limit = self._share * most + self._least
         if self._divides:
             alpha = most[:, -1:]
-            _divide(limit[:, :-1], most[:, :-1], alpha + values.bound, self._least)
+            _divide(limit[:, :-1], most[:, :-1], alpha, self._least, values.bound)
         elif self._alpha and self._picks_alpha:
             limit[:, -1] = 0.0
         return limit
@@ -186,13 +186,13 @@ class Tolerance:
         return np.where(c == last, limit, colour)
 
 
-def _divide(limit: Planes, most: Planes, alpha: Planes, least: float) -> None:
+def _divide(limit: Planes, most: Planes, alpha: Planes, least: float, bound: float = 0.0) -> None:
     """Add to *limit* of colours, in place, what least numbers may make of a small alpha.
 
-    Where no term of alpha is, colour is 0.
+    Where no term of alpha is, colour is 0. *alpha* may be larger by *bound*.
     """
     if least:
-        limit += least * (1 + most) / np.where(alpha == 0, 1.0, np.minimum(alpha, 1.0))
+        limit += least * (1 + most) / np.where(alpha == 0, 1.0, np.minimum(alpha + bound, 1.0))
     limit[np.broadcast_to(alpha == 0, limit.shape)] = 0.0
 
 

@@ -125,7 +125,7 @@ def apply(
     alpha = alpha or MODES.get(mode, False)
     flat = isinstance(array, np.ndarray) and array.ndim == 2
     shaped = require_pixels(array[..., None] if flat else array, alpha)
-    regions = (region,) if isinstance(region, str) else tuple(region)
+    regions = tuple(region) if isinstance(region, list | tuple) else (region,)
     within = None
     if mask is not None or regions or linear or feather:
         within = _within(shaped, alpha, _array(mask, "mask"), regions, feather, linear)
@@ -153,7 +153,7 @@ def compare(
     """Compare *result*, what apply() made of *source*, with the float64 reference.
 
     Both are as apply() takes them, and *border* too. The host compares: what is in a GPU's memory
-    is downloaded first. *quick* looks at 65,536 samples only, taken at random, other ones each
+    is downloaded first. *quick* looks at 4,096 samples only, taken at random, other ones each
     time. Raises ParameterError if shape or type differ.
     """
     from cudafilter import check  # filters do without
@@ -207,6 +207,8 @@ def _within(
     """How *pixels* (H, W, C) are filtered by apply()'s arguments."""
     height, width, channels = pixels.shape
     area = light = None
+    if not isinstance(feather, int | np.integer) or feather < 0:
+        raise ParameterError("feather", f"must be a whole number from 0 on, not {feather!r}")
     if feather and not regions:
         raise ParameterError("feather", "is for the sides of regions")
     if mask is not None or regions:

@@ -158,6 +158,28 @@ def test_what_is_no_engine_is_refused(engine: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({"region": 5}, "region"),
+        ({"region": "1,2,3,4", "feather": "2"}, "feather"),
+        ({"region": "1,2,3,4", "feather": -1}, "feather"),
+        ({"region": "1,2,3,4", "feather": 1.5}, "feather"),
+    ],
+)
+def test_what_says_no_area_is_refused(arguments: dict[str, Any], names: str) -> None:
+    with pytest.raises(ParameterError) as caught:
+        cudafilter.apply(PIXELS, "blur", **arguments)
+    assert caught.value.parameter == names
+
+
+@pytest.mark.parametrize("value", ["0.5", None, np.array([1, 2]), 1j])
+def test_a_border_is_of_a_number(value: Any) -> None:
+    with pytest.raises(ParameterError, match="must be a finite number") as caught:
+        cudafilter.Border("constant", value)
+    assert caught.value.parameter == "border_value"
+
+
+@pytest.mark.parametrize(
     ("result", "source", "filter", "names"),
     [
         (PIXELS, PIXELS, "blur", "filter"),

@@ -74,10 +74,8 @@ def images(dtype: str, channels: int, size: int) -> Iterator[Pixels]:
 
 def needed(got: Pixels, exact: Exact) -> Exact:
     """How far each value must have lain from the exact one, before it rounded to *got*."""
-    if got.dtype == np.float32:
-        return np.abs(got - exact)
     expected = quantise(exact, got.dtype).astype(np.float64)
-    boundary = np.where(got > expected, got - 0.5, got + 0.5)
+    boundary = got if got.dtype.kind == "f" else np.where(got > expected, got - 0.5, got + 0.5)
     found: Exact = np.where(got == expected, 0.0, np.abs(exact - boundary))
     return found
 

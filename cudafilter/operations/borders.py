@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,8 @@ class Border:
             raise ParameterError(
                 "border", f"border must be one of {', '.join(BORDERS)}, not {self.mode!r}"
             )
-        if not math.isfinite(self.value):
-            raise ParameterError("border_value", f"must be a finite number, not {self.value}")
+        if not isinstance(self.value, Real) or not math.isfinite(self.value):
+            raise ParameterError("border_value", f"must be a finite number, not {self.value!r}")
         if self.value and self.mode != "constant":
             raise ParameterError(
                 "border_value", f"has no meaning for border {self.mode!r}, only for 'constant'"

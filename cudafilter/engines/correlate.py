@@ -50,7 +50,7 @@ def local(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -
     samples, taps = _levels(block, LEVEL), _levels(weights, LEVEL_OF_TAPS)
     large = next(samples, np.broadcast_to(True, block.shape))
     largest = next(taps, weights != 0)
-    if large.all() or _reached(large, np.where(largest, weights, 0), anchor, border).all():
+    if _drowns_nothing(large, np.where(largest, weights, 0), anchor, border):
         out = filter2d(block.astype(np.float64), weights, anchor, border)
     else:
         out = np.zeros(block.shape)
@@ -76,18 +76,37 @@ def _levels(numbers: Work, least: float) -> Iterator[npt.NDArray[np.bool_]]:
         size[level] = 0
 
 
+def _drowns_nothing(
+    large: npt.NDArray[np.bool_], largest: Weights, anchor: tuple[int, int], border: int
+) -> bool:
+    """Whether each pixel has one of the *largest* taps on a *large* sample."""
+    if large.all():
+        return True
+    # A window with more large samples than other taps has one of these taps on one of them.
+    others = np.count_nonzero(largest == 0)
+    if _count(large, largest.shape, anchor, border).min() > others:
+        return True
+    return bool(_reached(large, largest, anchor, border).all())
+
+
 def _reached(
     samples: npt.NDArray[np.bool_], weights: Weights, anchor: tuple[int, int], border: int
 ) -> npt.NDArray[np.bool_]:
     """Where *weights* have a tap on one of *samples*."""
     if np.count_nonzero(weights) < weights.size:
-        taps = (weights != 0).astype(np.float64)
-        return filter2d(samples.astype(np.float64), taps, anchor, border) > 0.5
-    rows, columns = weights.shape
-    taps = cv2.boxFilter(
-        samples.view(np.uint8), cv2.CV_32S, (columns, rows), None, anchor, False, border
+        taps = (weights != 0).astype(np.float32)
+        return filter2d(samples.astype(np.float32), taps, anchor, border) > 0.5
+    return _count(samples, weights.shape, anchor, border) > 0
+
+
+def _count(
+    samples: npt.NDArray[np.bool_], size: tuple[int, ...], anchor: tuple[int, int], border: int
+) -> npt.NDArray[np.int32]:
+    """How many of *samples* windows of *size*, rows and columns, have."""
+    counts = cv2.boxFilter(
+        samples.view(np.uint8), cv2.CV_32S, (size[1], size[0]), None, anchor, False, border
     )
-    return cast(Work, taps).reshape(samples.shape) > 0
+    return cast("npt.NDArray[np.int32]", counts).reshape(samples.shape)
 
 
 def filter2d(block: Work, weights: Weights, anchor: tuple[int, int], border: int) -> Work:

@@ -294,3 +294,12 @@ def test_a_kernel_that_reaches_all_rows_reads_few_columns_of_them_at_a_time() ->
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * pixels.nbytes  # in float64 all rows are eight images
+
+
+@pytest.mark.parametrize("width", [1, 40, 5000])
+@pytest.mark.parametrize("name", ["invert", "threshold", "levels"])
+def test_the_definition_is_asked_for_many_samples_at_a_time(name: str, width: int) -> None:
+    """A picture of 70,000 rows of one pixel took 70,000 calls, and 10 s."""
+    pixels = np.zeros((70_000, width, 1), np.uint8)
+    proof = Proof(pixels, make(name), Border(), False)
+    assert 20_000 < proof.step * width < 200_000

@@ -29,6 +29,9 @@ from cudafilter.proof.values import Values
 BAND_SAMPLES = 1 << 20
 """Samples at a time, at most: 8 MiB in float64, so that memory stays small."""
 
+LEAST_SAMPLES = 1 << 15
+"""Samples at a time by the definition, at least: each time costs as much as many samples."""
+
 WINDOW_BYTES = 8 << 20
 """Memory that the windows of single samples may take at a time."""
 
@@ -54,13 +57,11 @@ class Proof:
         # to 32 MiB. So one is shown to it, which is never touched and so takes no memory.
         np.empty(KEPT_BYTES, np.uint8)
         _, width, channels = source.shape
-        self.step = max(
-            1,
-            min(
-                self._fast.step if self._fast else max(1, sum(operation.reach[:2])),
-                BAND_SAMPLES // (width * channels),
-            ),
+        row = width * channels
+        step = (
+            self._fast.step if self._fast else max(sum(operation.reach[:2]), LEAST_SAMPLES // row)
         )
+        self.step = max(1, min(step, BAND_SAMPLES // row))
         """Rows to ask for at a time."""
 
     @property

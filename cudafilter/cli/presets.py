@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from cudafilter.cli import toml
 from cudafilter.operations.catalogue import CATALOGUE
 
 PREFIX = "CUDAFILTER_"
@@ -105,28 +106,15 @@ def _of_file(command: str, options: dict[str, click.Option]) -> dict[str, Preset
     if path is None:
         return {}
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
+        text, tables = toml.read(path)
     except FileNotFoundError:
         if FILE not in os.environ:
             return {}
         raise _wrong(f"{FILE}: there is no file {path}") from None
     except OSError as error:
         raise _wrong(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise _wrong(f"{path} is no text in UTF-8") from error
-    return _of_text(path, text, command, options)
-
-
-def _of_text(
-    path: str, text: str, command: str, options: dict[str, click.Option]
-) -> dict[str, Preset]:
-    import tomllib
-
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _wrong(f"{path} is no TOML: {error}") from error
+    except ValueError as error:
+        raise _wrong(str(error)) from error
     for name, values in tables.items():
         if isinstance(values, dict) and name not in COMMANDS:
             from cudafilter.cli.suggest import command as meant

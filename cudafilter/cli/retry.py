@@ -15,6 +15,9 @@ from cudafilter.stores.url import path_of
 if TYPE_CHECKING:
     from cudafilter.jobs.shard import Shard
 
+MOST_LINE = 1 << 20
+"""Bytes of a line, at most: a file without lines, or a device, was named by mistake."""
+
 _OWN = {"version", "shard"}
 """What may differ between two runs of one command."""
 
@@ -56,7 +59,7 @@ def _failed(path: str, facts: Mapping[str, Any]) -> set[tuple[str, str]]:
     found: dict[tuple[str, str], bool] = {}
     try:
         with open(path, "rb") as file:
-            for n, line in enumerate(file, 1):
+            for n, line in enumerate(iter(lambda: file.readline(MOST_LINE), b""), 1):
                 where = f"line {n} of {path}"
                 try:
                     record = json.loads(line)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from cudafilter.cli import options
+from cudafilter.cli import options, toml
 from cudafilter.cli.command import Command
 from cudafilter.operations.catalogue import CATALOGUE
 
@@ -135,19 +135,12 @@ def _wrong(what: str, hint: str | None = None) -> click.UsageError:
 
 def _recipe(path: str, name: str | None, given: Mapping[str, str]) -> list[tuple[str, int]]:
     """The texts of the steps of the recipe *name*, each with the number of its line."""
-    import tomllib
-
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            text = file.read()
+        text, recipes = toml.read(path)
     except OSError as error:
         raise _wrong(f"cannot read the recipes {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise _wrong(f"{path} is no text in UTF-8") from error
-    try:
-        recipes = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _wrong(f"{path} is no TOML: {error}") from error
+    except ValueError as error:
+        raise _wrong(str(error)) from error
     if name is None:
         if len(recipes) != 1:
             some = f"holds {', '.join(recipes)}" if recipes else "holds no recipe"

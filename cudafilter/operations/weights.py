@@ -13,6 +13,9 @@ from cudafilter.errors import ParameterError
 
 _HINT = 'inline: "0 -1 0; -1 5 -1; 0 -1 0"; or the name of a .txt, .csv or .npy file'
 
+MOST_TEXT = 1 << 26
+"""Characters of a file in text, at most: a larger one, or a device, was named by mistake."""
+
 MOST_TOLD = 40
 """Characters of what is no number that an error repeats: a file may be none of ours."""
 
@@ -36,7 +39,11 @@ def parse_weights(text: str, parameter: str = "weights") -> npt.NDArray[np.float
                     f"{path} holds {array.dtype} {array.shape}, not a 2-D array of numbers",
                 )
             return np.asarray(array, dtype=np.float64)
-        content = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            content = file.read(MOST_TEXT + 1)
+        if len(content) > MOST_TEXT:
+            what = f"{path} is longer than {MOST_TEXT:,} characters"
+            raise ParameterError(parameter, what, hint="a kernel so large goes into a .npy file")
     except FileNotFoundError:
         raise ParameterError(parameter, f"no such file: {text}", hint=_HINT) from None
     except ParameterError:

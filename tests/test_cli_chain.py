@@ -200,6 +200,14 @@ def test_a_wrong_line_is_named(change: tuple[str, str], arguments: list[str], to
     assert told in result.stderr
 
 
+@pytest.mark.parametrize("border", [[], ["--border", "constant"]])
+def test_a_border_value_of_a_step_is_not_dropped(border: list[str]) -> None:
+    picture("in.png")
+    result = cli("chain", "blur | box --border-value 1", "in.png", "out.png", *border)
+    assert result.exit_code == 2
+    assert "step 2 (box): --border-value: needs --border constant in the same step" in result.stderr
+
+
 def test_recipe_options_are_for_recipes() -> None:
     result = cli("chain", "box", "in.png", "out.png", "--recipe", "film")
     assert result.exit_code == 2

@@ -208,6 +208,14 @@ def test_two_bands_that_are_no_alpha_are_refused() -> None:
         load(tiff(random_samples("float32", 2), extrasamples=["unspecified"]))
 
 
+def test_a_volume_is_not_called_damaged() -> None:
+    """Its tiles have a depth, so it has fewer than its width and height tell."""
+    slices = np.zeros((8, 32, 48), np.uint8)
+    volume = tiff(slices, volumetric=True, tile=(4, 16, 16), photometric="minisblack")
+    with pytest.raises(ImageError, match="it holds a volume of 8 slices"):
+        load(volume)
+
+
 def test_other_compressions_are_named() -> None:
     data = bytearray(encode(Image(random_samples("uint8", 3)), "tiff"))
     at = data.index(b"\x03\x01\x03\0\x01\0\0\0") + 8

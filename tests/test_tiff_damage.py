@@ -138,6 +138,15 @@ def test_what_costs_much_is_refused_at_once(data: bytes, reason: str) -> None:
     assert peak < 50 << 20
 
 
+def test_samples_of_many_sizes_are_told_in_one_line() -> None:
+    """Each of a damaged file's 60,000 sizes was told."""
+    sizes = struct.pack("<60000H", *range(1, 60_001))
+    head = [entry(256, 4, 1, 9), entry(257, 4, 1, 9), entry(258, 3, 60_000, 62)]
+    data = tiff(*head, entry(262, 3, 1, 1), body=sizes)
+    with pytest.raises(ImageError, match=r"samples of 1 to 60,000 bits \(whole numbers\) are not"):
+        load(data)
+
+
 @pytest.mark.parametrize("codec", ["lzw", "deflate", "zstd", "lzma", "packbits"])
 def test_a_strip_that_holds_far_more_is_refused(codec: str) -> None:
     file = io.BytesIO()

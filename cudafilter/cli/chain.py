@@ -66,6 +66,8 @@ def chain_of(steps: Sequence[Step]) -> Chain:
     links = []
     for step in steps:
         try:
+            if step.border is None and step.border_value:
+                raise ParameterError("border_value", "needs --border constant in the same step")
             border = None if step.border is None else Border(step.border, step.border_value)
             links.append(Link(make(step.name, **step.parameters), border))
         except ParameterError as error:

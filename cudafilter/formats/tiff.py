@@ -42,6 +42,7 @@ from cudafilter.formats.tiff_tags import (
     RESOLUTION,
     RGB,
     SAMPLES,
+    SLICES,
     TILE_ROWS,
     TILE_WIDTH,
     WIDTH,
@@ -149,6 +150,8 @@ def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
     photometric = tag(PHOTOMETRIC, GRAY)
     if not width or not height:
         raise ImageError("it is damaged: it has no size")
+    if (slices := tag(SLICES, 1)) > 1:
+        raise ImageError(f"it holds a volume of {slices:,} slices", hint="save each as a page")
     if photometric not in _COLOURS or (photometric == YCBCR and tag(COMPRESSION, 1) != JPEG):
         name = "YCbCr colour" if photometric == YCBCR else f"colour of kind {photometric}"
         raise ImageError(f"{_OTHER_COLOURS.get(photometric, name)} cannot be filtered")
@@ -156,7 +159,9 @@ def _samples(tags: Mapping[int, Entry], order: str, limits: Limits) -> Samples:
     kinds = set(ifd.numbers(tags, FORMAT, order) or (UNSIGNED,))
     bits, kind = depths.pop(), kinds.pop()
     if depths or kinds or kind not in DEPTHS or bits not in DEPTHS[kind]:
-        listed = ", ".join(map(str, sorted({bits, *depths})))
+        sizes = sorted({bits, *depths})
+        few = len(sizes) <= 4
+        listed = ", ".join(map(str, sizes)) if few else f"{sizes[0]:,} to {sizes[-1]:,}"
         sort = "whole numbers" if kind in (UNSIGNED, SIGNED) else "floats"
         sort = (
             "numbers of several kinds" if kinds else sort if kind in DEPTHS else "complex numbers"

@@ -304,6 +304,20 @@ def test_what_cannot_stream_tells_the_memory_that_it_would_take(
     assert cli("blur", "in.webp", "o.png").exit_code == 0
 
 
+def test_a_size_that_the_file_cannot_hold_is_told_before_memory(
+    little: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory was too little for what a damaged header says, the hint was to convert it."""
+    monkeypatch.setattr(by_rows, "free_memory", lambda: 2_000_000)
+    data = bytearray(encode(Image(random_pixels("uint8", 3, 16, 16)), "jpeg"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = (65_500).to_bytes(2, "big") * 2
+    Path("in.jpg").write_bytes(data)
+    done = cli("blur", "in.jpg", "out.jpg")
+    assert "65500 x 65500 are 4,290,250,000 pixels, more than the" in done.stderr
+    assert "convert it" not in done.stderr
+
+
 def test_a_size_past_the_usual_limit_is_read_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cudafilter.formats.limits.MAX_PIXELS", 1000)
     save(Image(random_pixels("uint8", 3, 80, 60)), Path("in.tif"))

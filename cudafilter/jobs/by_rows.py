@@ -41,6 +41,7 @@ class ByRows:
         with images.decoding(record.source):
             self._kind, self._decoded = format_of_bytes(head), rows.is_decoded_whole(head)
             if self._decoded:
+                sizing.require_size(data, settings.max_pixels, by_rows=True)
                 samples, each = sizing.stored(data)
                 takes = samples * each * sizing.decoded(self._kind)
                 why = f"{self._kind.upper()} files of its kind are decoded as a whole"

@@ -118,12 +118,12 @@ def extent(head: Source) -> Extent | None:
         return None
 
 
-def require_size(data: bytes, max_pixels: int | None) -> None:
+def require_size(data: Source, max_pixels: int | None, by_rows: bool = False) -> None:
     """Raise ImageError if the file *data* holds more pixels than are read; see Limits."""
-    size = extent(data)
+    size = extent(data if isinstance(data, bytes) else data[:HEAD])
     if size is not None:
         pixel_bytes = size.channels * size.bytes_per_sample
-        Limits(len(data), max_pixels).require_size(size.width, size.height, pixel_bytes)
+        Limits(len(data), max_pixels, by_rows).require_size(size.width, size.height, pixel_bytes)
 
 
 def taps(filter: Operation) -> int:

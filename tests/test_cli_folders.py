@@ -227,7 +227,8 @@ class TestProgress:
         controller, terminal = pty.openpty()
         process = subprocess.Popen(
             [*PROGRAM, "sobel", "--engine", "cpu", "-r", "in", "out"],
-            stdout=subprocess.DEVNULL, stderr=terminal, env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL, stderr=terminal,
+            env={**ENVIRONMENT, "TERM": "xterm"},
         )  # fmt: skip
         os.close(terminal)
         shown = b""

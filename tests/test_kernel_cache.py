@@ -188,7 +188,7 @@ class TestProgress:
         assert len(lines) == self.TOTAL // 3
 
     def test_on_a_terminal_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(command, "_on_terminal", lambda: True)
+        monkeypatch.setattr(command, "erases", lambda: True)
         drawn = self.shown("\r")[1:]
         assert len(drawn) == self.TOTAL + 1
         assert drawn[-2].startswith(f"sm_90: {self.TOTAL} of {self.TOTAL} kernels")
@@ -198,5 +198,5 @@ class TestProgress:
     def test_quiet_has_none(self, terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
         seconds = iter(range(0, 1_000_000, 100))
         monkeypatch.setattr(command, "monotonic", lambda: next(seconds))
-        monkeypatch.setattr(command, "_on_terminal", lambda: terminal)
+        monkeypatch.setattr(command, "erases", lambda: terminal)
         assert self.shown("\n", "-q") == []

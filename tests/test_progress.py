@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import time
 from functools import partial
 from io import StringIO
@@ -78,6 +79,16 @@ def test_elsewhere_a_line_stands_every_minute(monkeypatch: pytest.MonkeyPatch) -
     assert told[0][1] == "600 of 2,000 rows, 0.6/2.0 GB of pixels, 10 MB/s, 2:20 left"
 
 
+@pytest.mark.parametrize(("term", "kind"), [("xterm", Progress), ("dumb", Lines)])
+def test_a_terminal_that_erases_nothing_gets_lines(
+    monkeypatch: pytest.MonkeyPatch, term: str, kind: type[Lines]
+) -> None:
+    """Such as Emacs' shell: it shows the codes that erase."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    assert type(progress.progress(9)) is kind
+
+
 def test_a_bar_is_removed_and_comes_back_until_it_is_closed() -> None:
     stream, clock = StringIO(), Clock()
     bar = Progress(5, stream, clock)
@@ -121,7 +132,7 @@ def test_ctrl_c_leaves_no_bar_on_the_terminal(large: bool) -> None:
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
         [*PROGRAM, *words, "--engine", "cpu"], stdout=subprocess.DEVNULL, stderr=terminal,
-        env={**ENVIRONMENT, "CUDAFILTER_MEMORY": "60000000"},
+        env={**ENVIRONMENT, "CUDAFILTER_MEMORY": "60000000", "TERM": "xterm"},
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     os.close(terminal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from threading import Lock
 from time import monotonic
 
@@ -11,7 +10,7 @@ import click
 
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
-from cudafilter.cli.terminal import put, tell
+from cudafilter.cli.terminal import erases, put, tell
 from cudafilter.errors import EngineUnavailable
 
 _CLEAR = "\r\x1b[K"
@@ -45,10 +44,6 @@ def _present() -> tuple[str, ...]:
     return tuple(f"sm_{major}{minor}" for major, minor in capabilities)
 
 
-def _on_terminal() -> bool:
-    return sys.stderr.isatty()
-
-
 class _Counter:
     """Counts compiled kernels: in one line on a terminal, elsewhere in a line each minute."""
 
@@ -57,7 +52,7 @@ class _Counter:
 
     def __init__(self, arch: str, total: int, quiet: bool) -> None:
         self._arch, self._total, self._quiet = arch, total, quiet
-        self._terminal = _on_terminal()
+        self._terminal = erases()
         self._done = 0
         self._told = self._started = monotonic()
         self._turn = Lock()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TextIO
 
-from cudafilter.cli.terminal import tell
+from cudafilter.cli.terminal import erases, tell
 
 WIDTH = 80
 
@@ -18,8 +18,7 @@ _CLEAR = "\r\x1b[K"
 
 def progress(total: int, what: str = "images", size: int = 0) -> Lines:
     """What shows the progress of *total* images, or of *what*, of *size* bytes, on stderr."""
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    kind = Progress if terminal else Lines
+    kind = Progress if erases() else Lines
     return kind(total, what=what, size=size)
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from cudafilter.errors import CudafilterError
 from cudafilter.host.escape import escaped, escaped_lines
+
+
+def erases() -> bool:
+    """Whether stderr is a terminal that can erase a line, as Emacs' shell (TERM=dumb) cannot."""
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return terminal and os.environ.get("TERM") != "dumb"
 
 
 def tell(text: str) -> None:

@@ -225,3 +225,22 @@ def test_former_words_are_neither_shown_nor_offered() -> None:
     refused = cli("blur", "--codec", "gpu", "in.jpg", "out.jpg")
     assert refused.exit_code == 2
     assert "'auto', 'units', 'cpu'." in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["blur", "in.png", "out.png", "--report", ""], "'--report'"),
+        (["blur", "in.png", "out.png", "--mask", ""], "'--mask'"),
+        (["blur", "in.png", "out.png", "--retry-failed", ""], "'--retry-failed'"),
+        (["preview", "in.png", "-o", ""], "'-o' / '--output'"),
+        (["preview", ""], "'SRC'"),
+        (["bench", "--folder", ""], "'--folder'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_empty_file_name_is_told(here: Path, words: list[str], name: str) -> None:
+    picture("in.png")
+    done = cli(*words)
+    assert done.exit_code == 2
+    assert f"error: Invalid value for {name}: a file name is empty" in done.stderr

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from cudafilter.cli import completion, options
+from cudafilter.cli import completion, options, values
 from cudafilter.cli.command import Command
 from cudafilter.cli.terminal import put, tell
 from cudafilter.operations.catalogue import CATALOGUE
@@ -225,6 +225,7 @@ command = Command(
         "A folder": [
             click.Option(
                 ["--folder"],
+                type=values.FileName(),
                 metavar="DIR",
                 shell_complete=completion.files,
                 help="Run the filter over the images in DIR instead, and tell where the time goes"

@@ -11,7 +11,7 @@ import click
 from cudafilter.cli import within
 from cudafilter.cli.command import Sections, ValuedFlag
 from cudafilter.cli.values import Choice as Choice
-from cudafilter.cli.values import Number, offered
+from cudafilter.cli.values import FileName, Number, offered
 from cudafilter.cli.values import Whole as Whole
 from cudafilter.engines.cuda.variants import CHOICES
 from cudafilter.errors import ParameterError
@@ -252,12 +252,14 @@ def shared() -> Sections:
             ),
             click.Option(
                 ["--report"],
+                type=FileName(),
                 metavar="FILE",
                 shell_complete=offered("files"),
                 help="Add a JSON line for each image: job, sizes, times, error ('-' is stdout).",
             ),
             click.Option(
                 ["--retry-failed"],
+                type=FileName(),
                 metavar="FILE",
                 shell_complete=offered("files"),
                 help="Do only what failed by this report of the same command.",

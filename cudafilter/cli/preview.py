@@ -324,7 +324,11 @@ command = Command(
     "preview",
     arguments=[
         click.Argument(
-            ["source"], required=False, metavar="SRC", shell_complete=values.offered("files")
+            ["source"],
+            type=values.FileName(),
+            required=False,
+            metavar="SRC",
+            shell_complete=values.offered("files"),
         )
     ],
     sections={
@@ -372,6 +376,7 @@ command = Command(
         "File": [
             click.Option(
                 ["-o", "--output"],
+                type=values.FileName(),
                 metavar="FILE",
                 shell_complete=values.offered("files"),
                 show_default="SRC's name with -preview.png, beside it",

@@ -54,6 +54,15 @@ class Number(click.types.FloatParamType):
             raise _wrong_number("a number", value, param, ctx) from None
 
 
+class FileName(click.types.StringParamType):
+    """The name of a file or folder, which is not empty, as that of an unset variable is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value:
+            self.fail("a file name is empty", param, ctx)
+        return str(super().convert(value, param, ctx))
+
+
 def _wrong_number(
     wanted: str, value: Any, param: click.Parameter | None, ctx: click.Context | None
 ) -> click.BadParameter:

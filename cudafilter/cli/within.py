@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cudafilter.cli.values import Whole, offered
+from cudafilter.cli.values import FileName, Whole, offered
 from cudafilter.errors import ImageError, ParameterError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def where() -> list[click.Option]:
     return [
         click.Option(
             ["--mask"],
+            type=FileName(),
             metavar="FILE",
             shell_complete=offered("files"),
             help="Filter where this gray image is white; black stays, gray is between.",

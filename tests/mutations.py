@@ -32,6 +32,8 @@ FILTERS: dict[str, Operation] = {
     "sharpen --amount 0.3": make("sharpen", amount=0.3),
     "bilateral, wide": make("bilateral", sigma=4, range=0.6, radius=9),
     "bilateral, narrow": make("bilateral", sigma=1, range=0.02),
+    "levels, all": make("levels", black=0.1, white=0.8, gamma=2.2),
+    "threshold --otsu": make("threshold", otsu=True),
     "denoise, strong": make("denoise", strength=0.3, patch=3, search=9),
     "median then bilateral": Chain((Link(make("median")), Link(make("bilateral", sigma=1)))),
     "blur then sobel": Chain((Link(make("blur", sigma=1)), Link(make("sobel", scale=0.2)))),

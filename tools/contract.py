@@ -37,6 +37,9 @@ from cudafilter.operations.operation import Operation
 from cudafilter.operations.pixels import DTYPES, Exact, Pixels, full_scale, quantise
 from mutations import FILTERS, verdicts, wrong_results
 
+SIZE = 150
+"""Side of the images, in pixels."""
+
 LAYOUTS = [(1, False), (3, False), (4, True)]
 
 
@@ -103,6 +106,8 @@ def shares(
     worst: dict[str, tuple[float, str]] = {}
     border = Border("reflect")
     for (name, filter), (channels, alpha) in product(filters.items(), LAYOUTS):
+        if not filter.unrolled(border):
+            continue  # it changes nothing, so no variant runs
         for pixels in images(dtype, channels, size):
             exact = reference.exact(pixels, filter, border, alpha)
             limit = tolerance(pixels, filter, border, alpha)
@@ -165,7 +170,7 @@ def refused(one: Contestant) -> tuple[Counter[tuple[str, str]], Counter[tuple[st
 def main() -> int:
     """Print the tables; 1 where a right result is refused or a wrong one accepted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=150, help="side of the images, in pixels")
+    parser.add_argument("--size", type=int, default=SIZE, help="side of the images, in pixels")
     parser.add_argument("--figures", type=Path, help="where the tables are written as JSON")
     parser.add_argument("--engine", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--few", action="store_true", help="a third of the filters, made right")
@@ -174,6 +179,8 @@ def main() -> int:
     contestants, why = open_contestants(arguments.engine, "auto", None)
     if why:
         print(why)
+    size = [] if arguments.size == SIZE else [f"--size {arguments.size}"]
+    command = " ".join(["python tools/contract.py", *["--few"] * few, *size])
     cuda = next((one.cuda for one in contestants if one.cuda), None)
     machine = cuda.title.removeprefix("cuda: ") if cuda else contestants[0].engine.title
     compile_all(contestants, few)
@@ -192,7 +199,7 @@ def main() -> int:
         told.append([title, *(round(own[d][0], 3) if d in own else None for d in DTYPES)])
         broken |= not all(share <= 1 for share, _ in own.values())
     if arguments.figures:
-        _write(arguments.figures / "tolerances.json", machine, ["variant", *DTYPES], told,
+        _write(arguments.figures / "tolerances.json", command, machine, ["variant", *DTYPES], told,
                f"largest share of the tolerance that a result takes, over {len(filters(few))}"
                " filters, with and without alpha; 0 says that all are the reference's",
                )  # fmt: skip
@@ -212,18 +219,23 @@ def main() -> int:
         print(f"{kind}:", *cells)
     print(f"{sum(found.values()):,} of {sum(tried.values()):,} wrong results refused")
     if arguments.figures:
-        _write(arguments.figures / "refused.json", machine, ["made wrong", *DTYPES], rows,
+        _write(arguments.figures / "refused.json", command, machine, ["made wrong", *DTYPES], rows,
                "wrong results refused of those tried, of all filters and variants")  # fmt: skip
     return int(broken or found != tried)
 
 
 def _write(
-    path: Path, machine: str, columns: list[str], rows: list[list[Any]], conditions: str
+    path: Path,
+    command: str,
+    machine: str,
+    columns: list[str],
+    rows: list[list[Any]],
+    conditions: str,
 ) -> None:
     told = {
         "published": date.today().isoformat(),
         "machine": machine,
-        "command": "python tools/contract.py",
+        "command": command,
         "conditions": conditions,
         "columns": columns,
         "rows": rows,

@@ -199,7 +199,7 @@ def _divide(limit: Planes, most: Planes, alpha: Planes, least: float, bound: flo
 def _picks(plan: Plan) -> bool:
     """Whether *plan* picks samples, and at most subtracts two of them at its end.
 
-    Double holds the difference of two floats well enough to round it to float32 as they do.
+    The difference of two floats, in double, rounds to the same float32 as the exact one.
     """
     forks = [isinstance(each, Fork) for each in plan]
     return not any(forks[:-1]) and all(stage.operation.picks for stage in stages_of(plan))

@@ -122,6 +122,12 @@ def test_a_flag_that_is_set_is_switched_off_by_its_name_with_no() -> None:
     assert "check: " not in cli("blur", "in.png", "out.png", "--no-check").stderr
 
 
+def test_a_check_that_is_true_in_the_file_is_one_without_a_value() -> None:
+    Path(FILE).write_text("[blur]\ncheck = true")
+    assert "check: agrees" in cli("blur", "in.png", "out.png").stderr
+    assert "check: " not in cli("blur", "in.png", "out.png", "--no-check").stderr
+
+
 @pytest.mark.parametrize("value", ["1", "true", "yes"])
 def test_a_flag_of_the_environment_is_a_word(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDAFILTER_KERNEL_NORMALIZE", value)

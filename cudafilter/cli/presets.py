@@ -152,6 +152,9 @@ def _unknown(
 
 def _as_word(value: Any, where: str, option: click.Option) -> str:
     """*value* as it would be written on the command line. Raises click.UsageError."""
+    bare = getattr(option, "bare", None)  # see ValuedFlag
+    if bare is not None and value is True:
+        return str(bare)
     if option.is_flag != isinstance(value, bool):
         wanted = "true or false" if option.is_flag else "a value, not true or false"
         raise _wrong(f"{where}: {option.opts[-1].lstrip('-')} takes {wanted}")

@@ -207,9 +207,8 @@ class Banded:
             for start in range(0, image.columns, width):
                 part = written[:, :, start : start + width]
                 read = image.rows(index, start, start + part.shape[2]).astype(self._dtype)
-                sums = np.empty((len(written), read[0].size), self._dtype)
-                _multiply(down, read.reshape(len(index), -1), sums)
-                part[...] = sums.reshape(part.shape)
+                for c in range(image.channels):
+                    _multiply(down, read[:, c], part[:, c])
             y = stop
         return out.reshape(-1, image.columns)
 

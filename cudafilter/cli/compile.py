@@ -10,10 +10,8 @@ import click
 
 from cudafilter.cli import options
 from cudafilter.cli.command import Command
-from cudafilter.cli.terminal import erases, put, tell
+from cudafilter.cli.terminal import CLEAR, erases, put, tell
 from cudafilter.errors import EngineUnavailable
-
-_CLEAR = "\r\x1b[K"
 
 
 def _architectures(
@@ -68,14 +66,14 @@ class _Counter:
             spent = now - self._started
             line = f"{self._arch}: {self._done} of {self._total} kernels, {spent:.0f} s"
             if self._terminal:
-                click.echo(f"{_CLEAR}{line}", err=True, nl=False)
+                click.echo(f"{CLEAR}{line}", err=True, nl=False)
             else:
                 tell(line)
 
     def clear(self) -> None:
         """Remove the line on a terminal."""
         if self._terminal and not self._quiet:
-            click.echo(_CLEAR, err=True, nl=False)
+            click.echo(CLEAR, err=True, nl=False)
 
 
 def _run(

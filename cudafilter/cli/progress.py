@@ -9,11 +9,9 @@ from collections.abc import Callable
 from threading import Lock
 from typing import TextIO
 
-from cudafilter.cli.terminal import erases, tell
+from cudafilter.cli.terminal import CLEAR, erases, tell
 
 WIDTH = 80
-
-_CLEAR = "\r\x1b[K"
 
 
 def progress(total: int, what: str = "images", size: int = 0) -> Lines:
@@ -116,7 +114,7 @@ class Progress(Lines):
         if now - self._told < self.EVERY and self._visible and self.done < self.total:
             return
         columns = min(WIDTH, shutil.get_terminal_size().columns) - 1
-        self._stream.write(_CLEAR + self.line(now - self._started, columns))
+        self._stream.write(CLEAR + self.line(now - self._started, columns))
         self._stream.flush()
         self._told = now
         self._visible = True
@@ -124,7 +122,7 @@ class Progress(Lines):
     def _clear(self) -> None:
         """Remove the line, so that something else can be written in its place."""
         if self._visible:
-            self._stream.write(_CLEAR)
+            self._stream.write(CLEAR)
             self._stream.flush()
             self._visible = False
 

@@ -10,6 +10,9 @@ import click
 from cudafilter.errors import CudafilterError
 from cudafilter.host.escape import escaped, escaped_lines
 
+CLEAR = "\r\x1b[K"
+"""Erases the line that the cursor is in, where the terminal erases()."""
+
 
 def erases() -> bool:
     """Whether stderr is a terminal that can erase a line, as Emacs' shell (TERM=dumb) cannot."""
